@@ -1,0 +1,72 @@
+# runqy for Airflow. Two commands do everything: `make demo` and `make test`.
+# Both need git, make and Python 3.11 or newer with pip; they install the rest here.
+
+PYTHON ?= python3
+UV := .tools/bin/uv
+# A person who set pip up for a mirror of their own means it for us too.
+export UV_DEFAULT_INDEX ?= $(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null)
+ifeq ($(strip $(UV_DEFAULT_INDEX)),)
+unexport UV_DEFAULT_INDEX
+endif
+RUN := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test setup check-python lint types rings far-side unit e2e bench clean
+
+help: ## say what there is
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: setup ## the main job, end to end, on embedded parts (KEEP=1 leaves it running)
+	@$(RUN) -m demo $(if $(KEEP),--keep)
+
+test: setup lint types rings far-side ## everything CI runs
+	$(RUN) -m pytest --cov --cov-report=term --cov-report=xml:.coverage.xml
+
+lint: setup ## ruff: rules and format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: setup ## mypy --strict
+	$(RUN) -m mypy runqy_provider runqy_delivery/src demo
+
+rings: setup ## import-linter: the rings of the house
+	.venv/bin/lint-imports
+
+far-side: setup ## runqy_delivery alone, in an empty environment
+	$(UV) venv --quiet --clear .venv-far-side --python $(PYTHON)
+	$(UV) pip install --quiet --python .venv-far-side -c constraints.txt ./runqy_delivery
+	@test "$$($(UV) pip list --quiet --python .venv-far-side --format=freeze | wc -l)" = 1 \
+	  || { echo "runqy-delivery brought more than itself:"; $(UV) pip list --python .venv-far-side; exit 1; }
+	$(UV) pip install --quiet --python .venv-far-side -c constraints.txt pytest pytest-timeout
+	RUNQY_FAR_SIDE_ALONE=1 .venv-far-side/bin/python -m pytest -p no:cacheprovider tests/far_side
+
+unit: setup ## the quick tests only
+	$(RUN) -m pytest -m "not e2e"
+
+e2e: setup ## the tests through real Airflow processes
+	$(RUN) -m pytest -m e2e
+
+bench: setup ## the benchmarks, each with its table
+	$(RUN) -m benchmarks
+
+setup: check-python .venv/.installed
+
+check-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "runqy for Airflow needs Python 3.11 or newer; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1). Name another: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 \
+	  || { echo "'$(PYTHON)' has no pip: install it (Debian: apt-get install python3-pip)." >&2; exit 1; }
+
+$(UV): constraints.txt
+	@echo "Installing uv into .tools ..."
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade --target .tools -c constraints.txt uv
+	@touch $@
+
+.venv/.installed: $(UV) pyproject.toml runqy_delivery/pyproject.toml constraints.txt
+	@echo "Installing Airflow and the provider into .venv (a minute or two) ..."
+	@$(UV) venv --quiet --clear .venv --python $(PYTHON)
+	@$(UV) pip install --quiet --python .venv -c constraints.txt --group dev -e ./runqy_delivery -e '.[sandbox]'
+	@touch $@
+
+clean: ## remove what the commands above made
+	rm -rf .venv .venv-far-side .tools .demo .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

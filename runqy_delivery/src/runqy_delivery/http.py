@@ -1,0 +1,182 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""One HTTP request, and the patience to send it again.
+
+URLs carry capabilities, so no message of this module repeats one whole.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import logging
+import os
+import random
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import IO, TYPE_CHECKING, Any, Callable
+
+from runqy_delivery.errors import DeliveryUndeliverable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+log = logging.getLogger("runqy_delivery")
+
+#: Seconds that one request may take before it counts as failed (runqy's guide).
+TIMEOUT = 30.0
+
+#: Seconds for which a delivery is tried again; the environment may say otherwise.
+RETRY_FOR = 300.0
+RETRY_FOR_VARIABLE = "RUNQY_DELIVERY_RETRY_FOR"
+
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+
+#: Answers after which the same request may well succeed.
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the other end said: the status, and the start of its body."""
+
+    status: int
+    text: str
+    retry_after: float | None = None
+
+
+def show(url: str) -> str:
+    """Return the address without its query, which is where the secrets are."""
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{host}{port}{parts.path}"
+
+
+def retry_budget() -> float:
+    """Return for how many seconds to try, from the environment or the default."""
+    text = os.environ.get(RETRY_FOR_VARIABLE, "")
+    try:
+        return max(0.0, float(text)) if text else RETRY_FOR
+    except ValueError:
+        log.warning("%s is not a number of seconds: %r", RETRY_FOR_VARIABLE, text)
+        return RETRY_FOR
+
+
+def delays() -> Iterator[float]:
+    """Yield the pauses between tries: doubling, capped, each with full jitter."""
+    limit = FIRST_DELAY
+    while True:
+        # Full jitter, so that workers that failed together do not come back together.
+        yield random.uniform(limit / 2, limit)  # noqa: S311 - not for secrets
+        limit = min(limit * 2, LONGEST_DELAY)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would become a GET, and a capability would travel."""
+
+    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
+        return None
+
+
+def _send(
+    method: str,
+    url: str,
+    body: bytes | IO[bytes],
+    headers: Mapping[str, str],
+) -> Answer:
+    request = urllib.request.Request(  # noqa: S310 - the scheme is checked by callers
+        url, data=body, headers=dict(headers), method=method
+    )
+    opener = urllib.request.build_opener(
+        _NoRedirect, urllib.request.HTTPSHandler(context=ssl.create_default_context())
+    )
+    try:
+        with opener.open(request, timeout=TIMEOUT) as response:
+            return Answer(response.status, _start_of(response))
+    except urllib.error.HTTPError as error:
+        with error:
+            return Answer(
+                error.code, _start_of(error), _seconds(error.headers.get("Retry-After"))
+            )
+
+
+def _start_of(response: Any) -> str:
+    return str(response.read(2048).decode("utf-8", "replace")).strip()
+
+
+def _seconds(value: str | None) -> float | None:
+    """Read a Retry-After header: seconds, or a date."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        when = email.utils.parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, when.timestamp() - time.time())
+
+
+def deliver_over_http(
+    method: str,
+    url: str,
+    make_body: Callable[[], tuple[bytes | IO[bytes], Mapping[str, str]]],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Answer:
+    """Send a request until somebody answers it for good.
+
+    Args:
+        method: ``POST`` or ``PUT``.
+        url: Where to; ``http`` or ``https``.
+        make_body: Returns the body and the headers, anew for every try: a stream can
+            be sent once only, and a signature carries the time.
+        clock: Seconds that only grow; tests bring their own.
+        sleep: How to pause; tests bring their own.
+
+    Returns:
+        The last answer, which is not a transient one.
+
+    Raises:
+        DeliveryUndeliverable: Nobody took it within the time, or the URL is no URL.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise DeliveryUndeliverable(
+            f"The delivery request names {show(url)!r}, which is no http address."
+        )
+    end = clock() + retry_budget()
+    for tries, pause in enumerate(delays(), start=1):
+        asked: float | None = None
+        body, headers = make_body()
+        try:
+            answer = _send(method, url, body, headers)
+            if answer.status not in TRANSIENT:
+                return answer
+            trouble, asked = f"{answer.status} {answer.text[:200]}", answer.retry_after
+        except (OSError, HTTPException) as error:
+            trouble = f"{type(error).__name__}: {error}"
+        finally:
+            if not isinstance(body, bytes):
+                body.close()
+        wait = max(pause, asked or 0.0)
+        if clock() + wait > end:
+            raise DeliveryUndeliverable(
+                f"{method} {show(url)} was tried {tries} times and not taken; last: "
+                f"{trouble}. Check that this machine reaches that address "
+                f"({RETRY_FOR_VARIABLE} sets for how long it is tried)."
+            )
+        log.warning(
+            "%s %s: %s; trying again in %.1f s", method, show(url), trouble, wait
+        )
+        sleep(wait)
+    raise AssertionError  # pragma: no cover - delays() never ends
