@@ -17,6 +17,7 @@ Unknown fields are ignored on both ways, so that either side may be the newer on
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -210,7 +211,9 @@ class Delivery:
             BadDelivery: It is not JSON, not an object, or a field has a wrong type.
         """
         try:
-            data = json.loads(body, parse_constant=_refuse_constant)
+            data = json.loads(
+                body, parse_constant=_refuse_constant, parse_float=_finite
+            )
         except (ValueError, RecursionError) as error:
             raise BadDelivery(f"The delivery is not JSON: {error}") from error
         return cls.from_fields(data)
@@ -259,6 +262,14 @@ class Delivery:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    # 1e999 is JSON, but Python reads it as infinity, which nobody could write again.
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:32]} is too large")
+    return number
 
 
 def _text(data: Mapping[str, Any], name: str, *, required: bool = False) -> str | None:

@@ -1,0 +1,148 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""What Airflow is told about this provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_TEXT = {"type": ["string", "null"]}
+_SECRET = {"type": ["string", "null"], "format": "password"}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's declaration, by Airflow's ``provider_info.schema.json``."""
+    return {
+        "package-name": "airflow-provider-runqy",
+        "name": "runqy",
+        "description": "Run jobs on runqy, defer, and bring their results home.",
+        "integrations": [{"integration-name": "runqy", "tags": ["service"]}],
+        "operators": [_modules("runqy_provider.operators.runqy")],
+        "sensors": [_modules("runqy_provider.sensors.runqy")],
+        "hooks": [
+            _modules("runqy_provider.hooks.runqy", "runqy_provider.hooks.result")
+        ],
+        "triggers": [_modules("runqy_provider.triggers.delivery")],
+        "plugins": [
+            {
+                "name": "runqy",
+                "plugin-class": "runqy_provider.plugins.runqy.RunqyPlugin",
+            }
+        ],
+        "connection-types": [_connection_type()],
+        "config": {"runqy": {"description": _CONFIG_WORDS, "options": _OPTIONS}},
+    }
+
+
+def _modules(*names: str) -> dict[str, Any]:
+    return {"integration-name": "runqy", "python-modules": list(names)}
+
+
+def _connection_type() -> dict[str, Any]:
+    return {
+        "connection-type": "runqy",
+        "hook-class-name": "runqy_provider.hooks.runqy.RunqyHook",
+        "hook-name": "runqy",
+        "ui-field-behaviour": {
+            "hidden-fields": ["schema", "login", "port"],
+            "relabeling": {"host": "Server URL", "password": "API key"},
+            "placeholders": {
+                "host": "http://runqy.example.com:3000",
+                "password": "a key with the client role",
+            },
+        },
+        "conn-fields": {
+            "admin_key": {
+                "label": "Admin key",
+                "description": "A key with the admin role: lets a killed task delete "
+                "its waiting job. Optional.",
+                "schema": _SECRET,
+            },
+            "sink": {
+                "label": "Default sink",
+                "description": "Where results go for tasks that do not say: webhook, "
+                "or s3://bucket/prefix.",
+                "schema": {**_TEXT, "default": "webhook"},
+            },
+            "callback_url": {
+                "label": "Callback URL",
+                "description": "The receiver's address as workers reach it, such as "
+                "https://airflow.example.com/runqy. Empty: Airflow's [api] base_url "
+                "with /runqy.",
+                "schema": {**_TEXT, "format": "url"},
+            },
+            "callback_secret": {
+                "label": "Callback secret",
+                "description": "Makes callback addresses impossible to guess: openssl "
+                "rand -hex 32. To rotate, put the new one first, a blank, the old one.",
+                "schema": _SECRET,
+            },
+            "signing_secret": {
+                "label": "Signing secret",
+                "description": "Where set, deliveries must be signed with it (Standard "
+                "Webhooks, whsec_...); workers have it as "
+                "RUNQY_DELIVERY_SIGNING_SECRET.",
+                "schema": _SECRET,
+            },
+            "redis_conn_id": {
+                "label": "Redis connection",
+                "description": "The Redis connection in which webhook deliveries wait.",
+                "schema": {**_TEXT, "default": "redis_default"},
+            },
+            "aws_conn_id": {
+                "label": "AWS connection",
+                "description": "The AWS connection for s3:// sinks.",
+                "schema": {**_TEXT, "default": "aws_default"},
+            },
+        },
+    }
+
+
+_CONFIG_WORDS = "Settings of the runqy provider that hold for all connections."
+
+
+def _option(kind: str, default: str, description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "version_added": "0.1.0",
+        "type": kind,
+        "example": None,
+        "default": default,
+    }
+
+
+_OPTIONS = {
+    "xcom_limit": _option(
+        "integer",
+        "65536",
+        "JSON results up to this many bytes go to XCom as values, larger ones as a "
+        "reference.",
+    ),
+    "settle_seconds": _option(
+        "float",
+        "5",
+        "A deferred task is not resumed earlier than this many seconds after it "
+        "deferred: Airflow 3.3 can take a task that is resumed at once for one that "
+        "was killed.",
+    ),
+    "inbox_sweep_seconds": _option(
+        "float", "10", "Seconds between two looks at the inbox for all waiting tasks."
+    ),
+    "object_sweep_seconds": _option(
+        "float",
+        "5",
+        "Seconds between two looks at a bucket for all waiting tasks.",
+    ),
+    "max_body_bytes": _option(
+        "integer", "8388608", "The largest delivery that the receiver takes, in bytes."
+    ),
+    "unread_ttl_seconds": _option(
+        "integer", "604800", "Seconds that a delivery stays while nobody has read it."
+    ),
+    "connection_ttl_seconds": _option(
+        "float",
+        "60",
+        "Seconds for which a triggerer and an API server remember a connection's "
+        "fields before they ask for them again.",
+    ),
+}

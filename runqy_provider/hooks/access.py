@@ -1,0 +1,96 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fetch from Airflow what a sink needs to know: once per process, not once per wait.
+
+In a triggerer every fetch goes through one pipe to the supervisor, one after another,
+so a hundred triggers that fetch the same connection would hold up each other and every
+other trigger for many seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from urllib.parse import urljoin
+
+from airflow.sdk import BaseHook
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from runqy_provider.errors import Misconfigured
+from runqy_provider.settings import RedisSettings, RunqySettings
+from runqy_provider.sinks.base import Access
+
+#: Where the plugin mounts the receiver in Airflow's API server.
+MOUNT = "/runqy"
+
+_remembered: dict[str, tuple[float, Access]] = {}
+_locks: weakref.WeakKeyDictionary[
+    asyncio.AbstractEventLoop, dict[str, asyncio.Lock]
+] = weakref.WeakKeyDictionary()
+
+
+def get_access(conn_id: str) -> Access:
+    """Return what there is to know of a runqy connection; for sync code.
+
+    Raises:
+        AirflowNotFoundException: There is no such connection.
+        Misconfigured: A field makes no sense.
+    """
+    settings = RunqySettings.from_connection(BaseHook.get_connection(conn_id))
+    try:
+        connection = BaseHook.get_connection(settings.redis_conn_id)
+    except AirflowNotFoundException:
+        redis = None
+    else:
+        redis = RedisSettings.from_connection(connection)
+    return _access(settings, redis)
+
+
+async def aget_access(conn_id: str) -> Access:
+    """Return the same in async code, remembered for a while.
+
+    However many ask at once, each connection is fetched once.
+    """
+    locks = _locks.setdefault(asyncio.get_running_loop(), {})
+    async with locks.setdefault(conn_id, asyncio.Lock()):
+        until, access = _remembered.get(conn_id, (0.0, None))
+        if access is None or time.monotonic() >= until:
+            access = await _fetch(conn_id)
+            ttl = conf.getfloat("runqy", "connection_ttl_seconds")
+            _remembered[conn_id] = (time.monotonic() + ttl, access)
+        return access
+
+
+async def _fetch(conn_id: str) -> Access:
+    connection = await BaseHook.aget_connection(conn_id)
+    settings = RunqySettings.from_connection(connection)
+    try:
+        connection = await BaseHook.aget_connection(settings.redis_conn_id)
+    except AirflowNotFoundException:
+        redis = None
+    else:
+        redis = RedisSettings.from_connection(connection)
+    return _access(settings, redis)
+
+
+def _access(settings: RunqySettings, redis: RedisSettings | None) -> Access:
+    base = conf.get("api", "base_url", fallback=None)
+    return Access(
+        settings=settings,
+        redis=redis,
+        base_url=urljoin(base.rstrip("/") + "/", MOUNT.lstrip("/")) if base else None,
+        max_body=conf.getint("runqy", "max_body_bytes"),
+        inbox_sweep=_seconds("inbox_sweep_seconds"),
+        object_sweep=_seconds("object_sweep_seconds"),
+    )
+
+
+def _seconds(option: str) -> float:
+    value: float = conf.getfloat("runqy", option)
+    if value <= 0:
+        raise Misconfigured(
+            f"[runqy] {option} must be more than 0 seconds, not {value:g}."
+        )
+    return value

@@ -1,0 +1,93 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""From the event that ended a wait to a value, or to an error with words."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from runqy_provider.errors import (
+    DeliveryTimeout,
+    JobVanished,
+    Misconfigured,
+    RunqyError,
+    by_name,
+)
+from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.sinks.parse import parse_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runqy_provider.sinks.base import Sink
+
+#: What ends a wait.
+ARRIVED, DEADLINE, ERROR = "arrived", "deadline", "error"
+
+
+def outcome_of(event: Mapping[str, Any], runqy_conn_id: str) -> Any:
+    """Return what a wait brought.
+
+    Args:
+        event: Payload of the trigger's event.
+        runqy_conn_id: The runqy connection.
+
+    Returns:
+        What goes to XCom: a JSON value, or a Reference as plain JSON.
+
+    Raises:
+        JobFailed: The task code reported a failure.
+        DeliveryTimeout: Nothing came by the deadline.
+        RunqyError: Of the type that ended the wait, or that reading it met.
+    """
+    kind = event.get("event")
+    if kind == ERROR:
+        raise by_name(event["error"])(event["message"])
+    sink, delivery_id = parse_sink(event["sink"]), event["delivery_id"]
+    results = RunqyResultHook(runqy_conn_id)
+    if kind == ARRIVED:
+        return results.collect(sink, event["where"], delivery_id)
+    if kind == DEADLINE:
+        raise DeliveryTimeout(_timeout_words(event, results, sink))
+    raise Misconfigured(
+        f"The trigger's event is of the unknown kind {kind!r}. Do triggerer and worker "
+        "run the same version of airflow-provider-runqy?"
+    )
+
+
+def _timeout_words(
+    event: Mapping[str, Any], results: RunqyResultHook, sink: Sink
+) -> str:
+    delivery_id, job_id = event["delivery_id"], event.get("job_id")
+    words = [
+        f"No delivery {delivery_id} by its deadline, at sink {sink.uri!r}.",
+        sink.nothing_arrived(results.access, delivery_id),
+        f"Last looked: {_time(event.get('last_look'))}.",
+    ]
+    if event.get("trouble"):
+        words.append(f"The last look failed: {event['trouble']}")
+    if job_id:
+        words.append(what_runqy_says(job_id, results.runqy_conn_id))
+    return " ".join(words)
+
+
+def what_runqy_says(job_id: str, runqy_conn_id: str) -> str:
+    """Say what runqy knows of a job, whatever happens."""
+    try:
+        job = RunqyHook(runqy_conn_id, retry_for=0).get_job(job_id)
+    except JobVanished as error:
+        return str(error)
+    except RunqyError as error:
+        return f"runqy could not be asked about job {job_id}: {error}"
+    return (
+        f"runqy says that job {job_id} in queue {job.runqy_queue!r} is {job.state}, "
+        f"retried {job.retried} of {job.max_retry} times."
+    )
+
+
+def _time(seconds: float | None) -> str:
+    if not seconds:
+        return "never with success"
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

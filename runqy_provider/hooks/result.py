@@ -1,0 +1,143 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The hook for results: read what was delivered, from whichever sink."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from airflow.sdk import BaseHook
+from airflow.sdk.configuration import conf
+
+from runqy_provider.errors import JobFailed
+from runqy_provider.hooks.access import get_access
+from runqy_provider.reference import Reference
+from runqy_provider.settings import DEFAULT_CONN_ID
+from runqy_provider.sinks import inbox_parcels
+from runqy_provider.sinks.parse import parse_sink
+from runqy_provider.sinks.s3 import S3Sink
+from runqy_provider.sinks.s3_arrivals import split_address
+
+if TYPE_CHECKING:
+    from runqy_delivery import JobError
+    from runqy_provider.sinks.base import Access, Sink
+    from runqy_provider.sinks.parcel import Parcel
+
+
+class StoredResult:
+    """A result that is read only as far as it is asked for."""
+
+    def __init__(self, parcel: Parcel) -> None:
+        self._parcel = parcel
+        self.content_type = parcel.content_type
+        self.size = parcel.size
+        self.metadata = parcel.metadata
+
+    def stream(self) -> BinaryIO:
+        """Return a stream over the bytes; use it as a context manager."""
+        return self._parcel.open()
+
+    def bytes(self) -> bytes:
+        """Return the bytes, all at once."""
+        return self._parcel.read()
+
+    def text(self, encoding: str = "utf-8") -> str:
+        """Return the bytes as text."""
+        return self._parcel.read().decode(encoding)
+
+    def json(self) -> Any:
+        """Return the JSON value."""
+        return self._parcel.value()
+
+
+class RunqyResultHook(BaseHook):
+    """Read results of runqy jobs.
+
+    ::
+
+        with RunqyResultHook().read(ti.xcom_pull("render")).stream() as image:
+            shutil.copyfileobj(image, out)
+
+    :param runqy_conn_id: The runqy connection that the job was enqueued through.
+    """
+
+    conn_name_attr = "runqy_conn_id"
+    default_conn_name = DEFAULT_CONN_ID
+    conn_type = "runqy"
+    hook_name = "runqy"
+
+    def __init__(self, runqy_conn_id: str = DEFAULT_CONN_ID) -> None:
+        super().__init__()
+        self.runqy_conn_id = runqy_conn_id
+
+    @functools.cached_property
+    def access(self) -> Access:
+        """What is known of the connection; fetched once."""
+        return get_access(self.runqy_conn_id)
+
+    def read(
+        self, reference: Reference | dict[str, Any], aws_conn_id: str | None = None
+    ) -> StoredResult:
+        """Open the result that a task left a reference to.
+
+        Args:
+            reference: What the task returned, from XCom.
+            aws_conn_id: The AWS connection, where it is not the runqy connection's.
+
+        Raises:
+            Misconfigured: It is no reference.
+            NotThere: The result is gone.
+            NoAccess: It may not be read.
+            SinkUnavailable: Its place is away.
+        """
+        known = Reference.from_xcom(reference)
+        sink: Sink = parse_sink("webhook")
+        if not known.uri.startswith(inbox_parcels.SCHEME):
+            bucket, _ = split_address(known.uri)
+            sink = S3Sink(bucket, aws_conn_id=aws_conn_id)
+        return StoredResult(sink.open(self.access, known.uri))
+
+    def collect(self, sink: Sink, where: str, delivery_id: str) -> Any:
+        """Bring a result home: its value, or a reference where it is large.
+
+        Args:
+            sink: The sink that it was asked for with.
+            where: Where it arrived.
+            delivery_id: Our id of the delivery.
+
+        Returns:
+            What goes to XCom: a JSON value, or a Reference as plain JSON.
+
+        Raises:
+            JobFailed: The task code reported a failure.
+            SinkError: The result cannot be read.
+            BadDelivery: The result is not what it says it is.
+        """
+        parcel = sink.open(self.access, where)
+        if parcel.error is not None:
+            raise job_failed(delivery_id, parcel.error)
+        limit = conf.getint("runqy", "xcom_limit")
+        if parcel.is_json and (parcel.size is None or parcel.size <= limit):
+            value = parcel.value()
+            inbox_parcels.forget(self.access, where)
+            return value
+        return Reference(
+            uri=parcel.where,
+            content_type=parcel.content_type,
+            size=parcel.size,
+            delivery_id=delivery_id,
+            metadata=parcel.metadata,
+        ).to_xcom()
+
+
+def job_failed(delivery_id: str, error: JobError) -> JobFailed:
+    """Return the handler's own error as one that Airflow shows."""
+    words = f"{error.type}: {error.message}" if error.type else error.message
+    if error.traceback:
+        words = f"{words}\n\nTraceback of the task code:\n{error.traceback}"
+    return JobFailed(
+        f"The job failed (delivery {delivery_id}): {words}",
+        error_type=error.type,
+        traceback=error.traceback,
+    )

@@ -1,0 +1,286 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The hook for the runqy server: enqueue, look, delete."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import httpx
+from airflow.sdk import BaseHook
+from tenacity import (
+    AsyncRetrying,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
+
+from runqy_provider.errors import NotAllowed, RunqyError, ServerUnavailable
+from runqy_provider.hooks import api
+from runqy_provider.settings import DEFAULT_CONN_ID, RunqySettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from runqy_provider.hooks.job import Job, Worker
+
+T = TypeVar("T")
+
+#: Seconds that one request may take.
+REQUEST_TIMEOUT = 30.0
+
+#: Seconds for which a server that is away is tried again.
+RETRY_FOR = 60.0
+
+#: Answers that say: not now. Nothing was enqueued.
+NOT_NOW = frozenset({429, 503})
+
+
+class _Away(ServerUnavailable):
+    """The server is away, and trying again does no harm."""
+
+
+class RunqyHook(BaseHook):
+    """Speak to a runqy server.
+
+    Its async methods share one HTTP session too; leave it with ``async with``.
+
+    :param runqy_conn_id: The runqy connection.
+    :param retry_for: Seconds for which a server that is away is tried again, with
+        back-off and jitter. A request that may have been taken is never repeated.
+    """
+
+    conn_name_attr = "runqy_conn_id"
+    default_conn_name = DEFAULT_CONN_ID
+    conn_type = "runqy"
+    hook_name = "runqy"
+
+    def __init__(
+        self, runqy_conn_id: str = DEFAULT_CONN_ID, retry_for: float = RETRY_FOR
+    ) -> None:
+        super().__init__()
+        self.runqy_conn_id = runqy_conn_id
+        self.retry_for = retry_for
+        self._async_client: httpx.AsyncClient | None = None
+        self._async_settings: RunqySettings | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        client, self._async_client = self._async_client, None
+        if client is not None:
+            await client.aclose()
+
+    @functools.cached_property
+    def settings(self) -> RunqySettings:
+        """The connection's fields; fetched once."""
+        return RunqySettings.from_connection(self.get_connection(self.runqy_conn_id))
+
+    @functools.cached_property
+    def _client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.settings.server_url, timeout=REQUEST_TIMEOUT)
+
+    def get_conn(self) -> httpx.Client:
+        """Return the one HTTP session of this hook."""
+        return self._client
+
+    def enqueue(
+        self,
+        runqy_queue: str,
+        payload: Mapping[str, Any],
+        *,
+        job_timeout: float | None = None,
+    ) -> Job:
+        """Enqueue a job.
+
+        Args:
+            runqy_queue: ``parent.sub``, or ``parent`` for its default sub-queue.
+            payload: What the handler gets; a JSON object.
+            job_timeout: Seconds, as runqy stores them (it does not enforce them).
+
+        Raises:
+            QueueNotFound: No such queue, or no default sub-queue.
+            NotAllowed: The key is wrong or has the wrong role.
+            InvalidPayload: It is not JSON, or the queue's schema refuses it.
+            PayloadTooLarge: The body has more than 50 MiB.
+            ServerUnavailable: The server is away; says if the job may be enqueued.
+        """
+        return self._call(api.enqueue(runqy_queue, payload, job_timeout))
+
+    async def aenqueue(
+        self,
+        runqy_queue: str,
+        payload: Mapping[str, Any],
+        *,
+        job_timeout: float | None = None,
+    ) -> Job:
+        """Enqueue a job from async code; see enqueue."""
+        return await self._acall(api.enqueue(runqy_queue, payload, job_timeout))
+
+    def get_job(self, job_id: str) -> Job:
+        """Look at a job.
+
+        Raises:
+            JobVanished: runqy does not know it, or has forgotten it.
+        """
+        return self._call(api.get_job(job_id))
+
+    async def aget_job(self, job_id: str) -> Job:
+        """Look at a job from async code; see get_job."""
+        return await self._acall(api.get_job(job_id))
+
+    def delete_job(self, runqy_queue: str, job_id: str) -> bool:
+        """Delete a job that does not run; needs the admin key.
+
+        Returns:
+            True where it was deleted, False where it runs: runqy cannot stop that.
+
+        Raises:
+            JobVanished: It is gone already.
+            NotAllowed: The connection has no admin key, or a wrong one.
+        """
+        return self._call(api.delete_job(runqy_queue, job_id))
+
+    async def adelete_job(self, runqy_queue: str, job_id: str) -> bool:
+        """Delete a job from async code; see delete_job."""
+        return await self._acall(api.delete_job(runqy_queue, job_id))
+
+    def list_workers(self) -> list[Worker]:
+        """Return the live workers; needs the admin key."""
+        return self._call(api.list_workers())
+
+    async def alist_workers(self) -> list[Worker]:
+        """Return the live workers from async code; see list_workers."""
+        return await self._acall(api.list_workers())
+
+    def check_key(self) -> None:
+        """Ask whether the server takes our key; enqueues nothing.
+
+        Raises:
+            NotAllowed: It does not.
+        """
+        self._call(api.check_key())
+
+    def is_healthy(self) -> bool:
+        """Tell whether the server answers and reaches its Redis."""
+        return self._call(api.health())
+
+    async def ais_healthy(self) -> bool:
+        """Tell the same from async code."""
+        return await self._acall(api.health())
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Tell Airflow's connection form whether the server takes us."""
+        hook = type(self)(self.runqy_conn_id, retry_for=0)
+        try:
+            if not hook.is_healthy():
+                return False, "The runqy server answers, but its Redis is away."
+            hook.check_key()
+        except (RunqyError, ValueError) as error:
+            return False, str(error)
+        return True, f"runqy at {hook.settings.server_url} takes our key."
+
+    def _call(self, call: api.Call[T]) -> T:
+        client = self._client
+        for attempt in Retrying(**self._patience()):
+            with attempt:
+                try:
+                    response = client.request(
+                        call.method,
+                        call.path,
+                        content=call.body,
+                        headers=_headers(call, self.settings),
+                    )
+                except httpx.TransportError as error:
+                    raise _transport_error(call, self.settings, error) from error
+                return _result(call, self.settings, response)
+        raise AssertionError  # pragma: no cover - Retrying returns or raises
+
+    async def _acall(self, call: api.Call[T]) -> T:
+        if self._async_settings is None:
+            self._async_settings = RunqySettings.from_connection(
+                await self.aget_connection(self.runqy_conn_id)
+            )
+        settings = self._async_settings
+        if self._async_client is None:
+            self._async_client = httpx.AsyncClient(
+                base_url=settings.server_url, timeout=REQUEST_TIMEOUT
+            )
+        async for attempt in AsyncRetrying(**self._patience()):
+            with attempt:
+                try:
+                    response = await self._async_client.request(
+                        call.method,
+                        call.path,
+                        content=call.body,
+                        headers=_headers(call, settings),
+                    )
+                except httpx.TransportError as error:
+                    raise _transport_error(call, settings, error) from error
+                return _result(call, settings, response)
+        raise AssertionError  # pragma: no cover - AsyncRetrying returns or raises
+
+    def _patience(self) -> dict[str, Any]:
+        return {
+            "retry": retry_if_exception_type(_Away),
+            "wait": wait_exponential_jitter(initial=0.2, max=10, jitter=1),
+            "stop": stop_after_delay(self.retry_for),
+            "reraise": True,
+            "before_sleep": lambda state: self.log.warning(
+                "%s; trying again", state.outcome.exception()
+            ),
+        }
+
+
+def _headers(call: api.Call[Any], settings: RunqySettings) -> dict[str, str]:
+    headers = {"User-Agent": "airflow-provider-runqy"}
+    if call.body is not None:
+        headers["Content-Type"] = "application/json"
+    if call.needs is None:
+        return headers
+    # Some run with one key that has the admin role: it may do everything.
+    key = settings.admin_key or settings.api_key
+    field = "Admin key"
+    if call.needs == "client":
+        key, field = settings.api_key, "API key (password)"
+    if key is None:
+        raise NotAllowed(
+            f"Cannot {call.what}: connection {settings.conn_id!r} has no {field}."
+        )
+    headers["Authorization"] = f"Bearer {key}"
+    return headers
+
+
+def _result(call: api.Call[T], settings: RunqySettings, response: httpx.Response) -> T:
+    if response.status_code in NOT_NOW and call.path != "/healthz":
+        raise _Away(
+            f"runqy at {settings.server_url} could not {call.what} just now: "
+            f"{response.status_code}"
+        )
+    return call.read(api.Answer(response.status_code, response.content))
+
+
+def _transport_error(
+    call: api.Call[Any], settings: RunqySettings, error: httpx.TransportError
+) -> ServerUnavailable:
+    where = f"runqy at {settings.server_url} (connection {settings.conn_id!r})"
+    words = f"{type(error).__name__}: {error}".rstrip(": ")
+    never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+    if never_sent or call.is_repeatable:
+        return _Away(
+            f"{where} cannot be reached to {call.what}: {words}. Check that the server "
+            "runs and that this machine reaches it."
+        )
+    return ServerUnavailable(
+        f"{where} broke off while it was asked to {call.what}: {words}. The job may "
+        "have been enqueued; it was not sent again, so that it does not run twice."
+    )

@@ -1,0 +1,114 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Enqueue a job together with the request to deliver its result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from runqy_delivery.wire import RESERVED_FIELDS
+from runqy_provider.errors import InvalidPayload, Misconfigured
+from runqy_provider.inbox.capability import DELIVERY_ID
+
+if TYPE_CHECKING:
+    from runqy_provider.hooks.runqy import RunqyHook
+    from runqy_provider.sinks.base import Access, Sink
+
+#: Seconds for which an address takes a delivery after the wait for it has ended: a
+#: late result is kept, and a retry of the task can still find it.
+LATE = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job that was enqueued, and how its result is asked for. Plain JSON in XCom.
+
+    Attributes:
+        job_id: runqy's id.
+        delivery_id: Ours.
+        runqy_queue: Full name of the queue.
+        sink: The sink's URI.
+        enqueued_at: Seconds since 1970.
+    """
+
+    job_id: str
+    delivery_id: str
+    runqy_queue: str
+    sink: str
+    enqueued_at: float
+
+    def to_xcom(self) -> dict[str, Any]:
+        """Return it as plain JSON."""
+        return asdict(self)
+
+
+def submit(
+    hook: RunqyHook,
+    access: Access,
+    sink: Sink,
+    *,
+    runqy_queue: str,
+    payload: Mapping[str, Any],
+    delivery_id: str,
+    deadline: float,
+    job_timeout: float | None = None,
+) -> Submission:
+    """Check the sink, and enqueue the job with the delivery request in its payload.
+
+    Args:
+        hook: The runqy server.
+        access: What is known of the connection.
+        sink: Where the result is to go.
+        runqy_queue: The queue.
+        payload: What the handler gets; a JSON object.
+        delivery_id: Our id of the delivery.
+        deadline: Until when the result is waited for, in seconds since 1970.
+        job_timeout: Seconds, as runqy stores them.
+
+    Raises:
+        InvalidPayload: It is no object, or has a field that belongs to us.
+        Misconfigured: The delivery_id or a field of the connection makes no sense.
+        SinkError: The result could not come home: nothing was enqueued.
+        Rejected: runqy does not take the job.
+    """
+    check_delivery_id(delivery_id)
+    _check_payload(payload, runqy_queue)
+    sink.check(access)
+    request = sink.request(access, delivery_id, deadline + LATE)
+    job = hook.enqueue(
+        runqy_queue, {**payload, **request.to_fields()}, job_timeout=job_timeout
+    )
+    return Submission(
+        job.job_id, delivery_id, job.runqy_queue, sink.uri, round(time.time(), 3)
+    )
+
+
+def check_delivery_id(delivery_id: str) -> None:
+    """Refuse ids that cannot stand in URLs, Redis keys and object keys.
+
+    Raises:
+        Misconfigured: It is such an id.
+    """
+    if not DELIVERY_ID.fullmatch(delivery_id):
+        raise Misconfigured(
+            f"{delivery_id!r} is no delivery_id: up to 128 letters, digits, dots, "
+            "dashes and underscores, with a letter or digit first."
+        )
+
+
+def _check_payload(payload: object, runqy_queue: str) -> None:
+    if not isinstance(payload, Mapping):
+        raise InvalidPayload(
+            f"The payload for queue {runqy_queue!r} is a {type(payload).__name__}; it "
+            "must be an object (a dict), so that the request to deliver the result "
+            "can stand beside its fields."
+        )
+    taken = [name for name in RESERVED_FIELDS if name in payload]
+    if taken:
+        raise InvalidPayload(
+            f"The payload for queue {runqy_queue!r} has the field {taken[0]!r}, in "
+            "which the request to deliver the result travels. Rename it."
+        )

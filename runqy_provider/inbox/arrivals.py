@@ -1,0 +1,86 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The inbox as a source for a waiter: one subscription, one pipeline for all waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runqy_provider.inbox import keys
+from runqy_provider.inbox.client import async_client, redis_errors
+from runqy_provider.waiting.arrival import Arrival
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Mapping
+
+    from redis.asyncio import Redis
+
+    from runqy_provider.settings import RedisSettings
+
+#: Seconds after which a silent subscription is asked whether it still stands.
+PING_INTERVAL = 30.0
+
+#: One connection listens, one looks.
+CONNECTIONS = 2
+
+
+def where(conn_id: str, delivery_id: str) -> str:
+    """Return the address of a delivery in the inbox."""
+    return f"inbox://{conn_id}/{delivery_id}"
+
+
+class InboxArrivals:
+    """Final deliveries of one connection; addresses are delivery ids.
+
+    Args:
+        settings: How to reach the Redis of the inbox.
+        conn_id: The runqy connection.
+    """
+
+    def __init__(self, settings: RedisSettings, conn_id: str) -> None:
+        self._settings = settings
+        self._conn_id = conn_id
+        self._opened: Redis | None = None
+
+    async def look(self, addresses: Collection[str]) -> Mapping[str, Arrival]:
+        """Look for all of them in one round trip; bodies stay where they are."""
+        with redis_errors(self._settings, "look for deliveries"):
+            async with self._client().pipeline(transaction=False) as pipeline:
+                for delivery_id in addresses:
+                    key = keys.delivery(self._conn_id, delivery_id)
+                    pipeline.hmget(key, "status", "at")
+                answers = await pipeline.execute()
+        return {
+            delivery_id: Arrival(
+                status=status.decode(),
+                where=where(self._conn_id, delivery_id),
+                delivered_at=float(at),
+            )
+            for delivery_id, (status, at) in zip(addresses, answers, strict=True)
+            if status is not None
+        }
+
+    async def hints(self) -> AsyncIterator[str | None]:
+        """Yield the id of each delivery as it comes, None after each (re)connection."""
+        with redis_errors(self._settings, "listen for deliveries"):
+            async with self._client().pubsub() as subscription:
+                await subscription.subscribe(keys.arrivals(self._conn_id))
+                while True:
+                    message = await subscription.get_message(timeout=PING_INTERVAL)
+                    if message is None:
+                        await subscription.ping()
+                    elif message["type"] == "subscribe":
+                        yield None
+                    elif message["type"] == "message":
+                        yield message["data"].decode("utf-8", "replace")
+
+    async def aclose(self) -> None:
+        """Close both connections."""
+        client, self._opened = self._opened, None
+        if client is not None:
+            await client.aclose()
+
+    def _client(self) -> Redis:
+        if self._opened is None:
+            self._opened = async_client(self._settings, most_connections=CONNECTIONS)
+        return self._opened

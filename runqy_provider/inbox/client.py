@@ -1,0 +1,64 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Redis clients for the inbox, and one kind of error for a Redis that is away."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from runqy_provider.errors import NoAccess, SinkUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runqy_provider.settings import RedisSettings
+
+#: Seconds for a command, so that a Redis that does not answer counts as away.
+COMMAND_TIMEOUT = 10.0
+
+
+def async_client(settings: RedisSettings, *, most_connections: int) -> AsyncRedis:
+    """Return a client with a small pool; nothing is connected yet."""
+    return AsyncRedis(
+        **dict(settings.options),
+        max_connections=most_connections,
+        socket_timeout=COMMAND_TIMEOUT,
+        socket_connect_timeout=COMMAND_TIMEOUT,
+        socket_keepalive=True,
+    )
+
+
+def client(settings: RedisSettings) -> Redis:
+    """Return a client for sync code; nothing is connected yet."""
+    return Redis(
+        **dict(settings.options),
+        socket_timeout=COMMAND_TIMEOUT,
+        socket_connect_timeout=COMMAND_TIMEOUT,
+    )
+
+
+@contextmanager
+def redis_errors(settings: RedisSettings, what: str) -> Iterator[None]:
+    """Turn redis-py's errors into ours.
+
+    Args:
+        settings: Which Redis.
+        what: What was being done, for the message: ``"read a delivery"``.
+    """
+    try:
+        yield
+    except (AuthenticationError, NoPermissionError) as error:
+        raise NoAccess(
+            f"Could not {what}: Redis at {settings.address} refuses us: {error}. Check "
+            f"login and password of connection {settings.conn_id!r}."
+        ) from error
+    except (RedisError, OSError) as error:
+        raise SinkUnavailable(
+            f"Could not {what}: Redis at {settings.address} "
+            f"(connection {settings.conn_id!r}) does not answer: {error}"
+        ) from error

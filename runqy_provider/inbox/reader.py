@@ -1,0 +1,104 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Read deliveries from the inbox, and forget them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, cast
+
+from runqy_delivery import Delivery
+from runqy_provider.errors import NotThere
+from runqy_provider.inbox import keys
+from runqy_provider.inbox.client import client, redis_errors
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from runqy_provider.settings import RedisSettings
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A delivery as it lies in the inbox.
+
+    Attributes:
+        delivery: What it says.
+        size: Bytes of its body as it came.
+        delivered_at: When it came, in seconds since 1970.
+    """
+
+    delivery: Delivery
+    size: int
+    delivered_at: float
+
+
+class InboxReader:
+    """Reads the inbox of one connection; use it as a context manager.
+
+    Args:
+        settings: How to reach the Redis of the inbox.
+        conn_id: The runqy connection.
+    """
+
+    def __init__(self, settings: RedisSettings, conn_id: str) -> None:
+        self._settings = settings
+        self._conn_id = conn_id
+        self._client = client(settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._client.close()
+
+    def ping(self) -> None:
+        """Ask whether the inbox can be reached.
+
+        Raises:
+            SinkUnavailable: Redis is away.
+            NoAccess: Redis refuses us.
+        """
+        with redis_errors(self._settings, "reach the inbox"):
+            self._client.ping()
+
+    def read(self, delivery_id: str) -> Letter:
+        """Return a delivery.
+
+        Raises:
+            NotThere: It never came, or it was forgotten.
+            SinkUnavailable: Redis is away.
+            BadDelivery: What lies there cannot be read.
+        """
+        key = keys.delivery(self._conn_id, delivery_id)
+        with redis_errors(self._settings, "read a delivery"):
+            body, at = cast(
+                "list[bytes | None]", self._client.hmget(key, ["body", "at"])
+            )
+        if body is None or at is None:
+            raise NotThere(
+                f"Delivery {delivery_id} is not in the inbox (Redis at "
+                f"{self._settings.address}, key {key}). Unread deliveries stay for "
+                f"{keys.UNREAD_TTL // 86400} days, read ones for "
+                f"{keys.READ_TTL // 60} minutes."
+            )
+        return Letter(Delivery.from_json(body), len(body), float(at))
+
+    def forget(self, delivery_id: str) -> None:
+        """Let a delivery expire soon: its value was read and stands elsewhere now."""
+        with redis_errors(self._settings, "mark a delivery as read"):
+            self._client.expire(
+                keys.delivery(self._conn_id, delivery_id), keys.READ_TTL
+            )
+            self._client.delete(keys.progress(self._conn_id, delivery_id))
+
+    def progress(self, delivery_id: str) -> Delivery | None:
+        """Return the newest progress message, if there is one."""
+        with redis_errors(self._settings, "read progress"):
+            body = self._client.get(keys.progress(self._conn_id, delivery_id))
+        return None if body is None else Delivery.from_json(cast("bytes", body))

@@ -1,0 +1,121 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Put deliveries into the inbox: the first final one wins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from enum import Enum
+from typing import TYPE_CHECKING, cast
+
+from runqy_delivery import BadDelivery, Delivery
+from runqy_provider.inbox import keys
+from runqy_provider.inbox.client import redis_errors
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from runqy_provider.settings import RedisSettings
+
+# One script, so that of two deliveries at once exactly one is first. A repeat says
+# again that it came: whoever waits may have missed the first time.
+_PUT = """
+local known = redis.call('HGET', KEYS[1], 'digest')
+if known and known ~= ARGV[1] then return 'conflict' end
+if not known then
+  redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'status', ARGV[2], 'body', ARGV[3],
+             'at', ARGV[4])
+  redis.call('EXPIRE', KEYS[1], ARGV[5])
+end
+redis.call('PUBLISH', KEYS[2], ARGV[6])
+return known and 'repeated' or 'stored'
+"""
+
+
+class Outcome(Enum):
+    """What became of a delivery that was put."""
+
+    STORED = "stored"
+    REPEATED = "repeated"
+    CONFLICT = "conflict"
+    NOTED = "noted"
+
+
+class InboxWriter:
+    """Puts deliveries of one connection into the inbox.
+
+    Args:
+        client: A connected client; whoever made it closes it.
+        settings: How that client reaches its Redis, for messages.
+        conn_id: The runqy connection.
+        ttl: Seconds that an unread delivery stays.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        settings: RedisSettings,
+        conn_id: str,
+        ttl: int = keys.UNREAD_TTL,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._conn_id = conn_id
+        self._ttl = ttl
+        self._put = client.register_script(_PUT)
+
+    async def put(self, delivery: Delivery, body: bytes, mark: str) -> Outcome:
+        """Keep a delivery; when this returns, Redis has it.
+
+        Args:
+            delivery: The delivery, checked.
+            body: Its bytes as they came; what is read later.
+            mark: The delivery's ``digest``.
+
+        Returns:
+            STORED for the first final delivery, REPEATED for the same again, CONFLICT
+            for another one, NOTED for a progress message.
+
+        Raises:
+            SinkUnavailable: Redis is away: nothing was stored.
+            NoAccess: Redis refuses us: nothing was stored.
+        """
+        conn_id, delivery_id = self._conn_id, delivery.delivery_id
+        with redis_errors(self._settings, "store a delivery"):
+            if not delivery.is_final:
+                key = keys.progress(conn_id, delivery_id)
+                await self._client.set(key, body, ex=self._ttl)
+                return Outcome.NOTED
+            answer = await self._put(
+                keys=[keys.delivery(conn_id, delivery_id), keys.arrivals(conn_id)],
+                args=[
+                    mark,
+                    delivery.status,
+                    body,
+                    f"{time.time():.3f}",
+                    self._ttl,
+                    delivery_id,
+                ],
+            )
+        return Outcome(cast("bytes", answer).decode())
+
+
+def digest(delivery: Delivery) -> str:
+    """Return what makes two deliveries the same: all they say, however it is spelled.
+
+    The traceback is left out: it names lines and addresses that differ between two
+    runs of the same failing job.
+
+    Raises:
+        BadDelivery: Its JSON is nested too deeply to be written again.
+    """
+    try:
+        words = json.loads(delivery.to_json())
+        if isinstance(words.get("error"), dict):
+            words["error"].pop("traceback", None)
+        canonical = json.dumps(words, sort_keys=True, separators=(",", ":"))
+    except RecursionError as error:
+        raise BadDelivery("The delivery's JSON is nested too deeply.") from error
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,101 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m runqy_provider.receiver``: the receiver alone, without Airflow.
+
+For places where callbacks must not reach Airflow: it needs the inbox's Redis and the
+connection's secrets, and nothing else. Secrets come by the environment, never by
+arguments, which every user of the machine can read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from redis.asyncio.connection import parse_url
+
+from runqy_provider.receiver.app import create_app
+from runqy_provider.receiver.doors import MAX_BODY, Door, Limits
+from runqy_provider.settings import DEFAULT_CONN_ID, SHORTEST_SECRET, RedisSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+REDIS_URL = "RUNQY_INBOX_REDIS_URL"
+CALLBACK_SECRET = "RUNQY_CALLBACK_SECRET"  # noqa: S105 - the name of a variable
+SIGNING_SECRET = "RUNQY_SIGNING_SECRET"  # noqa: S105 - same
+
+
+def door_from(environment: Mapping[str, str], conn_id: str) -> Door:
+    """Return the one door of a receiver that stands alone.
+
+    Raises:
+        ValueError: A variable is missing or makes no sense.
+    """
+    missing = [
+        name for name in (REDIS_URL, CALLBACK_SECRET) if not environment.get(name)
+    ]
+    if missing:
+        raise ValueError(
+            f"{' and '.join(missing)} must be set: the Redis that Airflow's connection "
+            f"names as redis_conn_id, and the callback_secret of connection "
+            f"{conn_id!r}."
+        )
+    secrets = tuple(environment[CALLBACK_SECRET].split())
+    if any(len(secret) < SHORTEST_SECRET for secret in secrets):
+        raise ValueError(
+            f"{CALLBACK_SECRET} has fewer than {SHORTEST_SECRET} characters: anybody "
+            "could guess addresses. Make one: openssl rand -hex 32."
+        )
+    options: dict[str, Any] = dict(parse_url(environment[REDIS_URL]))
+    options.pop("connection_class", None)
+    if environment[REDIS_URL].startswith("rediss://"):
+        options["ssl"] = True
+    host, port = options.get("host", "localhost"), options.get("port", 6379)
+    settings = RedisSettings(
+        REDIS_URL, f"{host}:{port}/{options.get('db', 0)}", tuple(options.items())
+    )
+    signing = tuple(environment.get(SIGNING_SECRET, "").split())
+    return Door(conn_id, settings, secrets, signing)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop."""
+    parser = argparse.ArgumentParser(
+        prog="python -m runqy_provider.receiver",
+        description="Take deliveries of runqy jobs over HTTP and put them into the "
+        f"inbox. Environment: {REDIS_URL}, {CALLBACK_SECRET}, {SIGNING_SECRET}.",
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8090, help="0: any free one")
+    parser.add_argument(
+        "--conn-id", default=DEFAULT_CONN_ID, help="the runqy connection it serves"
+    )
+    parser.add_argument(
+        "--max-body", type=int, default=MAX_BODY, help="the largest body, in bytes"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        door = door_from(os.environ, options.conn_id)
+    except ValueError as error:
+        print(f"The receiver cannot start: {error}", file=sys.stderr)  # noqa: T201 - a command line
+        return 2
+
+    async def find_door(conn_id: str) -> Door | None:
+        return door if conn_id == door.conn_id else None
+
+    uvicorn.run(
+        create_app(find_door, Limits(max_body=options.max_body)),
+        host=options.host,
+        port=options.port,
+        # The access log would hold capability URLs.
+        access_log=False,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

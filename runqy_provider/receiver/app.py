@@ -1,0 +1,224 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The receiver's HTTP application: one route that takes deliveries, one for health."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from runqy_delivery import BadDelivery, Delivery
+from runqy_delivery.errors import VerificationError
+from runqy_delivery.signature import verify
+from runqy_provider.errors import Misconfigured, NoAccess, SinkUnavailable
+from runqy_provider.inbox.capability import is_valid
+from runqy_provider.inbox.client import async_client
+from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
+from runqy_provider.receiver.answers import RETRY_AFTER, Refusal, bad_address
+from runqy_provider.receiver.body import read_body
+from runqy_provider.receiver.doors import Door, FindDoor, Limits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from redis.asyncio import Redis
+
+    from runqy_provider.settings import RedisSettings
+
+log = logging.getLogger(__name__)
+
+#: Bodies larger than this, in bytes, are read in a thread: parsing them would keep
+#: the event loop, and so every other request, waiting.
+LARGE = 256 * 1024
+
+#: What each outcome is told as: status, and whether it is worth a line in the log.
+STATUS = {
+    Outcome.STORED: 200,
+    Outcome.REPEATED: 200,
+    Outcome.NOTED: 202,
+    Outcome.CONFLICT: 409,
+}
+
+
+def create_app(find_door: FindDoor, limits: Limits | None = None) -> FastAPI:
+    """Return the application.
+
+    Args:
+        find_door: Finds what is to be known of a connection.
+        limits: How much to take.
+    """
+    receiver = Receiver(find_door, limits or Limits())
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await receiver.aclose()
+
+    app = FastAPI(
+        title="runqy receiver",
+        lifespan=lifespan,
+        # The open network needs no map of the house.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+
+    @app.post("/{conn_id}/v1/deliveries/{delivery_id}")
+    async def take(request: Request, conn_id: str, delivery_id: str) -> JSONResponse:
+        """Take one delivery."""
+        try:
+            return await receiver.take(request, conn_id, delivery_id)
+        except Refusal as refusal:
+            return refusal.to_response()
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Say that the receiver is up; nothing about what is behind it."""
+        return {"status": "ok"}
+
+    return app
+
+
+class Receiver:
+    """Takes deliveries and puts them into inboxes."""
+
+    def __init__(self, find_door: FindDoor, limits: Limits) -> None:
+        self._find_door = find_door
+        self._limits = limits
+        self._in_flight = 0
+        self._clients: dict[RedisSettings, Redis] = {}
+
+    async def take(
+        self, request: Request, conn_id: str, delivery_id: str
+    ) -> JSONResponse:
+        """Check a request from the cheap to the dear, and store its delivery.
+
+        Raises:
+            Refusal: It is not taken, and nothing was stored.
+        """
+        if self._in_flight >= self._limits.in_flight:
+            raise Refusal(429, "Too many deliveries at once.", RETRY_AFTER)
+        self._in_flight += 1
+        try:
+            door = await self._door(request, conn_id, delivery_id)
+            body = await read_body(
+                request.stream(),
+                request.headers.get("content-length"),
+                self._limits.max_body,
+                self._limits.body_seconds,
+            )
+            _check_signature(door, request, body)
+            delivery, mark = await _parse(body, delivery_id)
+            return await self._store(door, delivery, body, mark)
+        finally:
+            self._in_flight -= 1
+
+    async def aclose(self) -> None:
+        """Close all Redis clients."""
+        while self._clients:
+            _, client = self._clients.popitem()
+            await client.aclose()
+
+    async def _door(self, request: Request, conn_id: str, delivery_id: str) -> Door:
+        """Return the door that the request's address opens."""
+        try:
+            door = await self._find_door(conn_id)
+        except Misconfigured as error:
+            log.error("A delivery for connection %r was refused: %s", conn_id, error)  # noqa: TRY400 - the words are enough
+            door = None
+        query = request.query_params
+        allowed = is_valid(
+            # A comparison takes place either way: time tells no connection's name.
+            door.callback_secrets if door is not None else ("no such connection",),
+            conn_id,
+            delivery_id,
+            query.get("expires", ""),
+            query.get("token", ""),
+            time.time(),
+        )
+        if door is None or not allowed:
+            log.warning(
+                "Refused a delivery: connection %r, delivery %r, expires %r: %s",
+                conn_id[:64],
+                delivery_id[:64],
+                query.get("expires", "")[:16],
+                "no such connection" if door is None else "bad token or expired",
+            )
+            raise bad_address()
+        return door
+
+    async def _store(
+        self, door: Door, delivery: Delivery, body: bytes, mark: str
+    ) -> JSONResponse:
+        writer = InboxWriter(
+            self._client(door.redis), door.redis, door.conn_id, self._limits.ttl
+        )
+        try:
+            outcome = await writer.put(delivery, body, mark)
+        except (SinkUnavailable, NoAccess) as error:
+            log.error("A delivery could not be stored: %s", error)  # noqa: TRY400 - same
+            raise Refusal(
+                503, "The inbox cannot be reached just now.", RETRY_AFTER
+            ) from error
+        level = logging.WARNING if outcome is Outcome.CONFLICT else logging.INFO
+        log.log(
+            level,
+            "Delivery %s of connection %s (%s, %d bytes): %s",
+            delivery.delivery_id,
+            door.conn_id,
+            delivery.status,
+            len(body),
+            outcome.value,
+        )
+        if outcome is Outcome.CONFLICT:
+            raise Refusal(
+                409,
+                "Another final delivery of this job came first and stays; this one was "
+                "not stored.",
+            )
+        return JSONResponse({"outcome": outcome.value}, STATUS[outcome])
+
+    def _client(self, settings: RedisSettings) -> Redis:
+        known = self._clients.get(settings)
+        if known is None:
+            known = async_client(settings, most_connections=self._limits.in_flight)
+            self._clients[settings] = known
+        return known
+
+
+def _check_signature(door: Door, request: Request, body: bytes) -> None:
+    if not door.signing_secrets:
+        return
+    try:
+        verify(door.signing_secrets, request.headers, body, time.time())
+    except VerificationError as error:
+        log.warning("Refused a delivery of %s: %s", door.conn_id, error)
+        raise bad_address() from error
+
+
+def _read(body: bytes) -> tuple[Delivery, str]:
+    delivery = Delivery.from_json(body)
+    return delivery, digest(delivery)
+
+
+async def _parse(body: bytes, delivery_id: str) -> tuple[Delivery, str]:
+    try:
+        if len(body) > LARGE:
+            delivery, mark = await asyncio.to_thread(_read, body)
+        else:
+            delivery, mark = _read(body)
+    except BadDelivery as error:
+        raise Refusal(400, str(error)) from error
+    if delivery.delivery_id != delivery_id:
+        raise Refusal(
+            400,
+            f"task_id in the body is {delivery.delivery_id[:128]!r}; this address is "
+            f"for {delivery_id!r}. Send back the task_id of the payload.",
+        )
+    return delivery, mark

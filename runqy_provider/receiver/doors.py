@@ -1,0 +1,55 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the receiver must know of a connection, and where it learns it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from runqy_provider.inbox.keys import UNREAD_TTL
+
+if TYPE_CHECKING:
+    from runqy_provider.settings import RedisSettings
+
+#: The largest body that is taken by default, in bytes.
+MAX_BODY = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Door:
+    """One connection's way into its inbox.
+
+    Attributes:
+        conn_id: The runqy connection.
+        redis: The Redis of its inbox.
+        callback_secrets: Secrets that its capability URLs may be made with.
+        signing_secrets: Secrets that its bodies must be signed with; empty: none.
+    """
+
+    conn_id: str
+    redis: RedisSettings
+    callback_secrets: tuple[str, ...] = field(repr=False)
+    signing_secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+#: Finds the door of a connection; None where there is no such connection.
+FindDoor = Callable[[str], Awaitable[Door | None]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the receiver takes.
+
+    Attributes:
+        max_body: The largest body, in bytes.
+        ttl: Seconds that an unread delivery stays.
+        body_seconds: Seconds within which a body must have come whole.
+        in_flight: Requests at once; more are told to come back.
+    """
+
+    max_body: int = MAX_BODY
+    ttl: int = UNREAD_TTL
+    body_seconds: float = 60.0
+    in_flight: int = 64

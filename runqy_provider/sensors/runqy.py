@@ -1,0 +1,118 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Wait for a delivery that somebody else asked for."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+
+from runqy_provider.errors import DeliveryTimeout, RunqyError
+from runqy_provider.hooks.access import get_access
+from runqy_provider.hooks.outcome import DEADLINE, outcome_of
+from runqy_provider.hooks.submission import check_delivery_id
+from runqy_provider.settings import DEFAULT_CONN_ID
+from runqy_provider.sinks.parse import parse_sink
+from runqy_provider.triggers.delivery import DeliveryTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runqy_provider.sinks.base import Access, Sink
+
+#: See RunqyOperator: our deadline has better words than Airflow's.
+BACKSTOP = timedelta(minutes=2)
+
+
+class RunqySensor(BaseSensorOperator):
+    """Wait for the result of a job enqueued elsewhere, and return it.
+
+    Whoever enqueued it has asked for the delivery, by ``RunqyHook`` and ``submit`` or
+    in an earlier task; the sensor needs the ``delivery_id`` and the sink.
+
+    :param delivery_id: The delivery to wait for. (templated)
+    :param sink: Where it goes; the connection's default where not given. (templated)
+    :param job_id: runqy's id of the job: lets a timeout say what runqy knows of it.
+        (templated)
+    :param runqy_conn_id: The runqy connection. (templated)
+    :param deferrable: Free the worker slot while waiting; False pokes.
+    """
+
+    template_fields: Sequence[str] = ("delivery_id", "sink", "job_id", "runqy_conn_id")
+    ui_color = "#e3ecf0"
+
+    def __init__(
+        self,
+        *,
+        delivery_id: str,
+        sink: str | Sink | None = None,
+        job_id: str | None = None,
+        runqy_conn_id: str = DEFAULT_CONN_ID,
+        deferrable: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.delivery_id = delivery_id
+        self.sink = sink
+        self.job_id = job_id
+        self.runqy_conn_id = runqy_conn_id
+        self.deferrable = deferrable
+
+    def execute(self, context: Context) -> Any:
+        """Look once, then defer; or poke."""
+        check_delivery_id(self.delivery_id)
+        if not self.deferrable:
+            return super().execute(context)
+        poked = self.poke(context)
+        if poked:
+            return poked.xcom_value
+        settle = conf.getfloat("runqy", "settle_seconds")
+        deadline = time.time() + self.timeout
+        self.defer(
+            trigger=self._trigger(self._access(), deadline, time.time() + settle),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout) + BACKSTOP,
+        )
+        return None
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:  # noqa: ARG002 - Airflow's signature
+        """Return the result that the trigger saw arrive."""
+        return self._outcome(event)
+
+    def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow's signature
+        """Look once."""
+        access = self._access()
+        event = self._trigger(access, deadline=0.0).wait_here(access)
+        if event["event"] == DEADLINE:
+            return PokeReturnValue(is_done=False)
+        return PokeReturnValue(is_done=True, xcom_value=self._outcome(event))
+
+    def _access(self) -> Access:
+        return get_access(self.runqy_conn_id)
+
+    def _trigger(
+        self, access: Access, deadline: float, not_before: float = 0.0
+    ) -> DeliveryTrigger:
+        return DeliveryTrigger(
+            runqy_conn_id=self.runqy_conn_id,
+            delivery_id=self.delivery_id,
+            sink=parse_sink(self.sink or access.settings.sink).uri,
+            deadline=deadline,
+            not_before=not_before,
+            job_id=self.job_id,
+        )
+
+    def _outcome(self, event: dict[str, Any]) -> Any:
+        try:
+            return outcome_of(event, self.runqy_conn_id)
+        except RunqyError as error:
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(str(error)) from error
+            if isinstance(error, DeliveryTimeout):
+                raise AirflowSensorTimeout(str(error)) from error
+            raise

@@ -1,0 +1,169 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""What all sinks that use the inbox share: is it set up, how to wait, how to open."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+from typing import TYPE_CHECKING
+
+from runqy_delivery.wire import FAILED
+from runqy_provider.errors import BadDelivery, Misconfigured
+from runqy_provider.inbox import capability, keys
+from runqy_provider.inbox.arrivals import InboxArrivals
+from runqy_provider.inbox.reader import InboxReader, Letter
+from runqy_provider.sinks.base import Access, Place
+from runqy_provider.sinks.parcel import JSON_TYPE, Parcel
+from runqy_provider.waiting.waiter import Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runqy_delivery import Delivery
+    from runqy_provider.settings import RedisSettings
+
+SCHEME = "inbox://"
+
+
+def missing(access: Access) -> str | None:
+    """Say what keeps a webhook from working; None where nothing does."""
+    settings = access.settings
+    conn_id = settings.conn_id
+    if not (settings.callback_url or access.base_url):
+        return (
+            f"Connection {conn_id!r} has no callback_url, and Airflow's [api] base_url "
+            "is not set: workers would not know where to deliver. Set callback_url to "
+            "the receiver's address as workers reach it, such as "
+            "https://airflow.example.com/runqy."
+        )
+    if not settings.callback_secrets:
+        return (
+            f"Connection {conn_id!r} has no callback_secret: anybody could deliver. "
+            "Set one: openssl rand -hex 32."
+        )
+    if "/" in conn_id:
+        return (
+            f"Connection id {conn_id!r} has a slash, which cannot stand in a callback "
+            "address. Rename the connection."
+        )
+    if access.redis is None:
+        return (
+            f"Redis connection {settings.redis_conn_id!r}, named by connection "
+            f"{conn_id!r}, does not exist: webhook deliveries wait there."
+        )
+    return None
+
+
+def redis_of(access: Access) -> RedisSettings:
+    """Return the inbox's Redis.
+
+    Raises:
+        Misconfigured: Something is missing for webhooks to work.
+    """
+    words = missing(access)
+    if words is not None or access.redis is None:
+        raise Misconfigured(words)
+    return access.redis
+
+
+def ping(access: Access) -> None:
+    """Ask whether the inbox can be reached; see InboxReader.ping."""
+    with InboxReader(redis_of(access), access.settings.conn_id) as reader:
+        reader.ping()
+
+
+def webhook_url(access: Access, delivery_id: str, expires: float) -> str:
+    """Return the capability URL of one delivery."""
+    redis_of(access)
+    settings = access.settings
+    return capability.url(
+        settings.callback_url or access.base_url or "",
+        settings.callback_secrets[0],
+        settings.conn_id,
+        delivery_id,
+        int(expires),
+    )
+
+
+def place(access: Access, delivery_id: str) -> Place:
+    """Return where a pushed delivery arrives."""
+    redis, conn_id = redis_of(access), access.settings.conn_id
+
+    def make() -> Waiter:
+        return Waiter(InboxArrivals(redis, conn_id), access.inbox_sweep)
+
+    return Place(("inbox", conn_id, redis), make, delivery_id)
+
+
+def open_letter(
+    access: Access, where: str, follow: Callable[[Delivery, str], Parcel]
+) -> Parcel:
+    """Open a delivery in the inbox.
+
+    Args:
+        access: What is known of the connection.
+        where: ``inbox://conn_id/delivery_id``.
+        follow: Opens a result that lies elsewhere; gets the delivery and its URL.
+    """
+    conn_id, _, delivery_id = where.removeprefix(SCHEME).rpartition("/")
+    if conn_id != access.settings.conn_id:
+        raise Misconfigured(
+            f"{where} was delivered through connection {conn_id!r}; it cannot be read "
+            f"through {access.settings.conn_id!r}."
+        )
+    with InboxReader(redis_of(access), conn_id) as reader:
+        letter = reader.read(delivery_id)
+    delivery = letter.delivery
+    if delivery.status == FAILED:
+        return Parcel.of_failure(delivery, where, letter.delivered_at)
+    if delivery.result_url is not None:
+        return follow(delivery, delivery.result_url)
+    return _inline(letter, where)
+
+
+def _inline(letter: Letter, where: str) -> Parcel:
+    delivery = letter.delivery
+    if delivery.encoding == "base64":
+        data = _decode(delivery.result, where)
+        content_type = delivery.content_type or "application/octet-stream"
+    else:
+        data = json.dumps(delivery.result, separators=(",", ":")).encode()
+        content_type = JSON_TYPE
+    return Parcel(
+        where=where,
+        delivered_at=letter.delivered_at,
+        content_type=content_type,
+        size=len(data),
+        metadata=delivery.metadata,
+        stream=lambda: io.BytesIO(data),
+    )
+
+
+def _decode(text: object, where: str) -> bytes:
+    try:
+        return base64.b64decode(str(text), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadDelivery(f"{where} says it is base64 but is not: {error}") from error
+
+
+def looked_in(access: Access, delivery_id: str) -> str:
+    """Say where in the inbox a delivery was looked for, and what to check."""
+    redis, conn_id = redis_of(access), access.settings.conn_id
+    base = access.settings.callback_url or access.base_url
+    return (
+        f"No webhook came to {base}/{conn_id}/v1/deliveries/{delivery_id}: the inbox "
+        f"(Redis at {redis.address}, key {keys.delivery(conn_id, delivery_id)}) has "
+        "nothing. Check that workers reach that address, and the log of the task code"
+    )
+
+
+def forget(access: Access, where: str) -> None:
+    """Let a delivery whose value was read expire soon; elsewhere: nothing to do."""
+    if not where.startswith(SCHEME):
+        return
+    conn_id, _, delivery_id = where.removeprefix(SCHEME).rpartition("/")
+    with InboxReader(redis_of(access), conn_id) as reader:
+        reader.forget(delivery_id)

@@ -1,0 +1,58 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which object does a URL mean? Nothing is fetched here, nor by URL anywhere."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+from runqy_provider.errors import BadDelivery
+
+_AWS = ".amazonaws.com"
+
+
+def key_in_bucket(url: str, bucket: str, endpoint: str | None) -> str | None:
+    """Return the key that a URL names in a bucket, or None if it names another place.
+
+    Args:
+        url: ``s3://bucket/key``, or an https URL of S3 in virtual-hosted or path style,
+            presigned or not; or one of the endpoint.
+        bucket: The only bucket it may lie in.
+        endpoint: The S3 endpoint in use, where it is not Amazon's.
+
+    Raises:
+        BadDelivery: It cannot be read as a URL.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").lower(), parts.port
+    except ValueError as error:
+        raise BadDelivery(f"result_url is not a URL: {error}") from error
+    path = unquote(parts.path.lstrip("/"))
+    if parts.scheme == "s3":
+        return (path or None) if parts.netloc == bucket else None
+    if parts.scheme not in ("http", "https"):
+        return None
+    if _is_bucket_host(host, bucket, endpoint, port):
+        return path or None
+    if _is_path_host(host, endpoint, port):
+        first, _, key = path.partition("/")
+        return (key or None) if first == bucket else None
+    return None
+
+
+def _is_bucket_host(
+    host: str, bucket: str, endpoint: str | None, port: int | None
+) -> bool:
+    """True for ``bucket.s3.amazonaws.com``, ``bucket.s3.REGION...``, and the like."""
+    rest = host.removeprefix(f"{bucket}.")
+    return rest != host and _is_path_host(rest, endpoint, port)
+
+
+def _is_path_host(host: str, endpoint: str | None, port: int | None) -> bool:
+    if endpoint is not None:
+        parts = urlsplit(endpoint)
+        if host == (parts.hostname or "").lower() and port == parts.port:
+            return True
+    name = host.removesuffix(_AWS).removesuffix(f"{_AWS}.cn")
+    return name != host and (name == "s3" or name.startswith(("s3.", "s3-")))

@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The sink ``webhook``: the result is the body of a POST and waits in the inbox."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runqy_delivery import Delivery, DeliveryRequest
+from runqy_provider.errors import NoAccess
+from runqy_provider.sinks import inbox_parcels
+from runqy_provider.sinks.base import Access, Place, Sink
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runqy_provider.sinks.parcel import Parcel
+
+
+@dataclass(frozen=True)
+class WebhookSink(Sink):
+    """Results by webhook: small to middling ones, at once."""
+
+    @property
+    def uri(self) -> str:
+        """The sink as a text."""
+        return "webhook"
+
+    def check(self, access: Access) -> None:
+        """Ask whether the inbox can be reached."""
+        inbox_parcels.ping(access)
+
+    def request(
+        self, access: Access, delivery_id: str, expires: float
+    ) -> DeliveryRequest:
+        """Ask for a POST to a capability URL."""
+        return DeliveryRequest(
+            delivery_id,
+            sink="webhook",
+            webhook_url=inbox_parcels.webhook_url(access, delivery_id, expires),
+            max_bytes=access.max_body,
+        )
+
+    def places(self, access: Access, delivery_id: str) -> Sequence[Place]:
+        """Return the inbox."""
+        return [inbox_parcels.place(access, delivery_id)]
+
+    def open(self, access: Access, where: str) -> Parcel:
+        """Open the delivery in the inbox."""
+        return inbox_parcels.open_letter(access, where, self._refuse)
+
+    def nothing_arrived(self, access: Access, delivery_id: str) -> str:
+        """Say which address nobody delivered to."""
+        return inbox_parcels.looked_in(access, delivery_id) + "."
+
+    def _refuse(self, delivery: Delivery, _url: str) -> Parcel:
+        raise NoAccess(
+            f"Delivery {delivery.delivery_id} says that its result lies elsewhere "
+            "(result_url). A webhook sink fetches nothing: name the bucket, as in "
+            "sink='s3://bucket/prefix', so that results are read from there and from "
+            "nowhere else."
+        )

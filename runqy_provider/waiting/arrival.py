@@ -1,0 +1,56 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a wait ends with, and where a waiter looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from runqy_provider.errors import RunqyError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Mapping
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A final delivery has come.
+
+    Attributes:
+        status: ``completed`` or ``failed``.
+        where: Where to read it: ``inbox://conn_id/delivery_id`` or ``s3://bucket/key``.
+        delivered_at: When it came, in seconds since 1970.
+    """
+
+    status: str
+    where: str
+    delivered_at: float
+
+
+Answer = Arrival | RunqyError
+
+
+class Source(Protocol):
+    """One place where deliveries arrive: an inbox, an object store, a table.
+
+    A wait is known by an address that the source understands. ``look`` is asked for
+    all waits at once. An error among its answers ends the waits of that address;
+    ``SinkUnavailable`` raised means that the source is away and is tried again.
+    After ``aclose`` a source may be used again: it opens what it needs when needed.
+    """
+
+    async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
+        """Return those that have arrived, and those that never will."""
+        ...
+
+    def hints(self) -> AsyncIterator[str | None]:
+        """Yield addresses worth a look now; None means all of them.
+
+        The end of the iterator says that this source has no hints to give.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        ...

@@ -1,0 +1,249 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The waiter: one loop and one source for all waits of one place.
+
+Waits look at state. A hint only says when to look; whatever came before the wait, or
+while nobody listened, is found by the first look and by the sweeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import itertools
+import logging
+import random
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from runqy_provider.errors import RunqyError, SinkUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from runqy_provider.waiting.arrival import Arrival, Source
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two tries of a source that cannot be reached: first and longest.
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+
+#: Timers of ended waits are dropped once they outnumber the living by this factor.
+STALE_TIMERS = 4
+
+
+@dataclass(eq=False)
+class Wait:
+    """One registered wait; times are seconds since 1970."""
+
+    address: str
+    deadline: float
+    not_before: float
+    done: asyncio.Future[Arrival | None]
+    arrival: Arrival | None = field(default=None)
+    timer: float | None = field(default=None)
+
+
+class Waiter:
+    """Notices arrivals at one source for any number of waits.
+
+    Args:
+        source: Where to look.
+        sweep: Seconds between two looks for everything.
+    """
+
+    def __init__(self, source: Source, sweep: float) -> None:
+        self._source = source
+        self._sweep = sweep
+        self._waits: dict[str, list[Wait]] = {}
+        self._dirty: set[str] = set()
+        self._timers: list[tuple[float, int, Wait]] = []
+        self._order = itertools.count()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        #: When everything asked for was last looked at, in seconds since 1970.
+        self.last_look: float | None = None
+        #: Why the last look failed; None while looks succeed.
+        self.trouble: str | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """True while nobody waits and nothing runs."""
+        return not self._waits and (self._task is None or self._task.done())
+
+    async def wait(
+        self, address: str, *, deadline: float, not_before: float = 0.0
+    ) -> Arrival | None:
+        """Wait for a final delivery.
+
+        Args:
+            address: Which, in the words of the source.
+            deadline: When to give up, in seconds since 1970. A deadline in the past
+                still gets one look.
+            not_before: An arrival is kept back until then.
+
+        Returns:
+            The arrival, or None at the deadline.
+
+        Raises:
+            RunqyError: The source says that it will never come.
+        """
+        done: asyncio.Future[Arrival | None]
+        done = asyncio.get_running_loop().create_future()
+        wait = Wait(address, deadline, not_before, done)
+        self._waits.setdefault(address, []).append(wait)
+        self._look_soon({address})
+        self._start()
+        try:
+            return await done
+        finally:
+            self._forget(wait)
+
+    async def aclose(self) -> None:
+        """Stop the loop and let go of the source."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def _start(self) -> None:
+        if self._task is None or self._task.done():
+            # An empty context: the loop outlives the trigger that happens to start
+            # it, and must not log into that trigger's task.
+            self._task = asyncio.get_running_loop().create_task(
+                self._run(), context=contextvars.Context()
+            )
+            self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task is not self._task:
+            return
+        error = task.exception()
+        if error is not None:
+            # Silent, the waits would hang: a fault of ours fails them with words.
+            log.error("The waiter's loop failed", exc_info=error)
+            _end_all(itertools.chain(*self._waits.values()), error)
+        elif self._waits:
+            self._start()  # a wait came while the loop closed down for want of any
+
+    def _forget(self, wait: Wait) -> None:
+        group = self._waits[wait.address]
+        group.remove(wait)
+        if not group:
+            del self._waits[wait.address]
+
+    def _look_soon(self, addresses: Iterable[str]) -> None:
+        self._dirty.update(addresses)
+        self._wake.set()
+
+    async def _run(self) -> None:
+        listener = asyncio.create_task(self._listen())
+        try:
+            await self._look_until_idle()
+        finally:
+            listener.cancel()
+            with suppress(asyncio.CancelledError):
+                await listener
+            await self._source.aclose()
+
+    async def _look_until_idle(self) -> None:
+        next_sweep = time.time() + self._sweep
+        delays = _delays()
+        while True:
+            if time.time() >= next_sweep:
+                if not self._waits:
+                    return
+                self._dirty.update(self._waits)
+                next_sweep = time.time() + self._sweep
+            asked = [key for key in self._dirty if self._is_open(key)]
+            self._dirty.clear()
+            if asked:
+                if await self._look(asked):
+                    delays = _delays()
+                else:
+                    next_sweep = time.time() + next(delays)
+            self._end_what_is_due()
+            await self._sleep_until(
+                min(next_sweep, self._timers[0][0]) if self._timers else next_sweep
+            )
+
+    def _is_open(self, address: str) -> bool:
+        return any(wait.arrival is None for wait in self._waits.get(address, ()))
+
+    async def _look(self, asked: list[str]) -> bool:
+        """Look once for these addresses; False: the source was out of reach."""
+        looking = [wait for key in asked for wait in self._waits[key]]
+        try:
+            answers = await self._source.look(asked)
+        except SinkUnavailable as error:
+            if self.trouble is None:
+                log.warning("A look failed; waiting goes on: %s", error)
+            self.trouble = f"{type(error).__name__}: {error}"
+            self._set_timers(looking)
+            return False
+        self.trouble, self.last_look = None, time.time()
+        for wait in looking:
+            answer = answers.get(wait.address)
+            if isinstance(answer, RunqyError):
+                _end_all([wait], answer)
+            elif answer is not None:
+                wait.arrival = answer
+        self._set_timers(looking)
+        return True
+
+    def _set_timers(self, waits: Iterable[Wait]) -> None:
+        """Note when each of these waits must be thought of next."""
+        for wait in waits:
+            when = wait.deadline if wait.arrival is None else wait.not_before
+            if when != wait.timer and not wait.done.done():
+                wait.timer = when
+                heapq.heappush(self._timers, (when, next(self._order), wait))
+        if len(self._timers) > STALE_TIMERS * (16 + len(self._waits)):
+            self._timers = [item for item in self._timers if not item[2].done.done()]
+            heapq.heapify(self._timers)
+
+    def _end_what_is_due(self) -> None:
+        now = time.time()
+        while self._timers and self._timers[0][0] <= now:
+            when, _, wait = heapq.heappop(self._timers)
+            if when == wait.timer and not wait.done.done():
+                wait.done.set_result(wait.arrival)
+
+    async def _sleep_until(self, when: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, when - time.time())):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _listen(self) -> None:
+        """Turn hints into looks; a broken stream of hints is opened again."""
+        for delay in _delays():
+            try:
+                async for hint in self._source.hints():
+                    # None, after a (re)connection: anything may have been missed.
+                    fresh = self._waits if hint is None else {hint} & self._waits.keys()
+                    if fresh:
+                        self._look_soon(fresh)
+            except SinkUnavailable as error:
+                log.warning("Listening broke off, sweeps go on: %s", error)
+            else:
+                return
+            await asyncio.sleep(delay)
+
+
+def _end_all(waits: Iterable[Wait], error: BaseException) -> None:
+    for wait in waits:
+        if not wait.done.done():
+            wait.done.set_exception(error)
+
+
+def _delays() -> Iterator[float]:
+    """Yield pauses: doubling, capped, jittered."""
+    for n in itertools.count():
+        limit = min(FIRST_DELAY * 2 ** min(n, 10), LONGEST_DELAY)
+        yield limit * random.uniform(0.5, 1)  # noqa: S311 - not for secrets
