@@ -120,10 +120,11 @@ _OPTIONS = {
     ),
     "settle_seconds": _option(
         "float",
-        "5",
+        "15",
         "A deferred task is not resumed earlier than this many seconds after it "
-        "deferred: Airflow 3.3 can take a task that is resumed at once for one that "
-        "was killed.",
+        "deferred. Airflow 3.3 fails a task that is resumed before the scheduler has "
+        "heard that its worker process ended, which is up to [workers] "
+        "min_heartbeat_interval (5 s) and a pass of the scheduler later.",
     ),
     "inbox_sweep_seconds": _option(
         "float", "10", "Seconds between two looks at the inbox for all waiting tasks."

@@ -108,8 +108,8 @@ def enqueue(
     if len(body) > MAX_BODY:
         raise PayloadTooLarge(
             f"The payload for queue {runqy_queue!r} has {len(body):,} bytes; the "
-            f"server takes at most {MAX_BODY:,}. Put large inputs into an object store and "
-            "their address into the payload."
+            f"server takes at most {MAX_BODY:,}. Put large inputs into an object "
+            "store and their address into the payload."
         )
 
     def read(answer: Answer) -> Job:

@@ -31,7 +31,7 @@ class Submission:
         delivery_id: Ours.
         runqy_queue: Full name of the queue.
         sink: The sink's URI.
-        enqueued_at: Seconds since 1970.
+        enqueued_at: When we asked for it, in seconds since 1970.
     """
 
     job_id: str
@@ -78,11 +78,12 @@ def submit(
     _check_payload(payload, runqy_queue)
     sink.check(access)
     request = sink.request(access, delivery_id, deadline + LATE)
+    enqueued_at = round(time.time(), 3)
     job = hook.enqueue(
         runqy_queue, {**payload, **request.to_fields()}, job_timeout=job_timeout
     )
     return Submission(
-        job.job_id, delivery_id, job.runqy_queue, sink.uri, round(time.time(), 3)
+        job.job_id, delivery_id, job.runqy_queue, sink.uri, enqueued_at
     )
 
 

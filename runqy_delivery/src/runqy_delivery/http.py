@@ -8,6 +8,7 @@ URLs carry capabilities, so no message of this module repeats one whole.
 from __future__ import annotations
 
 import email.utils
+import functools
 import logging
 import os
 import random
@@ -84,6 +85,15 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+@functools.lru_cache(maxsize=1)
+def _opener() -> urllib.request.OpenerDirector:
+    # Once: reading the certificates of all authorities takes tens of milliseconds.
+    context = ssl.create_default_context()
+    return urllib.request.build_opener(
+        _NoRedirect, urllib.request.HTTPSHandler(context=context)
+    )
+
+
 def _send(
     method: str,
     url: str,
@@ -93,11 +103,8 @@ def _send(
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked by callers
         url, data=body, headers=dict(headers), method=method
     )
-    opener = urllib.request.build_opener(
-        _NoRedirect, urllib.request.HTTPSHandler(context=ssl.create_default_context())
-    )
     try:
-        with opener.open(request, timeout=TIMEOUT) as response:
+        with _opener().open(request, timeout=TIMEOUT) as response:
             return Answer(response.status, _start_of(response))
     except urllib.error.HTTPError as error:
         with error:

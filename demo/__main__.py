@@ -1,0 +1,141 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""``make demo``: start everything, run the example DAGs, print what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from demo.airflow import Airflow, AirflowError, free_port
+from demo.client import FINISHED, AirflowClient
+from demo.report import Expected, print_table, rows_of
+from runqy_provider.sandbox.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+DAGS = ROOT / "dags"
+HOME = ROOT / ".demo"
+
+#: Seconds that all runs together may take.
+RUN_LIMIT = 150.0
+
+SLOTS = 4
+
+EXPECTED = (
+    Expected("runqy_webhook", "transcribe", lambda v: "what was said" in str(v)),
+    Expected("runqy_webhook", "summarise", lambda v: str(v).strip('"') == "5 words"),
+    Expected("runqy_s3_bytes", "render", lambda v: "s3://results/renders/" in str(v)),
+    Expected("runqy_s3_bytes", "inspect", lambda v: "'width': 200" in _plain(v)),
+    Expected("runqy_fan_out", "resize", lambda v: "'width': 1280" in _plain(v), 12),
+    Expected("runqy_fan_out", "count", lambda v: str(v) == "12"),
+    Expected("runqy_guide", "by_webhook", lambda v: "'sum': 6" in _plain(v)),
+    Expected("runqy_guide", "by_s3", lambda v: "'sum': 15" in _plain(v)),
+    Expected(
+        "runqy_failing",
+        "transcribe",
+        lambda log: "ValueError: recording.silence has nothing to hear" in log,
+        state="failed",
+    ),
+)
+
+_started = time.monotonic()
+
+
+def _plain(value: Any) -> str:
+    return str(value).replace('"', "'")
+
+
+def say(words: str) -> None:
+    """Tell what happens, with the seconds since the start."""
+    print(f"[{time.monotonic() - _started:5.0f} s] {words}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; 0 only if every row is as it should be."""
+    parser = argparse.ArgumentParser(prog="python -m demo")
+    parser.add_argument("--keep", action="store_true", help="leave it all running")
+    options = parser.parse_args(arguments)
+    # A polite end of the demo is an end of all that it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    shutil.rmtree(HOME, ignore_errors=True)
+    port = free_port()
+    say("Starting the sandbox: Redis, S3, a stand-in for runqy's server and worker ...")
+    sandbox = Sandbox(DAGS / "task_code" / "queues.yaml", directory=HOME / "sandbox")
+    try:
+        with sandbox:
+            connections = sandbox.connections(
+                callback_url=f"http://127.0.0.1:{port}/runqy",
+                callback_secret=secrets.token_hex(32),
+            )
+            airflow = Airflow(
+                HOME / "airflow",
+                DAGS,
+                connections,
+                parallelism=SLOTS,
+                port=port,
+                say=say,
+            )
+            return _run(airflow, keep=options.keep)
+    except AirflowError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        say("Everything is stopped.")
+
+
+def _run(airflow: Airflow, *, keep: bool) -> int:
+    with airflow:
+        client = AirflowClient(airflow.url)
+        dag_ids = {wanted.dag_id for wanted in EXPECTED}
+        say("Waiting for the DAGs to be parsed ...")
+        client.wait_for_dags(dag_ids)
+        run_ids = {dag_id: client.trigger(dag_id) for dag_id in sorted(dag_ids)}
+        most_waiting = _watch(client, run_ids)
+        rows = rows_of(client, run_ids, EXPECTED)
+        print_table(rows)
+        wrong = sum(not row.is_right for row in rows)
+        print(
+            f"At most {most_waiting} tasks of the fan-out waited at once, on {SLOTS} "
+            "worker slots."
+        )
+        print(f"{len(rows)} tasks, {wrong} not as they should be.")
+        if keep:
+            print(f"\nAirflow runs at {airflow.url} (no login); its files: {HOME}")
+            print("Ctrl-C stops everything.", flush=True)
+            signal.pause()
+        return 1 if wrong else 0
+
+
+def _watch(client: AirflowClient, run_ids: dict[str, str]) -> int:
+    """Wait for all runs, say how they go, and count who waits without a slot."""
+    end = time.monotonic() + RUN_LIMIT
+    said, most_waiting = "", 0
+    while time.monotonic() < end:
+        states = {dag: client.state(dag, run) for dag, run in run_ids.items()}
+        fan_out = client.task_instances("runqy_fan_out", run_ids["runqy_fan_out"])
+        waiting = sum(ti["state"] == "deferred" for ti in fan_out)
+        most_waiting = max(most_waiting, waiting)
+        done = [dag for dag, state in states.items() if state in FINISHED]
+        words = f"{len(done)} of {len(states)} runs done, {waiting} of the fan-out wait"
+        if words != said:
+            say(words)
+            said = words
+        if len(done) == len(states):
+            break
+        time.sleep(0.5)
+    return most_waiting
+
+
+if __name__ == "__main__":
+    sys.exit(main())

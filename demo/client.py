@@ -1,0 +1,92 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Drive Airflow through its public API, as a user's script would."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+
+FINISHED = ("success", "failed")
+
+
+class AirflowClient:
+    """A logged-in client.
+
+    Args:
+        url: Address of the API server, which takes everybody as an admin.
+    """
+
+    def __init__(self, url: str) -> None:
+        token = httpx.get(f"{url}/auth/token", timeout=30).raise_for_status().json()
+        self._http = httpx.Client(
+            base_url=f"{url}/api/v2",
+            headers={"Authorization": f"Bearer {token['access_token']}"},
+            timeout=60,
+        )
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        """Return what is at a path."""
+        return self._http.get(path, params=parameters).raise_for_status().json()
+
+    def post(self, path: str, body: Any) -> Any:
+        """Post JSON and return the answer."""
+        return self._http.post(path, json=body).raise_for_status().json()
+
+    def wait_for_dags(self, dag_ids: set[str], limit: float = 120.0) -> None:
+        """Wait until Airflow has parsed these DAGs.
+
+        Raises:
+            TimeoutError: It has not, with the import errors it met.
+        """
+        end = time.monotonic() + limit
+        known: set[str] = set()
+        while time.monotonic() < end:
+            known = {dag["dag_id"] for dag in self.get("/dags", limit=200)["dags"]}
+            if dag_ids <= known:
+                return
+            time.sleep(0.5)
+        errors = self.get("/importErrors")["import_errors"]
+        raise TimeoutError(f"Airflow knows {known}, not {dag_ids - known}: {errors}")
+
+    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
+        """Start a run and return its id."""
+        body = {"logical_date": None, "conf": conf or {}}
+        return str(self.post(f"/dags/{dag_id}/dagRuns", body)["dag_run_id"])
+
+    def state(self, dag_id: str, run_id: str) -> str:
+        """Return the state of a run."""
+        return str(self.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return all task instances of a run, mapped ones too."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.get(path, limit=100, offset=len(found))
+            found += page["task_instances"]
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
+                return found
+
+    def xcom(self, ti: dict[str, Any], key: str = "return_value") -> Any:
+        """Return an XCom of a task instance; None where there is none."""
+        answer = self._http.get(
+            f"/dags/{ti['dag_id']}/dagRuns/{ti['dag_run_id']}/taskInstances/"
+            f"{ti['task_id']}/xcomEntries/{key}",
+            params={"map_index": ti["map_index"], "deserialize": False},
+        )
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        return answer.raise_for_status().json()["value"]
+
+    def log(self, ti: dict[str, Any]) -> str:
+        """Return the log of a task instance's last try as text."""
+        content = self.get(
+            f"/dags/{ti['dag_id']}/dagRuns/{ti['dag_run_id']}/taskInstances/"
+            f"{ti['task_id']}/logs/{ti['try_number']}",
+            map_index=ti["map_index"],
+            full_content=True,
+        )["content"]
+        return "\n".join(str(line) for line in content)

@@ -1,0 +1,269 @@
+"""What @delivers does with a handler, against a real HTTP server."""
+
+from __future__ import annotations
+
+import base64
+import sys
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runqy_delivery import (
+    BadDelivery,
+    DeliveryRequest,
+    DeliveryUndeliverable,
+    Result,
+    delivers,
+)
+
+if TYPE_CHECKING:
+    from conftest import Server
+
+
+def request_for(server: Server, **fields: Any) -> dict[str, Any]:
+    url = f"{server.url}/runqy/conn/v1/deliveries/d-1?expires=9&token=SECRET"
+    return DeliveryRequest("d-1", webhook_url=url, **fields).to_fields()
+
+
+def deliver(server: Server, returned: Any, **fields: Any) -> Any:
+    @delivers
+    def handle(_payload: dict[str, Any]) -> Any:
+        return returned
+
+    handle({"input": 1, **request_for(server, **fields)})
+    return server.seen[-1].json()
+
+
+def test_a_value_is_posted_to_where_the_payload_says(server: Server) -> None:
+    delivery = deliver(server, {"text": "hello"})
+    expected = {
+        "version": 1,
+        "task_id": "d-1",
+        "status": "completed",
+        "result": {"text": "hello"},
+    }
+
+    assert expected == delivery
+    assert server.seen[0].path.endswith("/d-1?expires=9&token=SECRET")
+    assert server.seen[0].headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("value", [None, 0, "text", [1, 2.5], {"result": None}, True])
+def test_any_json_value_comes_through(server: Server, value: Any) -> None:
+    assert deliver(server, value)["result"] == value
+
+
+def test_the_handler_sees_the_payload_as_the_dag_wrote_it(server: Server) -> None:
+    seen: list[Any] = []
+
+    @delivers
+    def handle(payload: dict[str, Any], ctx: dict[str, Any]) -> None:
+        seen.extend((payload, ctx))
+
+    handle({"input": 1, **request_for(server)}, {"model": "m"})
+
+    assert seen == [{"input": 1}, {"model": "m"}]
+
+
+@pytest.mark.parametrize(
+    "payload", [{"input": 1}, [1, 2], "text", {"delivery": "express"}, {"delivery": {}}]
+)
+def test_a_payload_without_a_request_passes_through(payload: Any) -> None:
+    seen: list[Any] = []
+
+    @delivers
+    def handle(given: Any) -> str:
+        seen.append(given)
+        return "for runqy"
+
+    assert handle(payload) == "for runqy"
+    assert seen[0] is payload
+
+
+def test_bytes_travel_as_base64_with_their_type(server: Server) -> None:
+    delivery = deliver(
+        server, Result(b"\x00\xff", content_type="image/png", metadata={"w": 2})
+    )
+
+    assert base64.b64decode(delivery.pop("result")) == b"\x00\xff"
+    expected = {
+        "version": 1,
+        "task_id": "d-1",
+        "status": "completed",
+        "encoding": "base64",
+        "content_type": "image/png",
+        "size": 2,
+        "metadata": {"w": 2},
+    }
+    assert expected == delivery
+
+
+def test_a_path_is_read_and_its_type_guessed(server: Server, tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes(b"png!")
+
+    delivery = deliver(server, image)
+
+    assert base64.b64decode(delivery["result"]) == b"png!"
+    assert delivery["content_type"] == "image/png"
+
+
+def test_an_exception_is_delivered_and_swallowed(server: Server) -> None:
+    @delivers
+    def handle(_payload: dict[str, Any]) -> None:
+        raise ValueError("the film is too dark")
+
+    assert handle(request_for(server)) is None
+
+    delivery = server.seen[0].json()
+    assert delivery["status"] == "failed"
+    assert delivery["error"]["type"] == "ValueError"
+    assert delivery["error"]["message"] == "the film is too dark"
+    assert 'raise ValueError("the film is too dark")' in delivery["error"]["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (object(), "not JSON serializable"),
+        (float("nan"), "not JSON"),
+        (Path("/nowhere/at/all"), "cannot be read"),
+        (Result(1, metadata={"x": {1}}), "metadata of the result is not JSON"),
+    ],
+)
+def test_a_result_that_cannot_travel_is_a_failure(
+    server: Server, returned: Any, words: str
+) -> None:
+    delivery = deliver(server, returned)
+
+    assert delivery["status"] == "failed"
+    assert words in delivery["error"]["message"]
+
+
+@pytest.mark.parametrize("returned", ["x" * 3000, b"x" * 2000])
+def test_a_result_over_the_limit_is_a_failure_that_names_the_way_out(
+    server: Server, returned: Any
+) -> None:
+    delivery = deliver(server, returned, max_bytes=3000)
+
+    assert delivery["status"] == "failed"
+    assert "s3://bucket/prefix" in delivery["error"]["message"]
+
+
+def test_a_body_that_the_receiver_finds_too_large_is_a_failure(server: Server) -> None:
+    server.answers = [(413, {}, b"too large"), (200, {}, b"{}")]
+
+    deliver(server, "x" * 100)
+
+    assert [seen.json()["status"] for seen in server.seen] == ["completed", "failed"]
+
+
+def test_a_failure_that_nobody_takes_raises(server: Server) -> None:
+    server.answers = [(413, {}, b"too large")]
+
+    with pytest.raises(DeliveryUndeliverable):
+        deliver(server, "x")
+
+
+@pytest.fixture
+def retryable(monkeypatch: pytest.MonkeyPatch) -> type[Exception]:
+    """An error of runqy-python, which is not installed here."""
+    module = types.ModuleType("runqy_python.decorator")
+    kind = type("RetryableError", (Exception,), {"__module__": module.__name__})
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return type("Again", (kind,), {})
+
+
+def test_a_retryable_error_is_left_to_runqy(
+    server: Server, retryable: type[Exception]
+) -> None:
+    @delivers
+    def handle(_payload: dict[str, Any]) -> None:
+        raise retryable("later")
+
+    with pytest.raises(retryable):
+        handle(request_for(server))
+    assert server.seen == []
+
+
+def test_a_delivery_that_cannot_be_made_raises(server: Server) -> None:
+    server.answers = [(403, {}, b'{"error": "no"}')]
+
+    with pytest.raises(DeliveryUndeliverable, match="403") as caught:
+        deliver(server, 1)
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [409, 410])
+def test_a_delivery_that_came_too_late_is_done(server: Server, status: int) -> None:
+    server.answers = [(status, {}, b"{}")]
+
+    deliver(server, 1)
+
+    assert len(server.seen) == 1
+
+
+def test_a_request_of_a_newer_version_raises_and_says_what_to_update() -> None:
+    with pytest.raises(BadDelivery, match="Update runqy-delivery"):
+        delivers(lambda payload: payload)(
+            {"task_id": "d", "delivery": {"version": 99, "sink": "webhook"}}
+        )
+
+
+def test_unknown_fields_of_a_request_are_ignored(server: Server) -> None:
+    payload = request_for(server)
+    payload["delivery"]["from_the_future"] = {"a": 1}
+
+    delivers(lambda _payload: 1)(payload)
+
+    assert server.seen[0].json()["result"] == 1
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"delivery": {"version": 1}},
+        {"task_id": 5, "delivery": {"version": 1}},
+        {"task_id": "d", "delivery": {"version": 1, "key": 7}},
+        {"task_id": "d", "delivery": {"version": "1"}},
+    ],
+)
+def test_a_request_that_cannot_be_read_raises(payload: Any) -> None:
+    with pytest.raises(BadDelivery):
+        delivers(lambda _payload: 1)(payload)
+
+
+def test_a_sink_that_this_version_does_not_know_fails_the_job(server: Server) -> None:
+    delivery = deliver(server, 1, sink="carrier-pigeon")
+
+    assert delivery["status"] == "failed"
+    assert "carrier-pigeon" in delivery["error"]["message"]
+
+
+def test_a_request_without_an_address_raises() -> None:
+    payload = DeliveryRequest("d-1").to_fields()
+
+    with pytest.raises(DeliveryUndeliverable, match="webhook_url"):
+        delivers(lambda _payload: 1)(payload)
+
+
+def test_nothing_is_written_to_stdout(
+    server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.answers = [(503, {}, b"later"), (200, {}, b"{}")]
+
+    deliver(server, object())
+
+    assert capfd.readouterr().out == ""
+
+
+def test_no_secret_is_logged(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    server.answers = [(503, {}, b"later"), (409, {}, b"{}")]
+
+    deliver(server, 1)
+
+    assert "trying again" in caplog.text
+    assert "SECRET" not in caplog.text

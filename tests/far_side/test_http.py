@@ -1,0 +1,105 @@
+"""The patience of the helper."""
+
+from __future__ import annotations
+
+import socket
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runqy_delivery import http, webhook
+from runqy_delivery.errors import DeliveryUndeliverable
+
+if TYPE_CHECKING:
+    from conftest import Server
+
+
+def test_a_transient_answer_is_tried_again(server: Server) -> None:
+    server.answers = [(500, {}, b""), (503, {}, b""), (429, {}, b""), (200, {}, b"")]
+
+    webhook.post(f"{server.url}/x", "id", b"{}")
+
+    assert len(server.seen) == 4
+
+
+def test_retry_after_is_honoured(server: Server) -> None:
+    server.answers = [(503, {"Retry-After": "2.5"}, b""), (200, {}, b"")]
+    pauses: list[float] = []
+
+    answer = http.deliver_over_http(
+        "POST",
+        f"{server.url}/x",
+        lambda: (b"{}", {}),
+        clock=lambda: 0.0,
+        sleep=pauses.append,
+    )
+
+    assert (answer.status, pauses) == (200, [2.5])
+
+
+def test_retry_after_may_be_a_date() -> None:
+    later = datetime.now(UTC) + timedelta(seconds=40)
+
+    seconds = http._seconds(format_datetime(later, usegmt=True))
+
+    assert seconds is not None
+    assert 30 < seconds <= 40
+
+
+def test_nobody_there_is_tried_until_the_time_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(http.RETRY_FOR_VARIABLE, "0.2")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    started = time.monotonic()
+    with pytest.raises(DeliveryUndeliverable, match=r"tried [0-9]+ times") as caught:
+        webhook.post(f"http://127.0.0.1:{port}/x?token=SECRET", "id", b"{}")
+
+    assert time.monotonic() - started < 5
+    assert "SECRET" not in str(caught.value)
+    assert http.RETRY_FOR_VARIABLE in str(caught.value)
+
+
+def test_a_redirect_is_not_followed(server: Server) -> None:
+    server.answers = [(302, {"Location": f"{server.url}/elsewhere"}, b"")]
+
+    with pytest.raises(DeliveryUndeliverable, match="302"):
+        webhook.post(f"{server.url}/x", "id", b"{}")
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "file:///etc/passwd", "x", "http://"])
+def test_only_http_addresses_are_delivered_to(url: str) -> None:
+    with pytest.raises(DeliveryUndeliverable, match="no http address"):
+        webhook.post(url, "id", b"{}")
+
+
+def test_the_pauses_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "FIRST_DELAY", 1.0)
+    monkeypatch.setattr(http, "LONGEST_DELAY", 4.0)
+    pauses = [pause for pause, _ in zip(http.delays(), range(50), strict=False)]
+
+    assert 0.5 <= pauses[0] <= 1.0
+    assert 1.0 <= pauses[1] <= 2.0
+    assert all(2.0 <= pause <= 4.0 for pause in pauses[2:])
+    assert len(set(pauses)) > 40
+
+
+@pytest.mark.parametrize(("text", "budget"), [("", 300), ("7", 7), ("soon", 300)])
+def test_the_environment_sets_how_long_to_try(
+    monkeypatch: pytest.MonkeyPatch, text: str, budget: float
+) -> None:
+    monkeypatch.setenv(http.RETRY_FOR_VARIABLE, text)
+
+    assert http.retry_budget() == budget
+
+
+@pytest.mark.parametrize("value", ["soon", "Mon, 99 Foo", None])
+def test_a_retry_after_that_cannot_be_read_is_ignored(value: str | None) -> None:
+    assert http._seconds(value) is None

@@ -1,0 +1,202 @@
+"""Delivery into S3 by presigned URL, against a real HTTP server that takes PUTs."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import pytest
+
+from runqy_delivery import (
+    DeliveryRequest,
+    DeliveryUndeliverable,
+    delivers,
+    object_store,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Server
+
+
+@pytest.fixture(autouse=True)
+def _no_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "_boto3", lambda: None)
+
+
+def payload_for(server: Server, *, bell: bool, **fields: Any) -> dict[str, Any]:
+    given = {
+        "sink": "s3",
+        "bucket": "results",
+        "key": "renders/d-1",
+        "put_url": f"{server.url}/results/renders/d-1?X-Amz-Signature=SECRET",
+        "failed_key": None if bell else "renders/d-1.failed.json",
+        "failed_put_url": None
+        if bell
+        else f"{server.url}/results/renders/d-1.failed.json?X-Amz-Signature=SECRET",
+        "webhook_url": f"{server.url}/bell" if bell else None,
+        **fields,
+    }
+    return DeliveryRequest("d-1", **given).to_fields()
+
+
+def test_the_object_is_put_and_then_the_bell_rung(
+    server: Server, tmp_path: Path
+) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"film" * 300_000)
+
+    delivers(lambda _payload: film)(payload_for(server, bell=True))
+
+    put, bell = server.seen
+    assert (put.method, put.headers["content-type"]) == ("PUT", "video/mp4")
+    assert put.body == b"film" * 300_000
+    expected = {
+        "version": 1,
+        "task_id": "d-1",
+        "status": "completed",
+        "result_url": "s3://results/renders/d-1",
+        "content_type": "video/mp4",
+        "size": 1_200_000,
+    }
+    assert expected == bell.json()
+
+
+def test_without_a_bell_the_object_is_all(server: Server) -> None:
+    delivers(lambda _payload: {"a": 1})(payload_for(server, bell=False))
+
+    assert [(s.method, s.body) for s in server.seen] == [("PUT", b'{"a":1}')]
+
+
+def test_without_a_bell_a_failure_is_an_object_too(server: Server) -> None:
+    @delivers
+    def handle(_payload: Any) -> None:
+        raise KeyError("frame")
+
+    handle(payload_for(server, bell=False))
+
+    assert server.seen[0].path.startswith("/results/renders/d-1.failed.json")
+    assert server.seen[0].json()["error"]["type"] == "KeyError"
+
+
+def test_a_put_is_tried_again_with_the_whole_body(server: Server) -> None:
+    server.answers = [(503, {}, b"SlowDown"), (200, {}, b"")]
+
+    delivers(lambda _payload: b"abc")(payload_for(server, bell=False))
+
+    assert [seen.body for seen in server.seen] == [b"abc", b"abc"]
+
+
+def test_an_expired_url_raises_and_names_it(server: Server) -> None:
+    server.answers = [(403, {}, b"<Code>AccessDenied</Code>")]
+
+    with pytest.raises(DeliveryUndeliverable, match="expired") as caught:
+        delivers(lambda _payload: 1)(payload_for(server, bell=False))
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_bell_that_is_not_taken_does_not_undo_the_delivery(server: Server) -> None:
+    server.answers = [(200, {}, b""), (403, {}, b"no")]
+
+    assert delivers(lambda _payload: 1)(payload_for(server, bell=True)) is None
+
+
+def test_no_url_and_no_boto3_raises_and_says_what_to_install(server: Server) -> None:
+    with pytest.raises(DeliveryUndeliverable, match="Add boto3"):
+        delivers(lambda _payload: 1)(payload_for(server, bell=False, put_url=None))
+
+
+def test_no_bucket_raises(server: Server) -> None:
+    with pytest.raises(DeliveryUndeliverable, match="no bucket"):
+        delivers(lambda _payload: 1)(payload_for(server, bell=False, bucket=None))
+
+
+def test_too_much_for_one_put_is_a_failure(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "LARGEST_PUT", 3)
+
+    delivers(lambda _payload: b"1234")(payload_for(server, bell=True))
+
+    assert [seen.json()["status"] for seen in server.seen] == ["failed"]
+
+
+def test_a_put_that_the_store_finds_too_large_is_a_failure(server: Server) -> None:
+    server.answers = [(413, {}, b"EntityTooLarge"), (200, {}, b"")]
+
+    delivers(lambda _payload: b"1234")(payload_for(server, bell=True))
+
+    assert server.seen[1].json()["status"] == "failed"
+
+
+def test_any_other_refusal_of_a_put_raises(server: Server) -> None:
+    server.answers = [(404, {}, b"NoSuchBucket")]
+
+    with pytest.raises(DeliveryUndeliverable, match="NoSuchBucket"):
+        delivers(lambda _payload: 1)(payload_for(server, bell=False))
+
+
+class FakeBoto3:
+    """As much of boto3 as is used: the far side's environment does not have it.
+
+    The real one is used by the tests of the sandbox.
+    """
+
+    class exceptions:  # noqa: N801 - boto3's name
+        class Boto3Error(Exception):
+            pass
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.stored: list[Any] = []
+        self.error = error
+
+    def client(self, _name: str) -> FakeBoto3:
+        return self
+
+    def upload_fileobj(
+        self, stream: BinaryIO, bucket: str, key: str, **more: Any
+    ) -> None:
+        if self.error:
+            raise self.error
+        self.stored.append((stream.read(), bucket, key, more["ExtraArgs"]))
+
+
+@pytest.fixture
+def boto3(monkeypatch: pytest.MonkeyPatch) -> FakeBoto3:
+    fake = FakeBoto3()
+    botocore = types.ModuleType("botocore.exceptions")
+    botocore.BotoCoreError = botocore.ClientError = OSError  # type: ignore[attr-defined]
+    exceptions = types.ModuleType("boto3.exceptions")
+    exceptions.Boto3Error = FakeBoto3.exceptions.Boto3Error  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "botocore.exceptions", botocore)
+    monkeypatch.setitem(sys.modules, "boto3.exceptions", exceptions)
+    monkeypatch.setattr(object_store, "_boto3", lambda: fake)
+    return fake
+
+
+def test_boto3_is_used_where_there_is_no_url(server: Server, boto3: FakeBoto3) -> None:
+    delivers(lambda _payload: b"abc")(payload_for(server, bell=False, put_url=None))
+
+    kind = {"ContentType": "application/octet-stream"}
+    assert boto3.stored == [(b"abc", "results", "renders/d-1", kind)]
+
+
+def test_boto3_is_used_where_the_url_has_expired(
+    server: Server, boto3: FakeBoto3
+) -> None:
+    server.answers = [(403, {}, b"expired")]
+
+    delivers(lambda _payload: b"abc")(payload_for(server, bell=False))
+
+    assert boto3.stored[0][0] == b"abc"
+
+
+def test_an_error_of_boto3_raises_with_its_words(
+    server: Server, boto3: FakeBoto3
+) -> None:
+    boto3.error = OSError("no credentials")
+
+    with pytest.raises(DeliveryUndeliverable, match="no credentials"):
+        delivers(lambda _payload: b"abc")(payload_for(server, bell=False, put_url=None))

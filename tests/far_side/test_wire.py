@@ -1,0 +1,126 @@
+"""The wire format, both ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runqy_delivery import BadDelivery, Delivery, DeliveryRequest, JobError
+
+
+def test_a_request_comes_back_out_of_the_payload_it_went_into() -> None:
+    request = DeliveryRequest(
+        "d-1",
+        sink="s3",
+        webhook_url="https://a/b",
+        max_bytes=5,
+        bucket="b",
+        key="k",
+        put_url="https://s3/k",
+        failed_key="f",
+        failed_put_url="https://s3/f",
+    )
+
+    assert DeliveryRequest.from_payload({"mine": 1, **request.to_fields()}) == request
+
+
+def test_a_request_uses_the_words_of_runqys_guide() -> None:
+    fields = DeliveryRequest("d-1", webhook_url="https://a/b").to_fields()
+
+    assert fields["task_id"] == "d-1"
+    assert fields["webhook_url"] == "https://a/b"
+
+
+def test_secrets_of_a_request_are_not_shown() -> None:
+    shown = repr(DeliveryRequest("d-1", webhook_url="W", put_url="P"))
+
+    assert "'W'" not in shown
+    assert "'P'" not in shown
+
+
+@pytest.mark.parametrize(
+    ("body", "delivery"),
+    [
+        (
+            b'{"task_id": "d", "status": "completed", "result": [1]}',
+            Delivery("d", result=[1]),
+        ),
+        (
+            b'{"task_id": "d", "result_url": "https://x", "new": {}}',
+            Delivery("d", result_url="https://x"),
+        ),
+        (
+            b'{"task_id": "d", "status": "failed", "error": "boom"}',
+            Delivery("d", status="failed", error=JobError("boom")),
+        ),
+        (
+            b'{"task_id": "d", "status": "progress", "fraction": 1, "text": "t"}',
+            Delivery("d", status="progress", fraction=1, text="t"),
+        ),
+    ],
+)
+def test_deliveries_after_runqys_guide_are_understood(
+    body: bytes, delivery: Delivery
+) -> None:
+    assert Delivery.from_json(body) == delivery
+
+
+def test_a_failure_without_a_reason_gets_words() -> None:
+    delivery = Delivery.from_json(b'{"task_id": "d", "status": "failed"}')
+
+    assert delivery.error is not None
+    assert "no reason" in delivery.error.message
+
+
+@pytest.mark.parametrize(
+    "delivery",
+    [
+        Delivery("d", result={"a": None}),
+        Delivery("d", result="eA==", encoding="base64", content_type="x/y", size=1),
+        Delivery("d", result_url="s3://b/k", metadata={"w": 1}),
+        Delivery("d", status="failed", error=JobError("m", "T", "tb")),
+        Delivery("d", status="progress", fraction=0.5, text="half"),
+    ],
+)
+def test_a_delivery_comes_back_as_it_was_sent(delivery: Delivery) -> None:
+    assert Delivery.from_json(delivery.to_json()) == delivery
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not json",
+        b"\xff\xfe",
+        b"[1]",
+        b"null",
+        b"{}",
+        b'{"task_id": 5}',
+        b'{"task_id": ""}',
+        b'{"task_id": "d", "status": "done"}',
+        b'{"task_id": "d", "status": []}',
+        b'{"task_id": "d", "result": NaN}',
+        b'{"task_id": "d", "result": 1e999}',
+        b'{"task_id": "d", "version": 2}',
+        b'{"task_id": "d", "version": true}',
+        b'{"task_id": "d", "error": 5}',
+        b'{"task_id": "d", "error": {}}',
+        b'{"task_id": "d", "encoding": "rot13"}',
+        b'{"task_id": "d", "size": "big"}',
+        b'{"task_id": "d", "fraction": true}',
+        b'{"task_id": "d", "metadata": []}',
+        b'{"task_id": "d", "result": ' + b"[" * 100_000,
+        b'{"task_id": "d", "result": ' + b"9" * 10_000 + b"}",
+    ],
+)
+def test_what_is_no_delivery_is_refused(body: bytes) -> None:
+    with pytest.raises(BadDelivery):
+        Delivery.from_json(body)
+
+
+def test_only_progress_is_not_final() -> None:
+    finals: Any = [Delivery("d", status=s).is_final for s in ("completed", "failed")]
+
+    assert finals == [True, True]
+    assert not Delivery("d", status="progress").is_final
