@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.retry import Retry
 
 from runqy_provider.errors import NoAccess, SinkUnavailable
 
@@ -21,12 +24,18 @@ if TYPE_CHECKING:
 #: Seconds for a command, so that a Redis that does not answer counts as away.
 COMMAND_TIMEOUT = 10.0
 
+#: A connection may have died unnoticed, so a command is tried on new ones; whoever
+#: asked has more patience than this, and knows better what to do with it.
+TRIES = 3
+BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=0.2)
+
 
 def async_client(settings: RedisSettings, *, most_connections: int) -> AsyncRedis:
     """Return a client with a small pool; nothing is connected yet."""
     return AsyncRedis(
         **dict(settings.options),
         max_connections=most_connections,
+        retry=AsyncRetry(BACKOFF, TRIES),
         socket_timeout=COMMAND_TIMEOUT,
         socket_connect_timeout=COMMAND_TIMEOUT,
         socket_keepalive=True,
@@ -37,6 +46,7 @@ def client(settings: RedisSettings) -> Redis:
     """Return a client for sync code; nothing is connected yet."""
     return Redis(
         **dict(settings.options),
+        retry=Retry(BACKOFF, TRIES),
         socket_timeout=COMMAND_TIMEOUT,
         socket_connect_timeout=COMMAND_TIMEOUT,
     )

@@ -1,0 +1,315 @@
+"""The waiter with a source of the test's own: what it looks at, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runqy_provider.errors import NotThere, SinkUnavailable
+from runqy_provider.waiting.arrival import Arrival
+from runqy_provider.waiting.registry import close_waiters, shared_waiter
+from runqy_provider.waiting.waiter import Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection
+
+    from runqy_provider.waiting.arrival import Answer
+
+ARRIVED = Arrival("completed", "somewhere", 1.0)
+SOON = 0.05
+LONG = 60.0
+
+
+class Source:
+    """State to look at, hints to give, and trouble to make."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Answer] = {}
+        self.looks: list[set[str]] = []
+        self.trouble: Exception | None = None
+        self.queue: asyncio.Queue[str | Exception | None] = asyncio.Queue()
+        self.listeners = 0
+        self.closed = 0
+        self.looked = asyncio.Event()
+
+    async def look(self, addresses: Collection[str]) -> dict[str, Answer]:
+        self.looks.append(set(addresses))
+        self.looked.set()
+        if self.trouble is not None:
+            raise self.trouble
+        return {key: self.state[key] for key in addresses if key in self.state}
+
+    async def hints(self) -> AsyncIterator[str | None]:
+        self.listeners += 1
+        if self.listeners > 1:
+            yield None  # something may have been missed
+        while True:
+            hint = await self.queue.get()
+            if isinstance(hint, Exception):
+                raise hint
+            yield hint
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+    async def next_look(self) -> None:
+        self.looked.clear()
+        await self.looked.wait()
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest.fixture
+async def waiter(source: Source) -> AsyncIterator[Waiter]:
+    waiter = Waiter(source, sweep=LONG)
+    yield waiter
+    await waiter.aclose()
+
+
+def start(waiter: Waiter, address: str, seconds: float = LONG) -> asyncio.Task:
+    return asyncio.create_task(waiter.wait(address, deadline=time.time() + seconds))
+
+
+async def test_what_came_before_the_wait_wakes_it(
+    waiter: Waiter, source: Source
+) -> None:
+    source.state["a"] = ARRIVED
+
+    assert await waiter.wait("a", deadline=time.time() + LONG) == ARRIVED
+
+
+async def test_a_hint_wakes_the_wait_it_is_for(waiter: Waiter, source: Source) -> None:
+    first, second = start(waiter, "a"), start(waiter, "b")
+    await source.looked.wait()
+    source.state.update(a=ARRIVED, b=ARRIVED)
+    source.queue.put_nowait("a")
+
+    assert await first == ARRIVED
+    assert not second.done()
+    second.cancel()
+
+
+async def test_a_hint_for_somebody_else_costs_no_look(
+    waiter: Waiter, source: Source
+) -> None:
+    wait = start(waiter, "a")
+    await source.looked.wait()
+    looks = len(source.looks)
+    source.queue.put_nowait("not ours")
+    source.state["a"] = ARRIVED
+    source.queue.put_nowait("a")
+    await wait
+
+    assert {"not ours"} not in source.looks
+    assert len(source.looks) <= looks + 2
+
+
+async def test_a_lost_hint_is_made_good_by_a_sweep(source: Source) -> None:
+    waiter = Waiter(source, sweep=SOON)
+    wait = start(waiter, "a")
+    await source.looked.wait()
+    source.state["a"] = ARRIVED
+
+    assert await wait == ARRIVED
+    await waiter.aclose()
+
+
+async def test_many_waits_are_looked_at_at_once(waiter: Waiter, source: Source) -> None:
+    addresses = {f"a{n}" for n in range(100)}
+    waits = [start(waiter, address) for address in addresses]
+    await source.looked.wait()
+    source.state.update(dict.fromkeys(addresses, ARRIVED))
+    source.queue.put_nowait(None)
+    await asyncio.gather(*waits)
+
+    assert addresses in source.looks
+    assert len(source.looks) <= 4
+    assert source.listeners == 1
+
+
+async def test_two_waits_for_the_same_both_end(waiter: Waiter, source: Source) -> None:
+    waits = [start(waiter, "a"), start(waiter, "a")]
+    await source.looked.wait()
+    source.state["a"] = ARRIVED
+    source.queue.put_nowait("a")
+
+    assert await asyncio.gather(*waits) == [ARRIVED, ARRIVED]
+
+
+async def test_a_deadline_ends_a_wait_after_at_least_one_look(
+    waiter: Waiter, source: Source
+) -> None:
+    assert await waiter.wait("a", deadline=0.0) is None
+    assert source.looks[0] == {"a"}
+
+    source.state["b"] = ARRIVED
+    assert await waiter.wait("b", deadline=0.0) == ARRIVED
+
+
+async def test_an_arrival_is_kept_back_until_its_time(
+    waiter: Waiter, source: Source
+) -> None:
+    source.state["a"] = ARRIVED
+    not_before = time.time() + 0.2
+
+    arrival = await waiter.wait("a", deadline=time.time() + LONG, not_before=not_before)
+
+    assert arrival == ARRIVED
+    assert time.time() >= not_before
+
+
+async def test_an_arrival_before_the_deadline_counts_though_kept_back(
+    waiter: Waiter, source: Source
+) -> None:
+    source.state["a"] = ARRIVED
+    now = time.time()
+
+    assert await waiter.wait("a", deadline=now + 0.01, not_before=now + 0.1) == ARRIVED
+
+
+async def test_a_source_that_is_away_is_tried_again(
+    waiter: Waiter, source: Source, caplog: pytest.LogCaptureFixture
+) -> None:
+    source.trouble = SinkUnavailable("Redis is away")
+    wait = start(waiter, "a")
+    await source.next_look()
+    await source.next_look()
+    assert waiter.trouble == "SinkUnavailable: Redis is away"
+    source.state["a"] = ARRIVED
+    source.trouble = None
+
+    assert await wait == ARRIVED
+    assert waiter.trouble is None
+    assert caplog.text.count("A look failed") == 1
+
+
+async def test_a_source_that_is_away_does_not_hold_up_a_deadline(
+    waiter: Waiter, source: Source
+) -> None:
+    source.trouble = SinkUnavailable("away")
+
+    assert await waiter.wait("a", deadline=time.time() + SOON) is None
+
+
+async def test_an_error_ends_the_waits_it_is_about_and_no_others(
+    waiter: Waiter, source: Source
+) -> None:
+    source.state["a"] = NotThere("no such bucket")
+    failing, other = start(waiter, "a"), start(waiter, "b")
+
+    with pytest.raises(NotThere, match="no such bucket"):
+        await failing
+    source.state["b"] = ARRIVED
+    source.queue.put_nowait("b")
+    assert await other == ARRIVED
+
+
+async def test_a_broken_stream_of_hints_is_opened_again_and_all_is_looked_at(
+    waiter: Waiter, source: Source
+) -> None:
+    wait = start(waiter, "a")
+    await source.looked.wait()
+    source.state["a"] = ARRIVED
+    source.queue.put_nowait(SinkUnavailable("connection lost"))
+
+    assert await wait == ARRIVED
+    assert source.listeners == 2
+
+
+async def test_a_fault_of_the_source_fails_the_waits_and_the_next_wait_works(
+    waiter: Waiter, source: Source
+) -> None:
+    source.trouble = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        await waiter.wait("a", deadline=time.time() + LONG)
+
+    source.trouble, source.state["b"] = None, ARRIVED
+    assert await waiter.wait("b", deadline=time.time() + LONG) == ARRIVED
+
+
+async def test_a_waiter_without_waits_closes_its_source_and_can_start_again(
+    source: Source,
+) -> None:
+    waiter = Waiter(source, sweep=SOON)
+    source.state.update(a=ARRIVED, b=ARRIVED)
+    await waiter.wait("a", deadline=time.time() + LONG)
+    while not source.closed:
+        await asyncio.sleep(0.01)
+
+    assert await waiter.wait("b", deadline=time.time() + LONG) == ARRIVED
+    await waiter.aclose()
+
+
+async def test_a_wait_that_comes_while_the_waiter_closes_is_served(
+    source: Source,
+) -> None:
+    waiter = Waiter(source, sweep=SOON)
+    source.state.update(a=ARRIVED, b=ARRIVED)
+    waits: list[asyncio.Task] = []
+
+    async def close_slowly() -> None:
+        if not waits:
+            waits.append(start(waiter, "b"))
+            await asyncio.sleep(0)
+        source.closed += 1
+
+    source.aclose = close_slowly  # type: ignore[method-assign]
+    await waiter.wait("a", deadline=time.time() + LONG)
+    while not waits:
+        await asyncio.sleep(0.01)
+
+    assert await waits[0] == ARRIVED
+    await waiter.aclose()
+
+
+async def test_ended_waits_leave_nothing_behind(waiter: Waiter, source: Source) -> None:
+    for n in range(500):
+        source.state[f"a{n}"] = ARRIVED
+        await waiter.wait(f"a{n}", deadline=time.time() + LONG)
+    cancelled = start(waiter, "never")
+    await source.next_look()
+    cancelled.cancel()
+    await asyncio.gather(cancelled, return_exceptions=True)
+
+    assert waiter._waits == {}
+    assert len(waiter._timers) < 100
+
+
+async def test_sweeps_do_not_pile_up_timers(source: Source) -> None:
+    waiter = Waiter(source, sweep=0.001)
+    wait = start(waiter, "a")
+    while len(source.looks) < 50:
+        await source.next_look()
+
+    assert len(waiter._timers) == 1
+    wait.cancel()
+    await waiter.aclose()
+
+
+async def test_equal_places_share_a_waiter(source: Source) -> None:
+    def make() -> Waiter:
+        return Waiter(source, sweep=LONG)
+
+    first = shared_waiter(("inbox", 1), make)
+    wait = start(first, "a")
+    await source.looked.wait()
+
+    assert shared_waiter(("inbox", 1), make) is first
+    assert shared_waiter(("inbox", 2), make) is not first
+    wait.cancel()
+    await close_waiters()
+    assert source.closed == 1
+
+
+async def test_a_place_that_nobody_waits_at_is_forgotten(source: Source) -> None:
+    first = shared_waiter("a", lambda: Waiter(source, sweep=LONG))
+    shared_waiter("b", lambda: Waiter(source, sweep=LONG))
+
+    assert shared_waiter("a", lambda: Waiter(source, sweep=LONG)) is not first
+    await close_waiters()
