@@ -14,7 +14,7 @@ from tenacity import (
     Retrying,
     retry_if_exception_type,
     stop_after_delay,
-    wait_exponential_jitter,
+    wait_random_exponential,
 )
 
 from runqy_provider.errors import NotAllowed, RunqyError, ServerUnavailable
@@ -232,7 +232,7 @@ class RunqyHook(BaseHook):
     def _patience(self) -> dict[str, Any]:
         return {
             "retry": retry_if_exception_type(_Away),
-            "wait": wait_exponential_jitter(initial=0.2, max=10, jitter=1),
+            "wait": wait_random_exponential(multiplier=0.2, max=10),
             "stop": stop_after_delay(self.retry_for),
             "reraise": True,
             "before_sleep": lambda state: self.log.warning(

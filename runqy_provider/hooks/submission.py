@@ -82,9 +82,7 @@ def submit(
     job = hook.enqueue(
         runqy_queue, {**payload, **request.to_fields()}, job_timeout=job_timeout
     )
-    return Submission(
-        job.job_id, delivery_id, job.runqy_queue, sink.uri, enqueued_at
-    )
+    return Submission(job.job_id, delivery_id, job.runqy_queue, sink.uri, enqueued_at)
 
 
 def check_delivery_id(delivery_id: str) -> None:

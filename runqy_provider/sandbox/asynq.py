@@ -1,0 +1,115 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""asynq's names in Redis, and its `TaskMessage`."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+QUEUES = "asynq:queues"
+WORKERS = "asynq:workers"
+
+#: asynq's own time-out, in seconds, for a task that was given none.
+DEFAULT_TIMEOUT = 1800
+#: How long the hash of a completed task is kept, in seconds.
+COMPLETED_TTL = 86_400
+#: How long the hash of an archived task is kept, in seconds.
+ARCHIVED_TTL = 259_200
+MAX_RETRY = 3
+
+#: Fields of asynq's TaskMessage: number, name, protobuf type.
+FIELDS = (
+    (1, "type", "TYPE_STRING"),
+    (2, "payload", "TYPE_BYTES"),
+    (3, "id", "TYPE_STRING"),
+    (4, "queue", "TYPE_STRING"),
+    (5, "retry", "TYPE_INT32"),
+    (6, "retried", "TYPE_INT32"),
+    (7, "error_msg", "TYPE_STRING"),
+    (8, "timeout", "TYPE_INT64"),
+    (9, "deadline", "TYPE_INT64"),
+    (10, "unique_key", "TYPE_STRING"),
+    (11, "last_failed_at", "TYPE_INT64"),
+    (12, "retention", "TYPE_INT64"),
+    (13, "completed_at", "TYPE_INT64"),
+    (14, "group_key", "TYPE_STRING"),
+)
+
+
+def key(queue: str, part: str) -> str:
+    """Return the key of one part of a queue; the braces are literal."""
+    return f"asynq:{{{queue}}}:{part}"
+
+
+def task_key(queue: str, task_id: str) -> str:
+    """Return the key of a task's hash."""
+    return key(queue, f"t:{task_id}")
+
+
+def reverse_key(task_id: str) -> str:
+    """Return the key that tells a task's queue from its id alone."""
+    return f"asynq:t:{task_id}"
+
+
+def worker_key(worker_id: str) -> str:
+    """Return the key of a worker's heartbeat."""
+    return f"asynq:workers:{worker_id}"
+
+
+def queue_of(pending_key: str) -> str:
+    """Return the queue that a key of :func:`key` belongs to."""
+    return pending_key[pending_key.index("{") + 1 : pending_key.rindex("}")]
+
+
+@functools.cache
+def task_message_class() -> Any:
+    """Return the protobuf class of asynq's TaskMessage."""
+    # From the extra, and most of this module does without.
+    from google.protobuf import (  # noqa: PLC0415 - see above
+        descriptor_pb2,
+        descriptor_pool,
+        message_factory,
+    )
+
+    file = descriptor_pb2.FileDescriptorProto(
+        name="asynq.proto", package="asynq", syntax="proto3"
+    )
+    message = file.message_type.add(name="TaskMessage")
+    for number, name, kind in FIELDS:
+        message.field.add(
+            name=name,
+            number=number,
+            type=getattr(descriptor_pb2.FieldDescriptorProto, kind),
+            label=descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL,
+        )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(
+        pool.FindMessageTypeByName("asynq.TaskMessage")
+    )
+
+
+def decode(data: bytes) -> Any:
+    """Return the TaskMessage in the field `msg` of a task's hash."""
+    return task_message_class().FromString(data)
+
+
+def new_message(
+    task_id: str,
+    queue: str,
+    payload: bytes,
+    *,
+    timeout: int = 0,
+    max_retry: int = MAX_RETRY,
+) -> Any:
+    """Return the TaskMessage of a task as the server enqueues it."""
+    return task_message_class()(
+        type=queue,
+        payload=payload,
+        id=task_id,
+        queue=queue,
+        retry=max_retry,
+        timeout=timeout or DEFAULT_TIMEOUT,
+        retention=COMPLETED_TTL,
+    )

@@ -1,0 +1,402 @@
+"""RunqyOperator through Airflow's task runner, a real sandbox and a real receiver."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk import DAG
+from harness import Run
+from redis import Redis
+
+from runqy_provider.errors import (
+    BadDelivery,
+    DeliveryTimeout,
+    InvalidPayload,
+    JobFailed,
+    Misconfigured,
+    NoAccess,
+    NotAllowed,
+    NotThere,
+    PayloadTooLarge,
+    QueueNotFound,
+    ServerUnavailable,
+    SinkUnavailable,
+)
+from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.operators.runqy import RunqyOperator
+from runqy_provider.reference import is_reference
+from runqy_provider.sandbox.loopback import free_port
+from runqy_provider.sinks.s3 import S3Sink
+from runqy_provider.sinks.s3_client import s3_client
+
+if TYPE_CHECKING:
+    from conftest import World
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+QUICK = timedelta(seconds=20)
+
+
+def run_of(payload: Any = None, runqy_queue: str = "helper", **arguments: Any) -> Run:
+    with DAG("d", schedule=None):
+        task = RunqyOperator(
+            task_id="t", runqy_queue=runqy_queue, payload=payload, **arguments
+        )
+    return Run(task)
+
+
+def outcome_of(run: Run) -> Any:
+    """Run a task to its end, whether it defers or not."""
+    run.execute()
+    if run.state == "deferred":
+        run.resume(run.fire())
+    if run.state == "failed":
+        raise run.error
+    return run.value
+
+
+@pytest.mark.parametrize(
+    "sink", ["webhook", "s3://results/some/prefix", "s3://results"]
+)
+@pytest.mark.parametrize("value", [{"a": [1, None]}, None, "text", 0])
+def test_a_value_comes_home(sink: str, value: Any) -> None:
+    assert outcome_of(run_of({"value": value}, sink=sink)) == value
+
+
+@pytest.mark.parametrize("sink", ["webhook", "s3://results"])
+def test_a_waiting_task_defers_and_is_resumed(sink: str) -> None:
+    run = run_of({"value": 5, "seconds": 0.5}, sink=sink).execute()
+
+    assert run.state == "deferred"
+    assert run.timeout > timedelta(hours=24)
+    event = run.fire()
+    assert event["status"] == "completed"
+    assert run.resume(event).value == 5
+
+
+@pytest.mark.parametrize("sink", ["webhook", "s3://results"])
+def test_without_deferring_the_same_comes_home(sink: str) -> None:
+    run = run_of({"value": 5, "seconds": 0.3}, sink=sink, deferrable=False).execute()
+
+    assert (run.state, run.value) == ("success", 5)
+
+
+def test_a_short_job_is_waited_for_in_the_slot() -> None:
+    run = run_of({"value": 1, "seconds": 0.3}, defer_after=QUICK).execute()
+
+    assert (run.state, run.value) == ("success", 1)
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+@pytest.mark.parametrize("sink", ["webhook", "s3://results"])
+def test_a_failing_job_fails_with_its_own_error(sink: str, *, deferrable: bool) -> None:
+    run = run_of({"error": "too dark"}, sink=sink, deferrable=deferrable)
+
+    with pytest.raises(JobFailed, match="ValueError: too dark") as caught:
+        outcome_of(run)
+    assert caught.value.error_type == "ValueError"
+    assert "raise ValueError" in str(caught.value.traceback)
+
+
+def test_without_a_receiver_s3_alone_brings_values_and_failures(connect: Any) -> None:
+    connect(without=("callback_secret",))
+
+    assert outcome_of(run_of({"value": 7}, sink="s3://results/alone")) == 7
+    with pytest.raises(JobFailed, match="too dark"):
+        outcome_of(run_of({"error": "too dark"}, sink="s3://results/alone"))
+
+
+def test_guide_style_task_code_runs_as_it_is() -> None:
+    by_webhook = run_of({"numbers": [1, 2]}, "guide_webhook", sink="webhook")
+    by_s3 = run_of({"numbers": [3, 4]}, "guide_s3", sink="s3://results/elsewhere")
+
+    assert outcome_of(by_webhook) == {"sum": 3}
+    assert outcome_of(by_s3) == {"sum": 7}
+
+
+@pytest.mark.parametrize("sink", ["webhook", "s3://results/large"])
+def test_what_is_large_or_no_json_is_a_reference_that_can_be_read(sink: str) -> None:
+    large = outcome_of(run_of({"value": "x" * 100_000}, sink=sink))
+    image = outcome_of(run_of({"bytes": 3_000_000}, sink=sink))
+
+    assert is_reference(large)
+    assert is_reference(image)
+    assert (image["content_type"], image["size"]) == ("image/png", 3_000_000)
+    hook = RunqyResultHook()
+    assert hook.read(large).json() == "x" * 100_000
+    assert hook.read(large).text() == '"' + "x" * 100_000 + '"'
+    with hook.read(image).stream() as stream:
+        assert stream.read(4) == b"xxxx"
+    assert len(hook.read(image).bytes()) == 3_000_000
+
+
+def test_a_result_beyond_the_webhooks_limit_fails_and_names_the_way_out() -> None:
+    with pytest.raises(JobFailed, match="s3://bucket/prefix"):
+        outcome_of(run_of({"bytes": 9_000_000}))
+
+
+def test_the_sink_of_the_connection_is_the_default(connect: Any) -> None:
+    connect(sink="s3://results/by-default")
+    run = run_of({"value": 1})
+
+    assert outcome_of(run) == 1
+    assert run.xcoms["runqy_job"]["sink"] == "s3://results/by-default"
+
+
+def test_a_sink_may_be_an_object() -> None:
+    sink = S3Sink("results", "objects", aws_conn_id="aws_default")
+
+    assert outcome_of(run_of({"value": 1}, sink=sink)) == 1
+
+
+def test_a_worker_with_rights_of_its_own_needs_no_presigned_url() -> None:
+    sink = S3Sink("results", "own-rights", presign=False)
+
+    assert outcome_of(run_of({"value": 1}, sink=sink)) == 1
+
+
+def test_xcom_says_what_was_enqueued_and_how_it_came_back() -> None:
+    run = run_of({"value": 1})
+    outcome_of(run)
+
+    job, delivery = run.xcoms["runqy_job"], run.xcoms["runqy_delivery"]
+    assert job["runqy_queue"] == "helper.default"
+    assert job["delivery_id"] == delivery["delivery_id"]
+    assert delivery["status"] == "completed"
+    assert delivery["where"].startswith("inbox://runqy_default/")
+
+
+def test_nothing_secret_is_in_xcom_trigger_or_rendered_fields(world: World) -> None:
+    run = run_of({"value": 1, "seconds": 0.5}, sink="s3://results").execute()
+    event = run.fire()
+    shown = str((run.xcoms, run.trigger.serialize(), event, run.task.payload))
+
+    assert "token=" not in shown
+    assert "Signature" not in shown
+    assert world.connections["runqy_default"]["password"] not in shown
+
+
+def test_each_attempt_has_an_id_of_its_own_and_each_map_index_too() -> None:
+    ids = []
+    for try_number, map_index in ((1, -1), (2, -1), (1, 0), (1, 1)):
+        run = run_of({"value": 1})
+        run.run_id, run.try_number, run.map_index = "same", try_number, map_index
+        outcome_of(run)
+        ids.append(run.xcoms["runqy_job"]["delivery_id"])
+
+    assert len(set(ids)) == 4
+
+
+def test_two_triggers_for_one_delivery_both_bring_the_same_event() -> None:
+    run = run_of({"value": 1, "seconds": 0.3}).execute()
+
+    assert run.fire() == run.fire()
+
+
+def test_a_deadline_ends_the_wait_and_says_where_we_looked(world: World) -> None:
+    run = run_of({}, "idle", delivery_timeout=timedelta(seconds=0.5)).execute()
+    event = run.fire()
+
+    with pytest.raises(DeliveryTimeout) as caught:
+        raise run.resume(event).error
+    words = str(caught.value)
+    job = run.xcoms["runqy_job"]
+    for expected in (
+        f"/v1/deliveries/{job['delivery_id']}",
+        world.receiver_url,
+        f"127.0.0.1:{world.sandbox.redis_port}",
+        "Last looked: 20",
+        f"job {job['job_id']} in queue 'idle.default' is pending",
+    ):
+        assert expected in words
+    assert "token" not in words
+
+
+def test_a_job_that_ended_in_silence_is_named_at_the_deadline() -> None:
+    run = run_of({}, "silent", sink="s3://results/x", deferrable=False)
+    run.task.delivery_timeout = timedelta(seconds=1)
+
+    with pytest.raises(DeliveryTimeout, match="runqy has forgotten job") as caught:
+        outcome_of(run)
+    assert "s3://results/x/" in str(caught.value)
+
+
+def test_execution_timeout_shortens_the_wait() -> None:
+    run = run_of({}, "idle", execution_timeout=timedelta(seconds=30)).execute()
+
+    assert run.trigger.deadline < time.time() + 31
+
+
+@pytest.mark.parametrize(
+    ("queue", "payload", "error", "words"),
+    [
+        ("nope", {}, QueueNotFound, "no queue 'nope'"),
+        ("split", {}, QueueNotFound, "'split.default', and there is no such sub-queue"),
+        ("typed", {"prompt": 3}, InvalidPayload, "field 'prompt' has type number"),
+        ("helper", {"x": {1, 2}}, InvalidPayload, "is not JSON"),
+        ("helper", {"x": float("nan")}, InvalidPayload, "is not JSON"),
+        ("helper", [1, 2], InvalidPayload, "must be an object"),
+        ("helper", {"webhook_url": "x"}, InvalidPayload, "'webhook_url'"),
+        ("helper", {"x": "y" * (50 * 1024 * 1024)}, PayloadTooLarge, "52,4"),
+    ],
+)
+def test_a_payload_or_queue_that_is_refused_says_why(
+    world: World, queue: str, payload: Any, error: type[Exception], words: str
+) -> None:
+    before = _jobs(world)
+
+    with pytest.raises(error, match=re.escape(words)):
+        outcome_of(run_of(payload, queue))
+    assert _jobs(world) == before
+
+
+def _jobs(world: World) -> set[bytes]:
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        return set(redis.keys("asynq:*:t:*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sink", "error", "words"),
+    [
+        ({"fields": {"password": "wrong"}}, "webhook", NotAllowed, "does not know"),
+        ({"fields": {"password": None}}, "webhook", NotAllowed, "has no API key"),
+        ({"fields": {"host": ""}}, "webhook", Misconfigured, "has no host"),
+        ({"without": ("callback_url",)}, "webhook", Misconfigured, "no callback_url"),
+        ({"without": ("callback_secret",)}, "webhook", Misconfigured, "openssl rand"),
+        ({"callback_secret": "short"}, "webhook", Misconfigured, "fewer than 16"),
+        ({"callback_url": "ftp://x"}, "webhook", Misconfigured, "must be the receiver"),
+        ({"redis_conn_id": "no"}, "webhook", Misconfigured, "does not exist"),
+        ({}, "s3://no-such-bucket-here", NotThere, "does not exist"),
+        ({}, "s3://Bad_Bucket/x", Misconfigured, "no name for an S3 bucket"),
+        ({}, "s3://results/x?speed=fast", Misconfigured, "not speed"),
+        ({}, "carrier-pigeon", Misconfigured, "'carrier-pigeon' is no sink"),
+    ],
+)
+def test_what_could_not_come_home_is_not_enqueued(  # noqa: PLR0917 - a row's columns
+    world: World,
+    connect: Any,
+    change: dict[str, Any],
+    sink: str,
+    error: type[Exception],
+    words: str,
+) -> None:
+    connect(**change)
+    before = _jobs(world)
+
+    with pytest.raises(error, match=re.escape(words)):
+        outcome_of(run_of({"value": 1}, sink=sink))
+    assert _jobs(world) == before
+
+
+def test_a_key_with_the_wrong_role_says_so(world: World, connect: Any) -> None:
+    connect(fields={"password": world.sandbox.worker_key})
+
+    with pytest.raises(NotAllowed, match="needs the role client"):
+        outcome_of(run_of({"value": 1}))
+
+
+def test_redis_away_is_found_before_the_job_is_enqueued(
+    world: World, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect()
+    port = free_port()
+    monkeypatch.setenv("AIRFLOW_CONN_REDIS_DEFAULT", f"redis://127.0.0.1:{port}")
+    before = _jobs(world)
+
+    with pytest.raises(SinkUnavailable, match=f"Redis at 127.0.0.1:{port}"):
+        outcome_of(run_of({"value": 1}))
+    assert _jobs(world) == before
+
+
+def test_the_server_away_is_tried_again_and_then_said(
+    connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runqy_provider.hooks.runqy.RETRY_FOR", 1.0)
+    monkeypatch.setattr(
+        "runqy_provider.hooks.runqy.RunqyHook.__init__.__defaults__",
+        ("runqy_default", 0.5),
+        raising=False,
+    )
+    url = f"http://127.0.0.1:{free_port()}"
+    connect(fields={"host": url})
+
+    with pytest.raises(ServerUnavailable, match=f"runqy at {url}"):
+        outcome_of(run_of({"value": 1}))
+
+
+def test_no_rights_on_the_bucket_is_said_before_the_job_is_enqueued(
+    world: World,
+) -> None:
+    """A bucket policy that denies everything, as S3 itself would answer."""
+    client = s3_client("aws_default")
+    client.create_bucket(Bucket="not-ours")
+    real, before = client.head_bucket, _jobs(world)
+
+    def refused(**_: Any) -> None:
+        from botocore.exceptions import ClientError
+
+        raise ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "Head")
+
+    client.head_bucket = refused  # moto knows no policies for this call
+    try:
+        with pytest.raises(NoAccess, match="Check the rights"):
+            outcome_of(run_of({"value": 1}, sink="s3://not-ours"))
+    finally:
+        client.head_bucket = real
+    assert _jobs(world) == before
+
+
+def test_a_result_outside_the_sinks_bucket_is_not_fetched() -> None:
+    run = run_of({"numbers": [1]}, "guide_s3", sink="s3://other-bucket")
+    s3_client("aws_default").create_bucket(Bucket="other-bucket")
+
+    with pytest.raises(NoAccess, match="outside the bucket 'other-bucket'"):
+        outcome_of(run)
+
+
+def test_a_webhook_sink_fetches_nothing() -> None:
+    with pytest.raises(NoAccess, match="fetches nothing"):
+        outcome_of(run_of({"numbers": [1]}, "guide_s3", sink="webhook"))
+
+
+def test_an_object_that_is_not_what_it_says_is_a_bad_delivery() -> None:
+    run = run_of({}, "idle", sink="s3://results/bad").execute()
+    job = run.xcoms["runqy_job"]
+    s3_client("aws_default").put_object(
+        Bucket="results",
+        Key=f"bad/{job['delivery_id']}",
+        Body=b"not json",
+        ContentType="application/json",
+    )
+
+    with pytest.raises(BadDelivery, match="is not JSON"):
+        raise run.resume(run.fire()).error
+
+
+def test_a_killed_task_deletes_its_waiting_job(world: World, connect: Any) -> None:
+    run = run_of({}, "idle").execute()
+    run.task.on_kill()  # a copy ran: this one has enqueued nothing
+    hook_job = run.xcoms["runqy_job"]["job_id"]
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        key = f"asynq:{{idle.default}}:t:{hook_job}"
+        assert redis.exists(key)
+
+        from runqy_provider.hooks.submission import Submission
+
+        task = run.task
+        task._submission = Submission(**run.xcoms["runqy_job"])
+        task.on_kill()
+        assert not redis.exists(key)
+        task.on_kill()  # gone already: no error
+
+        connect(without=("admin_key",), fields={"password": "wrong"})
+        task.on_kill()  # not allowed: no error
+
+
+def test_a_timeout_that_is_no_time_is_refused() -> None:
+    with pytest.raises(Misconfigured, match="longer than zero"):
+        outcome_of(run_of({}, delivery_timeout=timedelta(0)))

@@ -1,0 +1,125 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""A task process by itself, in its worse moments."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runqy_provider.sandbox import task_process
+from runqy_provider.sandbox.asynq import new_message
+from runqy_provider.sandbox.job import Job
+from runqy_provider.sandbox.queues import parse_queues
+from runqy_provider.sandbox.task_process import TaskFailed, TaskProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEADLINE = 10.0
+SDK = "from runqy_python import *\nimport os, pathlib\n"
+FAILED_LOAD = f"{SDK}@load\ndef l(): 1/0\n@task\ndef t(p, c): ...\nrun()"
+#: Starts, dies of its first job, fails to start again, starts, and works.
+FLAKY = f"""{SDK}
+first, second = pathlib.Path("first"), pathlib.Path("second")
+if first.exists() and not second.exists():
+    second.touch()
+    raise SystemExit(1)
+
+@task
+def handle(payload):
+    if not first.exists():
+        first.touch()
+        os._exit(3)
+    return payload
+
+run()
+"""
+
+
+def _process(directory: Path, code: str, **deployment: Any) -> TaskProcess:
+    (directory / "main.py").write_text(code)
+    deployment = {"task_code": str(directory), **deployment}
+    words = {"queues": {"q": {"deployment": deployment}}}
+    [queue] = parse_queues(words).queues
+    return TaskProcess(queue, {})
+
+
+def _job(payload: bytes = b'{"n": 1}') -> Job:
+    message = new_message("id", "q.default", payload)
+    return Job("id", "q.default", message, 0)
+
+
+@contextlib.asynccontextmanager
+async def _supervised(process: TaskProcess) -> Any:
+    await process.start()
+    loop = asyncio.create_task(process.supervise())
+    try:
+        yield process
+    finally:
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+        await process.stop()
+
+
+@pytest.mark.parametrize(
+    ("code", "deployment", "words"),
+    [
+        ("import time; time.sleep(60)", {"startup_timeout_secs": 0.3}, "not ready wi"),
+        ("", {"startup_cmd": "no-such-program"}, "cannot run 'no-such-program'"),
+        ("", {}, "ended before it was ready"),
+        (FAILED_LOAD, {}, "process startup failed: @load failed: division by zero"),
+    ],
+)
+async def test_one_that_is_never_ready_says_why(
+    tmp_path: Path, code: str, deployment: dict[str, Any], words: str
+) -> None:
+    process = _process(tmp_path, code, **deployment)
+    await process.stop()  # nothing to stop yet
+    with pytest.raises(TaskFailed) as caught:
+        await process.start()
+    assert words in str(caught.value)
+    assert not process.is_healthy
+
+
+async def test_one_that_fails_to_restart_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_process, "RESTART_DELAY", 0.01)
+    async with _supervised(_process(tmp_path, FLAKY)) as process:
+        with pytest.raises(TaskFailed, match="handler stopped while waiting"):
+            await process.run(_job())
+        assert await process.run(_job()) == '{"n": 1}'
+    assert (tmp_path / "second").exists()
+
+
+async def test_a_job_does_not_wait_for_ever_for_one_that_is_down(
+    tmp_path: Path,
+) -> None:
+    process = _process(tmp_path, "", startup_timeout_secs=0.1)
+    with pytest.raises(TaskFailed, match="queue q supervisor crashed"):
+        await process.run(_job())
+
+
+async def test_an_answer_that_go_cannot_read_is_no_answer(tmp_path: Path) -> None:
+    code = f"{SDK}@task\ndef t(payload): return float('nan')\nrun()"
+    async with _supervised(_process(tmp_path, code)) as process:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(process.run(_job()), 0.3)
+        assert process.in_flight == 0
+
+
+async def test_one_that_closes_its_stdout_and_stays_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_process, "EXIT_GRACE", 0.1)
+    code = (
+        'import os, sys, time\nos.write(1, b\'{"status": "ready"}\\n\')\n'
+        "sys.stdin.readline()\nos.close(1)\ntime.sleep(60)"
+    )
+    async with _supervised(_process(tmp_path, code)) as process:
+        with pytest.raises(TaskFailed, match="handler stopped while waiting"):
+            await asyncio.wait_for(process.run(_job()), DEADLINE)
