@@ -35,6 +35,9 @@ NOT_FOUND, TOO_LARGE, SERVER_ERROR = 404, 413, 500
 #: Text of the two 500s by which the server says that a job is gone.
 GONE = ("asynq: task not found", "asynq: queue not found")
 
+#: What a 400 says that is no fault of the caller: the server's own Redis is away.
+REDIS_AWAY = ("dial tcp", "connection refused", "i/o timeout", "redis eval error")
+
 #: Text by which the server refuses to delete a job that runs.
 ACTIVE = "task is in active state"
 
@@ -139,6 +142,13 @@ def _rejection(answer: Answer, runqy_queue: str) -> RunqyError:
                 f"{runqy_queue + '.high'!r}."
             )
         return QueueNotFound(f"runqy has no queue {runqy_queue!r} ({words}). {hint}")
+    if answer.status == BAD_REQUEST and any(
+        text in words.lower() for text in REDIS_AWAY
+    ):
+        return ServerUnavailable(
+            f"runqy could not enqueue to {runqy_queue!r}, as its own Redis is away: "
+            f"{words}"
+        )
     if answer.status == BAD_REQUEST:
         return InvalidPayload(
             f"runqy refuses the payload for queue {runqy_queue!r}: {words}. The "

@@ -76,7 +76,8 @@ def _timeout_words(
 def what_runqy_says(job_id: str, runqy_conn_id: str) -> str:
     """Say what runqy knows of a job, whatever happens."""
     try:
-        job = RunqyHook(runqy_conn_id, retry_for=0).get_job(job_id)
+        with RunqyHook(runqy_conn_id, retry_for=0) as hook:
+            job = hook.get_job(job_id)
     except JobVanished as error:
         return str(error)
     except RunqyError as error:

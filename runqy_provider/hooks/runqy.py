@@ -46,7 +46,8 @@ class _Away(ServerUnavailable):
 class RunqyHook(BaseHook):
     """Speak to a runqy server.
 
-    Its async methods share one HTTP session too; leave it with ``async with``.
+    One HTTP session serves all calls of a hook, and one all its async calls: use it as
+    a context manager, or as an async one, to close them.
 
     :param runqy_conn_id: The runqy connection.
     :param retry_for: Seconds for which a server that is away is tried again, with
@@ -66,6 +67,17 @@ class RunqyHook(BaseHook):
         self.retry_for = retry_for
         self._async_client: httpx.AsyncClient | None = None
         self._async_settings: RunqySettings | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,6 +100,12 @@ class RunqyHook(BaseHook):
     @functools.cached_property
     def _client(self) -> httpx.Client:
         return httpx.Client(base_url=self.settings.server_url, timeout=REQUEST_TIMEOUT)
+
+    def close(self) -> None:
+        """Close the HTTP session; a later call opens another."""
+        client = self.__dict__.pop("_client", None)
+        if client is not None:
+            client.close()
 
     def get_conn(self) -> httpx.Client:
         """Return the one HTTP session of this hook."""
@@ -180,14 +198,14 @@ class RunqyHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Tell Airflow's connection form whether the server takes us."""
-        hook = type(self)(self.runqy_conn_id, retry_for=0)
-        try:
-            if not hook.is_healthy():
-                return False, "The runqy server answers, but its Redis is away."
-            hook.check_key()
-        except (RunqyError, ValueError) as error:
-            return False, str(error)
-        return True, f"runqy at {hook.settings.server_url} takes our key."
+        with type(self)(self.runqy_conn_id, retry_for=0) as hook:
+            try:
+                if not hook.is_healthy():
+                    return False, "The runqy server answers, but its Redis is away."
+                hook.check_key()
+            except RunqyError as error:
+                return False, str(error)
+            return True, f"runqy at {hook.settings.server_url} takes our key."
 
     def _call(self, call: api.Call[T]) -> T:
         client = self._client

@@ -68,7 +68,8 @@ class Run:
     @property
     def state(self) -> str:
         """The state that the task ended in."""
-        return str(self.last.state)
+        state = self.last.state
+        return str(getattr(state, "value", state))
 
     @property
     def error(self) -> BaseException:
