@@ -39,7 +39,7 @@ GONE = ("asynq: task not found", "asynq: queue not found")
 REDIS_AWAY = ("dial tcp", "connection refused", "i/o timeout", "redis eval error")
 
 #: Text by which the server refuses to delete a job that runs.
-ACTIVE = "task is in active state"
+ACTIVE = "in active state"
 
 T = TypeVar("T")
 

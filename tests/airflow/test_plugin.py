@@ -1,0 +1,98 @@
+"""The receiver as Airflow's API server mounts it, with Airflow's own connections."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from runqy_delivery import Delivery
+from runqy_provider.errors import Misconfigured
+from runqy_provider.inbox import capability
+from runqy_provider.plugins import receiver
+from runqy_provider.plugins.receiver import MOST_DOORS, ConnectionDoors
+
+if TYPE_CHECKING:
+    from conftest import World
+
+pytestmark = pytest.mark.usefixtures("connect")
+
+
+async def test_a_delivery_through_airflows_api_server(world: World) -> None:
+    """Through the application that the API server really makes."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Airflow's own
+        from airflow.api_fastapi.app import init_plugins
+        from fastapi import FastAPI
+
+        app = FastAPI()
+        init_plugins(app)
+    [mount] = [route for route in app.routes if getattr(route, "path", "") == "/runqy"]
+    extra = world.connections["runqy_default"]["extra"]
+    url = capability.url(
+        "http://airflow/runqy",
+        extra["callback_secret"],
+        "runqy_default",
+        "through-airflow",
+        int(time.time()) + 60,
+    )
+    body = Delivery("through-airflow", result=1).to_json()
+    async with (
+        mount.app.router.lifespan_context(mount.app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client,
+    ):
+        taken = await client.post(url, content=body)
+        forged = await client.post(url + "x", content=body)
+        unknown = await client.post(url.replace("runqy_default", "no"), content=body)
+        health = await client.get("http://airflow/runqy/health")
+
+    assert (taken.status_code, taken.json()) == (200, {"outcome": "stored"})
+    assert forged.status_code == unknown.status_code == 403
+    assert forged.content == unknown.content
+    assert health.json() == {"status": "ok"}
+
+
+async def test_a_connection_is_looked_up_once_for_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_up: list[str] = []
+    real = receiver.get_access
+
+    def count(conn_id: str) -> Any:
+        looked_up.append(conn_id)
+        return real(conn_id)
+
+    monkeypatch.setattr(receiver, "get_access", count)
+    doors = ConnectionDoors(ttl=60)
+
+    found = await asyncio.gather(*(doors.find("runqy_default") for _ in range(50)))
+    assert {door.conn_id for door in found if door} == {"runqy_default"}
+    assert await doors.find("no_such") is None
+    assert await doors.find("no_such") is None
+    assert looked_up == ["runqy_default", "no_such"]
+
+
+async def test_made_up_names_do_not_fill_the_memory() -> None:
+    doors = ConnectionDoors(ttl=60)
+    for n in range(MOST_DOORS + 20):
+        await doors.find(f"made_up_{n}")
+
+    assert len(doors._known) == MOST_DOORS
+
+
+async def test_a_connection_without_its_redis_is_no_door(connect: Any) -> None:
+    connect(redis_conn_id="no_such_redis")
+
+    with pytest.raises(Misconfigured, match="no_such_redis"):
+        await ConnectionDoors(ttl=60).find("runqy_default")
+
+
+def test_a_changed_connection_is_noticed_after_its_time() -> None:
+    doors = ConnectionDoors(ttl=0)
+
+    assert asyncio.run(doors.find("runqy_default")) is not None

@@ -1,0 +1,124 @@
+"""RunqySensor: it waits for what somebody else enqueued."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowSensorTimeout
+from harness import Run
+
+from runqy_provider.errors import JobFailed, Misconfigured
+from runqy_provider.hooks.access import get_access
+from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.hooks.submission import submit
+from runqy_provider.sensors.runqy import RunqySensor
+from runqy_provider.sinks.parse import parse_sink
+
+if TYPE_CHECKING:
+    from runqy_provider.hooks.submission import Submission
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+
+def submitted(payload: Any, sink: str = "webhook", queue: str = "helper") -> Submission:
+    with RunqyHook() as hook:
+        return submit(
+            hook,
+            get_access("runqy_default"),
+            parse_sink(sink),
+            runqy_queue=queue,
+            payload=payload,
+            delivery_id=f"elsewhere-{time.time_ns()}",
+            deadline=time.time() + 60,
+        )
+
+
+def sensor(job: Submission, **arguments: Any) -> Run:
+    with DAG("d", schedule=None):
+        task = RunqySensor(
+            task_id="t",
+            delivery_id=job.delivery_id,
+            job_id=job.job_id,
+            sink=job.sink,
+            **arguments,
+        )
+    return Run(task)
+
+
+@pytest.mark.parametrize("sink", ["webhook", "s3://results/sensor"])
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_result_asked_for_elsewhere_comes_home(
+    sink: str, *, deferrable: bool
+) -> None:
+    job = submitted({"value": 3, "seconds": 0.3}, sink)
+    run = sensor(job, deferrable=deferrable, poke_interval=0.1).execute()
+
+    if deferrable:
+        assert run.state == "deferred"
+        run.resume(run.fire())
+    assert (run.state, run.value) == ("success", 3)
+
+
+def test_what_is_there_already_needs_no_deferral() -> None:
+    job = submitted({"value": 3})
+    first = sensor(job, poke_interval=0.05, deferrable=False).execute()
+    again = sensor(job).execute()
+
+    assert (first.value, again.state, again.value) == (3, "success", 3)
+
+
+def test_the_reschedule_mode_lets_go_of_its_slot() -> None:
+    job = submitted({"value": 3, "seconds": 0.5})
+    run = sensor(job, deferrable=False, mode="reschedule").execute()
+
+    assert run.state == "up_for_reschedule"
+
+
+def test_a_failing_job_fails_the_sensor() -> None:
+    job = submitted({"error": "too dark"})
+
+    with pytest.raises(JobFailed, match="too dark"):
+        raise sensor(job, deferrable=False, poke_interval=0.05).execute().error
+
+
+@pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+def test_a_sensor_may_be_skipped_instead(option: str) -> None:
+    job = submitted({"error": "too dark"})
+    run = sensor(job, **{option: True}).execute()
+    if run.state == "deferred":
+        run.resume(run.fire())
+
+    assert run.state == "skipped"
+
+
+def test_a_timeout_is_a_sensor_timeout_with_our_words() -> None:
+    job = submitted({}, queue="idle")
+    run = sensor(job, timeout=0.3).execute()
+
+    with pytest.raises(AirflowSensorTimeout, match="No webhook came to"):
+        raise run.resume(run.fire()).error
+
+
+def test_the_default_sink_is_the_connections(connect: Any) -> None:
+    connect(sink="s3://results/default-of-sensor")
+    job = submitted({"value": 1}, "s3://results/default-of-sensor")
+    with DAG("d", schedule=None):
+        task = RunqySensor(
+            task_id="t",
+            delivery_id=job.delivery_id,
+            deferrable=False,
+            poke_interval=0.05,
+        )
+
+    assert Run(task).execute().value == 1
+
+
+def test_an_id_that_is_none_is_refused() -> None:
+    with DAG("d", schedule=None):
+        task = RunqySensor(task_id="t", delivery_id="../../x")
+
+    with pytest.raises(Misconfigured, match="no delivery_id"):
+        raise Run(task).execute().error

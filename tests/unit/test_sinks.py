@@ -1,0 +1,179 @@
+"""Sinks as texts, object URLs, references, identity, capabilities: no servers."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runqy_provider.errors import (
+    BadDelivery,
+    JobFailed,
+    Misconfigured,
+    NotThere,
+    RunqyError,
+    by_name,
+)
+from runqy_provider.hooks.identity import delivery_id_of
+from runqy_provider.inbox import capability
+from runqy_provider.reference import Reference, is_reference
+from runqy_provider.sinks.object_url import key_in_bucket
+from runqy_provider.sinks.parse import parse_sink
+from runqy_provider.sinks.s3 import S3Sink
+from runqy_provider.sinks.webhook import WebhookSink
+
+
+@pytest.mark.parametrize(
+    ("text", "sink"),
+    [
+        ("webhook", WebhookSink()),
+        (" webhook ", WebhookSink()),
+        ("s3://bucket", S3Sink("bucket")),
+        ("s3://bucket/", S3Sink("bucket")),
+        ("s3://bucket/a/b/", S3Sink("bucket", "a/b")),
+        ("s3://bucket?presign=false", S3Sink("bucket", presign=False)),
+        ("s3://bucket/p?aws_conn_id=x", S3Sink("bucket", "p", aws_conn_id="x")),
+    ],
+)
+def test_a_text_means_a_sink_and_the_sink_its_text(text: str, sink: Any) -> None:
+    assert parse_sink(text) == sink
+    assert parse_sink(sink.uri) == sink
+    assert parse_sink(sink) is sink
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "web hook",
+        "gs://bucket",
+        "s3://",
+        "s3://UP/x",
+        "s3://b?presign=maybe",
+        "s3://bucket/a//b",
+        "s3://bucket?nope=1",
+    ],
+)
+def test_what_is_no_sink_is_refused(text: str) -> None:
+    with pytest.raises(Misconfigured):
+        parse_sink(text)
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("s3://bucket/a/b.png", "a/b.png"),
+        ("https://bucket.s3.amazonaws.com/a/b.png", "a/b.png"),
+        ("https://bucket.s3.eu-west-1.amazonaws.com/a%20b?X-Amz-Signature=1", "a b"),
+        ("https://bucket.s3-us-west-2.amazonaws.com/a", "a"),
+        ("https://s3.amazonaws.com/bucket/a/b", "a/b"),
+        ("https://s3.cn-north-1.amazonaws.com.cn/bucket/a", "a"),
+        ("http://127.0.0.1:9000/bucket/a?x=1", "a"),
+        ("http://bucket.127.0.0.1:9000/a", "a"),
+        ("s3://other/a", None),
+        ("s3://bucket", None),
+        ("s3://bucket/", None),
+        ("https://bucket.s3.amazonaws.com/", None),
+        ("https://other.s3.amazonaws.com/a", None),
+        ("https://s3.amazonaws.com/other/a", None),
+        ("https://bucket.s3.amazonaws.com.evil.com/a", None),
+        ("https://evil.com/bucket/a", None),
+        ("https://bucket.evil.com/a", None),
+        ("https://bucket.evils3.amazonaws.com/a", None),
+        ("http://127.0.0.1:9001/bucket/a", None),
+        ("https://user@evil.com:443/bucket/a", None),
+        ("file:///bucket/a", None),
+        ("bucket/a", None),
+    ],
+)
+def test_only_urls_of_the_sinks_bucket_name_an_object(url: str, key: Any) -> None:
+    assert key_in_bucket(url, "bucket", "http://127.0.0.1:9000") == key
+
+
+def test_what_cannot_be_read_as_a_url_is_a_bad_delivery() -> None:
+    for url in ("http://[::1", "http://h:port/x"):
+        with pytest.raises(BadDelivery):
+            key_in_bucket(url, "bucket", None)
+
+
+@given(st.text())
+def test_whatever_comes_as_a_url_no_other_error_leaves(url: str) -> None:
+    try:
+        key = key_in_bucket(url, "bucket", None)
+    except BadDelivery:
+        return
+    assert key is None or "bucket" in url
+
+
+def test_a_reference_goes_through_xcom() -> None:
+    reference = Reference("s3://b/k", "image/png", 5, "d", {"w": 1})
+    value = reference.to_xcom()
+
+    assert is_reference(value)
+    assert Reference.from_xcom(value) == reference
+    assert Reference.from_xcom(reference) is reference
+
+
+@pytest.mark.parametrize("value", [None, 5, "text", {"uri": "x"}, {"a": 1}, []])
+def test_what_is_no_reference_is_told_apart(value: Any) -> None:
+    assert not is_reference(value)
+    with pytest.raises(Misconfigured, match="no reference"):
+        Reference.from_xcom(value)
+
+
+def test_errors_are_found_by_name() -> None:
+    assert by_name("NotThere") is NotThere
+    assert by_name("JobFailed") is JobFailed
+    assert by_name("KeyError") is RunqyError
+
+
+FIVE = st.tuples(
+    st.text(), st.text(), st.text(), st.integers(-1, 1000), st.integers(1, 100)
+)
+
+
+@given(FIVE, FIVE)
+def test_identity_is_a_function_of_the_attempt(one: Any, other: Any) -> None:
+    assert delivery_id_of(*one) == delivery_id_of(*one)
+    assert (delivery_id_of(*one) == delivery_id_of(*other)) == (one == other)
+    assert uuid.UUID(delivery_id_of(*one)).version == 5
+
+
+def test_identity_never_changes_between_releases() -> None:
+    """A retry after an upgrade must still find what the attempt before it began."""
+    assert (
+        delivery_id_of("dag", "run", "task", -1, 1)
+        == "46ab59e1-4b82-57a5-9b6e-b8f97e1b347d"
+    )
+
+
+NOW = time.time()
+IDS = st.from_regex(capability.DELIVERY_ID, fullmatch=True)
+SECRETS = ("one secret", "another one")
+
+
+@given(st.text(min_size=1), IDS, st.integers(int(NOW) + 1, 10**12 - 1))
+def test_a_capability_holds_for_what_it_was_made_for(
+    conn_id: str, delivery_id: str, expires: int
+) -> None:
+    for secret in SECRETS:
+        try:
+            token = capability.token(secret, conn_id, delivery_id, expires)
+        except UnicodeEncodeError:
+            return  # no URL can carry a lone surrogate
+        offer = (conn_id, delivery_id, str(expires), token)
+        assert capability.is_valid(SECRETS, *offer, NOW)
+        assert not capability.is_valid(SECRETS, *offer, expires + 1)
+        assert not capability.is_valid(("a third",), *offer, NOW)
+        assert not capability.is_valid((), *offer, NOW)
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_no_made_up_capability_holds(
+    conn_id: str, delivery_id: str, expires: str, token: str
+) -> None:
+    assert not capability.is_valid(SECRETS, conn_id, delivery_id, expires, token, NOW)
