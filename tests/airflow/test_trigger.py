@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import pytest
 from airflow.triggers.base import BaseTrigger
 from redis import Redis
-from triggerer import start
 
 from runqy_delivery import Delivery
 from runqy_provider.inbox import capability, keys
 from runqy_provider.triggers.delivery import DeliveryTrigger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from conftest import World
 
 TRIGGERS = [
@@ -62,6 +68,53 @@ def test_airflow_may_set_its_own_fields() -> None:
     assert trigger.serialize() == before
 
 
+class Triggerer:
+    """A triggerer process that runs these triggers with these connections."""
+
+    def __init__(
+        self, folder: Path, triggers: dict[int, Any], connections: dict[str, Any]
+    ) -> None:
+        spec = {
+            "triggers": {n: each.serialize() for n, each in triggers.items()},
+            "connections": connections,
+        }
+        (folder / "spec.json").write_text(json.dumps(spec))
+        self._report = folder / "report.json"
+        self._log = (folder / "log").open("w+")
+        script = Path(__file__).parent / "triggerer.py"
+        # It must ask Airflow for connections: none in its environment.
+        clean = {k: v for k, v in os.environ.items() if "AIRFLOW_CONN" not in k}
+        self._process = subprocess.Popen(
+            [sys.executable, script, folder / "spec.json", self._report],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=clean,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._log.close()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return json.loads(self._report.read_text())[name]
+        except FileNotFoundError:
+            return {}
+
+    def run_until(self, done: Callable[[], Any]) -> None:
+        end = time.monotonic() + 40
+        while not done():
+            if time.monotonic() > end or self._process.poll() is not None:
+                self._log.seek(0)
+                pytest.fail(f"{self.failures} {self._log.read()[-3000:]}")
+            time.sleep(0.05)
+
+
 def _trigger(n: int, sink: str, seconds: float = 60) -> DeliveryTrigger:
     return DeliveryTrigger(
         runqy_conn_id="runqy_default",
@@ -85,30 +138,29 @@ def _deliver(world: World, delivery_id: str) -> None:
 
 
 def test_a_hundred_waits_are_one_subscription_and_two_connections_fetched(
-    world: World,
+    world: World, tmp_path: Path
 ) -> None:
     redis = Redis.from_url(world.sandbox.redis_url)
     triggers = {n: _trigger(n, "webhook") for n in range(100)}
     channel = keys.arrivals("runqy_default")
-    triggerer = start(triggers, world.connections)
-    try:
+    with Triggerer(tmp_path, triggers, world.connections) as triggerer:
         triggerer.run_until(lambda: redis.pubsub_numsub(channel)[0][1])
         for n in range(100):
             _deliver(world, f"many-{n}")
         subscribed = [c for c in redis.client_list() if int(c["sub"])]
         triggerer.run_until(lambda: len(triggerer.events) == 100)
-    finally:
-        triggerer.kill(escalation_delay=3, force=True)
-        redis.close()
+        events, failures = triggerer.events, triggerer.failures
+        asked = triggerer.asked
+    redis.close()
 
-    assert triggerer.failures == {}
-    assert {event["event"] for event in triggerer.events.values()} == {"arrived"}
+    assert failures == {}
+    assert {event["event"] for event in events.values()} == {"arrived"}
     assert len(subscribed) == 1
-    assert sorted(triggerer.asked) == ["redis_default", "runqy_default"]
+    assert sorted(asked) == ["redis_default", "runqy_default"]
 
 
 def test_a_hundred_waits_in_a_bucket_are_one_loop(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The S3 endpoint's own log is the witness: one LIST a sweep, for all of them."""
     monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "0.5")
@@ -126,12 +178,11 @@ def test_a_hundred_waits_in_a_bucket_are_one_loop(
         region_name="us-east-1",
     )
     triggers = {n: _trigger(n, "s3://results/hundred") for n in range(100)}
-    triggerer = start(triggers, connections)
 
     def lists() -> int:
-        return log.read_text(errors="replace").count("prefix=hundred%2F")
+        return log.read_text(errors="replace").count("prefix=hundred/")
 
-    try:
+    with Triggerer(tmp_path, triggers, connections) as triggerer:
         triggerer.run_until(lambda: lists() >= 1)
         started, before = time.monotonic(), lists()
         triggerer.run_until(lambda: lists() >= before + 4)
@@ -139,35 +190,30 @@ def test_a_hundred_waits_in_a_bucket_are_one_loop(
         for n in range(100):
             client.put_object(Bucket="results", Key=f"hundred/many-{n}", Body=b"1")
         triggerer.run_until(lambda: len(triggerer.events) == 100)
-    finally:
-        triggerer.kill(escalation_delay=3, force=True)
+        asked, failures = triggerer.asked, triggerer.failures
 
-    assert triggerer.failures == {}
+    assert failures == {}
     assert took >= 1.4, "four sweeps of all waits, at half a second each"
     words = log.read_text(errors="replace")
-    assert "prefix=hundred%2Fmany" not in words, "no wait asked for itself alone"
-    assert sorted(triggerer.asked) == ["aws_default", "redis_default", "runqy_default"]
+    assert "prefix=hundred/many" not in words, "no wait asked for itself alone"
+    assert sorted(asked) == ["aws_default", "redis_default", "runqy_default"]
 
 
-def test_a_trigger_whose_connection_is_gone_fails_its_task(world: World) -> None:
-    triggerer = start({1: _trigger(1, "webhook")}, {})
-    try:
+def test_a_trigger_whose_connection_is_gone_fails_its_task(tmp_path: Path) -> None:
+    with Triggerer(tmp_path, {1: _trigger(1, "webhook")}, {}) as triggerer:
         triggerer.run_until(lambda: triggerer.failures)
-    finally:
-        triggerer.kill(escalation_delay=3, force=True)
-
-    assert "runqy_default" in str(triggerer.failures[1])
+        assert "runqy_default" in triggerer.failures["1"]
 
 
-def test_an_error_of_the_sink_is_an_event_with_its_name(world: World) -> None:
+def test_an_error_of_the_sink_is_an_event_with_its_name(
+    world: World, tmp_path: Path
+) -> None:
     connections: Any = json.loads(json.dumps(world.connections))
     connections["runqy_default"]["extra"].pop("callback_secret")
-    triggerer = start({1: _trigger(1, "s3://no-bucket-here")}, connections)
-    try:
+    triggers = {1: _trigger(1, "s3://no-bucket-here")}
+    with Triggerer(tmp_path, triggers, connections) as triggerer:
         triggerer.run_until(lambda: triggerer.events)
-    finally:
-        triggerer.kill(escalation_delay=3, force=True)
+        event = triggerer.events["1"]
 
-    event = triggerer.events[1]
     assert (event["event"], event["error"]) == ("error", "NotThere")
     assert "s3://no-bucket-here" in event["message"]

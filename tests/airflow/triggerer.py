@@ -1,9 +1,13 @@
-"""Airflow's real triggerer process, with no database behind it."""
+"""Airflow's real triggerer process with no database: ``triggerer.py SPEC REPORT``.
+
+A process of its own, as it forks: pytest's has too much in it to be forked.
+"""
 
 from __future__ import annotations
 
 import json
-import time
+import sys
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -20,8 +24,8 @@ class Triggerer(TriggerRunnerSupervisor):
 
     wanted: dict[int, tuple[str, dict[str, Any]]] = attrs.field(factory=dict)
     connections: dict[str, dict[str, Any]] = attrs.field(factory=dict)
-    events: dict[int, Any] = attrs.field(factory=dict)
-    failures: dict[int, Any] = attrs.field(factory=dict)
+    fired: dict[int, Any] = attrs.field(factory=dict)
+    failed: dict[int, Any] = attrs.field(factory=dict)
     asked: list[str] = attrs.field(factory=list)
 
     def make_client(self) -> Client:
@@ -59,11 +63,11 @@ class Triggerer(TriggerRunnerSupervisor):
         ]
 
     def on_trigger_event(self, trigger_id: int, event: Any) -> None:
-        self.events[trigger_id] = event.payload
+        self.fired[trigger_id] = event.payload
         self.wanted.pop(trigger_id, None)
 
     def on_trigger_failure(self, trigger_id: int, exc: Any) -> None:
-        self.failures[trigger_id] = exc
+        self.failed[trigger_id] = exc
         self.wanted.pop(trigger_id, None)
 
     def clean_unused(self) -> None: ...
@@ -73,20 +77,26 @@ class Triggerer(TriggerRunnerSupervisor):
     def metric_tags(self) -> dict[str, str]:
         return {"hostname": "test"}
 
-    def run_until(self, done: Any, limit: float = 50.0) -> None:
-        end = time.monotonic() + limit
-        while not done():
-            assert time.monotonic() < end, (self.events, self.failures)
-            self.run_once()
 
-
-def start(
-    triggers: dict[int, Any], connections: dict[str, dict[str, Any]]
-) -> Triggerer:
-    """Start a triggerer that runs these triggers."""
+def main(spec_path: str, report_path: str) -> None:
+    """Run the triggers of a spec and report what comes of them, till killed."""
+    spec = json.loads(Path(spec_path).read_text())
     triggerer: Triggerer = Triggerer.start(
         job=None, capacity=1000, logger=structlog.get_logger()
     )
-    triggerer.connections.update(connections)
-    triggerer.wanted.update({n: each.serialize() for n, each in triggers.items()})
-    return triggerer
+    triggerer.connections.update(spec["connections"])
+    triggerer.wanted.update({int(n): tuple(t) for n, t in spec["triggers"].items()})
+    while True:
+        triggerer.run_once()
+        report = {
+            "events": triggerer.fired,
+            "failures": {n: str(error) for n, error in triggerer.failed.items()},
+            "asked": triggerer.asked,
+        }
+        # In one stroke, so that no half a report is ever read.
+        Path(f"{report_path}.new").write_text(json.dumps(report))
+        Path(f"{report_path}.new").rename(report_path)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,48 @@
+"""The demo as a user runs it: real Airflow, real sandbox, and nothing left over."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+
+def test_the_demo_ends_well_and_leaves_nothing_behind() -> None:
+    # Whatever the demo starts carries this mark in its environment.
+    mark = f"RUNQY_DEMO_MARK={os.getpid()}"
+    name, _, value = mark.partition("=")
+    done = subprocess.run(
+        [sys.executable, "-m", "demo"],
+        cwd=ROOT,
+        env={**os.environ, name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=380,
+    )
+    said = done.stdout
+
+    assert done.returncode == 0, said[-6000:] + done.stderr[-3000:]
+    assert "20 tasks, 0 not as they should be." in said
+    assert "ValueError: recording.silence has nothing to hear" in said
+    waiting = int(said.split("At most ")[1].split()[0])
+    assert waiting > 4, "more tasks wait at once than there are slots"
+    assert _alive(mark) == []
+
+
+def _alive(mark: str) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue  # it ended, or is not ours to look at
+    return found
