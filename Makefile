@@ -32,13 +32,20 @@ types: setup ## mypy --strict
 rings: setup ## import-linter: the rings of the house
 	.venv/bin/lint-imports
 
-far-side: setup ## runqy_delivery alone, in an empty environment
-	$(UV) venv --quiet --clear .venv-far-side --python $(PYTHON)
-	$(UV) pip install --quiet --python .venv-far-side -c constraints.txt ./runqy_delivery
-	@test "$$($(UV) pip list --quiet --python .venv-far-side --format=freeze | wc -l)" = 1 \
-	  || { echo "runqy-delivery brought more than itself:"; $(UV) pip list --python .venv-far-side; exit 1; }
-	$(UV) pip install --quiet --python .venv-far-side -c constraints.txt pytest pytest-timeout
-	RUNQY_FAR_SIDE_ALONE=1 .venv-far-side/bin/python -m pytest -p no:cacheprovider tests/far_side
+# The oldest Python that GPU boxes may have, where this machine has it, and the one at hand.
+FAR_PYTHONS = $(PYTHON) $(shell $(UV) python find --no-python-downloads 3.9 2>/dev/null)
+
+far-side: setup ## runqy_delivery alone, in empty environments
+	@set -e; for python in $(FAR_PYTHONS); do \
+	  echo "runqy-delivery alone, on $$($$python --version):"; \
+	  $(UV) venv --quiet --clear .venv-far-side --python $$python; \
+	  $(UV) pip install --quiet --python .venv-far-side ./runqy_delivery; \
+	  test "$$($(UV) pip list --quiet --python .venv-far-side --format=freeze | wc -l)" = 1 \
+	    || { echo "runqy-delivery brought more than itself:"; $(UV) pip list --python .venv-far-side; exit 1; }; \
+	  $(UV) pip install --quiet --python .venv-far-side pytest pytest-timeout; \
+	  RUNQY_FAR_SIDE_ALONE=1 .venv-far-side/bin/python -m pytest -q -p no:cacheprovider \
+	    -c tests/far_side/pytest.ini tests/far_side; \
+	done
 
 unit: setup ## the quick tests only
 	$(RUN) -m pytest -m "not e2e"
