@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -249,14 +251,25 @@ def test_a_request_without_an_address_raises() -> None:
         delivers(lambda _payload: 1)(payload)
 
 
-def test_nothing_is_written_to_stdout(
-    server: Server, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_written_to_stdout(server: Server) -> None:
+    """In a process as a worker starts it: stdout is the worker's protocol there."""
     server.answers = [(503, {}, b"later"), (200, {}, b"{}")]
+    code = (
+        "import json, sys\n"
+        "from runqy_delivery import delivers, http\n"
+        "http.FIRST_DELAY = 0.01\n"
+        "delivers(lambda payload: object())(json.loads(sys.argv[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(request_for(server))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
 
-    deliver(server, object())
-
-    assert capfd.readouterr().out == ""
+    assert done.stdout == ""
+    assert "trying again" in done.stderr
+    assert len(server.seen) == 2
 
 
 def test_no_secret_is_logged(server: Server, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ def test_retry_after_is_honoured(server: Server) -> None:
 
 
 def test_retry_after_may_be_a_date() -> None:
-    later = datetime.now(UTC) + timedelta(seconds=40)
+    later = datetime.now(timezone.utc) + timedelta(seconds=40)
 
     seconds = http._seconds(format_datetime(later, usegmt=True))
 
@@ -83,7 +83,7 @@ def test_only_http_addresses_are_delivered_to(url: str) -> None:
 def test_the_pauses_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "FIRST_DELAY", 1.0)
     monkeypatch.setattr(http, "LONGEST_DELAY", 4.0)
-    pauses = [pause for pause, _ in zip(http.delays(), range(50), strict=False)]
+    pauses = [pause for pause, _ in zip(http.delays(), range(50))]
 
     assert 0.5 <= pauses[0] <= 1.0
     assert 1.0 <= pauses[1] <= 2.0
