@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from airflow.sdk import DAG
 from harness import Run
@@ -332,22 +333,14 @@ def test_the_server_away_is_tried_again_and_then_said(
 def test_no_rights_on_the_bucket_is_said_before_the_job_is_enqueued(
     world: World,
 ) -> None:
-    """A bucket policy that denies everything, as S3 itself would answer."""
-    client = s3_client("aws_default")
-    client.create_bucket(Bucket="not-ours")
-    real, before = client.head_bucket, _jobs(world)
-
-    def refused(**_: Any) -> None:
-        from botocore.exceptions import ClientError
-
-        raise ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "Head")
-
-    client.head_bucket = refused  # moto knows no policies for this call
+    """The endpoint asks for credentials that it knows, and ours it does not."""
+    auth, before = f"{world.sandbox.s3_url}/moto-api/reset-auth", _jobs(world)
+    httpx.post(auth, content="0").raise_for_status()
     try:
         with pytest.raises(NoAccess, match="Check the rights"):
-            outcome_of(run_of({"value": 1}, sink="s3://not-ours"))
+            outcome_of(run_of({"value": 1}, sink="s3://results"))
     finally:
-        client.head_bucket = real
+        httpx.post(auth, content="1000000000").raise_for_status()
     assert _jobs(world) == before
 
 
