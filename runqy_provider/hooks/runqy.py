@@ -17,8 +17,8 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from runqy_provider.errors import NotAllowed, RunqyError, ServerUnavailable
-from runqy_provider.hooks import api
+from runqy_provider.errors import RunqyError
+from runqy_provider.hooks import api, http
 from runqy_provider.settings import DEFAULT_CONN_ID, RunqySettings
 
 if TYPE_CHECKING:
@@ -34,13 +34,6 @@ REQUEST_TIMEOUT = 30.0
 
 #: Seconds for which a server that is away is tried again.
 RETRY_FOR = 60.0
-
-#: Answers that say: not now. Nothing was enqueued.
-NOT_NOW = frozenset({429, 503})
-
-
-class _Away(ServerUnavailable):
-    """The server is away, and trying again does no harm."""
 
 
 class RunqyHook(BaseHook):
@@ -216,11 +209,11 @@ class RunqyHook(BaseHook):
                         call.method,
                         call.path,
                         content=call.body,
-                        headers=_headers(call, self.settings),
+                        headers=http.headers(call, self.settings),
                     )
                 except httpx.TransportError as error:
-                    raise _transport_error(call, self.settings, error) from error
-                return _result(call, self.settings, response)
+                    raise http.transport_error(call, self.settings, error) from error
+                return http.result(call, self.settings, response)
         raise AssertionError  # pragma: no cover - Retrying returns or raises
 
     async def _acall(self, call: api.Call[T]) -> T:
@@ -240,16 +233,16 @@ class RunqyHook(BaseHook):
                         call.method,
                         call.path,
                         content=call.body,
-                        headers=_headers(call, settings),
+                        headers=http.headers(call, settings),
                     )
                 except httpx.TransportError as error:
-                    raise _transport_error(call, settings, error) from error
-                return _result(call, settings, response)
+                    raise http.transport_error(call, settings, error) from error
+                return http.result(call, settings, response)
         raise AssertionError  # pragma: no cover - AsyncRetrying returns or raises
 
     def _patience(self) -> dict[str, Any]:
         return {
-            "retry": retry_if_exception_type(_Away),
+            "retry": retry_if_exception_type(http.Away),
             "wait": wait_random_exponential(multiplier=0.2, max=10),
             "stop": stop_after_delay(self.retry_for),
             "reraise": True,
@@ -257,48 +250,3 @@ class RunqyHook(BaseHook):
                 "%s; trying again", state.outcome.exception()
             ),
         }
-
-
-def _headers(call: api.Call[Any], settings: RunqySettings) -> dict[str, str]:
-    headers = {"User-Agent": "airflow-provider-runqy"}
-    if call.body is not None:
-        headers["Content-Type"] = "application/json"
-    if call.needs is None:
-        return headers
-    # Some run with one key that has the admin role: it may do everything.
-    key = settings.admin_key or settings.api_key
-    field = "Admin key"
-    if call.needs == "client":
-        key, field = settings.api_key, "API key (password)"
-    if key is None:
-        raise NotAllowed(
-            f"Cannot {call.what}: connection {settings.conn_id!r} has no {field}."
-        )
-    headers["Authorization"] = f"Bearer {key}"
-    return headers
-
-
-def _result(call: api.Call[T], settings: RunqySettings, response: httpx.Response) -> T:
-    if response.status_code in NOT_NOW and call.path != "/healthz":
-        raise _Away(
-            f"runqy at {settings.server_url} could not {call.what} just now: "
-            f"{response.status_code}"
-        )
-    return call.read(api.Answer(response.status_code, response.content))
-
-
-def _transport_error(
-    call: api.Call[Any], settings: RunqySettings, error: httpx.TransportError
-) -> ServerUnavailable:
-    where = f"runqy at {settings.server_url} (connection {settings.conn_id!r})"
-    words = f"{type(error).__name__}: {error}".rstrip(": ")
-    never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
-    if never_sent or call.is_repeatable:
-        return _Away(
-            f"{where} cannot be reached to {call.what}: {words}. Check that the server "
-            "runs and that this machine reaches it."
-        )
-    return ServerUnavailable(
-        f"{where} broke off while it was asked to {call.what}: {words}. The job may "
-        "have been enqueued; it was not sent again, so that it does not run twice."
-    )

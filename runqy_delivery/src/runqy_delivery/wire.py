@@ -17,11 +17,11 @@ Unknown fields are ignored on both ways, so that either side may be the newer on
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from runqy_delivery import fields
 from runqy_delivery.errors import BadDelivery
 
 #: Version of the wire format, not of the package. It rises when an old reader would
@@ -72,10 +72,10 @@ class DeliveryRequest:
             for name, value in vars(self).items()
             if name not in ("delivery_id", "webhook_url") and value is not None
         }
-        fields: dict[str, Any] = {"task_id": self.delivery_id, "delivery": inner}
+        outer: dict[str, Any] = {"task_id": self.delivery_id, "delivery": inner}
         if self.webhook_url is not None:
-            fields["webhook_url"] = self.webhook_url
-        return fields
+            outer["webhook_url"] = self.webhook_url
+        return outer
 
     @classmethod
     def from_payload(cls, payload: object) -> DeliveryRequest | None:
@@ -212,7 +212,7 @@ class Delivery:
         """
         try:
             data = json.loads(
-                body, parse_constant=_refuse_constant, parse_float=_finite
+                body, parse_constant=fields.refuse_constant, parse_float=fields.finite
             )
         except (ValueError, RecursionError) as error:
             raise BadDelivery(f"The delivery is not JSON: {error}") from error
@@ -241,58 +241,23 @@ class Delivery:
         error = _job_error(data.get("error"))
         if status == FAILED and error is None:
             error = JobError("The task code reported a failure and gave no reason.")
-        encoding = _text(data, "encoding")
+        encoding = fields.text(data, "encoding")
         if encoding not in (None, "base64"):
             raise BadDelivery(f"encoding is {encoding!r}; only base64 is known.")
         return cls(
-            delivery_id=_text(data, "task_id", required=True) or "",
+            delivery_id=fields.text(data, "task_id", required=True) or "",
             status=status,
             result=data.get("result"),
-            result_url=_text(data, "result_url"),
+            result_url=fields.text(data, "result_url"),
             error=error,
-            content_type=_text(data, "content_type"),
+            content_type=fields.text(data, "content_type"),
             encoding=encoding,
-            size=_number(data, "size", int),
-            metadata=_mapping(data, "metadata"),
-            fraction=_number(data, "fraction", (int, float)),
-            text=_text(data, "text"),
+            size=fields.number(data, "size", int),
+            metadata=fields.mapping(data, "metadata"),
+            fraction=fields.number(data, "fraction", (int, float)),
+            text=fields.text(data, "text"),
             version=version,
         )
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    # 1e999 is JSON, but Python reads it as infinity, which nobody could write again.
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text[:32]} is too large")
-    return number
-
-
-def _text(data: Mapping[str, Any], name: str, *, required: bool = False) -> str | None:
-    value = data.get(name)
-    if value is None and not required:
-        return None
-    if not isinstance(value, str) or (required and not value):
-        raise BadDelivery(f"{name} must be a text, not {type(value).__name__}.")
-    return value
-
-
-def _number(data: Mapping[str, Any], name: str, kind: Any) -> Any:
-    value = data.get(name)
-    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-        raise BadDelivery(f"{name} must be a number, not {type(value).__name__}.")
-    return value
-
-
-def _mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    value = data.get(name)
-    if value is not None and not isinstance(value, Mapping):
-        raise BadDelivery(f"{name} must be an object, not {type(value).__name__}.")
-    return value
 
 
 def _job_error(value: object) -> JobError | None:
@@ -303,8 +268,8 @@ def _job_error(value: object) -> JobError | None:
         return JobError(value)
     if isinstance(value, Mapping):
         return JobError(
-            message=_text(value, "message", required=True) or "",
-            type=_text(value, "type"),
-            traceback=_text(value, "traceback"),
+            message=fields.text(value, "message", required=True) or "",
+            type=fields.text(value, "type"),
+            traceback=fields.text(value, "traceback"),
         )
     raise BadDelivery("error must be a text, or an object with a message.")

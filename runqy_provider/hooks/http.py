@@ -1,0 +1,76 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a call becomes on the wire, and which troubles may be tried again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+
+from runqy_provider.errors import NotAllowed, ServerUnavailable
+from runqy_provider.hooks import api
+
+if TYPE_CHECKING:
+    from runqy_provider.settings import RunqySettings
+
+T = TypeVar("T")
+
+#: Answers that say: not now. Nothing was enqueued.
+NOT_NOW = frozenset({429, 503})
+
+
+class Away(ServerUnavailable):
+    """The server is away, and trying again does no harm."""
+
+
+def headers(call: api.Call[Any], settings: RunqySettings) -> dict[str, str]:
+    """Return the headers of a call, with the key that it needs.
+
+    Raises:
+        NotAllowed: The connection has no such key.
+    """
+    fields = {"User-Agent": "airflow-provider-runqy"}
+    if call.body is not None:
+        fields["Content-Type"] = "application/json"
+    if call.needs is None:
+        return fields
+    # Some run with one key that has the admin role: it may do everything.
+    key = settings.admin_key or settings.api_key
+    name = "Admin key"
+    if call.needs == "client":
+        key, name = settings.api_key, "API key (password)"
+    if key is None:
+        raise NotAllowed(
+            f"Cannot {call.what}: connection {settings.conn_id!r} has no {name}."
+        )
+    fields["Authorization"] = f"Bearer {key}"
+    return fields
+
+
+def result(call: api.Call[T], settings: RunqySettings, response: httpx.Response) -> T:
+    """Return what an answer says, or raise what it means."""
+    if response.status_code in NOT_NOW and call.path != "/healthz":
+        raise Away(
+            f"runqy at {settings.server_url} could not {call.what} just now: "
+            f"{response.status_code}"
+        )
+    return call.read(api.Answer(response.status_code, response.content))
+
+
+def transport_error(
+    call: api.Call[Any], settings: RunqySettings, error: httpx.TransportError
+) -> ServerUnavailable:
+    """Return the error for a request that got no answer: Away where it may be resent."""
+    where = f"runqy at {settings.server_url} (connection {settings.conn_id!r})"
+    words = f"{type(error).__name__}: {error}".rstrip(": ")
+    never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+    if never_sent or call.is_repeatable:
+        return Away(
+            f"{where} cannot be reached to {call.what}: {words}. Check that the server "
+            "runs and that this machine reaches it."
+        )
+    return ServerUnavailable(
+        f"{where} broke off while it was asked to {call.what}: {words}. The job may "
+        "have been enqueued; it was not sent again, so that it does not run twice."
+    )
