@@ -61,7 +61,7 @@ def result(call: api.Call[T], settings: RunqySettings, response: httpx.Response)
 def transport_error(
     call: api.Call[Any], settings: RunqySettings, error: httpx.TransportError
 ) -> ServerUnavailable:
-    """Return the error for a request that got no answer: Away where it may be resent."""
+    """Return the error for a request without an answer: Away where it may be resent."""
     where = f"runqy at {settings.server_url} (connection {settings.conn_id!r})"
     words = f"{type(error).__name__}: {error}".rstrip(": ")
     never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
