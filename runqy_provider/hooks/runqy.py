@@ -18,19 +18,16 @@ from tenacity import (
 )
 
 from runqy_provider.errors import RunqyError
-from runqy_provider.hooks import api, http
+from runqy_provider.server import calls, http
 from runqy_provider.settings import DEFAULT_CONN_ID, RunqySettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from runqy_provider.hooks.job import Job, Worker
+    from runqy_provider.server.job import Job, Worker
 
 T = TypeVar("T")
-
-#: Seconds that one request may take.
-REQUEST_TIMEOUT = 30.0
 
 #: Seconds for which a server that is away is tried again.
 RETRY_FOR = 60.0
@@ -92,7 +89,9 @@ class RunqyHook(BaseHook):
 
     @functools.cached_property
     def _client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.settings.server_url, timeout=REQUEST_TIMEOUT)
+        return httpx.Client(
+            base_url=self.settings.server_url, timeout=http.REQUEST_TIMEOUT
+        )
 
     def close(self) -> None:
         """Close the HTTP session; a later call opens another."""
@@ -125,7 +124,7 @@ class RunqyHook(BaseHook):
             PayloadTooLarge: The body has more than 50 MiB.
             ServerUnavailable: The server is away; says if the job may be enqueued.
         """
-        return self._call(api.enqueue(runqy_queue, payload, job_timeout))
+        return self._call(calls.enqueue(runqy_queue, payload, job_timeout))
 
     async def aenqueue(
         self,
@@ -135,7 +134,7 @@ class RunqyHook(BaseHook):
         job_timeout: float | None = None,
     ) -> Job:
         """Enqueue a job from async code; see enqueue."""
-        return await self._acall(api.enqueue(runqy_queue, payload, job_timeout))
+        return await self._acall(calls.enqueue(runqy_queue, payload, job_timeout))
 
     def get_job(self, job_id: str) -> Job:
         """Look at a job.
@@ -143,11 +142,11 @@ class RunqyHook(BaseHook):
         Raises:
             JobVanished: runqy does not know it, or has forgotten it.
         """
-        return self._call(api.get_job(job_id))
+        return self._call(calls.get_job(job_id))
 
     async def aget_job(self, job_id: str) -> Job:
         """Look at a job from async code; see get_job."""
-        return await self._acall(api.get_job(job_id))
+        return await self._acall(calls.get_job(job_id))
 
     def delete_job(self, runqy_queue: str, job_id: str) -> bool:
         """Delete a job that does not run; needs the admin key.
@@ -159,19 +158,19 @@ class RunqyHook(BaseHook):
             JobVanished: It is gone already.
             NotAllowed: The connection has no admin key, or a wrong one.
         """
-        return self._call(api.delete_job(runqy_queue, job_id))
+        return self._call(calls.delete_job(runqy_queue, job_id))
 
     async def adelete_job(self, runqy_queue: str, job_id: str) -> bool:
         """Delete a job from async code; see delete_job."""
-        return await self._acall(api.delete_job(runqy_queue, job_id))
+        return await self._acall(calls.delete_job(runqy_queue, job_id))
 
     def list_workers(self) -> list[Worker]:
         """Return the live workers; needs the admin key."""
-        return self._call(api.list_workers())
+        return self._call(calls.list_workers())
 
     async def alist_workers(self) -> list[Worker]:
         """Return the live workers from async code; see list_workers."""
-        return await self._acall(api.list_workers())
+        return await self._acall(calls.list_workers())
 
     def check_key(self) -> None:
         """Ask whether the server takes our key; enqueues nothing.
@@ -179,15 +178,15 @@ class RunqyHook(BaseHook):
         Raises:
             NotAllowed: It does not.
         """
-        self._call(api.check_key())
+        self._call(calls.check_key())
 
     def is_healthy(self) -> bool:
         """Tell whether the server answers and reaches its Redis."""
-        return self._call(api.health())
+        return self._call(calls.health())
 
     async def ais_healthy(self) -> bool:
         """Tell the same from async code."""
-        return await self._acall(api.health())
+        return await self._acall(calls.health())
 
     def test_connection(self) -> tuple[bool, str]:
         """Tell Airflow's connection form whether the server takes us."""
@@ -200,23 +199,14 @@ class RunqyHook(BaseHook):
                 return False, str(error)
             return True, f"runqy at {hook.settings.server_url} takes our key."
 
-    def _call(self, call: api.Call[T]) -> T:
+    def _call(self, call: calls.Call[T]) -> T:
         client = self._client
         for attempt in Retrying(**self._patience()):
             with attempt:
-                try:
-                    response = client.request(
-                        call.method,
-                        call.path,
-                        content=call.body,
-                        headers=http.headers(call, self.settings),
-                    )
-                except httpx.TransportError as error:
-                    raise http.transport_error(call, self.settings, error) from error
-                return http.result(call, self.settings, response)
+                return http.send(client, call, self.settings)
         raise AssertionError  # pragma: no cover - Retrying returns or raises
 
-    async def _acall(self, call: api.Call[T]) -> T:
+    async def _acall(self, call: calls.Call[T]) -> T:
         if self._async_settings is None:
             self._async_settings = RunqySettings.from_connection(
                 await self.aget_connection(self.runqy_conn_id)
@@ -224,20 +214,11 @@ class RunqyHook(BaseHook):
         settings = self._async_settings
         if self._async_client is None:
             self._async_client = httpx.AsyncClient(
-                base_url=settings.server_url, timeout=REQUEST_TIMEOUT
+                base_url=settings.server_url, timeout=http.REQUEST_TIMEOUT
             )
         async for attempt in AsyncRetrying(**self._patience()):
             with attempt:
-                try:
-                    response = await self._async_client.request(
-                        call.method,
-                        call.path,
-                        content=call.body,
-                        headers=http.headers(call, settings),
-                    )
-                except httpx.TransportError as error:
-                    raise http.transport_error(call, settings, error) from error
-                return http.result(call, settings, response)
+                return await http.asend(self._async_client, call, settings)
         raise AssertionError  # pragma: no cover - AsyncRetrying returns or raises
 
     def _patience(self) -> dict[str, Any]:

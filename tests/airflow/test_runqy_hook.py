@@ -20,11 +20,11 @@ from runqy_provider.errors import (
     Rejected,
     ServerUnavailable,
 )
-from runqy_provider.hooks import api
-from runqy_provider.hooks.api import Answer
-from runqy_provider.hooks.job import Job
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.sandbox.loopback import free_port
+from runqy_provider.server import calls
+from runqy_provider.server.calls import Answer
+from runqy_provider.server.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,7 +157,7 @@ def test_a_payload_that_is_not_json_is_not_sent(hook: RunqyHook, value: Any) -> 
 
 def test_a_payload_over_fifty_mebibytes_is_not_sent(hook: RunqyHook) -> None:
     with pytest.raises(PayloadTooLarge, match="object store"):
-        hook.enqueue("idle", {"x": "y" * api.MAX_BODY})
+        hook.enqueue("idle", {"x": "y" * calls.MAX_BODY})
 
 
 class Flaky:
@@ -262,15 +262,15 @@ def test_a_server_that_is_away_gets_time_to_come_back(connect: Any) -> None:
 )
 def test_refusals_are_told_apart(given: Answer, error: type[Exception]) -> None:
     with pytest.raises(error) as caught:
-        api.enqueue("q.x", {}, None).read(given)
+        calls.enqueue("q.x", {}, None).read(given)
     assert type(caught.value) is error
 
 
-@pytest.mark.parametrize("call", [api.get_job("j"), api.delete_job("q", "j")])
+@pytest.mark.parametrize("call", [calls.get_job("j"), calls.delete_job("q", "j")])
 def test_other_500s_are_not_taken_for_a_job_that_is_gone(call: Any) -> None:
     with pytest.raises(ServerUnavailable):
         call.read(Answer(500, b'{"errors": ["redis: nil"]}'))
-    for words in api.GONE:
+    for words in calls.GONE:
         with pytest.raises(JobVanished):
             call.read(Answer(500, b'{"errors": ["' + words.encode() + b'"]}'))
 

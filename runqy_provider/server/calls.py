@@ -24,7 +24,7 @@ from runqy_provider.errors import (
     RunqyError,
     ServerUnavailable,
 )
-from runqy_provider.hooks.job import Job, Worker
+from runqy_provider.server.job import Job, Worker
 
 #: The largest request body that the server takes, in bytes.
 MAX_BODY = 50 * 1024 * 1024

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a call becomes on the wire, and which troubles may be tried again."""
+"""A call on the wire: sent, answered, and which troubles may be tried again."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 
 from runqy_provider.errors import NotAllowed, ServerUnavailable
-from runqy_provider.hooks import api
+from runqy_provider.server import calls
 
 if TYPE_CHECKING:
     from runqy_provider.settings import RunqySettings
 
 T = TypeVar("T")
+
+#: Seconds that one request may take.
+REQUEST_TIMEOUT = 30.0
 
 #: Answers that say: not now. Nothing was enqueued.
 NOT_NOW = frozenset({429, 503})
@@ -24,7 +27,47 @@ class Away(ServerUnavailable):
     """The server is away, and trying again does no harm."""
 
 
-def headers(call: api.Call[Any], settings: RunqySettings) -> dict[str, str]:
+def send(client: httpx.Client, call: calls.Call[T], settings: RunqySettings) -> T:
+    """Make a call once.
+
+    Args:
+        client: An HTTP session with the server's URL as its base.
+        call: What to ask.
+        settings: The connection, for its keys and for messages.
+
+    Raises:
+        Away: The server is away, and trying again does no harm.
+        RunqyError: What the answer means.
+    """
+    try:
+        response = client.request(
+            call.method,
+            call.path,
+            content=call.body,
+            headers=headers(call, settings),
+        )
+    except httpx.TransportError as error:
+        raise transport_error(call, settings, error) from error
+    return result(call, settings, response)
+
+
+async def asend(
+    client: httpx.AsyncClient, call: calls.Call[T], settings: RunqySettings
+) -> T:
+    """Make a call once from async code; see send."""
+    try:
+        response = await client.request(
+            call.method,
+            call.path,
+            content=call.body,
+            headers=headers(call, settings),
+        )
+    except httpx.TransportError as error:
+        raise transport_error(call, settings, error) from error
+    return result(call, settings, response)
+
+
+def headers(call: calls.Call[Any], settings: RunqySettings) -> dict[str, str]:
     """Return the headers of a call, with the key that it needs.
 
     Raises:
@@ -48,18 +91,18 @@ def headers(call: api.Call[Any], settings: RunqySettings) -> dict[str, str]:
     return fields
 
 
-def result(call: api.Call[T], settings: RunqySettings, response: httpx.Response) -> T:
+def result(call: calls.Call[T], settings: RunqySettings, response: httpx.Response) -> T:
     """Return what an answer says, or raise what it means."""
     if response.status_code in NOT_NOW and call.path != "/healthz":
         raise Away(
             f"runqy at {settings.server_url} could not {call.what} just now: "
             f"{response.status_code}"
         )
-    return call.read(api.Answer(response.status_code, response.content))
+    return call.read(calls.Answer(response.status_code, response.content))
 
 
 def transport_error(
-    call: api.Call[Any], settings: RunqySettings, error: httpx.TransportError
+    call: calls.Call[Any], settings: RunqySettings, error: httpx.TransportError
 ) -> ServerUnavailable:
     """Return the error for a request without an answer: Away where it may be resent."""
     where = f"runqy at {settings.server_url} (connection {settings.conn_id!r})"
