@@ -89,6 +89,13 @@ def _connection_type() -> dict[str, Any]:
                 "description": "The Redis connection in which webhook deliveries wait.",
                 "schema": {**_TEXT, "default": "redis_default"},
             },
+            "runqy_redis_conn_id": {
+                "label": "runqy's own Redis",
+                "description": "The Redis connection of runqy itself, for the sink "
+                "redis_storage: one look there finds the results of all waiting "
+                "tasks. Optional: without it the server is asked, job by job.",
+                "schema": _TEXT,
+            },
             "aws_conn_id": {
                 "label": "AWS connection",
                 "description": "The AWS connection for s3:// sinks.",
@@ -133,6 +140,15 @@ _OPTIONS = {
         "float",
         "5",
         "Seconds between two looks at a bucket for all waiting tasks.",
+    ),
+    "poll_seconds": _option(
+        "float",
+        "0.5",
+        "Seconds between two looks for a young job at a place that gives no hints: a "
+        "table, or runqy's own storage. Looks get rarer as a job gets older.",
+    ),
+    "longest_poll_seconds": _option(
+        "float", "10", "Seconds between two such looks for an old job."
     ),
     "max_body_bytes": _option(
         "integer", "8388608", "The largest delivery that the receiver takes, in bytes."

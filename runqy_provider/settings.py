@@ -65,6 +65,7 @@ class RunqySettings:
         api_key: Key with the client role (enqueue); the connection's password.
         admin_key: Key with the admin role (delete a job, list workers).
         redis_conn_id: The Redis connection that holds the inbox.
+        runqy_redis_conn_id: The Redis connection of runqy itself, if we may look there.
         aws_conn_id: The AWS connection of ``s3://`` sinks.
         sink: The sink of tasks that name none.
         callback_url: Address of the receiver as workers see it; None means Airflow's
@@ -80,6 +81,7 @@ class RunqySettings:
     api_key: str | None = field(default=None, repr=False)
     admin_key: str | None = field(default=None, repr=False)
     redis_conn_id: str = DEFAULT_REDIS_CONN_ID
+    runqy_redis_conn_id: str | None = None
     aws_conn_id: str = DEFAULT_AWS_CONN_ID
     sink: str = DEFAULT_SINK
     callback_url: str | None = None
@@ -109,6 +111,7 @@ class RunqySettings:
             api_key=connection.password or None,
             admin_key=extra.get("admin_key") or None,
             redis_conn_id=extra.get("redis_conn_id") or DEFAULT_REDIS_CONN_ID,
+            runqy_redis_conn_id=extra.get("runqy_redis_conn_id") or None,
             aws_conn_id=extra.get("aws_conn_id") or DEFAULT_AWS_CONN_ID,
             sink=extra.get("sink") or DEFAULT_SINK,
             callback_url=_callback_url(conn_id, extra.get("callback_url")),
@@ -119,7 +122,7 @@ class RunqySettings:
 
 @dataclass(frozen=True)
 class RedisSettings:
-    """How to reach the Redis of the inbox.
+    """How to reach a Redis: the inbox's, or runqy's own.
 
     Attributes:
         conn_id: Id of the Airflow connection.
@@ -141,13 +144,10 @@ class RedisSettings:
         """
         extra = extra_of(connection)
         if not connection.host:
-            raise Misconfigured(
-                f"Redis connection {connection.conn_id!r} has no host: the inbox of "
-                "deliveries lives there."
-            )
+            raise Misconfigured(f"Redis connection {connection.conn_id!r} has no host.")
         if extra.get("cluster"):
             raise Misconfigured(
-                f"Redis connection {connection.conn_id!r} is a cluster. The inbox "
+                f"Redis connection {connection.conn_id!r} is a cluster. This provider "
                 "needs one Redis (or a replicated pair behind one address)."
             )
         options: dict[str, Any] = {

@@ -39,13 +39,20 @@ def get_access(conn_id: str) -> Access:
         Misconfigured: A field makes no sense.
     """
     settings = RunqySettings.from_connection(BaseHook.get_connection(conn_id))
+    return _access(
+        settings,
+        _redis(settings.redis_conn_id),
+        _redis(settings.runqy_redis_conn_id),
+    )
+
+
+def _redis(conn_id: str | None) -> RedisSettings | None:
+    if conn_id is None:
+        return None
     try:
-        connection = BaseHook.get_connection(settings.redis_conn_id)
+        return RedisSettings.from_connection(BaseHook.get_connection(conn_id))
     except AirflowNotFoundException:
-        redis = None
-    else:
-        redis = RedisSettings.from_connection(connection)
-    return _access(settings, redis)
+        return None
 
 
 async def aget_access(conn_id: str) -> Access:
@@ -66,24 +73,44 @@ async def aget_access(conn_id: str) -> Access:
 async def _fetch(conn_id: str) -> Access:
     connection = await BaseHook.aget_connection(conn_id)
     settings = RunqySettings.from_connection(connection)
+    return _access(
+        settings,
+        await _aredis(settings.redis_conn_id),
+        await _aredis(settings.runqy_redis_conn_id),
+    )
+
+
+async def _aredis(conn_id: str | None) -> RedisSettings | None:
+    if conn_id is None:
+        return None
     try:
-        connection = await BaseHook.aget_connection(settings.redis_conn_id)
+        return RedisSettings.from_connection(await BaseHook.aget_connection(conn_id))
     except AirflowNotFoundException:
-        redis = None
-    else:
-        redis = RedisSettings.from_connection(connection)
-    return _access(settings, redis)
+        return None
 
 
-def _access(settings: RunqySettings, redis: RedisSettings | None) -> Access:
+def _access(
+    settings: RunqySettings,
+    redis: RedisSettings | None,
+    runqy_redis: RedisSettings | None,
+) -> Access:
+    named = settings.runqy_redis_conn_id
+    if named is not None and runqy_redis is None:
+        raise Misconfigured(
+            f"Redis connection {named!r}, named by connection {settings.conn_id!r} as "
+            "runqy's own, does not exist."
+        )
     base = conf.get("api", "base_url", fallback=None)
     return Access(
         settings=settings,
         redis=redis,
+        runqy_redis=runqy_redis,
         base_url=urljoin(base.rstrip("/") + "/", MOUNT.lstrip("/")) if base else None,
         max_body=conf.getint("runqy", "max_body_bytes"),
         inbox_sweep=_seconds("inbox_sweep_seconds"),
         object_sweep=_seconds("object_sweep_seconds"),
+        poll=_seconds("poll_seconds"),
+        longest_poll=_seconds("longest_poll_seconds"),
     )
 
 

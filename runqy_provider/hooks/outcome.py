@@ -17,6 +17,7 @@ from runqy_provider.errors import (
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.sinks.parse import parse_sink
+from runqy_provider.sinks.ticket import Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,9 +62,10 @@ def _timeout_words(
     event: Mapping[str, Any], results: RunqyResultHook, sink: Sink
 ) -> str:
     delivery_id, job_id = event["delivery_id"], event.get("job_id")
+    ticket = Ticket(delivery_id, job_id, event.get("runqy_queue"))
     words = [
         f"No delivery {delivery_id} by its deadline, at sink {sink.uri!r}.",
-        sink.nothing_arrived(results.access, delivery_id),
+        sink.nothing_arrived(results.access, ticket),
         f"Last looked: {_time(event.get('last_look'))}.",
     ]
     if event.get("trouble"):

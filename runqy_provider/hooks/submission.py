@@ -78,6 +78,7 @@ def submit(
     _check_payload(payload, runqy_queue)
     sink.check(access)
     request = sink.request(access, delivery_id, deadline + LATE)
+    sink.prepare(access, delivery_id)
     enqueued_at = round(time.time(), 3)
     job = hook.enqueue(
         runqy_queue, {**payload, **request.to_fields()}, job_timeout=job_timeout

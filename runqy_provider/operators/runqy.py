@@ -177,6 +177,7 @@ class RunqyOperator(BaseOperator):
             deadline=deadline,
             not_before=not_before,
             job_id=submission.job_id,
+            runqy_queue=submission.runqy_queue,
         )
 
     def _finish(self, context: Context, event: dict[str, Any]) -> Any:

@@ -37,13 +37,20 @@ class RunqySensor(BaseSensorOperator):
 
     :param delivery_id: The delivery to wait for. (templated)
     :param sink: Where it goes; the connection's default where not given. (templated)
-    :param job_id: runqy's id of the job: lets a timeout say what runqy knows of it.
-        (templated)
+    :param job_id: runqy's id of the job: lets a timeout say what runqy knows of it;
+        the sink ``redis_storage`` cannot do without. (templated)
+    :param runqy_queue: Full name of the job's queue; likewise. (templated)
     :param runqy_conn_id: The runqy connection. (templated)
     :param deferrable: Free the worker slot while waiting; False pokes.
     """
 
-    template_fields: Sequence[str] = ("delivery_id", "sink", "job_id", "runqy_conn_id")
+    template_fields: Sequence[str] = (
+        "delivery_id",
+        "sink",
+        "job_id",
+        "runqy_queue",
+        "runqy_conn_id",
+    )
     ui_color = "#e3ecf0"
 
     def __init__(
@@ -52,6 +59,7 @@ class RunqySensor(BaseSensorOperator):
         delivery_id: str,
         sink: str | Sink | None = None,
         job_id: str | None = None,
+        runqy_queue: str | None = None,
         runqy_conn_id: str = DEFAULT_CONN_ID,
         deferrable: bool = True,
         **kwargs: Any,
@@ -60,6 +68,7 @@ class RunqySensor(BaseSensorOperator):
         self.delivery_id = delivery_id
         self.sink = sink
         self.job_id = job_id
+        self.runqy_queue = runqy_queue
         self.runqy_conn_id = runqy_conn_id
         self.deferrable = deferrable
 
@@ -105,6 +114,7 @@ class RunqySensor(BaseSensorOperator):
             deadline=deadline,
             not_before=not_before,
             job_id=self.job_id,
+            runqy_queue=self.runqy_queue,
         )
 
     def _outcome(self, event: dict[str, Any]) -> Any:

@@ -6,15 +6,19 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from runqy_delivery import DeliveryRequest
+    from runqy_delivery import Delivery, DeliveryRequest
     from runqy_provider.settings import RedisSettings, RunqySettings
     from runqy_provider.sinks.parcel import Parcel
+    from runqy_provider.sinks.ticket import Ticket
     from runqy_provider.waiting.waiter import Waiter
+
+
+from runqy_provider.errors import NoAccess
 
 
 @dataclass(frozen=True)
@@ -24,19 +28,25 @@ class Access:
     Attributes:
         settings: The runqy connection.
         redis: The Redis of its inbox; None where that connection does not exist.
+        runqy_redis: runqy's own Redis; None where the connection names none.
         base_url: Where Airflow's own receiver is; None where ``[api] base_url`` is
             not set.
         max_body: The largest delivery that the receiver takes, in bytes.
         inbox_sweep: Seconds between two looks at the inbox.
         object_sweep: Seconds between two looks at a bucket.
+        poll: Seconds between two looks for a young job at a place that does not tell.
+        longest_poll: The same for an old one.
     """
 
     settings: RunqySettings
     redis: RedisSettings | None
+    runqy_redis: RedisSettings | None
     base_url: str | None
     max_body: int
     inbox_sweep: float
     object_sweep: float
+    poll: float
+    longest_poll: float
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,9 @@ class Place:
     key: Hashable
     make: Callable[[], Waiter]
     address: str
+
+
+Follow: TypeAlias = "Callable[[Delivery, str], Parcel]"
 
 
 class Sink(abc.ABC):
@@ -83,13 +96,30 @@ class Sink(abc.ABC):
             expires: Until when the request must work, in seconds since 1970.
         """
 
-    @abc.abstractmethod
-    def places(self, access: Access, delivery_id: str) -> Sequence[Place]:
-        """Return where the delivery may arrive."""
+    def prepare(self, access: Access, delivery_id: str) -> None:  # noqa: B027 - most need nothing
+        """Make room for the delivery, just before its job is enqueued.
+
+        Raises:
+            SinkError: There is no room: nothing is to be enqueued.
+        """
 
     @abc.abstractmethod
-    def open(self, access: Access, where: str) -> Parcel:
+    def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
+        """Return where the delivery may arrive.
+
+        Raises:
+            Misconfigured: The ticket, or the connection, lacks what it takes to look.
+        """
+
+    @abc.abstractmethod
+    def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
         """Open what arrived.
+
+        Args:
+            access: What is known of the connection.
+            where: Where it arrived.
+            follow: Opens a result of which the delivery says that it lies elsewhere;
+                this sink's own ``follow`` where not given.
 
         Raises:
             NotThere: It is gone.
@@ -98,6 +128,22 @@ class Sink(abc.ABC):
             BadDelivery: It cannot be read.
         """
 
+    def follow(self, access: Access, delivery: Delivery, url: str) -> Parcel:  # noqa: ARG002 - for those that can
+        """Open a result of which a delivery says that it lies at a URL.
+
+        Nothing is ever fetched by URL: a sink opens what lies in the one place that
+        it names.
+
+        Raises:
+            NoAccess: The URL is not in this sink.
+        """
+        raise NoAccess(
+            f"Delivery {delivery.delivery_id} says that its result lies elsewhere, at "
+            f"{url.partition('?')[0]}. The sink {self.uri!r} fetches nothing: name the "
+            "place, as in sink='s3://bucket/prefix', so that results are read from "
+            "there and from nowhere else."
+        )
+
     @abc.abstractmethod
-    def nothing_arrived(self, access: Access, delivery_id: str) -> str:
+    def nothing_arrived(self, access: Access, ticket: Ticket) -> str:
         """Say where we looked, and what to check, for a delivery that never came."""

@@ -4,26 +4,20 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
-import json
 from typing import TYPE_CHECKING
 
 from runqy_delivery.wire import FAILED
-from runqy_provider.errors import BadDelivery, Misconfigured
+from runqy_provider.errors import Misconfigured
 from runqy_provider.inbox import capability, keys
 from runqy_provider.inbox.arrivals import InboxArrivals
-from runqy_provider.inbox.reader import InboxReader, Letter
+from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.sinks.base import Access, Place
-from runqy_provider.sinks.parcel import JSON_TYPE, Parcel
+from runqy_provider.sinks.parcel import Parcel
 from runqy_provider.waiting.waiter import Waiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from runqy_delivery import Delivery
     from runqy_provider.settings import RedisSettings
+    from runqy_provider.sinks.base import Follow
 
 SCHEME = "inbox://"
 
@@ -98,9 +92,7 @@ def place(access: Access, delivery_id: str) -> Place:
     return Place(("inbox", conn_id, redis), make, delivery_id)
 
 
-def open_letter(
-    access: Access, where: str, follow: Callable[[Delivery, str], Parcel]
-) -> Parcel:
+def open_letter(access: Access, where: str, follow: Follow) -> Parcel:
     """Open a delivery in the inbox.
 
     Args:
@@ -117,36 +109,9 @@ def open_letter(
     with InboxReader(redis_of(access), conn_id) as reader:
         letter = reader.read(delivery_id)
     delivery = letter.delivery
-    if delivery.status == FAILED:
-        return Parcel.of_failure(delivery, where, letter.delivered_at)
-    if delivery.result_url is not None:
+    if delivery.status != FAILED and delivery.result_url is not None:
         return follow(delivery, delivery.result_url)
-    return _inline(letter, where)
-
-
-def _inline(letter: Letter, where: str) -> Parcel:
-    delivery = letter.delivery
-    if delivery.encoding == "base64":
-        data = _decode(delivery.result, where)
-        content_type = delivery.content_type or "application/octet-stream"
-    else:
-        data = json.dumps(delivery.result, separators=(",", ":")).encode()
-        content_type = JSON_TYPE
-    return Parcel(
-        where=where,
-        delivered_at=letter.delivered_at,
-        content_type=content_type,
-        size=len(data),
-        metadata=delivery.metadata,
-        stream=lambda: io.BytesIO(data),
-    )
-
-
-def _decode(text: object, where: str) -> bytes:
-    try:
-        return base64.b64decode(str(text), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadDelivery(f"{where} says it is base64 but is not: {error}") from error
+    return Parcel.of_delivery(delivery, where, letter.delivered_at)
 
 
 def looked_in(access: Access, delivery_id: str) -> str:

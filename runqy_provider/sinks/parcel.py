@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from runqy_delivery.wire import FAILED
 from runqy_provider.errors import BadDelivery
 
 if TYPE_CHECKING:
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from runqy_delivery import Delivery, JobError
 
 JSON_TYPE = "application/json"
+BYTES_TYPE = "application/octet-stream"
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,44 @@ class Parcel:
     def of_failure(cls, delivery: Delivery, where: str, delivered_at: float) -> Parcel:
         """Return the parcel of a failed job."""
         return cls(where=where, delivered_at=delivered_at, error=delivery.error)
+
+    @classmethod
+    def of_delivery(cls, delivery: Delivery, where: str, delivered_at: float) -> Parcel:
+        """Return the parcel of a delivery that carries its result, or its failure.
+
+        Raises:
+            BadDelivery: The result says that it is base64, and is not.
+        """
+        if delivery.status == FAILED:
+            return cls.of_failure(delivery, where, delivered_at)
+        if delivery.encoding == "base64":
+            data = _decode(delivery.result, where)
+            content_type = delivery.content_type or BYTES_TYPE
+        else:
+            data = json.dumps(delivery.result, separators=(",", ":")).encode()
+            content_type = JSON_TYPE
+        return cls.of_bytes(
+            data, where, delivered_at, content_type, metadata=delivery.metadata
+        )
+
+    @classmethod
+    def of_bytes(
+        cls,
+        data: bytes,
+        where: str,
+        delivered_at: float,
+        content_type: str,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Parcel:
+        """Return the parcel of a result that is at hand."""
+        return cls(
+            where=where,
+            delivered_at=delivered_at,
+            content_type=content_type,
+            size=len(data),
+            metadata=metadata,
+            stream=lambda: io.BytesIO(data),
+        )
 
     @property
     def is_json(self) -> bool:
@@ -77,3 +120,10 @@ class Parcel:
             raise BadDelivery(
                 f"{self.where} says it is {self.content_type} but is not JSON: {error}"
             ) from error
+
+
+def _decode(text: object, where: str) -> bytes:
+    try:
+        return base64.b64decode(str(text), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadDelivery(f"{where} says it is base64 but is not: {error}") from error

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from runqy_provider.waiting.waiter import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from runqy_provider.sinks.base import Follow
+    from runqy_provider.sinks.ticket import Ticket
 
 #: S3's own limit for presigned URLs, in seconds.
 LONGEST_PRESIGNED = 7 * 24 * 3600
@@ -103,23 +107,25 @@ class S3Sink(Sink):
             max_bytes=access.max_body if bell else None,
         )
 
-    def places(self, access: Access, delivery_id: str) -> Sequence[Place]:
+    def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
         """Return the bucket, and the inbox where the webhook may come to."""
         aws, bell = self._aws(access), self._has_bell(access)
         sweep = access.object_sweep * (WITH_BELL if bell else 1)
         bucket = Place(
             ("s3", aws, sweep),
             lambda: Waiter(S3Arrivals(aws), sweep),
-            address(self.bucket, self._key(delivery_id)),
+            address(self.bucket, self._key(ticket.delivery_id)),
         )
-        return [inbox_parcels.place(access, delivery_id), bucket] if bell else [bucket]
+        if not bell:
+            return [bucket]
+        return [inbox_parcels.place(access, ticket.delivery_id), bucket]
 
-    def open(self, access: Access, where: str) -> Parcel:
+    def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
         """Open the object, by way of the inbox if the webhook came first."""
         if where.startswith(inbox_parcels.SCHEME):
-            return inbox_parcels.open_letter(
-                access, where, lambda delivery, url: self._follow(access, delivery, url)
-            )
+            if follow is None:
+                follow = functools.partial(self.follow, access)
+            return inbox_parcels.open_letter(access, where, follow)
         bucket, key = split_address(where)
         if bucket != self.bucket:
             raise NoAccess(f"{where} is not in the bucket {self.bucket!r} of the sink.")
@@ -129,18 +135,19 @@ class S3Sink(Sink):
         delivery = Delivery.from_json(parcel.read())
         return Parcel.of_failure(delivery, where, parcel.delivered_at)
 
-    def nothing_arrived(self, access: Access, delivery_id: str) -> str:
+    def nothing_arrived(self, access: Access, ticket: Ticket) -> str:
         """Say which key nobody wrote to."""
-        at = address(self.bucket, self._key(delivery_id))
+        at = address(self.bucket, self._key(ticket.delivery_id))
         words = (
             f"No object came to {at} (listed with AWS connection "
             f"{self._aws(access)!r}). Check the log of the task code"
         )
         if self._has_bell(access):
-            words = f"{inbox_parcels.looked_in(access, delivery_id)}. {words}"
+            words = f"{inbox_parcels.looked_in(access, ticket.delivery_id)}. {words}"
         return words + "."
 
-    def _follow(self, access: Access, delivery: Delivery, url: str) -> Parcel:
+    def follow(self, access: Access, delivery: Delivery, url: str) -> Parcel:
+        """Open the object that a URL means, if it is in our bucket."""
         aws = self._aws(access)
         key = key_in_bucket(url, self.bucket, s3_client(aws).meta.endpoint_url)
         if key is None:

@@ -4,18 +4,20 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runqy_delivery import Delivery, DeliveryRequest
-from runqy_provider.errors import NoAccess
+from runqy_delivery import DeliveryRequest
 from runqy_provider.sinks import inbox_parcels
 from runqy_provider.sinks.base import Access, Place, Sink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runqy_provider.sinks.base import Follow
     from runqy_provider.sinks.parcel import Parcel
+    from runqy_provider.sinks.ticket import Ticket
 
 
 @dataclass(frozen=True)
@@ -42,22 +44,16 @@ class WebhookSink(Sink):
             max_bytes=access.max_body,
         )
 
-    def places(self, access: Access, delivery_id: str) -> Sequence[Place]:
+    def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
         """Return the inbox."""
-        return [inbox_parcels.place(access, delivery_id)]
+        return [inbox_parcels.place(access, ticket.delivery_id)]
 
-    def open(self, access: Access, where: str) -> Parcel:
+    def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
         """Open the delivery in the inbox."""
-        return inbox_parcels.open_letter(access, where, self._refuse)
+        if follow is None:
+            follow = functools.partial(self.follow, access)
+        return inbox_parcels.open_letter(access, where, follow)
 
-    def nothing_arrived(self, access: Access, delivery_id: str) -> str:
+    def nothing_arrived(self, access: Access, ticket: Ticket) -> str:
         """Say which address nobody delivered to."""
-        return inbox_parcels.looked_in(access, delivery_id) + "."
-
-    def _refuse(self, delivery: Delivery, _url: str) -> Parcel:
-        raise NoAccess(
-            f"Delivery {delivery.delivery_id} says that its result lies elsewhere "
-            "(result_url). A webhook sink fetches nothing: name the bucket, as in "
-            "sink='s3://bucket/prefix', so that results are read from there and from "
-            "nowhere else."
-        )
+        return inbox_parcels.looked_in(access, ticket.delivery_id) + "."

@@ -13,6 +13,7 @@ from runqy_provider.errors import RunqyError
 from runqy_provider.hooks.access import aget_access
 from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, ERROR
 from runqy_provider.sinks.parse import parse_sink
+from runqy_provider.sinks.ticket import Ticket
 from runqy_provider.sinks.wait import looks_at, wait_for_arrival
 from runqy_provider.waiting.registry import close_waiters
 
@@ -34,6 +35,7 @@ class DeliveryTrigger(BaseTrigger):
     :param deadline: When to give up.
     :param not_before: No event before then; see ``[runqy] settle_seconds``.
     :param job_id: runqy's id of the job, where known.
+    :param runqy_queue: Full name of the job's queue, where known.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class DeliveryTrigger(BaseTrigger):
         deadline: float,
         not_before: float = 0.0,
         job_id: str | None = None,
+        runqy_queue: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's
         self.runqy_conn_id = runqy_conn_id
@@ -53,6 +56,7 @@ class DeliveryTrigger(BaseTrigger):
         self.deadline = deadline
         self.not_before = not_before
         self.job_id = job_id
+        self.runqy_queue = runqy_queue
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make an equal trigger."""
@@ -65,6 +69,7 @@ class DeliveryTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "not_before": self.not_before,
                 "job_id": self.job_id,
+                "runqy_queue": self.runqy_queue,
             },
         )
 
@@ -79,10 +84,12 @@ class DeliveryTrigger(BaseTrigger):
         event: dict[str, Any] = {
             "delivery_id": self.delivery_id,
             "job_id": self.job_id,
+            "runqy_queue": self.runqy_queue,
             "sink": self.sink,
         }
         try:
-            places = parse_sink(self.sink).places(access, self.delivery_id)
+            ticket = Ticket(self.delivery_id, self.job_id, self.runqy_queue)
+            places = parse_sink(self.sink).places(access, ticket)
             arrival = await wait_for_arrival(
                 places, deadline=self.deadline, not_before=self.not_before
             )

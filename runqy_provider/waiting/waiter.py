@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 
+#: Where looks get rarer with age: a job that has run for a minute is looked at every
+#: six seconds, so that the wait is at most this share longer than the job.
+SHARE_OF_AGE = 0.1
+
 #: Timers of ended waits are dropped once they outnumber the living by this factor.
 STALE_TIMERS = 4
 
@@ -44,6 +48,8 @@ class Wait:
     deadline: float
     not_before: float
     done: asyncio.Future[Arrival | None]
+    since: float = field(default_factory=time.time)
+    looked: float = field(default=0.0)
     arrival: Arrival | None = field(default=None)
     timer: float | None = field(default=None)
 
@@ -53,12 +59,18 @@ class Waiter:
 
     Args:
         source: Where to look.
-        sweep: Seconds between two looks for everything.
+        sweep: Seconds between two looks.
+        longest: Seconds between two looks for an old wait: for places that give no
+            hints, so that young waits end soon and old ones cost little. None: all
+            waits are looked for at every sweep.
     """
 
-    def __init__(self, source: Source, sweep: float) -> None:
+    def __init__(
+        self, source: Source, sweep: float, longest: float | None = None
+    ) -> None:
         self._source = source
         self._sweep = sweep
+        self._longest = sweep if longest is None else max(sweep, longest)
         self._waits: dict[str, list[Wait]] = {}
         self._dirty: set[str] = set()
         self._timers: list[tuple[float, int, Wait]] = []
@@ -158,7 +170,8 @@ class Waiter:
             if time.time() >= next_sweep:
                 if not self._waits:
                     return
-                self._dirty.update(self._waits)
+                now = time.time()
+                self._dirty.update(key for key in self._waits if self._is_due(key, now))
                 next_sweep = time.time() + self._sweep
             asked = [key for key in self._dirty if self._is_open(key)]
             self._dirty.clear()
@@ -175,9 +188,20 @@ class Waiter:
     def _is_open(self, address: str) -> bool:
         return any(wait.arrival is None for wait in self._waits.get(address, ()))
 
+    def _is_due(self, address: str, now: float) -> bool:
+        # Half a sweep of slack: a look must not slip a sweep for being a little late.
+        slack = self._sweep / 2
+        return any(
+            now - wait.looked
+            >= min(self._longest, SHARE_OF_AGE * (now - wait.since)) - slack
+            for wait in self._waits[address]
+            if wait.arrival is None
+        )
+
     async def _look(self, asked: list[str]) -> bool:
         """Look once for these addresses; False: the source was out of reach."""
         looking = [wait for key in asked for wait in self._waits[key]]
+        began = time.time()
         try:
             answers = await self._source.look(asked)
         except SinkUnavailable as error:
@@ -188,6 +212,7 @@ class Waiter:
             return False
         self.trouble, self.last_look = None, time.time()
         for wait in looking:
+            wait.looked = began
             answer = answers.get(wait.address)
             if isinstance(answer, RunqyError):
                 _end_all([wait], answer)

@@ -313,3 +313,20 @@ async def test_a_place_that_nobody_waits_at_is_forgotten(source: Source) -> None
 
     assert shared_waiter("a", lambda: Waiter(source, sweep=LONG)) is not first
     await close_waiters()
+
+
+async def test_old_waits_are_looked_at_more_rarely_than_young_ones(
+    source: Source,
+) -> None:
+    waiter = Waiter(source, sweep=SOON, longest=LONG)
+    old = start(waiter, "old")
+    await source.next_look()
+    waiter._waits["old"][0].since -= 1000  # next look due only after a long time
+    young = start(waiter, "young")
+    while sum("young" in look for look in source.looks) < 4:
+        await source.next_look()
+    assert sum("old" in look for look in source.looks) <= 2
+    for task in (old, young):
+        task.cancel()
+    await asyncio.gather(old, young, return_exceptions=True)
+    await waiter.aclose()
