@@ -39,6 +39,8 @@ EXPECTED = (
     Expected("runqy_fan_out", "count", lambda v: str(v) == "12"),
     Expected("runqy_guide", "by_webhook", lambda v: "'sum': 6" in _plain(v)),
     Expected("runqy_guide", "by_s3", lambda v: "'sum': 15" in _plain(v)),
+    Expected("runqy_redis_storage", "classify", lambda v: "cat" in str(v)),
+    Expected("runqy_redis_storage", "by_guide", lambda v: "'sum': 24" in _plain(v)),
     Expected(
         "runqy_failing",
         "transcribe",

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow.sdk import BaseHook
@@ -15,9 +16,8 @@ from runqy_provider.hooks.access import get_access
 from runqy_provider.reference import Reference
 from runqy_provider.settings import DEFAULT_CONN_ID
 from runqy_provider.sinks import inbox_parcels
-from runqy_provider.sinks.parse import parse_sink
+from runqy_provider.sinks.parse import sink_of
 from runqy_provider.sinks.s3 import S3Sink
-from runqy_provider.sinks.s3_arrivals import split_address
 
 if TYPE_CHECKING:
     from runqy_delivery import JobError
@@ -92,10 +92,9 @@ class RunqyResultHook(BaseHook):
             SinkUnavailable: Its place is away.
         """
         known = Reference.from_xcom(reference)
-        sink: Sink = parse_sink("webhook")
-        if not known.uri.startswith(inbox_parcels.SCHEME):
-            bucket, _ = split_address(known.uri)
-            sink = S3Sink(bucket, aws_conn_id=aws_conn_id)
+        sink = sink_of(known.uri)
+        if isinstance(sink, S3Sink):
+            sink = replace(sink, aws_conn_id=aws_conn_id)
         return StoredResult(sink.open(self.access, known.uri))
 
     def collect(self, sink: Sink, where: str, delivery_id: str) -> Any:

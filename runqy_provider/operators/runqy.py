@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.configuration import conf
 
-from runqy_provider.errors import JobVanished, Misconfigured, RunqyError
+from runqy_delivery.wire import FAILED
+from runqy_provider.errors import JobFailed, JobVanished, Misconfigured, RunqyError
 from runqy_provider.hooks.access import get_access
 from runqy_provider.hooks.identity import delivery_id_of
 from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, outcome_of
@@ -181,8 +182,15 @@ class RunqyOperator(BaseOperator):
         )
 
     def _finish(self, context: Context, event: dict[str, Any]) -> Any:
-        if event["event"] == ARRIVED:
-            known = ("delivery_id", "job_id", "status", "where", "delivered_at")
-            receipt = {name: event[name] for name in known}
+        if event["event"] != ARRIVED:
+            return outcome_of(event, self.runqy_conn_id)
+        known = ("delivery_id", "job_id", "status", "where", "delivered_at")
+        receipt = {name: event[name] for name in known}
+        try:
+            return outcome_of(event, self.runqy_conn_id)
+        except JobFailed:
+            # Some sinks only tell that there is something; what, is read just now.
+            receipt["status"] = FAILED
+            raise
+        finally:
             context["ti"].xcom_push(key=DELIVERY_KEY, value=receipt)
-        return outcome_of(event, self.runqy_conn_id)

@@ -133,6 +133,7 @@ class Sandbox:
         extra = {
             "admin_key": self.admin_key,
             "redis_conn_id": "redis_default",
+            "runqy_redis_conn_id": "redis_default",
             "aws_conn_id": "aws_default",
             "callback_url": callback_url,
             "callback_secret": callback_secret,

@@ -30,6 +30,8 @@ class Job:
         retried: How often it was run again.
         max_retry: How often it may be.
         result: What the handler returned, where the queue stores results.
+        is_garbled: True where the server mangled the result: its API takes a bare
+            ``null``, ``true`` or number of four digits for base64.
     """
 
     job_id: str
@@ -39,10 +41,12 @@ class Job:
     retried: int = 0
     max_retry: int = 0
     result: Any = None
+    is_garbled: bool = False
 
     @classmethod
     def from_info(cls, info: Mapping[str, Any]) -> Job:
         """Read ``info`` of an enqueue, or ``Info`` of a look: they differ a little."""
+        result, is_garbled = _result(info.get("Result"))
         return cls(
             job_id=info["id"],
             runqy_queue=info["queue"],
@@ -50,7 +54,8 @@ class Job:
             payload=_payload(info.get("payload")),
             retried=info.get("retried", 0),
             max_retry=info.get("max_retry", 0),
-            result=_result(info.get("Result")),
+            result=result,
+            is_garbled=is_garbled,
         )
 
 
@@ -68,13 +73,14 @@ def _payload(text: object) -> Any:
         return None
 
 
-def _result(text: object) -> Any:
+def _result(text: object) -> tuple[Any, bool]:
+    """Read a result, and tell whether it was mangled: unmangled, it is JSON."""
     if not isinstance(text, str) or not text:
-        return None
+        return None, False
     try:
-        return json.loads(text)
+        return json.loads(text), False
     except ValueError:
-        return text
+        return text, True
 
 
 @dataclass(frozen=True)

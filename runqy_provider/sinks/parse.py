@@ -7,28 +7,53 @@ from __future__ import annotations
 from urllib.parse import parse_qsl, urlsplit
 
 from runqy_provider.errors import Misconfigured
+from runqy_provider.sinks import inbox_parcels, job_address
 from runqy_provider.sinks.base import Sink
-from runqy_provider.sinks.s3 import s3_sink
+from runqy_provider.sinks.redis_storage import RedisStorageSink
+from runqy_provider.sinks.s3 import S3Sink, s3_sink
+from runqy_provider.sinks.s3_arrivals import split_address
 from runqy_provider.sinks.webhook import WebhookSink
+
+#: What users may write, for messages.
+KNOWN = "'webhook', 'redis_storage' or 's3://bucket/prefix'"
 
 
 def parse_sink(sink: str | Sink) -> Sink:
     """Return the sink that a text means; a sink is handed on.
 
     Args:
-        sink: ``webhook``, ``s3://bucket/prefix``, or a Sink.
+        sink: ``webhook``, ``redis_storage``, ``s3://bucket/prefix``, or a Sink.
 
     Raises:
         Misconfigured: There is no such sink.
     """
     if isinstance(sink, Sink):
         return sink
-    parts = urlsplit(sink.strip())
-    if sink.strip() == "webhook":
+    text = sink.strip()
+    parts = urlsplit(text)
+    if text == "webhook":
         return WebhookSink()
+    if text == "redis_storage":
+        return RedisStorageSink()
     if parts.scheme == "s3":
         return s3_sink(parts.netloc, parts.path, dict(parse_qsl(parts.query)))
     raise Misconfigured(
-        f"{sink!r} is no sink. Write 'webhook' or 's3://bucket/prefix', on the task or "
-        "in the connection's field 'Default sink'."
+        f"{sink!r} is no sink. Write {KNOWN}, on the task or in the connection's field "
+        "'Default sink'."
     )
+
+
+def sink_of(where: str) -> Sink:
+    """Return a sink that can open what lies at an address, as in a Reference.
+
+    Raises:
+        Misconfigured: It is no such address.
+    """
+    scheme = urlsplit(where).scheme
+    if where.startswith(job_address.SCHEME):
+        return RedisStorageSink()
+    if where.startswith(inbox_parcels.SCHEME):
+        return WebhookSink()
+    if scheme == "s3":
+        return S3Sink(split_address(where)[0])
+    raise Misconfigured(f"{where!r} is no address of a result.")

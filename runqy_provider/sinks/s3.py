@@ -96,6 +96,7 @@ class S3Sink(Sink):
         return DeliveryRequest(
             delivery_id,
             sink="s3",
+            url=address(self.bucket, key),
             bucket=self.bucket,
             key=key,
             put_url=self._presigned(access, key, expires),

@@ -35,7 +35,7 @@ from runqy_provider.sinks.s3 import S3Sink
 from runqy_provider.sinks.s3_client import s3_client
 
 if TYPE_CHECKING:
-    from conftest import World
+    from world import World
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 

@@ -16,7 +16,7 @@ from runqy_provider.plugins import receiver
 from runqy_provider.plugins.receiver import MOST_DOORS, ConnectionDoors
 
 if TYPE_CHECKING:
-    from conftest import World
+    from world import World
 
 pytestmark = pytest.mark.usefixtures("connect")
 

@@ -29,7 +29,7 @@ from runqy_provider.server.job import Job
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import World
+    from world import World
 
 pytestmark = pytest.mark.usefixtures("connect")
 

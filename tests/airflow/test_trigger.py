@@ -23,7 +23,7 @@ from runqy_provider.triggers.delivery import DeliveryTrigger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import World
+    from world import World
 
 TRIGGERS = [
     DeliveryTrigger(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_delivery import http
+from runqy_delivery import patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,6 +85,6 @@ def server() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the pauses between tries short; what is tested is that there are some."""
-    monkeypatch.setattr(http, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(http, "LONGEST_DELAY", 0.02)
-    monkeypatch.setenv(http.RETRY_FOR_VARIABLE, "5")
+    monkeypatch.setattr(patience, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(patience, "LONGEST_DELAY", 0.02)
+    monkeypatch.setenv(patience.RETRY_FOR_VARIABLE, "5")

@@ -256,8 +256,8 @@ def test_nothing_is_written_to_stdout(server: Server) -> None:
     server.answers = [(503, {}, b"later"), (200, {}, b"{}")]
     code = (
         "import json, sys\n"
-        "from runqy_delivery import delivers, http\n"
-        "http.FIRST_DELAY = 0.01\n"
+        "from runqy_delivery import delivers, patience\n"
+        "patience.FIRST_DELAY = 0.01\n"
         "delivers(lambda payload: object())(json.loads(sys.argv[1]))\n"
     )
     done = subprocess.run(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runqy_delivery import http, webhook
+from runqy_delivery import http, patience, webhook
 from runqy_delivery.errors import DeliveryUndeliverable
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def test_retry_after_may_be_a_date() -> None:
 def test_nobody_there_is_tried_until_the_time_is_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(http.RETRY_FOR_VARIABLE, "0.2")
+    monkeypatch.setenv(patience.RETRY_FOR_VARIABLE, "0.2")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -63,7 +63,7 @@ def test_nobody_there_is_tried_until_the_time_is_up(
 
     assert time.monotonic() - started < 5
     assert "SECRET" not in str(caught.value)
-    assert http.RETRY_FOR_VARIABLE in str(caught.value)
+    assert patience.RETRY_FOR_VARIABLE in str(caught.value)
 
 
 def test_a_redirect_is_not_followed(server: Server) -> None:
@@ -81,9 +81,9 @@ def test_only_http_addresses_are_delivered_to(url: str) -> None:
 
 
 def test_the_pauses_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "FIRST_DELAY", 1.0)
-    monkeypatch.setattr(http, "LONGEST_DELAY", 4.0)
-    pauses = [pause for pause, _ in zip(http.delays(), range(50))]
+    monkeypatch.setattr(patience, "FIRST_DELAY", 1.0)
+    monkeypatch.setattr(patience, "LONGEST_DELAY", 4.0)
+    pauses = [pause for pause, _ in zip(patience.delays(), range(50))]
 
     assert 0.5 <= pauses[0] <= 1.0
     assert 1.0 <= pauses[1] <= 2.0
@@ -95,9 +95,9 @@ def test_the_pauses_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_environment_sets_how_long_to_try(
     monkeypatch: pytest.MonkeyPatch, text: str, budget: float
 ) -> None:
-    monkeypatch.setenv(http.RETRY_FOR_VARIABLE, text)
+    monkeypatch.setenv(patience.RETRY_FOR_VARIABLE, text)
 
-    assert http.retry_budget() == budget
+    assert patience.retry_budget() == budget
 
 
 @pytest.mark.parametrize("value", ["soon", "Mon, 99 Foo", None])

@@ -29,6 +29,7 @@ def _no_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
 def payload_for(server: Server, *, bell: bool, **fields: Any) -> dict[str, Any]:
     given = {
         "sink": "s3",
+        "url": "s3://results/renders/d-1",
         "bucket": "results",
         "key": "renders/d-1",
         "put_url": f"{server.url}/results/renders/d-1?X-Amz-Signature=SECRET",

@@ -9,9 +9,9 @@ import logging
 import traceback
 from typing import Any, Callable
 
-from runqy_delivery import object_store, webhook
-from runqy_delivery.errors import DeliveryError, DeliveryUndeliverable, ResultRefused
-from runqy_delivery.result import JSON_TYPE, Content, content_of
+from runqy_delivery.deliver import deliver_failure, deliver_result
+from runqy_delivery.errors import ResultRefused
+from runqy_delivery.result import content_of
 from runqy_delivery.wire import (
     FAILED,
     RESERVED_FIELDS,
@@ -60,14 +60,12 @@ def delivers(handle: Callable[..., Any]) -> Callable[..., Any]:
             if _is_retryable(error):
                 raise
             log.exception("handle failed; delivering the failure")
-            _deliver_failure(request, error)
-            return None
+            return deliver_failure(request, _failure(request, error))
         try:
-            _deliver_content(request, content)
+            return deliver_result(request, content)
         except ResultRefused as error:
             log.error("%s", error)  # noqa: TRY400 - the words are enough here
-            _deliver_failure(request, error)
-        return None
+            return deliver_failure(request, _failure(request, error))
 
     return deliver
 
@@ -81,43 +79,9 @@ def _is_retryable(error: BaseException) -> bool:
     )
 
 
-def _deliver_content(request: DeliveryRequest, content: Content) -> None:
-    if request.sink == "s3":
-        _deliver_object(request, content)
-    elif request.sink == "webhook":
-        body = webhook.delivery_with_content(
-            request.delivery_id, content, request.max_bytes
-        )
-        webhook.post(_webhook_url(request), request.delivery_id, body)
-    else:
-        raise ResultRefused(
-            f"This runqy-delivery does not know the sink {request.sink!r}: update it "
-            "in the requirements.txt of the task code."
-        )
-
-
-def _deliver_object(request: DeliveryRequest, content: Content) -> None:
-    bucket, key = _place(request.bucket, request.key)
-    object_store.put(bucket, key, request.put_url, content)
-    if request.webhook_url is None:
-        return
-    bell = Delivery(
-        request.delivery_id,
-        result_url=f"s3://{bucket}/{key}",
-        content_type=content.content_type,
-        size=content.size,
-        metadata=content.metadata,
-    )
-    try:
-        webhook.post(request.webhook_url, request.delivery_id, bell.to_json())
-    except DeliveryError as error:
-        # The object is there and will be found; the webhook only says so earlier.
-        log.warning("The result is stored; its webhook was not taken: %s", error)
-
-
-def _deliver_failure(request: DeliveryRequest, error: BaseException) -> None:
+def _failure(request: DeliveryRequest, error: BaseException) -> Delivery:
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    failure = Delivery(
+    return Delivery(
         request.delivery_id,
         status=FAILED,
         error=JobError(
@@ -126,31 +90,3 @@ def _deliver_failure(request: DeliveryRequest, error: BaseException) -> None:
             traceback=lines[-LONGEST_TRACEBACK:],
         ),
     )
-    try:
-        if request.webhook_url is not None:
-            webhook.post(request.webhook_url, request.delivery_id, failure.to_json())
-        else:
-            _store_failure(request, failure)
-    except ResultRefused as refusal:
-        raise DeliveryUndeliverable(str(refusal)) from refusal
-
-
-def _store_failure(request: DeliveryRequest, failure: Delivery) -> None:
-    bucket, key = _place(request.bucket, request.failed_key)
-    body = failure.to_json()
-    content = Content(JSON_TYPE, len(body), data=body)
-    object_store.put(bucket, key, request.failed_put_url, content)
-
-
-def _webhook_url(request: DeliveryRequest) -> str:
-    if request.webhook_url is None:
-        raise DeliveryUndeliverable("The delivery request has no webhook_url.")
-    return request.webhook_url
-
-
-def _place(bucket: str | None, key: str | None) -> tuple[str, str]:
-    if not bucket or not key:
-        raise DeliveryUndeliverable(
-            "The delivery request names no bucket and key to deliver to."
-        )
-    return bucket, key

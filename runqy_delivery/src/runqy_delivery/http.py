@@ -10,8 +10,6 @@ from __future__ import annotations
 import email.utils
 import functools
 import logging
-import os
-import random
 import ssl
 import time
 import urllib.error
@@ -22,21 +20,15 @@ from http.client import HTTPException
 from typing import IO, TYPE_CHECKING, Any, Callable
 
 from runqy_delivery.errors import DeliveryUndeliverable
+from runqy_delivery.patience import RETRY_FOR_VARIABLE, delays, retry_budget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 log = logging.getLogger("runqy_delivery")
 
 #: Seconds that one request may take before it counts as failed (runqy's guide).
 TIMEOUT = 30.0
-
-#: Seconds for which a delivery is tried again; the environment may say otherwise.
-RETRY_FOR = 300.0
-RETRY_FOR_VARIABLE = "RUNQY_DELIVERY_RETRY_FOR"
-
-FIRST_DELAY = 0.5
-LONGEST_DELAY = 30.0
 
 #: Answers after which the same request may well succeed.
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -57,25 +49,6 @@ def show(url: str) -> str:
     host = parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{host}{port}{parts.path}"
-
-
-def retry_budget() -> float:
-    """Return for how many seconds to try, from the environment or the default."""
-    text = os.environ.get(RETRY_FOR_VARIABLE, "")
-    try:
-        return max(0.0, float(text)) if text else RETRY_FOR
-    except ValueError:
-        log.warning("%s is not a number of seconds: %r", RETRY_FOR_VARIABLE, text)
-        return RETRY_FOR
-
-
-def delays() -> Iterator[float]:
-    """Yield the pauses between tries: doubling, capped, each with full jitter."""
-    limit = FIRST_DELAY
-    while True:
-        # Full jitter, so that workers that failed together do not come back together.
-        yield random.uniform(limit / 2, limit)  # noqa: S311 - not for secrets
-        limit = min(limit * 2, LONGEST_DELAY)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runqy_delivery.result import Content
+    from runqy_delivery.wire import DeliveryRequest
 
 log = logging.getLogger("runqy_delivery")
+
+#: The sinks that are object stores.
+KINDS = frozenset({"s3"})
 
 SUCCESS = range(200, 300)
 FORBIDDEN, TOO_LARGE = 403, 413
@@ -25,19 +29,28 @@ FORBIDDEN, TOO_LARGE = 403, 413
 LARGEST_PUT = 5 * 1024**3
 
 
-def put(bucket: str, key: str, put_url: str | None, content: Content) -> None:
-    """Store content under a key, streaming files.
+def put(request: DeliveryRequest, content: Content, *, failed: bool = False) -> None:
+    """Store content where a request says, streaming files.
 
     Args:
-        bucket: Name of the bucket.
-        key: Key of the object.
-        put_url: Presigned URL for it; None where the worker has rights of its own.
+        request: The delivery request.
         content: What to store.
+        failed: Store it under the key for a failure, not under the result's.
 
     Raises:
         ResultRefused: The result is larger than one PUT, and boto3 is not installed.
         DeliveryUndeliverable: It could not be stored.
     """
+    key = request.failed_key if failed else request.key
+    put_url = request.failed_put_url if failed else request.put_url
+    if not request.bucket or not key:
+        raise DeliveryUndeliverable(
+            "The delivery request names no bucket and key to deliver to."
+        )
+    _put(request.bucket, key, put_url, content)
+
+
+def _put(bucket: str, key: str, put_url: str | None, content: Content) -> None:
     boto3 = _boto3()
     if put_url is not None and content.size <= LARGEST_PUT:
         try:

@@ -43,19 +43,24 @@ class DeliveryRequest:
 
     Attributes:
         delivery_id: Our id of the delivery, chosen before the job is enqueued.
-        sink: Kind of place: ``webhook`` or ``s3``.
+        sink: Kind of the place that holds the result: ``webhook``, ``s3``, ``sql``,
+            ``amqp`` or ``redis_storage``. Other places named below are told.
+        url: Where the result will lie, for those that are told.
         webhook_url: Where to POST the delivery; a secret, as it is all one needs.
-        max_bytes: The largest body that ``webhook_url`` takes, in bytes.
+        max_bytes: The largest delivery that the holding place takes, in bytes.
         bucket: S3 bucket of the result.
         key: S3 key of the result.
         put_url: Presigned URL to PUT the result to.
         failed_key: S3 key for the delivery of a failure where there is no webhook.
         failed_put_url: Presigned URL for ``failed_key``.
+        table: Names of a table and its columns; see ``database.write``.
+        amqp: Exchange and routing key of a message queue; see ``broker.publish``.
         version: Version of the wire format.
     """
 
     delivery_id: str
     sink: str = "webhook"
+    url: str | None = None
     webhook_url: str | None = field(default=None, repr=False)
     max_bytes: int | None = None
     bucket: str | None = None
@@ -63,6 +68,8 @@ class DeliveryRequest:
     put_url: str | None = field(default=None, repr=False)
     failed_key: str | None = None
     failed_put_url: str | None = field(default=None, repr=False)
+    table: Mapping[str, str] | None = None
+    amqp: Mapping[str, str] | None = None
     version: int = WIRE_VERSION
 
     def to_fields(self) -> dict[str, Any]:
@@ -103,7 +110,15 @@ class DeliveryRequest:
                 f"runqy-delivery knows versions up to {WIRE_VERSION}. Update "
                 "runqy-delivery in the requirements.txt of the task code."
             )
-        texts = ("sink", "bucket", "key", "put_url", "failed_key", "failed_put_url")
+        texts = (
+            "sink",
+            "url",
+            "bucket",
+            "key",
+            "put_url",
+            "failed_key",
+            "failed_put_url",
+        )
         given = {name: inner.get(name) for name in texts}
         given["webhook_url"] = payload.get("webhook_url")
         given["delivery_id"] = payload.get("task_id")
@@ -116,6 +131,8 @@ class DeliveryRequest:
         return cls(
             **{name: value for name, value in given.items() if value is not None},
             max_bytes=max_bytes if isinstance(max_bytes, int) else None,
+            table=fields.mapping(inner, "table"),
+            amqp=fields.mapping(inner, "amqp"),
             version=version,
         )
 

@@ -1,0 +1,23 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""A handler that could go to any sink: where its result goes, the DAG says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runqy_python import run, task
+
+from runqy_delivery import delivers
+
+
+@task
+@delivers
+def handle(payload: dict[str, Any]) -> dict[str, Any]:
+    """Tell cats from dogs, by name."""
+    name = str(payload["image"])
+    return {"image": name, "label": "cat" if "cat" in name else "dog"}
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,110 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Deliver to a message queue: one persistent message, confirmed by the broker.
+
+The broker's address is a secret, so it comes from the worker's environment (a runqy
+vault) and never from the payload.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from runqy_delivery.errors import DeliveryUndeliverable
+from runqy_delivery.patience import persist
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Environment variable (a runqy vault) with the broker's URL, such as
+#: ``amqp://user:password@host:5672/%2F``.
+URL_VARIABLE = "RUNQY_DELIVERY_AMQP_URL"
+
+PERSISTENT = 2
+
+
+def publish(address: Mapping[str, Any], delivery_id: str, body: bytes) -> None:
+    """Publish a delivery, and wait until the broker has it on a queue.
+
+    Args:
+        address: From the delivery request: ``exchange`` and ``routing_key``.
+        delivery_id: Id of the message.
+        body: The delivery as JSON.
+
+    Raises:
+        DeliveryUndeliverable: The broker is away, or has no queue for it.
+    """
+    pika = _pika()
+    url = os.environ.get(URL_VARIABLE)
+    if not url:
+        raise DeliveryUndeliverable(
+            f"The result goes to a message queue, but {URL_VARIABLE} is not set: put "
+            "the broker's URL into a vault of this queue."
+        )
+    exchange, key = str(address.get("exchange", "")), str(address.get("routing_key"))
+    parameters = pika.URLParameters(url)
+    what = (
+        f"Publishing to exchange {exchange!r} with routing key {key!r} at "
+        f"{parameters.host}:{parameters.port}"
+    )
+    properties = pika.BasicProperties(
+        content_type="application/json",
+        delivery_mode=PERSISTENT,
+        message_id=delivery_id,
+    )
+    errors = pika.exceptions
+
+    def attempt() -> None:
+        connection = pika.BlockingConnection(parameters)
+        try:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.basic_publish(exchange, key, body, properties, mandatory=True)
+        finally:
+            if connection.is_open:
+                connection.close()
+
+    try:
+        # The refusals stand first in the tree of pika's errors, so they are sorted out
+        # before the rest is called transient.
+        persist(what, _telling_refusals(attempt, errors), (errors.AMQPError,))
+    except _Refused as refusal:
+        error = refusal.__cause__
+        raise DeliveryUndeliverable(
+            f"{what} was refused: {type(error).__name__}: {error}. Check that the "
+            "queue and the exchange exist, and the rights of the broker's user."
+        ) from error
+
+
+class _Refused(Exception):
+    """The broker said no, and will say so again."""
+
+
+def _telling_refusals(attempt: Any, errors: Any) -> Any:
+    refusals = (
+        errors.UnroutableError,
+        errors.ChannelClosedByBroker,
+        errors.ProbableAuthenticationError,
+        errors.ProbableAccessDeniedError,
+    )
+
+    def tried() -> None:
+        try:
+            attempt()
+        except refusals as error:
+            raise _Refused from error
+
+    return tried
+
+
+def _pika() -> Any:
+    try:
+        importlib.import_module("pika.exceptions")
+        return importlib.import_module("pika")
+    except ImportError as error:
+        raise DeliveryUndeliverable(
+            "The result goes to a message queue, but pika is not installed: add it to "
+            "the requirements.txt of the task code."
+        ) from error

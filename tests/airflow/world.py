@@ -1,0 +1,128 @@
+"""The outside world of these tests: the sandbox, and a receiver that stands alone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from runqy_provider.sandbox.loopback import free_port
+from runqy_provider.sandbox.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+DAGS = Path(__file__).parents[2] / "dags"
+
+TASK_CODE = """
+import time
+from runqy_python import RetryableError, run, task
+from runqy_delivery import Result, delivers
+
+@task
+@delivers
+def handle(payload):
+    time.sleep(payload.get("seconds", 0))
+    if "error" in payload:
+        raise ValueError(payload["error"])
+    if "bytes" in payload:
+        return Result(b"x" * payload["bytes"], content_type="image/png")
+    return payload.get("value")
+
+run()
+"""
+
+SILENT = """
+from runqy_python import run, task
+
+@task
+def handle(payload):
+    return None
+
+run()
+"""
+
+
+@dataclass
+class World:
+    """The outside world: the sandbox, and a receiver for its deliveries."""
+
+    sandbox: Sandbox
+    receiver_url: str
+    connections: dict[str, dict[str, Any]]
+
+
+@contextmanager
+def make_world(
+    code: Path,
+    environment: Mapping[str, str] | None = None,
+    more_code: Mapping[str, str] | None = None,
+) -> Iterator[World]:
+    """Start a world.
+
+    Args:
+        code: An empty folder for task code.
+        environment: What the task code finds in its environment.
+        more_code: More queues, by name, with the text of their task code.
+    """
+    texts = {"helper": TASK_CODE, "silent": SILENT, **(more_code or {})}
+    for name, text in texts.items():
+        (code / name).mkdir()
+        (code / name / "main.py").write_text(text)
+    queues: dict[str, Any] = {
+        **{name: {"task_code": str(code / name)} for name in texts},
+        "stored": {
+            "task_code": str(code / "helper"),
+            "deployment": {"redis_storage": True},
+        },
+        "stored_guide": {
+            "task_code": str(DAGS / "task_code" / "guide_redis_storage"),
+            "deployment": {"redis_storage": True},
+        },
+        "guide_webhook": {"task_code": str(DAGS / "task_code" / "guide_webhook")},
+        "guide_s3": {"task_code": str(DAGS / "task_code" / "guide_s3")},
+        "idle": {"priority": 1},
+        "split": {"sub_queues": [{"name": "high", "priority": 2}]},
+        "typed": {"input": [{"name": "prompt", "type": ["string"], "required": True}]},
+    }
+    secret = secrets.token_hex(16)
+    sandbox = Sandbox({"queues": queues}, retry_unit=0.1, environment=environment)
+    with sandbox:
+        port = free_port()
+        receiving = {
+            "RUNQY_INBOX_REDIS_URL": sandbox.redis_url,
+            "RUNQY_CALLBACK_SECRET": secret,
+        }
+        receiver = subprocess.Popen(
+            [sys.executable, "-m", "runqy_provider.receiver", "--port", str(port)],
+            env={**os.environ, **receiving},
+            stderr=subprocess.DEVNULL,
+        )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            _wait_for(f"{url}/health", receiver)
+            yield World(sandbox, url, sandbox.connections(url, secret))
+        finally:
+            receiver.terminate()
+            receiver.wait(10)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        assert process.poll() is None, "the receiver ended"
+        try:
+            httpx.get(url)
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError(url)
