@@ -7,7 +7,7 @@ from __future__ import annotations
 from urllib.parse import parse_qsl, urlsplit
 
 from runqy_provider.errors import Misconfigured
-from runqy_provider.sinks import inbox_parcels, job_address
+from runqy_provider.sinks import inbox_parcels, job_address, sql
 from runqy_provider.sinks.base import Sink
 from runqy_provider.sinks.redis_storage import RedisStorageSink
 from runqy_provider.sinks.s3 import S3Sink, s3_sink
@@ -15,14 +15,15 @@ from runqy_provider.sinks.s3_arrivals import split_address
 from runqy_provider.sinks.webhook import WebhookSink
 
 #: What users may write, for messages.
-KNOWN = "'webhook', 'redis_storage' or 's3://bucket/prefix'"
+KNOWN = "'webhook', 's3://bucket/prefix', 'sql://conn_id/table' or 'redis_storage'"
 
 
 def parse_sink(sink: str | Sink) -> Sink:
     """Return the sink that a text means; a sink is handed on.
 
     Args:
-        sink: ``webhook``, ``redis_storage``, ``s3://bucket/prefix``, or a Sink.
+        sink: ``webhook``, ``s3://bucket/prefix``, ``sql://conn_id/table``,
+            ``redis_storage``, or a Sink.
 
     Raises:
         Misconfigured: There is no such sink.
@@ -37,6 +38,8 @@ def parse_sink(sink: str | Sink) -> Sink:
         return RedisStorageSink()
     if parts.scheme == "s3":
         return s3_sink(parts.netloc, parts.path, dict(parse_qsl(parts.query)))
+    if parts.scheme == sql.SCHEME:
+        return sql.sql_sink(text)
     raise Misconfigured(
         f"{sink!r} is no sink. Write {KNOWN}, on the task or in the connection's field "
         "'Default sink'."
@@ -56,4 +59,6 @@ def sink_of(where: str) -> Sink:
         return WebhookSink()
     if scheme == "s3":
         return S3Sink(split_address(where)[0])
+    if scheme == sql.SCHEME:
+        return sql.sql_sink(where)
     raise Misconfigured(f"{where!r} is no address of a result.")

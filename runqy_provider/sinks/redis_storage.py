@@ -113,6 +113,7 @@ class RedisStorageSink(Sink):
             delivery_id=at.delivery_id,
             follow=follow or functools.partial(self.follow, access),
             failed=error is not None,
+            is_parsed=access.runqy_redis is None,
         )
 
     def nothing_arrived(self, access: Access, ticket: Ticket) -> str:

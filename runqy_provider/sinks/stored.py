@@ -29,6 +29,7 @@ def parcel_of_value(
     delivery_id: str,
     follow: Follow,
     failed: bool = False,
+    is_parsed: bool = False,
 ) -> Parcel:
     """Return what a stored value says.
 
@@ -39,6 +40,7 @@ def parcel_of_value(
         delivery_id: Our id of the delivery.
         follow: Opens a result of which the value says that it lies elsewhere.
         failed: True where the storage says that the job failed.
+        is_parsed: True where a text is a value, not JSON that is still to be read.
 
     Raises:
         BadDelivery: It is a delivery that cannot be read.
@@ -48,7 +50,7 @@ def parcel_of_value(
         if not failed:
             return Parcel.of_bytes(data, where, delivered_at, BYTES_TYPE)
         value = data.decode("utf-8", "replace")
-    read = _read(value)
+    read = value if is_parsed else _read(value)
     delivery = _delivery(read, delivery_id)
     if delivery is not None:
         if delivery.status != FAILED and delivery.result_url is not None:
@@ -61,7 +63,8 @@ def parcel_of_value(
         failure = Delivery(delivery_id, status=FAILED, error=JobError(words))
         return Parcel.of_failure(failure, where, delivered_at)
     # As it stands, where it is JSON text already: a large one is not written again.
-    text = value if isinstance(value, str) and read is not value else json.dumps(read)
+    is_text = isinstance(value, str) and read is not value
+    text = value if is_text else json.dumps(read, separators=(",", ":"))
     return Parcel.of_bytes(text.encode(), where, delivered_at, JSON_TYPE)
 
 

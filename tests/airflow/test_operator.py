@@ -278,7 +278,7 @@ def _jobs(world: World) -> set[bytes]:
         ({}, "carrier-pigeon", Misconfigured, "'carrier-pigeon' is no sink"),
     ],
 )
-def test_what_could_not_come_home_is_not_enqueued(  # noqa: PLR0917 - a row's columns
+def test_what_could_not_come_home_is_not_enqueued(
     world: World,
     connect: Any,
     change: dict[str, Any],

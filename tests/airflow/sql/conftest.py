@@ -1,0 +1,73 @@
+"""A real PostgreSQL, and a world whose task code writes to it."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "servers"))
+
+from postgres import Postgres, running_postgres
+from world import DAGS, World, make_world
+
+from runqy_provider.sinks import sql_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TABLE = """
+CREATE TABLE {name} (
+    id {id_type} PRIMARY KEY,
+    status varchar(16) NOT NULL,
+    result {result_type},
+    completed_at timestamptz
+)
+"""
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture(scope="session")
+def world(
+    postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    with postgres.connect() as connection:
+        connection.execute(
+            TABLE.format(name="tasks", id_type="uuid", result_type="jsonb")
+        )
+    environment = {
+        "RUNQY_DELIVERY_DATABASE_URL": postgres.url,
+        "RUNQY_DELIVERY_RETRY_FOR": "5",
+        "DATABASE_URL": postgres.url,
+    }
+    guide = (DAGS / "task_code" / "guide_sql" / "main.py").read_text()
+    folder = tmp_path_factory.mktemp("task_code")
+    with make_world(folder, environment, {"guide_sql": guide}) as world:
+        yield world
+
+
+@pytest.fixture(autouse=True)
+def pg(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Airflow's connection to that database."""
+    monkeypatch.setenv("AIRFLOW_CONN_PG", postgres.url)
+    yield
+    for _, engine in sql_engine._engines.values():
+        engine.dispose()
+    sql_engine._engines.clear()
+
+
+@pytest.fixture
+def table(postgres: Postgres) -> str:
+    """A table of the test's own, as docs/sinks.md has it."""
+    name = f"t_{uuid.uuid4().hex}"
+    with postgres.connect() as connection:
+        connection.execute(TABLE.format(name=name, id_type="text", result_type="text"))
+    return name

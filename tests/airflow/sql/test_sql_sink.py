@@ -1,0 +1,383 @@
+"""Results in a table of a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk import DAG
+from harness import Run
+from sqlalchemy import event
+
+from runqy_provider.errors import (
+    JobFailed,
+    Misconfigured,
+    NoAccess,
+    NotThere,
+    SinkUnavailable,
+)
+from runqy_provider.hooks.access import get_access
+from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.operators.runqy import RunqyOperator
+from runqy_provider.reference import is_reference
+from runqy_provider.sandbox.loopback import free_port
+from runqy_provider.sinks.parse import parse_sink
+from runqy_provider.sinks.sql_engine import sql_engine
+from runqy_provider.sinks.sql_table import SqlTable
+from runqy_provider.sinks.ticket import Ticket
+from runqy_provider.sinks.wait import wait_for_arrival
+from runqy_provider.waiting import registry
+from runqy_provider.waiting.registry import close_waiters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from postgres import Postgres
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+
+def run_of(
+    sink: str, payload: Any = None, runqy_queue: str = "helper", **arguments: Any
+) -> Run:
+    arguments = {"defer_after": timedelta(0), **arguments}
+    with DAG("d", schedule=None):
+        task = RunqyOperator(
+            task_id="t",
+            runqy_queue=runqy_queue,
+            payload=payload,
+            sink=sink,
+            **arguments,
+        )
+    return Run(task)
+
+
+def outcome_of(run: Run) -> Any:
+    run.execute()
+    if run.state == "deferred":
+        run.resume(run.fire())
+    if run.state == "failed":
+        raise run.error
+    return run.value
+
+
+def statements_of(conn_id: str) -> list[str]:
+    """Return a list that grows with every statement of a connection."""
+    statements: list[str] = []
+    event.listen(
+        sql_engine(conn_id),
+        "before_cursor_execute",
+        lambda *arguments: statements.append(arguments[2]),
+    )
+    return statements
+
+
+async def first_event(run: Run) -> Any:
+    return (await anext(run.trigger.run())).payload
+
+
+@pytest.mark.parametrize("value", [{"a": [1, None]}, None, "text", "7", 0])
+@pytest.mark.parametrize("name", ["tasks", "text"])
+def test_a_value_comes_home(name: str, value: Any, table: str) -> None:
+    """``tasks`` has ids of type uuid and results of type jsonb, the other texts."""
+    sink = f"sql://pg/{table if name == 'text' else name}"
+    assert outcome_of(run_of(sink, {"value": value})) == value
+
+
+def test_guide_style_task_code_runs_as_it_is() -> None:
+    """It runs an UPDATE: the operator has inserted the row."""
+    run = run_of("sql://pg/tasks", {"numbers": [1, 2]}, "guide_sql")
+
+    assert outcome_of(run) == {"sum": 3}
+
+
+def test_guide_style_task_code_reports_its_failure(
+    postgres: Postgres, table: str
+) -> None:
+    run = run_of(f"sql://pg/{table}", {}, "idle").execute()
+    delivery_id = run.xcoms["runqy_job"]["delivery_id"]
+    with postgres.connect() as connection:
+        connection.execute(
+            f"UPDATE {table} SET status = 'failed', result = 'no GPU' WHERE id = %s",
+            [delivery_id],
+        )
+
+    run.resume(run.fire())
+    assert isinstance(run.error, JobFailed)
+    assert "no GPU" in str(run.error)
+
+
+def test_a_failure_through_the_helper_comes_with_its_traceback(table: str) -> None:
+    with pytest.raises(JobFailed, match="ValueError: too dark") as caught:
+        outcome_of(run_of(f"sql://pg/{table}", {"error": "too dark"}))
+    assert "raise ValueError" in str(caught.value.traceback)
+
+
+def test_other_names_of_table_and_columns(postgres: Postgres, table: str) -> None:
+    with postgres.connect() as connection:
+        connection.execute(
+            f"CREATE SCHEMA s_{table} CREATE TABLE runs (job varchar(64), state text, "
+            "out jsonb, ended timestamp)"
+        )
+    names = "id=job&status=state&result=out&completed_at=ended"
+
+    assert outcome_of(run_of(f"sql://pg/s_{table}.runs?{names}", {"value": [1]})) == [1]
+
+
+def test_without_an_inserted_row_the_helper_inserts_it(
+    postgres: Postgres, table: str
+) -> None:
+    run = run_of(f"sql://pg/{table}?insert=false", {"value": 5, "seconds": 0.3})
+    run.execute()
+    with postgres.connect() as connection:
+        assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+    assert run.resume(run.fire()).value == 5
+
+
+def test_the_first_final_status_stays(postgres: Postgres, table: str) -> None:
+    run = run_of(f"sql://pg/{table}", {"value": 1, "seconds": 0.5}).execute()
+    delivery_id = run.xcoms["runqy_job"]["delivery_id"]
+    with postgres.connect() as connection:
+        connection.execute(
+            f"UPDATE {table} SET status = 'completed', result = '2' WHERE id = %s",
+            [delivery_id],
+        )
+
+    assert run.resume(run.fire()).value == 2
+
+
+def test_fifty_megabytes_come_home(table: str) -> None:
+    image = outcome_of(run_of(f"sql://pg/{table}", {"bytes": 50_000_000}))
+
+    assert is_reference(image)
+    assert (image["content_type"], image["size"]) == ("image/png", 50_000_000)
+    with RunqyResultHook().read(image).stream() as stream:
+        assert stream.read(4) == b"xxxx"
+
+
+def test_bytes_in_a_column_of_bytes_come_home(postgres: Postgres, table: str) -> None:
+    with postgres.connect() as connection:
+        connection.execute(
+            f"ALTER TABLE {table} ALTER COLUMN result TYPE bytea USING NULL"
+        )
+    run = run_of(f"sql://pg/{table}", {}, "idle").execute()
+    with postgres.connect() as connection:
+        connection.execute(
+            f"UPDATE {table} SET status = 'completed', result = %s", [b"\x00\xff"]
+        )
+
+    image = run.resume(run.fire()).value
+    assert image["content_type"] == "application/octet-stream"
+    assert RunqyResultHook().read(image).bytes() == b"\x00\xff"
+
+
+BAD = [
+    ("sql://pg/nothing_here", NotThere, "(?s)nothing_here.*Create it"),
+    ("sql://pg/{table}?id=job", NotThere, '"job" does not exist'),
+    ("sql://pg/{table}?result=out", NotThere, '"out" does not exist'),
+    ("sql://pg/numbered", Misconfigured, "text or a UUID"),
+    ("sql://pg/a;b", Misconfigured, "no name"),
+    ("sql://pg/{table}?result=a,b", Misconfigured, "no name"),
+    ("sql://pg/{table}?color=red", Misconfigured, "color"),
+    ("sql://pg/{table}?insert=maybe", Misconfigured, "maybe"),
+    ("sql://pg/{table}?notify=a;b", Misconfigured, "channel"),
+    ("sql:///{table}", Misconfigured, "names no connection"),
+    ("sql://redis_default/{table}", Misconfigured, "no SQL database"),
+    ("sql://wrong_password/{table}", NoAccess, "wrong_password"),
+    ("sql://reader/{table}", NoAccess, "permission denied"),
+    ("sql://away/{table}", SinkUnavailable, "away"),
+]
+
+
+@pytest.mark.parametrize(("sink", "error", "words"), BAD, ids=[row[0] for row in BAD])
+def test_bad_input_is_told_and_nothing_enqueued(
+    sink: str,
+    error: type[Exception],
+    words: str,
+    table: str,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with postgres.connect() as connection:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS numbered (id integer, status text, "
+            "result text, completed_at timestamp)"
+        )
+        connection.execute("DROP ROLE IF EXISTS reader")
+        connection.execute("CREATE ROLE reader LOGIN PASSWORD 'r'")
+    at = f"127.0.0.1:{postgres.port}/postgres"
+    for name, url in {
+        "WRONG_PASSWORD": f"postgresql://runqy:wrong@{at}",
+        "READER": f"postgresql://reader:r@{at}",
+        "AWAY": f"postgresql://runqy:p@127.0.0.1:{free_port()}/postgres",
+    }.items():
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", url)
+    run = run_of(sink.format(table=table), {"value": 1})
+
+    with pytest.raises(error, match=words) as caught:
+        outcome_of(run)
+    assert "wrong@" not in str(caught.value)
+    assert "runqy_job" not in run.xcoms
+
+
+def test_a_row_deleted_while_waiting_is_told(postgres: Postgres, table: str) -> None:
+    run = run_of(f"sql://pg/{table}", {}, "idle").execute()
+
+    looked = statements_of("pg")
+
+    async def scenario() -> dict[str, Any]:
+        waiting = asyncio.ensure_future(first_event(run))
+        async with asyncio.timeout(20):
+            while len(looked) < 2:  # the second begins when the first is done
+                await asyncio.sleep(0.02)
+            with postgres.connect() as connection:
+                connection.execute(f"DELETE FROM {table}")
+            return await waiting
+
+    event = asyncio.run(scenario())
+    run.resume(event)
+    assert isinstance(run.error, NotThere)
+    assert "deleted" in str(run.error)
+
+
+def test_a_timeout_says_what_the_row_says(table: str) -> None:
+    run = run_of(
+        f"sql://pg/{table}", {}, "idle", delivery_timeout=timedelta(seconds=1)
+    ).execute()
+    run.resume(run.fire())
+
+    words = str(run.error)
+    assert f"table {table}" in words
+    assert "'pending'" in words
+
+
+def test_a_database_that_goes_away_and_comes_back_loses_nothing(
+    postgres: Postgres, table: str
+) -> None:
+    run = run_of(f"sql://pg/{table}", {}, "idle").execute()
+    delivery_id = run.xcoms["runqy_job"]["delivery_id"]
+    looked = statements_of("pg")
+
+    async def scenario() -> dict[str, Any]:
+        waiting = asyncio.ensure_future(first_event(run))
+        while not looked:
+            await asyncio.sleep(0.02)
+        await asyncio.to_thread(postgres.child.stop)
+        await asyncio.sleep(1)  # looks fail meanwhile
+        assert not waiting.done()
+        await asyncio.to_thread(postgres.child.start)
+        with postgres.connect() as connection:
+            connection.execute(
+                f"UPDATE {table} SET status = 'completed', result = '1' WHERE id = %s",
+                [delivery_id],
+            )
+        async with asyncio.timeout(20):
+            return await waiting
+
+    assert run.resume(asyncio.run(scenario())).value == 1
+
+
+def test_a_hundred_waits_cost_one_select_a_look_and_notify_wakes_them(
+    postgres: Postgres, table: str, connect: Callable[..., Any]
+) -> None:
+    connect()
+    sink = parse_sink(f"sql://pg/{table}")
+    access = get_access("runqy_default")
+    ids = [f"row-{n}" for n in range(100)]
+    with postgres.connect() as connection:
+        for row_id in ids:
+            connection.execute(
+                f"INSERT INTO {table} (id, status) VALUES (%s, 'running')", [row_id]
+            )
+
+    async def scenario() -> tuple[int, list[Any], float]:
+        waits = [
+            asyncio.ensure_future(
+                wait_for_arrival(
+                    sink.places(access, Ticket(row_id)), deadline=time.time() + 30
+                )
+            )
+            for row_id in ids
+        ]
+        with postgres.connect() as connection:
+            while True:
+                sessions = connection.execute(
+                    "SELECT query FROM pg_stat_activity "
+                    "WHERE backend_type = 'client backend' "
+                    "AND pid <> pg_backend_pid()"
+                ).fetchall()
+                if any(f"LISTEN runqy_{table}" in query for (query,) in sessions):
+                    break
+                await asyncio.sleep(0.02)
+            # Old waits are looked at rarely: what wakes them now is the hint.
+            await asyncio.sleep(0)
+            (waiter,) = registry._waiters[asyncio.get_running_loop()].values()
+            for group in waiter._waits.values():
+                group[0].since -= 1000
+            began = time.monotonic()
+            with connection.transaction():
+                connection.execute(f"UPDATE {table} SET status = 'completed'")
+                for row_id in ids:
+                    connection.execute(
+                        "SELECT pg_notify(%s, %s)", [f"runqy_{table}", row_id]
+                    )
+            arrivals = await asyncio.gather(*waits)
+            took = time.monotonic() - began
+        await close_waiters()
+        return len(sessions), arrivals, took
+
+    sessions, arrivals, took = asyncio.run(scenario())
+
+    assert sessions == 2  # one looks, one listens
+    assert {arrival.status for arrival in arrivals} == {"completed"}
+    assert took < access.longest_poll / 2
+
+
+def test_a_look_for_a_hundred_is_one_statement(postgres: Postgres, table: str) -> None:
+    with postgres.connect() as connection:
+        for n in range(100):
+            connection.execute(
+                f"INSERT INTO {table} (id, status) VALUES (%s, 'running')", [f"r-{n}"]
+            )
+    statements = statements_of("pg")
+    rows = list(SqlTable("pg", table).look([f"r-{n}" for n in range(200)]))
+
+    assert len(rows) == 100
+    assert len(statements) == 1
+
+
+def test_any_database_will_do(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite here, through the hook of another provider."""
+    import sqlite3
+
+    path = tmp_path / "results.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "CREATE TABLE results (id text, status text, result text, "
+            "completed_at timestamp)"
+        )
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_LITE", json.dumps({"conn_type": "sqlite", "host": str(path)})
+    )
+    run = run_of("sql://lite/results", {}, "idle").execute()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE results SET status = 'completed', result = '[1]'")
+
+    assert run.resume(run.fire()).value == [1]
+
+
+def test_a_missing_table_is_told_by_sqlite_too(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_LITE",
+        json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "empty.db")}),
+    )
+
+    with pytest.raises(NotThere, match="no such table"):
+        outcome_of(run_of("sql://lite/results", {"value": 1}))

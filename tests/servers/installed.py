@@ -1,0 +1,34 @@
+"""Servers that tests start themselves, from Debian's packages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+
+def require(program: str | None, package: str) -> str:
+    """Return a server's program; without it, fail in CI and skip on a laptop.
+
+    Args:
+        program: Its path; None where it was not found.
+        package: The Debian package that has it.
+    """
+    if program is not None:
+        return program
+    words = f"{package} is not installed: apt-get install {package}"
+    if os.environ.get("CI"):
+        pytest.fail(words)
+    pytest.skip(words)
+
+
+def as_user(user: str) -> list[str]:
+    """Return what stands before a command so that root runs it as a user.
+
+    Some servers refuse to be root's.
+    """
+    if os.geteuid() != 0:
+        return []
+    setpriv = shutil.which("setpriv") or "setpriv"
+    return [setpriv, f"--reuid={user}", f"--regid={user}", "--clear-groups"]
