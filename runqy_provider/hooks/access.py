@@ -108,6 +108,7 @@ def _access(
         base_url=urljoin(base.rstrip("/") + "/", MOUNT.lstrip("/")) if base else None,
         max_body=conf.getint("runqy", "max_body_bytes"),
         inbox_sweep=_seconds("inbox_sweep_seconds"),
+        unread_ttl=conf.getint("runqy", "unread_ttl_seconds"),
         object_sweep=_seconds("object_sweep_seconds"),
         poll=_seconds("poll_seconds"),
         longest_poll=_seconds("longest_poll_seconds"),

@@ -33,6 +33,7 @@ class Access:
             not set.
         max_body: The largest delivery that the receiver takes, in bytes.
         inbox_sweep: Seconds between two looks at the inbox.
+        unread_ttl: Seconds that a delivery stays in the inbox while nobody reads it.
         object_sweep: Seconds between two looks at a bucket.
         poll: Seconds between two looks for a young job at a place that does not tell.
         longest_poll: The same for an old one.
@@ -44,6 +45,7 @@ class Access:
     base_url: str | None
     max_body: int
     inbox_sweep: float
+    unread_ttl: int
     object_sweep: float
     poll: float
     longest_poll: float
@@ -57,11 +59,14 @@ class Place:
         key: Equal for waits that can share a waiter.
         make: Makes that waiter.
         address: What the waiter knows this wait by.
+        is_essential: True where nothing can come if this place is at fault; False for
+            a place that only says earlier what another one holds.
     """
 
     key: Hashable
     make: Callable[[], Waiter]
     address: str
+    is_essential: bool = True
 
 
 Follow: TypeAlias = "Callable[[Delivery, str], Parcel]"

@@ -43,35 +43,39 @@ def missing(access: Access) -> str | None:
             f"Connection id {conn_id!r} has a slash, which cannot stand in a callback "
             "address. Rename the connection."
         )
-    if access.redis is None:
-        return (
-            f"Redis connection {settings.redis_conn_id!r}, named by connection "
-            f"{conn_id!r}, does not exist: webhook deliveries wait there."
-        )
-    return None
+    return _no_redis(access) if access.redis is None else None
 
 
-def redis_of(access: Access) -> RedisSettings:
+def inbox_redis(access: Access) -> RedisSettings:
     """Return the inbox's Redis.
 
     Raises:
-        Misconfigured: Something is missing for webhooks to work.
+        Misconfigured: There is none.
     """
-    words = missing(access)
-    if words is not None or access.redis is None:
-        raise Misconfigured(words)
+    if access.redis is None:
+        raise Misconfigured(_no_redis(access))
     return access.redis
+
+
+def _no_redis(access: Access) -> str:
+    settings = access.settings
+    return (
+        f"Redis connection {settings.redis_conn_id!r}, named by connection "
+        f"{settings.conn_id!r}, does not exist: deliveries wait there."
+    )
 
 
 def ping(access: Access) -> None:
     """Ask whether the inbox can be reached; see InboxReader.ping."""
-    with InboxReader(redis_of(access), access.settings.conn_id) as reader:
+    with InboxReader(inbox_redis(access), access.settings.conn_id) as reader:
         reader.ping()
 
 
 def webhook_url(access: Access, delivery_id: str, expires: float) -> str:
     """Return the capability URL of one delivery."""
-    redis_of(access)
+    words = missing(access)
+    if words is not None:
+        raise Misconfigured(words)
     settings = access.settings
     return capability.url(
         settings.callback_url or access.base_url or "",
@@ -82,14 +86,14 @@ def webhook_url(access: Access, delivery_id: str, expires: float) -> str:
     )
 
 
-def place(access: Access, delivery_id: str) -> Place:
+def place(access: Access, delivery_id: str, *, is_essential: bool = True) -> Place:
     """Return where a pushed delivery arrives."""
-    redis, conn_id = redis_of(access), access.settings.conn_id
+    redis, conn_id = inbox_redis(access), access.settings.conn_id
 
     def make() -> Waiter:
         return Waiter(InboxArrivals(redis, conn_id), access.inbox_sweep)
 
-    return Place(("inbox", conn_id, redis), make, delivery_id)
+    return Place(("inbox", conn_id, redis), make, delivery_id, is_essential)
 
 
 def open_letter(access: Access, where: str, follow: Follow) -> Parcel:
@@ -106,7 +110,7 @@ def open_letter(access: Access, where: str, follow: Follow) -> Parcel:
             f"{where} was delivered through connection {conn_id!r}; it cannot be read "
             f"through {access.settings.conn_id!r}."
         )
-    with InboxReader(redis_of(access), conn_id) as reader:
+    with InboxReader(inbox_redis(access), conn_id) as reader:
         letter = reader.read(delivery_id)
     delivery = letter.delivery
     if delivery.status != FAILED and delivery.result_url is not None:
@@ -116,7 +120,7 @@ def open_letter(access: Access, where: str, follow: Follow) -> Parcel:
 
 def looked_in(access: Access, delivery_id: str) -> str:
     """Say where in the inbox a delivery was looked for, and what to check."""
-    redis, conn_id = redis_of(access), access.settings.conn_id
+    redis, conn_id = inbox_redis(access), access.settings.conn_id
     base = access.settings.callback_url or access.base_url
     return (
         f"No webhook came to {base}/{conn_id}/v1/deliveries/{delivery_id}: the inbox "
@@ -130,5 +134,5 @@ def forget(access: Access, where: str) -> None:
     if not where.startswith(SCHEME):
         return
     conn_id, _, delivery_id = where.removeprefix(SCHEME).rpartition("/")
-    with InboxReader(redis_of(access), conn_id) as reader:
+    with InboxReader(inbox_redis(access), conn_id) as reader:
         reader.forget(delivery_id)

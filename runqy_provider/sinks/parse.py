@@ -23,7 +23,7 @@ def parse_sink(sink: str | Sink) -> Sink:
 
     Args:
         sink: ``webhook``, ``s3://bucket/prefix``, ``sql://conn_id/table``,
-            ``redis_storage``, or a Sink.
+            ``amqp://conn_id/queue``, ``redis_storage``, or a Sink.
 
     Raises:
         Misconfigured: There is no such sink.
@@ -40,6 +40,8 @@ def parse_sink(sink: str | Sink) -> Sink:
         return s3_sink(parts.netloc, parts.path, dict(parse_qsl(parts.query)))
     if parts.scheme == sql.SCHEME:
         return sql.sql_sink(text)
+    if parts.scheme == "amqp":
+        return _amqp_sink(text)
     raise Misconfigured(
         f"{sink!r} is no sink. Write {KNOWN}, on the task or in the connection's field "
         "'Default sink'."
@@ -62,3 +64,14 @@ def sink_of(where: str) -> Sink:
     if scheme == sql.SCHEME:
         return sql.sql_sink(where)
     raise Misconfigured(f"{where!r} is no address of a result.")
+
+
+def _amqp_sink(text: str) -> Sink:
+    try:
+        from runqy_provider.sinks.amqp import amqp_sink  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise Misconfigured(
+            f"The sink {text!r} needs aio-pika: pip install "
+            "'airflow-provider-runqy[amqp]' (on workers and triggerers)."
+        ) from error
+    return amqp_sink(text)

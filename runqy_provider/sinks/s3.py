@@ -119,7 +119,8 @@ class S3Sink(Sink):
         )
         if not bell:
             return [bucket]
-        return [inbox_parcels.place(access, ticket.delivery_id), bucket]
+        inbox = inbox_parcels.place(access, ticket.delivery_id, is_essential=False)
+        return [inbox, bucket]
 
     def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
         """Open the object, by way of the inbox if the webhook came first."""

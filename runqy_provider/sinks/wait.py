@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
+from runqy_provider.errors import RunqyError
 from runqy_provider.waiting.registry import shared_waiter
 
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
     from runqy_provider.sinks.base import Place
     from runqy_provider.waiting.arrival import Arrival
+
+log = logging.getLogger(__name__)
 
 
 async def wait_for_arrival(
@@ -27,26 +31,57 @@ async def wait_for_arrival(
         not_before: An arrival is kept back until then.
 
     Raises:
-        RunqyError: One of the places says that it will never come.
+        RunqyError: An essential place says that it will never come, and it is at
+            none of the others.
     """
-    waits = [
-        asyncio.ensure_future(
-            shared_waiter(place.key, place.make).wait(
-                place.address, deadline=deadline, not_before=not_before
-            )
-        )
-        for place in places
-    ]
+    waits = {_wait(place, deadline, not_before): place for place in places}
     try:
-        for finished in asyncio.as_completed(waits):
-            arrival = await finished
+        return await _first(waits)
+    except RunqyError:
+        # It may have come elsewhere just before: one last look there.
+        for place in waits.values():
+            arrival = await _look(place, not_before)
             if arrival is not None:
                 return arrival
+        raise
     finally:
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
+
+
+async def _first(waits: dict[asyncio.Future[Arrival | None], Place]) -> Arrival | None:
+    pending = set(waits)
+    while pending:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        arrivals = [wait.result() for wait in done if wait.exception() is None]
+        for arrival in arrivals:
+            if arrival is not None:
+                return arrival
+        for wait in done:
+            error = wait.exception()
+            if error is None:
+                continue
+            if waits[wait].is_essential or not isinstance(error, RunqyError):
+                raise error
+            log.warning("Waiting goes on without one place: %s", error)
     return None
+
+
+async def _look(place: Place, not_before: float) -> Arrival | None:
+    try:
+        return await _wait(place, 0.0, not_before)
+    except RunqyError:
+        return None  # what this place has to say was heard before
+
+
+def _wait(
+    place: Place, deadline: float, not_before: float
+) -> asyncio.Future[Arrival | None]:
+    waiter = shared_waiter(place.key, place.make)
+    return asyncio.ensure_future(
+        waiter.wait(place.address, deadline=deadline, not_before=not_before)
+    )
 
 
 def looks_at(places: Sequence[Place]) -> dict[str, Any]:

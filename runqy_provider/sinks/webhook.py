@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runqy_delivery import DeliveryRequest
+from runqy_provider.errors import Misconfigured
 from runqy_provider.sinks import inbox_parcels
 from runqy_provider.sinks.base import Access, Place, Sink
 
@@ -30,7 +31,10 @@ class WebhookSink(Sink):
         return "webhook"
 
     def check(self, access: Access) -> None:
-        """Ask whether the inbox can be reached."""
+        """Ask whether deliveries can be addressed, and the inbox be reached."""
+        words = inbox_parcels.missing(access)
+        if words is not None:
+            raise Misconfigured(words)
         inbox_parcels.ping(access)
 
     def request(

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 
+#: Seconds that a source may take to stop listening.
+CLOSE_TIMEOUT = 15.0
+
 #: Where looks get rarer with age: a job that has run for a minute is looked at every
 #: six seconds, so that the wait is at most this share longer than the job.
 SHARE_OF_AGE = 0.1
@@ -84,8 +87,9 @@ class Waiter:
 
     @property
     def is_idle(self) -> bool:
-        """True while nobody waits and nothing runs."""
-        return not self._waits and (self._task is None or self._task.done())
+        """True once nobody waits any more and nothing runs."""
+        # One that has not begun is about to: somebody has just asked for it.
+        return not self._waits and self._task is not None and self._task.done()
 
     async def wait(
         self, address: str, *, deadline: float, not_before: float = 0.0
@@ -155,12 +159,16 @@ class Waiter:
 
     async def _run(self) -> None:
         listener = asyncio.create_task(self._listen())
+        listener.add_done_callback(_say_how_it_ended)
         try:
             await self._look_until_idle()
         finally:
             listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await listener
+            # Bounded: a client library that swallows the cancellation must not keep
+            # a task from ending.
+            _, alive = await asyncio.wait([listener], timeout=CLOSE_TIMEOUT)
+            if alive:
+                log.warning("A source did not stop listening: %r", self._source)
             await self._source.aclose()
 
     async def _look_until_idle(self) -> None:
@@ -259,6 +267,11 @@ class Waiter:
             else:
                 return
             await asyncio.sleep(delay)
+
+
+def _say_how_it_ended(listener: asyncio.Task[None]) -> None:
+    if not listener.cancelled() and listener.exception() is not None:
+        log.error("Listening failed, sweeps go on", exc_info=listener.exception())
 
 
 def _end_all(waits: Iterable[Wait], error: BaseException) -> None:

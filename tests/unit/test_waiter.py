@@ -308,7 +308,10 @@ async def test_equal_places_share_a_waiter(source: Source) -> None:
 
 
 async def test_a_place_that_nobody_waits_at_is_forgotten(source: Source) -> None:
-    first = shared_waiter("a", lambda: Waiter(source, sweep=LONG))
+    first = shared_waiter("a", lambda: Waiter(source, sweep=SOON))
+    await first.wait("somewhere", deadline=0.0)
+    while not source.closed:  # it closes down at its next sweep
+        await asyncio.sleep(SOON)
     shared_waiter("b", lambda: Waiter(source, sweep=LONG))
 
     assert shared_waiter("a", lambda: Waiter(source, sweep=LONG)) is not first
@@ -330,3 +333,26 @@ async def test_old_waits_are_looked_at_more_rarely_than_young_ones(
         task.cancel()
     await asyncio.gather(old, young, return_exceptions=True)
     await waiter.aclose()
+
+
+async def test_waits_at_two_places_share_two_waiters(source: Source) -> None:
+    made: list[Waiter] = []
+
+    def make() -> Waiter:
+        made.append(Waiter(source, sweep=LONG))
+        return made[-1]
+
+    # As when many triggers start at once: none of them has begun to wait yet.
+    waits = [
+        asyncio.ensure_future(
+            shared_waiter(place, make).wait("a", deadline=time.time() + LONG)
+        )
+        for _ in range(100)
+        for place in ("inbox", "bucket")
+    ]
+    await source.next_look()
+    assert len(made) == 2
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+    await close_waiters()

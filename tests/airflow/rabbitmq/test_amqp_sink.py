@@ -1,0 +1,347 @@
+"""Results in a queue of a real RabbitMQ."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk import DAG
+from harness import Run
+from redis import Redis
+
+from runqy_provider.errors import (
+    JobFailed,
+    Misconfigured,
+    NoAccess,
+    NotThere,
+    SinkUnavailable,
+)
+from runqy_provider.hooks.access import get_access
+from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.operators.runqy import RunqyOperator
+from runqy_provider.reference import is_reference
+from runqy_provider.sandbox.loopback import free_port
+from runqy_provider.sinks.parse import parse_sink
+from runqy_provider.sinks.ticket import Ticket
+from runqy_provider.sinks.wait import wait_for_arrival
+from runqy_provider.waiting.registry import close_waiters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pika.adapters.blocking_connection import BlockingChannel
+    from rabbitmq import RabbitMQ
+    from world import World
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+
+def run_of(
+    sink: str, payload: Any = None, runqy_queue: str = "helper", **arguments: Any
+) -> Run:
+    arguments = {"defer_after": timedelta(0), **arguments}
+    with DAG("d", schedule=None):
+        task = RunqyOperator(
+            task_id="t",
+            runqy_queue=runqy_queue,
+            payload=payload,
+            sink=sink,
+            **arguments,
+        )
+    return Run(task)
+
+
+def outcome_of(run: Run) -> Any:
+    run.execute()
+    if run.state == "deferred":
+        run.resume(run.fire())
+    if run.state == "failed":
+        raise run.error
+    return run.value
+
+
+@pytest.fixture
+def channel(rabbitmq: RabbitMQ) -> Iterator[BlockingChannel]:
+    """A channel of the test's own, which waits for the broker's word."""
+    connection = rabbitmq.connect()
+    channel = connection.channel()
+    channel.confirm_delivery()
+    yield channel
+    if connection.is_open:
+        connection.close()
+
+
+def publish(channel: BlockingChannel, queue: str, body: Any) -> None:
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    channel.basic_publish("", queue, text, mandatory=True)
+
+
+@pytest.mark.parametrize("value", [{"a": [1, None]}, None, "7"])
+def test_a_value_comes_home(value: Any, queue: str) -> None:
+    assert outcome_of(run_of(f"amqp://mq/{queue}", {"value": value})) == value
+
+
+def test_guide_style_task_code_runs_as_it_is() -> None:
+    """It publishes to task_results, the queue where the sink names none."""
+    assert outcome_of(run_of("amqp://mq", {"numbers": [1, 2]}, "guide_amqp")) == {
+        "sum": 3
+    }
+
+
+def test_a_failing_job_fails_with_its_own_error(queue: str) -> None:
+    with pytest.raises(JobFailed, match="ValueError: too dark") as caught:
+        outcome_of(run_of(f"amqp://mq/{queue}", {"error": "too dark"}))
+    assert "raise ValueError" in str(caught.value.traceback)
+
+
+def test_bytes_come_home_with_their_type(queue: str) -> None:
+    image = outcome_of(run_of(f"amqp://mq/{queue}", {"bytes": 3_000_000}))
+
+    assert is_reference(image)
+    assert (image["content_type"], image["size"]) == ("image/png", 3_000_000)
+    assert len(RunqyResultHook().read(image).bytes()) == 3_000_000
+
+
+def test_a_result_beyond_the_limit_fails_and_names_the_way_out(queue: str) -> None:
+    with pytest.raises(JobFailed, match="object store"):
+        outcome_of(run_of(f"amqp://mq/{queue}", {"bytes": 7_000_000}))
+
+
+def test_fifty_megabytes_come_home_where_the_limit_is_raised(
+    queue: str, monkeypatch: pytest.MonkeyPatch, connect: Callable[..., Any]
+) -> None:
+    monkeypatch.setenv("AIRFLOW__RUNQY__MAX_BODY_BYTES", "70000000")
+    connect()
+
+    image = outcome_of(run_of(f"amqp://mq/{queue}", {"bytes": 50_000_000}))
+
+    assert image["size"] == 50_000_000
+
+
+def test_the_webhook_is_not_needed(queue: str, connect: Callable[..., Any]) -> None:
+    connect(without=("callback_secret", "callback_url"))
+
+    assert outcome_of(run_of(f"amqp://mq/{queue}", {"value": 1})) == 1
+
+
+def test_an_exchange_is_gone_through(channel: BlockingChannel, queue: str) -> None:
+    channel.exchange_declare(f"x-{queue}", "direct")
+    sink = f"amqp://mq/{queue}?exchange=x-{queue}&routing_key=done"
+
+    assert outcome_of(run_of(sink, {"value": 1})) == 1
+
+
+def test_what_is_no_delivery_is_kept_elsewhere(
+    channel: BlockingChannel, queue: str
+) -> None:
+    channel.queue_declare(queue, durable=True)
+    strange = [
+        b"not json",
+        b"[1]",
+        b'{"status": "completed"}',
+        b'{"task_id": "../etc", "result": 1}',
+        b'{"task_id": "x", "result": "' + b"x" * 9_000_000 + b'"}',
+    ]
+    for body in strange:
+        publish(channel, queue, body)
+
+    assert outcome_of(run_of(f"amqp://mq/{queue}", {"value": 1})) == 1
+    kept = []
+    for method, properties, body in channel.consume(
+        f"{queue}.rejected", auto_ack=True, inactivity_timeout=10
+    ):
+        assert method is not None, "a message was lost"
+        assert properties.headers["x-runqy-reason"]
+        assert properties.delivery_mode == 2
+        kept.append(body)
+        if len(kept) == len(strange):
+            break
+    assert kept == strange
+
+
+def test_of_two_different_results_the_first_wins_and_the_other_is_kept(
+    channel: BlockingChannel, queue: str
+) -> None:
+    run = run_of(f"amqp://mq/{queue}", {}, "idle").execute()
+    delivery_id = run.xcoms["runqy_job"]["delivery_id"]
+    for result in (1, 1, 2):  # the same again is no other
+        publish(channel, queue, {"task_id": delivery_id, "result": result})
+
+    assert run.resume(run.fire()).value == 1
+    outcome_of(run_of(f"amqp://mq/{queue}", {"value": 1}))  # consumes the rest
+    _, _, body = channel.basic_get(f"{queue}.rejected", auto_ack=True)
+    assert json.loads(body or b"{}")["result"] == 2
+    assert channel.basic_get(f"{queue}.rejected")[0] is None
+
+
+def test_a_message_for_another_triggers_wait_is_found_in_the_inbox(
+    channel: BlockingChannel, queue: str
+) -> None:
+    """One consumer takes it for all: what it does not wait for is there for others."""
+    other = run_of(f"amqp://mq/{queue}", {}, "idle").execute()
+    delivery_id = other.xcoms["runqy_job"]["delivery_id"]
+    publish(channel, queue, {"task_id": delivery_id, "result": "for the other"})
+
+    assert outcome_of(run_of(f"amqp://mq/{queue}", {"value": 1})) == 1
+    assert channel.queue_declare(queue, passive=True).method.message_count == 0
+    assert other.resume(other.fire()).value == "for the other"
+
+
+BAD = [
+    ("amqp://mq/{queue}?exchange=nothing_here", NotThere, "nothing_here"),
+    ("amqp://mq/{queue}?declare=false", NotThere, "no queue"),
+    ("amqp://mq/transient", Misconfigured, "other arguments"),
+    ("amqp://mq/{queue}?color=red", Misconfigured, "color"),
+    ("amqp://mq/{queue}?declare=perhaps", Misconfigured, "perhaps"),
+    ("amqp://mq/amq.x", Misconfigured, "no name"),
+    ("amqp:///{queue}", Misconfigured, "names no connection"),
+    ("amqp://wrong_password/{queue}", NoAccess, "wrong_password"),
+    ("amqp://wrong_host/{queue}", NoAccess, "wrong_host"),
+    ("amqp://away/{queue}", SinkUnavailable, "away"),
+    ("amqp://nameless/{queue}", Misconfigured, "no host"),
+]
+
+
+@pytest.mark.parametrize(("sink", "error", "words"), BAD, ids=[row[0] for row in BAD])
+def test_bad_input_is_told_and_nothing_enqueued(
+    sink: str,
+    error: type[Exception],
+    words: str,
+    queue: str,
+    channel: BlockingChannel,
+    rabbitmq: RabbitMQ,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    channel.queue_declare("transient", durable=False)
+    at = f"127.0.0.1:{rabbitmq.port}"
+    for name, url in {
+        "WRONG_PASSWORD": f"amqp://guest:wrong-pw@{at}/%2F",
+        "WRONG_HOST": f"amqp://guest:guest@{at}/no-such-host",
+        "AWAY": f"amqp://guest:guest@127.0.0.1:{free_port()}/%2F",
+        "NAMELESS": '{"conn_type": "amqp"}',
+    }.items():
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", url)
+    run = run_of(sink.format(queue=queue), {"value": 1})
+
+    with pytest.raises(error, match=words) as caught:
+        outcome_of(run)
+    assert "wrong-pw" not in str(caught.value)
+    assert "runqy_job" not in run.xcoms
+
+
+def test_a_queue_deleted_while_waiting_is_told(
+    channel: BlockingChannel, queue: str
+) -> None:
+    sink = f"amqp://mq/{queue}?declare=false"
+    channel.queue_declare(queue, durable=True)
+    run = run_of(sink, {}, "idle").execute()
+    channel.queue_delete(queue)
+
+    run.resume(run.fire())
+    assert isinstance(run.error, NotThere)
+    assert queue in str(run.error)
+
+
+def test_a_timeout_says_which_queue_had_no_message(queue: str) -> None:
+    run = run_of(
+        f"amqp://mq/{queue}", {}, "idle", delivery_timeout=timedelta(seconds=1)
+    ).execute()
+    run.resume(run.fire())
+
+    assert queue in str(run.error)
+    assert "No message" in str(run.error)
+
+
+def test_a_broker_that_restarts_loses_nothing(rabbitmq: RabbitMQ, queue: str) -> None:
+    run = run_of(f"amqp://mq/{queue}", {}, "idle").execute()
+    delivery_id = run.xcoms["runqy_job"]["delivery_id"]
+
+    async def scenario() -> Any:
+        waiting = asyncio.ensure_future(anext(run.trigger.run()))
+        await asyncio.to_thread(_wait_for_consumers, rabbitmq, queue, 1)
+        await asyncio.to_thread(rabbitmq.child.stop)
+        await asyncio.to_thread(rabbitmq.child.start)
+        connection = rabbitmq.connect()
+        publish(connection.channel(), queue, {"task_id": delivery_id, "result": 1})
+        connection.close()
+        async with asyncio.timeout(40):
+            return (await waiting).payload
+
+    assert run.resume(asyncio.run(scenario())).value == 1
+
+
+def _wait_for_consumers(rabbitmq: RabbitMQ, queue: str, count: int) -> None:
+    connection = rabbitmq.connect()
+    channel = connection.channel()
+    end = time.monotonic() + 20
+    found = None
+    while found != count:
+        assert time.monotonic() < end, f"{found} consumers, not {count}"
+        connection.sleep(0.05)
+        found = channel.queue_declare(queue, passive=True).method.consumer_count
+    connection.close()
+
+
+def test_a_message_stays_with_the_broker_while_the_inbox_is_away(
+    rabbitmq: RabbitMQ,
+    channel: BlockingChannel,
+    queue: str,
+    monkeypatch: pytest.MonkeyPatch,
+    world: World,
+) -> None:
+    """Nothing is acknowledged before the inbox has it."""
+    monkeypatch.setattr("runqy_provider.sinks.amqp_arrivals.INBOX_DELAY", 0.1)
+    sandbox = world.sandbox
+    run = run_of(f"amqp://mq/{queue}", {}, "idle").execute()
+    delivery_id = run.xcoms["runqy_job"]["delivery_id"]
+
+    async def scenario() -> Any:
+        waiting = asyncio.ensure_future(anext(run.trigger.run()))
+        await asyncio.to_thread(_wait_for_consumers, rabbitmq, queue, 1)
+        redis = Redis(port=sandbox.redis_port)
+        redis.config_set("maxmemory", "1")  # it takes nothing any more
+        try:
+            publish(channel, queue, {"task_id": delivery_id, "result": 1})
+            await asyncio.sleep(0.5)
+            assert not waiting.done()
+        finally:
+            redis.config_set("maxmemory", "0")
+        async with asyncio.timeout(30):
+            return (await waiting).payload
+
+    assert run.resume(asyncio.run(scenario())).value == 1
+
+
+def test_a_hundred_waits_are_one_consumer(
+    rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
+) -> None:
+    access = get_access("runqy_default")
+    sink = parse_sink(f"amqp://mq/{queue}")
+    sink.check(access)
+    ids = [f"{queue}-{n}" for n in range(100)]
+
+    async def scenario() -> tuple[int, list[Any]]:
+        waits = [
+            asyncio.ensure_future(
+                wait_for_arrival(
+                    sink.places(access, Ticket(delivery_id)), deadline=time.time() + 30
+                )
+            )
+            for delivery_id in ids
+        ]
+        await asyncio.to_thread(_wait_for_consumers, rabbitmq, queue, 1)
+        for delivery_id in ids:
+            publish(channel, queue, {"task_id": delivery_id, "result": 1})
+        arrivals = await asyncio.gather(*waits)
+        consumers = channel.queue_declare(queue, passive=True).method.consumer_count
+        await close_waiters()
+        return consumers, arrivals
+
+    consumers, arrivals = asyncio.run(scenario())
+
+    assert consumers == 1
+    assert {arrival.status for arrival in arrivals} == {"completed"}
