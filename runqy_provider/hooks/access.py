@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from airflow.sdk import BaseHook
@@ -21,6 +22,9 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from runqy_provider.errors import Misconfigured
 from runqy_provider.settings import RedisSettings, RunqySettings
 from runqy_provider.sinks.base import Access
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: Where the plugin mounts the receiver in Airflow's API server.
 MOUNT = "/runqy"
@@ -39,16 +43,16 @@ def get_access(conn_id: str) -> Access:
         Misconfigured: A field makes no sense.
     """
     settings = RunqySettings.from_connection(BaseHook.get_connection(conn_id))
-    return _access(
-        settings,
-        _redis(settings.redis_conn_id),
-        _redis(settings.runqy_redis_conn_id),
-    )
+    return _access(settings, {name: _redis(name) for name in _redis_names(settings)})
 
 
-def _redis(conn_id: str | None) -> RedisSettings | None:
-    if conn_id is None:
-        return None
+def _redis_names(settings: RunqySettings) -> set[str]:
+    """Return the Redis connections to fetch; often one serves both ends."""
+    named = (settings.redis_conn_id, settings.runqy_redis_conn_id)
+    return {name for name in named if name is not None}
+
+
+def _redis(conn_id: str) -> RedisSettings | None:
     try:
         return RedisSettings.from_connection(BaseHook.get_connection(conn_id))
     except AirflowNotFoundException:
@@ -73,16 +77,11 @@ async def aget_access(conn_id: str) -> Access:
 async def _fetch(conn_id: str) -> Access:
     connection = await BaseHook.aget_connection(conn_id)
     settings = RunqySettings.from_connection(connection)
-    return _access(
-        settings,
-        await _aredis(settings.redis_conn_id),
-        await _aredis(settings.runqy_redis_conn_id),
-    )
+    names = _redis_names(settings)
+    return _access(settings, {name: await _aredis(name) for name in names})
 
 
-async def _aredis(conn_id: str | None) -> RedisSettings | None:
-    if conn_id is None:
-        return None
+async def _aredis(conn_id: str) -> RedisSettings | None:
     try:
         return RedisSettings.from_connection(await BaseHook.aget_connection(conn_id))
     except AirflowNotFoundException:
@@ -90,11 +89,10 @@ async def _aredis(conn_id: str | None) -> RedisSettings | None:
 
 
 def _access(
-    settings: RunqySettings,
-    redis: RedisSettings | None,
-    runqy_redis: RedisSettings | None,
+    settings: RunqySettings, redis: Mapping[str, RedisSettings | None]
 ) -> Access:
     named = settings.runqy_redis_conn_id
+    runqy_redis = None if named is None else redis[named]
     if named is not None and runqy_redis is None:
         raise Misconfigured(
             f"Redis connection {named!r}, named by connection {settings.conn_id!r} as "
@@ -103,7 +101,7 @@ def _access(
     base = conf.get("api", "base_url", fallback=None)
     return Access(
         settings=settings,
-        redis=redis,
+        redis=redis[settings.redis_conn_id],
         runqy_redis=runqy_redis,
         base_url=urljoin(base.rstrip("/") + "/", MOUNT.lstrip("/")) if base else None,
         max_body=conf.getint("runqy", "max_body_bytes"),

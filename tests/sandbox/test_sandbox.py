@@ -151,6 +151,7 @@ def test_the_connections_are_airflow_s(client: Any) -> None:
             "extra": {
                 "admin_key": sandbox.admin_key,
                 "redis_conn_id": "redis_default",
+                "runqy_redis_conn_id": "redis_default",
                 "aws_conn_id": "aws_default",
                 "callback_url": "http://here/runqy",
                 "callback_secret": "s3cret",
