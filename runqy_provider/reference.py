@@ -10,13 +10,16 @@ from typing import Any
 
 from runqy_provider.errors import Misconfigured
 
+#: Fields without which nothing is taken for a reference.
+_READ = ("uri", "content_type", "delivery_id")
+
 
 @dataclass(frozen=True)
 class Reference:
     """Where a result lies. Plain JSON in XCom; ``RunqyResultHook.read`` opens it.
 
     Attributes:
-        uri: ``s3://bucket/key``, or ``inbox://conn_id/delivery_id``.
+        uri: ``s3://bucket/key``, ``inbox://conn_id/delivery_id``, and so on.
         content_type: Media type of the bytes.
         size: Their number, where known.
         delivery_id: The delivery they came with.
@@ -43,8 +46,7 @@ class Reference:
         """
         if isinstance(value, cls):
             return value
-        known = ("uri", "content_type", "delivery_id")
-        if not isinstance(value, Mapping) or any(name not in value for name in known):
+        if not isinstance(value, Mapping) or not could_pass_for_reference(value):
             raise Misconfigured(
                 f"This is no reference but a {type(value).__name__}. A small JSON "
                 "result stands in XCom as its value: use it as it is, or ask "
@@ -64,3 +66,8 @@ def is_reference(value: object) -> bool:
     return isinstance(value, Mapping) and set(value) == set(
         Reference.__dataclass_fields__
     )
+
+
+def could_pass_for_reference(value: object) -> bool:
+    """True for a value that would be read as a reference."""
+    return isinstance(value, Mapping) and all(name in value for name in _READ)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow.sdk import BaseHook
@@ -13,11 +12,11 @@ from airflow.sdk.configuration import conf
 
 from runqy_provider.errors import JobFailed
 from runqy_provider.hooks.access import get_access
-from runqy_provider.reference import Reference
+from runqy_provider.reference import Reference, could_pass_for_reference
 from runqy_provider.settings import DEFAULT_CONN_ID
 from runqy_provider.sinks import inbox_parcels
+from runqy_provider.sinks.objects.sink import ObjectSink
 from runqy_provider.sinks.parse import sink_of
-from runqy_provider.sinks.s3 import S3Sink
 
 if TYPE_CHECKING:
     from runqy_delivery import JobError
@@ -77,13 +76,14 @@ class RunqyResultHook(BaseHook):
         return get_access(self.runqy_conn_id)
 
     def read(
-        self, reference: Reference | dict[str, Any], aws_conn_id: str | None = None
+        self, reference: Reference | dict[str, Any], conn_id: str | None = None
     ) -> StoredResult:
         """Open the result that a task left a reference to.
 
         Args:
             reference: What the task returned, from XCom.
-            aws_conn_id: The AWS connection, where it is not the runqy connection's.
+            conn_id: The connection of its object store, where it is not the default
+                of that kind (for S3, the runqy connection's).
 
         Raises:
             Misconfigured: It is no reference.
@@ -93,8 +93,8 @@ class RunqyResultHook(BaseHook):
         """
         known = Reference.from_xcom(reference)
         sink = sink_of(known.uri)
-        if isinstance(sink, S3Sink):
-            sink = replace(sink, aws_conn_id=aws_conn_id)
+        if isinstance(sink, ObjectSink) and conn_id is not None:
+            sink = sink.through(conn_id)
         return StoredResult(sink.open(self.access, known.uri))
 
     def collect(self, sink: Sink, where: str, delivery_id: str) -> Any:
@@ -119,8 +119,11 @@ class RunqyResultHook(BaseHook):
         limit = conf.getint("runqy", "xcom_limit")
         if parcel.is_json and (parcel.size is None or parcel.size <= limit):
             value = parcel.value()
-            inbox_parcels.forget(self.access, where)
-            return value
+            # A value that task code made up to look like a reference would let it
+            # choose what a downstream task reads with Airflow's rights.
+            if not could_pass_for_reference(value):
+                inbox_parcels.forget(self.access, where)
+                return value
         return Reference(
             uri=parcel.where,
             content_type=parcel.content_type,

@@ -25,7 +25,8 @@ from runqy_provider.triggers.delivery import DeliveryTrigger
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from runqy_provider.sinks.base import Access, Sink
+    from runqy_provider.sinks.base import Access
+    from runqy_provider.sinks.parse import SinkArgument
 
 #: How long a delivery is waited for where the task does not say.
 DELIVERY_TIMEOUT = timedelta(hours=24)
@@ -53,8 +54,9 @@ class RunqyOperator(BaseOperator):
     :param runqy_queue: Queue of the job: ``parent.sub``, or ``parent`` for its default
         sub-queue. (templated)
     :param payload: What the handler gets; a JSON object. (templated)
-    :param sink: Where the result is to go: ``webhook``, ``s3://bucket/prefix``, or a
-        Sink; the connection's where not given. (templated)
+    :param sink: Where the result is to go: ``webhook``, ``s3://bucket/prefix``, another
+        of ``docs/sinks.md``, a Sink, or a list of them, of which the first holds the
+        result and the others tell of it; the connection's where not given. (templated)
     :param runqy_conn_id: The runqy connection. (templated)
     :param deferrable: Free the worker slot while waiting; False waits in the slot.
     :param delivery_timeout: How long to wait for the result, time in the queue
@@ -73,7 +75,7 @@ class RunqyOperator(BaseOperator):
         *,
         runqy_queue: str,
         payload: Mapping[str, Any] | None = None,
-        sink: str | Sink | None = None,
+        sink: SinkArgument | None = None,
         runqy_conn_id: str = DEFAULT_CONN_ID,
         deferrable: bool = True,
         delivery_timeout: timedelta = DELIVERY_TIMEOUT,

@@ -23,7 +23,8 @@ from runqy_provider.triggers.delivery import DeliveryTrigger
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runqy_provider.sinks.base import Access, Sink
+    from runqy_provider.sinks.base import Access
+    from runqy_provider.sinks.parse import SinkArgument
 
 #: See RunqyOperator: our deadline has better words than Airflow's.
 BACKSTOP = timedelta(minutes=2)
@@ -57,7 +58,7 @@ class RunqySensor(BaseSensorOperator):
         self,
         *,
         delivery_id: str,
-        sink: str | Sink | None = None,
+        sink: SinkArgument | None = None,
         job_id: str | None = None,
         runqy_queue: str | None = None,
         runqy_conn_id: str = DEFAULT_CONN_ID,

@@ -109,6 +109,18 @@ class Sink(abc.ABC):
         """
 
     @abc.abstractmethod
+    def where(self, access: Access, delivery_id: str) -> str:
+        """Return where the result will be, if the task code puts it where it is asked.
+
+        Raises:
+            Misconfigured: That cannot be known beforehand.
+        """
+
+    @abc.abstractmethod
+    def owns(self, where: str) -> bool:
+        """True where ``open`` can open what arrived there."""
+
+    @abc.abstractmethod
     def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
         """Return where the delivery may arrive.
 

@@ -86,6 +86,11 @@ def webhook_url(access: Access, delivery_id: str, expires: float) -> str:
     )
 
 
+def where(access: Access, delivery_id: str) -> str:
+    """Return the address of a delivery in the inbox."""
+    return f"{SCHEME}{access.settings.conn_id}/{delivery_id}"
+
+
 def place(access: Access, delivery_id: str, *, is_essential: bool = True) -> Place:
     """Return where a pushed delivery arrives."""
     redis, conn_id = inbox_redis(access), access.settings.conn_id

@@ -4,48 +4,65 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlsplit
+import importlib
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from runqy_provider.errors import Misconfigured
 from runqy_provider.sinks import inbox_parcels, job_address, sql
 from runqy_provider.sinks.base import Sink
+from runqy_provider.sinks.combined import CombinedSink
+from runqy_provider.sinks.file import FileSink
 from runqy_provider.sinks.redis_storage import RedisStorageSink
-from runqy_provider.sinks.s3 import S3Sink, s3_sink
-from runqy_provider.sinks.s3_arrivals import split_address
+from runqy_provider.sinks.s3 import S3Sink
 from runqy_provider.sinks.webhook import WebhookSink
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from runqy_provider.sinks.objects.sink import ObjectSink
+
+#: What users write; see ``parse_sink``.
+SinkArgument: TypeAlias = "str | Sink | Sequence[str | Sink]"
+
 #: What users may write, for messages.
-KNOWN = "'webhook', 's3://bucket/prefix', 'sql://conn_id/table' or 'redis_storage'"
+KNOWN = (
+    "'webhook', 's3://bucket/prefix', 'gs://bucket/prefix', 'abfs://container/prefix', "
+    "'file:///folder', 'sql://conn_id/table', 'amqp://conn_id/queue' or "
+    "'redis_storage'"
+)
+
+#: Sinks whose library is an extra: module, extra, what is installed.
+_EXTRAS = {
+    "amqp": ("amqp", "amqp", "aio-pika"),
+    "gs": ("gs", "gs", "obstore"),
+    "abfs": ("abfs", "abfs", "obstore"),
+}
 
 
-def parse_sink(sink: str | Sink) -> Sink:
+def parse_sink(sink: SinkArgument) -> Sink:
     """Return the sink that a text means; a sink is handed on.
 
     Args:
-        sink: ``webhook``, ``s3://bucket/prefix``, ``sql://conn_id/table``,
-            ``amqp://conn_id/queue``, ``redis_storage``, or a Sink.
+        sink: ``webhook``, ``s3://bucket/prefix``, ``gs://bucket/prefix``,
+            ``abfs://container/prefix``, ``file:///folder``, ``sql://conn_id/table``,
+            ``amqp://conn_id/queue``, ``redis_storage``, or a Sink. Several, as a list
+            or with blanks between: the first holds the result, the others tell of it.
 
     Raises:
         Misconfigured: There is no such sink.
     """
     if isinstance(sink, Sink):
         return sink
-    text = sink.strip()
-    parts = urlsplit(text)
-    if text == "webhook":
-        return WebhookSink()
-    if text == "redis_storage":
-        return RedisStorageSink()
-    if parts.scheme == "s3":
-        return s3_sink(parts.netloc, parts.path, dict(parse_qsl(parts.query)))
-    if parts.scheme == sql.SCHEME:
-        return sql.sql_sink(text)
-    if parts.scheme == "amqp":
-        return _amqp_sink(text)
-    raise Misconfigured(
-        f"{sink!r} is no sink. Write {KNOWN}, on the task or in the connection's field "
-        "'Default sink'."
-    )
+    if isinstance(sink, str):
+        sink = sink.split()
+    sinks = [each if isinstance(each, Sink) else _parse(each) for each in sink]
+    if not sinks:
+        raise Misconfigured(f"An empty text is no sink. Write {KNOWN}.")
+    if len(sinks) == 1:
+        return sinks[0]
+    return CombinedSink(sinks[0], tuple(sinks[1:]))
 
 
 def sink_of(where: str) -> Sink:
@@ -54,24 +71,62 @@ def sink_of(where: str) -> Sink:
     Raises:
         Misconfigured: It is no such address.
     """
-    scheme = urlsplit(where).scheme
+    parts = urlsplit(where)
     if where.startswith(job_address.SCHEME):
         return RedisStorageSink()
     if where.startswith(inbox_parcels.SCHEME):
         return WebhookSink()
-    if scheme == "s3":
-        return S3Sink(split_address(where)[0])
-    if scheme == sql.SCHEME:
+    if parts.scheme == sql.SCHEME:
         return sql.sql_sink(where)
+    if parts.scheme == FileSink.scheme and not parts.netloc:
+        return FileSink(where.removeprefix("file://").rpartition("/")[0] or "/")
+    kind = _object_sink(parts.scheme)
+    if kind is not None:
+        return kind(parts.netloc)
     raise Misconfigured(f"{where!r} is no address of a result.")
 
 
-def _amqp_sink(text: str) -> Sink:
+def _parse(text: str) -> Sink:
+    text = text.strip()
+    parts = urlsplit(text)
+    options = dict(parse_qsl(parts.query))
+    if text == "webhook":
+        return WebhookSink()
+    if text == "redis_storage":
+        return RedisStorageSink()
+    if parts.scheme == FileSink.scheme and not parts.netloc:
+        return FileSink.from_parts(unquote(parts.path).rstrip("/"), "", options)
+    if parts.scheme == sql.SCHEME:
+        return sql.sql_sink(text)
+    if parts.scheme == "amqp":
+        sink: Sink = _extra("amqp").amqp_sink(text)
+        return sink
+    kind = _object_sink(parts.scheme)
+    if kind is not None:
+        return kind.from_parts(parts.netloc, parts.path, options)
+    raise Misconfigured(
+        f"{text!r} is no sink. Write {KNOWN}, on the task or in the connection's field "
+        "'Default sink'."
+    )
+
+
+def _object_sink(scheme: str) -> type[ObjectSink] | None:
+    kind: type[ObjectSink] | None = None
+    if scheme == S3Sink.scheme:
+        kind = S3Sink
+    elif scheme == "gs":
+        kind = _extra("gs").GcsSink
+    elif scheme in ("abfs", "abfss"):
+        kind = _extra("abfs").AzureSink
+    return kind
+
+
+def _extra(scheme: str) -> ModuleType:
+    module, extra, library = _EXTRAS[scheme]
     try:
-        from runqy_provider.sinks.amqp import amqp_sink  # noqa: PLC0415 - an extra
+        return importlib.import_module(f"runqy_provider.sinks.{module}")
     except ImportError as error:
         raise Misconfigured(
-            f"The sink {text!r} needs aio-pika: pip install "
-            "'airflow-provider-runqy[amqp]' (on workers and triggerers)."
+            f"A sink {scheme}:// needs {library}: pip install "
+            f"'airflow-provider-runqy[{extra}]' (on workers and triggerers)."
         ) from error
-    return amqp_sink(text)

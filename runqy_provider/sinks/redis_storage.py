@@ -17,6 +17,7 @@ import httpx
 from runqy_delivery import DeliveryRequest
 from runqy_provider.errors import (
     BadDelivery,
+    Misconfigured,
     NotThere,
     ServerUnavailable,
     SinkUnavailable,
@@ -25,7 +26,7 @@ from runqy_provider.inbox.client import client, redis_errors
 from runqy_provider.server import calls, http, job
 from runqy_provider.server.stored_jobs import hash_key
 from runqy_provider.sinks.base import Access, Place, Sink
-from runqy_provider.sinks.job_address import JobAddress
+from runqy_provider.sinks.job_address import SCHEME, JobAddress
 from runqy_provider.sinks.job_arrivals import (
     AskedJobArrivals,
     StoredJobArrivals,
@@ -82,6 +83,17 @@ class RedisStorageSink(Sink):
         return DeliveryRequest(
             delivery_id, sink="redis_storage", max_bytes=LONGEST_LINE - ENVELOPE
         )
+
+    def where(self, access: Access, delivery_id: str) -> str:  # noqa: ARG002 - see below
+        """Refuse: it lies in the job, which is not enqueued yet."""
+        raise Misconfigured(
+            f"Where runqy will store the result of delivery {delivery_id} is known "
+            "only once its job is enqueued."
+        )
+
+    def owns(self, where: str) -> bool:
+        """True for results in jobs."""
+        return where.startswith(SCHEME)
 
     def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
         """Return runqy's Redis, or the server that speaks for it."""

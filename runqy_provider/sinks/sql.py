@@ -105,6 +105,14 @@ class SqlSink(Sink):
         if self.insert:
             self.table.insert(delivery_id)
 
+    def where(self, access: Access, delivery_id: str) -> str:  # noqa: ARG002 - the table has its own connection
+        """Return the row's address."""
+        return self._where(delivery_id)
+
+    def owns(self, where: str) -> bool:
+        """True for our rows."""
+        return where.startswith(f"{self.uri}#")
+
     def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
         """Return the table."""
 

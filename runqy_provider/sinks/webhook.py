@@ -48,6 +48,14 @@ class WebhookSink(Sink):
             max_bytes=access.max_body,
         )
 
+    def where(self, access: Access, delivery_id: str) -> str:
+        """Return the delivery's address in the inbox."""
+        return inbox_parcels.where(access, delivery_id)
+
+    def owns(self, where: str) -> bool:
+        """True for what is in the inbox."""
+        return where.startswith(inbox_parcels.SCHEME)
+
     def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
         """Return the inbox."""
         return [inbox_parcels.place(access, ticket.delivery_id)]

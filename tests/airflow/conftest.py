@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runqy_provider.hooks import access
-from runqy_provider.sinks import s3_client
+from runqy_provider.sinks.objects.clients import forget_clients
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -51,7 +51,7 @@ def connect(
             name = f"AIRFLOW_CONN_{conn_id.upper()}"
             monkeypatch.setenv(name, json.dumps(connection))
         access._remembered.clear()
-        s3_client._clients.clear()
+        forget_clients()
         return connections
 
     connect()

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _no_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_store, "_boto3", lambda: None)
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    monkeypatch.setitem(sys.modules, "obstore", None)
 
 
 def payload_for(server: Server, *, bell: bool, **fields: Any) -> dict[str, Any]:
@@ -90,12 +91,100 @@ def test_a_put_is_tried_again_with_the_whole_body(server: Server) -> None:
     assert [seen.body for seen in server.seen] == [b"abc", b"abc"]
 
 
-def test_an_expired_url_raises_and_names_it(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        (
+            "X-Amz-Date=20240102T030405Z&X-Amz-Expires=60&X-Amz-Signature=SECRET",
+            "expired at 2024-01-02 03:05:05 UTC",
+        ),
+        (
+            "X-Goog-Date=20240102T030405Z&X-Goog-Expires=60&X-Goog-Signature=SECRET",
+            "expired at 2024-01-02 03:05:05 UTC",
+        ),
+        ("se=2024-01-02T03%3A04%3A05Z&sig=SECRET", "expired at 2024-01-02 03:04:05"),
+        ("Expires=1704164645&Signature=SECRET", "expired at 2024-01-02 03:04:05"),
+        ("se=2124-01-02T03%3A04%3A05Z&sig=SECRET", "valid until 2124-01-02 03:04:05"),
+        ("se=whenever&sig=SECRET", "has expired, or its signer"),
+        ("X-Amz-Date=20240102T030405Z&sig=SECRET", "has expired, or its signer"),
+    ],
+)
+def test_a_refused_url_raises_and_says_until_when_it_worked(
+    server: Server, query: str, words: str
+) -> None:
     server.answers = [(403, {}, b"<Code>AccessDenied</Code>")]
+    put_url = f"{server.url}/results/renders/d-1?{query}"
 
-    with pytest.raises(DeliveryUndeliverable, match="expired") as caught:
-        delivers(lambda _payload: 1)(payload_for(server, bell=False))
+    with pytest.raises(DeliveryUndeliverable, match=words) as caught:
+        delivers(lambda _payload: 1)(payload_for(server, bell=False, put_url=put_url))
     assert "SECRET" not in str(caught.value)
+
+
+def test_headers_that_the_store_asks_for_are_sent(server: Server) -> None:
+    headers = {"x-ms-blob-type": "BlockBlob"}
+    payload = payload_for(server, bell=False, sink="abfs", put_headers=headers)
+
+    delivers(lambda _payload: {"a": 1})(payload)
+
+    (put,) = server.seen
+    assert put.headers["x-ms-blob-type"] == "BlockBlob"
+    assert put.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("kind", ["gs", "abfs"])
+def test_no_url_and_no_obstore_raises_and_says_what_to_install(
+    server: Server, kind: str
+) -> None:
+    payload = payload_for(server, bell=False, sink=kind, put_url=None)
+
+    with pytest.raises(DeliveryUndeliverable, match="Add obstore"):
+        delivers(lambda _payload: 1)(payload)
+
+
+def in_folder(folder: Path) -> dict[str, Any]:
+    request = DeliveryRequest(
+        "d-1",
+        sink="file",
+        bucket=str(folder),
+        key="renders/d-1",
+        failed_key="renders/d-1.failed.json",
+    )
+    return request.to_fields()
+
+
+def test_a_file_appears_whole_for_others_to_read(tmp_path: Path) -> None:
+    delivers(lambda _payload: b"abc" * 1000)(in_folder(tmp_path))
+
+    (file,) = (tmp_path / "renders").iterdir()
+    assert (file.name, file.read_bytes()) == ("d-1", b"abc" * 1000)
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_failure_is_a_file_too(tmp_path: Path) -> None:
+    @delivers
+    def handle(_payload: Any) -> None:
+        raise KeyError("frame")
+
+    handle(in_folder(tmp_path))
+
+    (file,) = (tmp_path / "renders").iterdir()
+    assert file.name == "d-1.failed.json"
+    assert '"type":"KeyError"' in file.read_text()
+
+
+def test_a_folder_that_cannot_be_written_raises_and_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "renders").write_text("in the way")
+
+    with pytest.raises(DeliveryUndeliverable, match="own rights"):
+        delivers(lambda _payload: 1)(in_folder(tmp_path))
+    (tmp_path / "renders").unlink()
+    (tmp_path / "renders" / "d-1" / "sub").mkdir(parents=True)
+
+    with pytest.raises(DeliveryUndeliverable, match="own rights"):
+        delivers(lambda _payload: 1)(in_folder(tmp_path))
+    assert [path.name for path in (tmp_path / "renders").iterdir()] == ["d-1"]
 
 
 def test_a_bell_that_is_not_taken_does_not_undo_the_delivery(server: Server) -> None:
@@ -117,7 +206,7 @@ def test_no_bucket_raises(server: Server) -> None:
 def test_too_much_for_one_put_is_a_failure(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_store, "LARGEST_PUT", 3)
+    monkeypatch.setitem(object_store.LARGEST_PUT, "s3", 3)
 
     delivers(lambda _payload: b"1234")(payload_for(server, bell=True))
 
@@ -173,7 +262,7 @@ def boto3(monkeypatch: pytest.MonkeyPatch) -> FakeBoto3:
     exceptions.Boto3Error = FakeBoto3.exceptions.Boto3Error  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "botocore.exceptions", botocore)
     monkeypatch.setitem(sys.modules, "boto3.exceptions", exceptions)
-    monkeypatch.setattr(object_store, "_boto3", lambda: fake)
+    monkeypatch.setitem(sys.modules, "boto3", fake)  # type: ignore[arg-type]
     return fake
 
 

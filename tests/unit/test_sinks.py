@@ -21,7 +21,7 @@ from runqy_provider.errors import (
 from runqy_provider.hooks.identity import delivery_id_of
 from runqy_provider.inbox import capability
 from runqy_provider.reference import Reference, is_reference
-from runqy_provider.sinks.object_url import key_in_bucket
+from runqy_provider.sinks.objects.s3_url import key_in_bucket
 from runqy_provider.sinks.parse import parse_sink
 from runqy_provider.sinks.s3 import S3Sink
 from runqy_provider.sinks.webhook import WebhookSink
@@ -50,7 +50,7 @@ def test_a_text_means_a_sink_and_the_sink_its_text(text: str, sink: Any) -> None
     [
         "",
         "web hook",
-        "gs://bucket",
+        "ftp://bucket",
         "s3://",
         "s3://UP/x",
         "s3://b?presign=maybe",

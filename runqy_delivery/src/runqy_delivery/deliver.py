@@ -47,7 +47,7 @@ def deliver_result(request: DeliveryRequest, content: Content) -> Any:
         value = value_of(delivery_id, content, max_bytes, "the table")
         table = _required(request.table, "table")
         database.write(table, delivery_id, COMPLETED, value)
-    elif request.sink in object_store.KINDS:
+    elif request.sink in object_store.LARGEST_PUT:
         object_store.put(request, content)
     else:
         raise ResultRefused(

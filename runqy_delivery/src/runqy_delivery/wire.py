@@ -43,16 +43,18 @@ class DeliveryRequest:
 
     Attributes:
         delivery_id: Our id of the delivery, chosen before the job is enqueued.
-        sink: Kind of the place that holds the result: ``webhook``, ``s3``, ``sql``,
-            ``amqp`` or ``redis_storage``. Other places named below are told.
+        sink: Kind of the place that holds the result: ``webhook``, ``s3``, ``gs``,
+            ``abfs``, ``file``, ``sql``, ``amqp`` or ``redis_storage``. Other places
+            named below are told.
         url: Where the result will lie, for those that are told.
         webhook_url: Where to POST the delivery; a secret, as it is all one needs.
         max_bytes: The largest delivery that the holding place takes, in bytes.
-        bucket: S3 bucket of the result.
-        key: S3 key of the result.
-        put_url: Presigned URL to PUT the result to.
-        failed_key: S3 key for the delivery of a failure where there is no webhook.
-        failed_put_url: Presigned URL for ``failed_key``.
+        bucket: Bucket, container or folder of the result.
+        key: Key of the result in it.
+        put_url: Signed URL to PUT the result to.
+        put_headers: Headers that this PUT must have.
+        failed_key: Key for the delivery of a failure where nobody can be told.
+        failed_put_url: Signed URL for ``failed_key``.
         table: Names of a table and its columns; see ``database.write``.
         amqp: Exchange and routing key of a message queue; see ``broker.publish``.
         version: Version of the wire format.
@@ -66,6 +68,7 @@ class DeliveryRequest:
     bucket: str | None = None
     key: str | None = None
     put_url: str | None = field(default=None, repr=False)
+    put_headers: Mapping[str, str] | None = None
     failed_key: str | None = None
     failed_put_url: str | None = field(default=None, repr=False)
     table: Mapping[str, str] | None = None
@@ -131,6 +134,7 @@ class DeliveryRequest:
         return cls(
             **{name: value for name, value in given.items() if value is not None},
             max_bytes=max_bytes if isinstance(max_bytes, int) else None,
+            put_headers=fields.mapping(inner, "put_headers"),
             table=fields.mapping(inner, "table"),
             amqp=fields.mapping(inner, "amqp"),
             version=version,

@@ -1,0 +1,97 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Write into an object store with the worker's own rights, where it has a client."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable
+
+from runqy_delivery.errors import DeliveryUndeliverable
+
+if TYPE_CHECKING:
+    from runqy_delivery.result import Content
+
+#: What to install for each kind of store.
+LIBRARIES = {"s3": "boto3", "gs": "obstore", "abfs": "obstore"}
+
+Upload = Callable[[str, str, "Content"], None]
+
+
+def uploader(kind: str) -> Upload | None:
+    """Return what uploads to a kind of store; None where no client is installed."""
+    if kind == "file":
+        return _into_folder
+    # By name, and only when a result is at hand: this package needs nothing else.
+    try:
+        library = importlib.import_module(LIBRARIES[kind])
+    except ImportError:
+        return None
+    if kind == "s3":
+        return lambda bucket, key, content: _by_boto3(library, bucket, key, content)
+    stores = importlib.import_module("obstore.store")
+    store = stores.GCSStore if kind == "gs" else stores.AzureStore
+    return lambda bucket, key, content: _by_obstore(
+        library, store, f"{kind}://{bucket}", key, content
+    )
+
+
+def _by_boto3(boto3: Any, bucket: str, key: str, content: Content) -> None:
+    errors = importlib.import_module("botocore.exceptions")
+    boto3_errors = importlib.import_module("boto3.exceptions")
+    try:
+        with content.open() as stream:
+            boto3.client("s3").upload_fileobj(
+                stream, bucket, key, ExtraArgs={"ContentType": content.content_type}
+            )
+    except (errors.BotoCoreError, errors.ClientError, boto3_errors.Boto3Error) as error:
+        raise _not_written(f"s3://{bucket}/{key}", error) from error
+
+
+def _by_obstore(obstore: Any, store: Any, url: str, key: str, content: Content) -> None:
+    base_error = importlib.import_module("obstore.exceptions").BaseError
+    try:
+        client = store(url.partition("://")[2])
+        with content.open() as stream:
+            attributes = {"Content-Type": content.content_type}
+            obstore.put(client, key, stream, attributes=attributes)
+    except (base_error, OSError, ValueError) as error:
+        raise _not_written(f"{url}/{key}", error) from error
+
+
+def _into_folder(folder: str, key: str, content: Content) -> None:
+    """Write a file that is seen whole or not at all."""
+    target = Path(folder, key)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".", dir=target.parent)
+        try:
+            with content.open() as stream, os.fdopen(handle, "wb") as out:
+                while True:
+                    block = stream.read(1024 * 1024)
+                    if not block:
+                        break
+                    out.write(block)
+                out.flush()
+                os.fsync(out.fileno())
+            # mkstemp's files are their owner's alone; this one is for Airflow too.
+            Path(name).chmod(0o644)
+            Path(name).replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
+    except OSError as error:
+        raise _not_written(f"file://{target}", error) from error
+
+
+def _not_written(place: str, error: BaseException) -> DeliveryUndeliverable:
+    words = str(error).partition("\n\nDebug source")[0]
+    return DeliveryUndeliverable(
+        f"{place} could not be written with this worker's own rights: "
+        f"{type(error).__name__}: {words}"
+    )

@@ -1,0 +1,132 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""A folder as an object store."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from runqy_provider.errors import BadDelivery, NoAccess, NotThere, SinkUnavailable
+from runqy_provider.sinks.objects.store import Head, Listing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """Files in a folder; a key is a path in it.
+
+    Args:
+        root: Absolute path of the folder. Nothing outside is ever opened, whatever
+            links lead there.
+    """
+
+    root: str
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"file://{self.root.rstrip('/')}"
+
+    @property
+    def access_hint(self) -> str:
+        """What its rights come from."""
+        return "the rights of Airflow's own user"
+
+    def check(self) -> None:
+        """Ask whether the folder is there and ours."""
+        with _errors("use the folder", self.root):
+            os.scandir(self.root).close()
+        if not os.access(self.root, os.R_OK | os.X_OK):
+            raise NoAccess(f"Could not read the folder {self.root}: check its mode.")
+
+    def list_folder(self, folder: str) -> Listing:
+        """List the files right in a folder."""
+        found: dict[str, float] = {}
+        at = Path(self.root, folder)
+        with _errors("list", str(at)):
+            if not at.is_dir() and Path(self.root).is_dir():
+                return Listing(found)  # the first result makes it
+            with os.scandir(at) as entries:
+                for entry in entries:
+                    if entry.is_file():
+                        found[folder + entry.name] = entry.stat().st_mtime
+        return Listing(found)
+
+    def find(self, key: str, suffix: str) -> Listing:
+        """Look for a file, and for the same with a suffix."""
+        found: dict[str, float] = {}
+        with _errors("use the folder", self.root):
+            Path(self.root).stat()
+        for name in (key, key + suffix):
+            with _errors("look for", f"{self.root}/{name}"):
+                path = Path(self.root, name)
+                if path.is_file():
+                    found[name] = path.stat().st_mtime
+        return Listing(found)
+
+    def head(self, key: str) -> Head:
+        """Return what is known of a file: of what type it is, is not."""
+        with _errors("read", f"{self.root}/{key}"):
+            status = self._inside(key).stat()
+        return Head(status.st_size, status.st_mtime, None)
+
+    def stream(self, key: str) -> BinaryIO:
+        """Open a file for reading."""
+        with _errors("read", f"{self.root}/{key}"):
+            return self._inside(key).open("rb")
+
+    def sign_put(self, key: str, seconds: int) -> None:
+        """Return nothing: files have no URLs that let in."""
+
+    def sign_get(self, key: str, seconds: int) -> None:
+        """Return nothing: files have no URLs that let in."""
+
+    def key_of(self, url: str) -> str | None:
+        """Return the path in this folder that a URL, or an absolute path, means."""
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise BadDelivery(f"result_url is not a URL: {error}") from error
+        if parts.scheme not in ("file", "") or parts.netloc:
+            return None
+        path = unquote(parts.path) if parts.scheme else url
+        root = self.root.rstrip("/") + "/"
+        if ".." in Path(path).parts or not path.startswith(root):
+            return None
+        return path.removeprefix(root) or None
+
+    def _inside(self, key: str) -> Path:
+        """Return the file's real path.
+
+        Raises:
+            NoAccess: It is outside the folder: a link leads there.
+        """
+        path = Path(self.root, key).resolve(strict=True)
+        if not path.is_relative_to(Path(self.root).resolve()):
+            raise NoAccess(f"{self.root}/{key} leads out of the folder {self.root}.")
+        return path
+
+
+@contextmanager
+def _errors(what: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise NotThere(
+            f"Could not {what} {path}: {error.strerror}. A file:// sink needs a folder "
+            "that workers and Airflow mount at the same path."
+        ) from error
+    except PermissionError as error:
+        raise NoAccess(
+            f"Could not {what} {path}: {error.strerror}. Airflow's user needs to read "
+            "and list that folder."
+        ) from error
+    except OSError as error:
+        raise SinkUnavailable(f"Could not {what} {path}: {error}") from error

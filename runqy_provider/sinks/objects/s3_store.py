@@ -1,0 +1,167 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""S3, or whatever speaks its API, by way of Airflow's AWS connections."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from runqy_provider.errors import NoAccess, NotThere, SinkUnavailable
+from runqy_provider.sinks.objects.clients import shared_client
+from runqy_provider.sinks.objects.s3_url import key_in_bucket
+from runqy_provider.sinks.objects.store import Head, Listing, SignedPut
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DENIED = frozenset(
+    {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+    | {"ExpiredToken", "InvalidToken", "AllAccessDisabled", "Forbidden"}
+)
+_MISSING = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound"})
+
+
+@dataclass(frozen=True)
+class S3Store:
+    """A bucket in S3.
+
+    Args:
+        bucket: Its name.
+        aws_conn_id: The AWS connection.
+    """
+
+    bucket: str
+    aws_conn_id: str
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"s3://{self.bucket}"
+
+    @property
+    def access_hint(self) -> str:
+        """What its rights come from."""
+        return f"AWS connection {self.aws_conn_id!r}"
+
+    def check(self) -> None:
+        """Ask whether the bucket is there and ours."""
+        with self._errors("use the bucket"):
+            self._client().head_bucket(Bucket=self.bucket)
+
+    def list_folder(self, folder: str) -> Listing:
+        """List the objects right in a folder."""
+        found: dict[str, float] = {}
+        pages = 0
+        with self._errors("list", folder):
+            paginator = self._client().get_paginator("list_objects_v2")
+            for page in paginator.paginate(
+                Bucket=self.bucket, Prefix=folder, Delimiter="/"
+            ):
+                pages += 1
+                for item in page.get("Contents", ()):
+                    found[item["Key"]] = item["LastModified"].timestamp()
+        return Listing(found, pages)
+
+    def find(self, key: str, suffix: str) -> Listing:  # noqa: ARG002 - both begin with the key
+        """Look for a key, and for the same with a suffix."""
+        return self.list_folder(key)
+
+    def head(self, key: str) -> Head:
+        """Return what is known of an object."""
+        with self._errors("read", key):
+            head = self._client().head_object(Bucket=self.bucket, Key=key)
+        return Head(
+            head["ContentLength"],
+            head["LastModified"].timestamp(),
+            head.get("ContentType"),
+        )
+
+    def stream(self, key: str) -> BinaryIO:
+        """Open an object for reading."""
+        with self._errors("read", key):
+            body: Any = self._client().get_object(Bucket=self.bucket, Key=key)["Body"]
+        return cast("BinaryIO", body)
+
+    def sign_put(self, key: str, seconds: int) -> SignedPut:
+        """Return a URL to PUT an object to."""
+        return SignedPut(self._sign("put_object", key, seconds))
+
+    def sign_get(self, key: str, seconds: int) -> str:
+        """Return a URL to GET an object from."""
+        return self._sign("get_object", key, seconds)
+
+    def key_of(self, url: str) -> str | None:
+        """Return the key that a URL means in this bucket."""
+        return key_in_bucket(url, self.bucket, self._client().meta.endpoint_url)
+
+    def _sign(self, method: str, key: str, seconds: int) -> str:
+        parameters = {"Bucket": self.bucket, "Key": key}
+        with self._errors("sign a URL for", key):
+            url = self._client().generate_presigned_url(
+                method, Params=parameters, ExpiresIn=seconds
+            )
+        return str(url)
+
+    def _client(self) -> Any:
+        return s3_client(self.aws_conn_id)
+
+    @contextmanager
+    def _errors(self, what: str, key: str = "") -> Iterator[None]:
+        place = f"{self.url}/{key}" if key else self.url
+        with s3_errors(place, self.access_hint, what):
+            yield
+
+
+def s3_client(aws_conn_id: str) -> Any:
+    """Return the process's boto3 client for an AWS connection; see shared_client."""
+
+    def make() -> Any:
+        # Imported late: the hook is heavy, and DAG files import this package.
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook  # noqa: PLC0415
+
+        return S3Hook(aws_conn_id=aws_conn_id).get_conn()
+
+    return shared_client(("s3", aws_conn_id), make)
+
+
+@contextmanager
+def s3_errors(place: str, hint: str, what: str) -> Iterator[None]:
+    """Turn botocore's errors into ours.
+
+    Args:
+        place: ``s3://bucket/key``, for the message.
+        hint: What the rights come from, for the message.
+        what: What was being done: ``"read"``, ``"list"``.
+    """
+    try:
+        yield
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        words = error.response.get("Error", {}).get("Message") or code
+        if code in _DENIED:
+            raise NoAccess(
+                f"Could not {what} {place}: access denied ({words}). Check the rights "
+                f"of {hint}: ListBucket, GetObject and PutObject on that bucket."
+            ) from error
+        if code in _MISSING:
+            raise NotThere(
+                f"Could not {what} {place}: it does not exist ({words}). Check the "
+                f"sink's bucket, and region and endpoint of {hint}."
+            ) from error
+        raise SinkUnavailable(f"Could not {what} {place}: {code}: {words}") from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise NoAccess(
+            f"Could not {what} {place}: {error}. Put credentials into {hint}, or into "
+            "the environment of scheduler, workers and triggerer."
+        ) from error
+    except (BotoCoreError, OSError) as error:
+        raise SinkUnavailable(f"Could not {what} {place}: {error}") from error
