@@ -72,7 +72,7 @@ $(UV): constraints.txt
 .venv/.installed: $(UV) pyproject.toml runqy_delivery/pyproject.toml constraints.txt
 	@echo "Installing Airflow and the provider into .venv (a minute or two) ..."
 	@$(UV) venv --quiet --clear .venv --python $(PYTHON)
-	@$(UV) pip install --quiet --python .venv -c constraints.txt --group dev -e ./runqy_delivery -e '.[sandbox]'
+	@$(UV) pip install --quiet --python .venv -c constraints.txt --group dev -e ./runqy_delivery -e .
 	@touch $@
 
 clean: ## remove what the commands above made

@@ -62,3 +62,9 @@ def connect(
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no scheduler here that could mistake a quick resume."""
     monkeypatch.setenv("AIRFLOW__RUNQY__SETTLE_SECONDS", "0")
+
+
+@pytest.fixture
+def quick_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listings come soon after one another."""
+    monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "0.3")

@@ -10,14 +10,17 @@ import asyncio
 import json
 import uuid
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from airflow.sdk import DAG
 from airflow.sdk.api.client import Client
 from airflow.sdk.api.datamodels._generated import TaskInstance
 from airflow.sdk.execution_time.supervisor import run_task_in_process
 from airflow.sdk.serde import deserialize, serialize
 
+from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.triggers.delivery import DeliveryTrigger
 
 if TYPE_CHECKING:
@@ -25,6 +28,26 @@ if TYPE_CHECKING:
 
 _NO_BODY = ("PATCH", "PUT", "DELETE")
 _WHEN = "2026-01-01T00:00:00Z"
+
+
+def run_of(payload: Any = None, runqy_queue: str = "helper", **arguments: Any) -> Run:
+    """Return a run of one RunqyOperator; it looks once and then defers."""
+    arguments = {"defer_after": timedelta(0), **arguments}
+    with DAG("d", schedule=None):
+        task = RunqyOperator(
+            task_id="t", runqy_queue=runqy_queue, payload=payload, **arguments
+        )
+    return Run(task)
+
+
+def outcome_of(run: Run) -> Any:
+    """Run a task to its end, whether it defers or not; raise what it fails with."""
+    run.execute()
+    if run.state == "deferred":
+        run.resume(run.fire())
+    if run.state == "failed":
+        raise run.error
+    return run.value
 
 
 @dataclass

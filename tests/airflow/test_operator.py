@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from airflow.sdk import DAG
-from harness import Run
+from harness import outcome_of, run_of
 from redis import Redis
 
 from runqy_provider.errors import (
@@ -28,7 +27,6 @@ from runqy_provider.errors import (
     SinkUnavailable,
 )
 from runqy_provider.hooks.result import RunqyResultHook
-from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.reference import is_reference
 from runqy_provider.sandbox.loopback import free_port
 from runqy_provider.sinks.objects.s3_store import s3_client
@@ -40,26 +38,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 QUICK = timedelta(seconds=20)
-
-
-def run_of(payload: Any = None, runqy_queue: str = "helper", **arguments: Any) -> Run:
-    # One look, then defer: the way through a trigger is what most tests are about.
-    arguments = {"defer_after": timedelta(0), **arguments}
-    with DAG("d", schedule=None):
-        task = RunqyOperator(
-            task_id="t", runqy_queue=runqy_queue, payload=payload, **arguments
-        )
-    return Run(task)
-
-
-def outcome_of(run: Run) -> Any:
-    """Run a task to its end, whether it defers or not."""
-    run.execute()
-    if run.state == "deferred":
-        run.resume(run.fire())
-    if run.state == "failed":
-        raise run.error
-    return run.value
 
 
 @pytest.mark.parametrize(

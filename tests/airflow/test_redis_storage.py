@@ -7,9 +7,10 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import harness
 import pytest
 from airflow.sdk import DAG
-from harness import Run
+from harness import Run, outcome_of
 from redis import Redis
 
 from runqy_provider.errors import (
@@ -22,7 +23,6 @@ from runqy_provider.errors import (
 from runqy_provider.hooks.access import get_access
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.reference import is_reference
 from runqy_provider.sandbox.loopback import free_port
 from runqy_provider.sensors.runqy import RunqySensor
@@ -51,21 +51,7 @@ def way(request: pytest.FixtureRequest, connect: Callable[..., Any]) -> str:
 
 
 def run_of(payload: Any, runqy_queue: str = "stored", **arguments: Any) -> Run:
-    arguments = {"defer_after": timedelta(0), "sink": SINK, **arguments}
-    with DAG("d", schedule=None):
-        task = RunqyOperator(
-            task_id="t", runqy_queue=runqy_queue, payload=payload, **arguments
-        )
-    return Run(task)
-
-
-def outcome_of(run: Run) -> Any:
-    run.execute()
-    if run.state == "deferred":
-        run.resume(run.fire())
-    if run.state == "failed":
-        raise run.error
-    return run.value
+    return harness.run_of(payload, runqy_queue, **{"sink": SINK, **arguments})
 
 
 @pytest.mark.usefixtures("way")

@@ -1,4 +1,4 @@
-"""Servers that tests start themselves, from Debian's packages."""
+"""Servers that tests start themselves, from packages of Debian and others."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import shutil
 import pytest
 
 
-def require(program: str | None, package: str) -> str:
+def require(program: str | None, package: str, how: str | None = None) -> str:
     """Return a server's program; without it, fail in CI and skip on a laptop.
 
     Args:
         program: Its path; None where it was not found.
-        package: The Debian package that has it.
+        package: The package that has it.
+        how: The command that installs it; Debian's where not given.
     """
     if program is not None:
         return program
-    words = f"{package} is not installed: apt-get install {package}"
+    words = f"{package} is not installed: {how or f'apt-get install {package}'}"
     if os.environ.get("CI"):
         pytest.fail(words)
     pytest.skip(words)

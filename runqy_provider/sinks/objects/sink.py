@@ -90,7 +90,7 @@ class ObjectSink(Sink):
                 f"A sink {cls.scheme}:// knows the options {' and '.join(known)}, not "
                 f"{', '.join(unknown)}."
             )
-        presign = options.get("presign", "true")
+        presign = options.get("presign", str(cls.presign).lower())
         if presign not in ("true", "false"):
             raise Misconfigured(f"presign of a sink is true or false, not {presign!r}.")
         sink = cls(bucket, prefix.strip("/"), presign == "true")
@@ -111,7 +111,9 @@ class ObjectSink(Sink):
     @property
     def uri(self) -> str:
         """The sink as a text."""
-        options = {} if self.presign else {"presign": "false"}
+        options = {}
+        if self.presign != type(self).presign:
+            options["presign"] = str(self.presign).lower()
         conn_id = getattr(self, self.conn_option) if self.conn_option else None
         if self.conn_option is not None and conn_id is not None:
             options[self.conn_option] = conn_id

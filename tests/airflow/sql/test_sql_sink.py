@@ -8,9 +8,9 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import harness
 import pytest
-from airflow.sdk import DAG
-from harness import Run
+from harness import Run, outcome_of
 from sqlalchemy import event
 
 from runqy_provider.errors import (
@@ -22,7 +22,6 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.access import get_access
 from runqy_provider.hooks.result import RunqyResultHook
-from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.reference import is_reference
 from runqy_provider.sandbox.loopback import free_port
 from runqy_provider.sinks.parse import parse_sink
@@ -44,25 +43,7 @@ pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 def run_of(
     sink: str, payload: Any = None, runqy_queue: str = "helper", **arguments: Any
 ) -> Run:
-    arguments = {"defer_after": timedelta(0), **arguments}
-    with DAG("d", schedule=None):
-        task = RunqyOperator(
-            task_id="t",
-            runqy_queue=runqy_queue,
-            payload=payload,
-            sink=sink,
-            **arguments,
-        )
-    return Run(task)
-
-
-def outcome_of(run: Run) -> Any:
-    run.execute()
-    if run.state == "deferred":
-        run.resume(run.fire())
-    if run.state == "failed":
-        raise run.error
-    return run.value
+    return harness.run_of(payload, runqy_queue, sink=sink, **arguments)
 
 
 def statements_of(conn_id: str) -> list[str]:

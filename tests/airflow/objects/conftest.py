@@ -1,0 +1,169 @@
+"""Object stores: Google's, Azure's and a folder, and task code that writes there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "servers"))
+
+from azurite import Azurite, running_azurite
+from google_storage import GoogleStorage, running_google_storage
+from world import World, make_world
+
+from runqy_provider.sinks.objects.clients import forget_clients
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: After runqy's guide, S3 pattern: store, then POST the result_url. One per store.
+GUIDES = {
+    "gs": """
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
+
+def store(name, data):
+    client = storage.Client(project="p", credentials=AnonymousCredentials())
+    blob = client.bucket("results").blob(name)
+    blob.upload_from_string(data, content_type="application/json")
+    return f"https://storage.googleapis.com/results/{name}"
+""",
+    "abfs": """
+import os
+from azure.storage.blob import BlobServiceClient, ContentSettings
+
+def store(name, data):
+    service = BlobServiceClient.from_connection_string(
+        os.environ["AZURE_STORAGE_CONNECTION_STRING"]
+    )
+    blob = service.get_blob_client("results", name)
+    kind = ContentSettings(content_type="application/json")
+    blob.upload_blob(data, content_settings=kind)
+    return blob.url
+""",
+    "file": """
+import os
+
+def store(name, data):
+    path = os.path.join(os.environ["RESULTS"], name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(data)
+    return "file://" + path
+""",
+}
+
+GUIDE = """
+import json
+import uuid
+
+import requests
+from runqy_python import run, task
+{store}
+
+@task
+def handle(payload):
+    result = json.dumps({{"sum": sum(payload["numbers"])}}).encode()
+    url = store(f"guide/{{uuid.uuid4()}}.json", result)
+    requests.post(
+        payload["webhook_url"],
+        json={{
+            "task_id": payload["task_id"], "status": "completed", "result_url": url
+        }},
+        timeout=30,
+    ).raise_for_status()
+
+run()
+"""
+
+
+@dataclass
+class Kind:
+    """A kind of store: the sink's scheme, its URI without a prefix, its server."""
+
+    scheme: str
+    uri: str
+    server: GoogleStorage | Azurite | None
+
+
+@pytest.fixture(scope="session")
+def google() -> Iterator[GoogleStorage]:
+    with running_google_storage() as google:
+        google.create_bucket("results")
+        yield google
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    with running_azurite() as azurite:
+        azurite.create_container("results")
+        yield azurite
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that must be there, as a mount must: nobody makes one by the way."""
+    folder = tmp_path_factory.mktemp("shared")
+    for name in ("values", "quiet", "large", "linked", "hundred"):
+        (folder / name).mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(
+    google: GoogleStorage,
+    azurite: Azurite,
+    folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
+    environment = {
+        "STORAGE_EMULATOR_HOST": google.url,
+        "AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string,
+        "RESULTS": str(folder),
+        "RUNQY_DELIVERY_RETRY_FOR": "5",
+        # The worker's own rights, for when there is no signed URL.
+        "AZURE_STORAGE_ACCOUNT_NAME": "devstoreaccount1",
+        "AZURE_STORAGE_USE_EMULATOR": "true",
+        "AZURITE_BLOB_STORAGE_URL": azurite.url.rpartition("/")[0],
+        "AZURE_ALLOW_HTTP": "true",
+    }
+    guides = {
+        f"guide_{kind}": GUIDE.format(store=store) for kind, store in GUIDES.items()
+    }
+    code = tmp_path_factory.mktemp("task_code")
+    with make_world(code, environment, guides) as world:
+        yield world
+
+
+@pytest.fixture(autouse=True)
+def connections(
+    google: GoogleStorage, azurite: Azurite, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Airflow's connections to those stores, under the names it has for them."""
+    extra = {"keyfile_dict": json.dumps(google.key)}
+    connection = {"conn_type": "google_cloud_platform", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(connection))
+    extra = {"connection_string": azurite.connection_string}
+    connection = {"conn_type": "wasb", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_WASB_DEFAULT", json.dumps(connection))
+    yield
+    forget_clients()
+
+
+@pytest.fixture(params=["gs", "abfs", "file"])
+def kind(
+    request: pytest.FixtureRequest,
+    google: GoogleStorage,
+    azurite: Azurite,
+    folder: Path,
+) -> Kind:
+    return {
+        "gs": Kind("gs", "gs://results", google),
+        "abfs": Kind("abfs", "abfs://results", azurite),
+        "file": Kind("file", f"file://{folder}", None),
+    }[request.param]

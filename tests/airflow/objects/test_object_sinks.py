@@ -1,0 +1,352 @@
+"""Results in Google's storage, Azure's, and a folder; S3's are in test_operator.py."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import harness
+import httpx
+import pytest
+from harness import Run, outcome_of
+
+from runqy_provider.errors import (
+    BadDelivery,
+    DeliveryTimeout,
+    JobFailed,
+    Misconfigured,
+    NoAccess,
+    NotThere,
+    SinkUnavailable,
+)
+from runqy_provider.hooks.access import get_access
+from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.reference import is_reference
+from runqy_provider.sinks.objects.sink import ObjectSink
+from runqy_provider.sinks.parse import parse_sink
+from runqy_provider.sinks.ticket import Ticket
+from runqy_provider.sinks.wait import wait_for_arrival
+from runqy_provider.waiting.registry import close_waiters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from azurite import Azurite
+    from google_storage import GoogleStorage
+
+    from runqy_provider.sinks.objects.store import ObjectStore
+    from tests.airflow.objects.conftest import Kind
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+#: Without these the inbox rings no bell: the store is all there is.
+NO_BELL = ("callback_secret",)
+
+
+def store_of(sink: str) -> ObjectStore:
+    parsed = parse_sink(sink)
+    assert isinstance(parsed, ObjectSink)
+    return parsed.store(get_access("runqy_default"))
+
+
+def run_of(
+    sink: str, payload: Any = None, runqy_queue: str = "helper", **arguments: Any
+) -> Run:
+    return harness.run_of(payload, runqy_queue, sink=sink, **arguments)
+
+
+@pytest.mark.parametrize("value", [{"a": [1, None]}, None, "text"])
+def test_a_value_comes_home(value: Any, kind: Kind) -> None:
+    assert outcome_of(run_of(f"{kind.uri}/values", {"value": value})) == value
+
+
+@pytest.mark.parametrize("value", [{"a": [1, None]}, "text"])
+def test_a_value_comes_home_without_a_bell(
+    value: Any, kind: Kind, connect: Callable[..., Any], quick_sweeps: None
+) -> None:
+    connect(without=NO_BELL)
+
+    run = run_of(f"{kind.uri}/quiet", {"value": value})
+
+    assert outcome_of(run) == value
+    job = run.xcoms["runqy_job"]
+    assert run.xcoms["runqy_delivery"]["where"].endswith(job["delivery_id"])
+
+
+@pytest.mark.parametrize("bell", [True, False])
+def test_a_failure_comes_with_its_traceback(
+    bell: bool,
+    kind: Kind,
+    connect: Callable[..., Any],
+    quick_sweeps: None,
+) -> None:
+    connect(without=() if bell else NO_BELL)
+
+    with pytest.raises(JobFailed, match="ValueError: too dark") as caught:
+        outcome_of(run_of(kind.uri, {"error": "too dark"}))
+    assert "raise ValueError" in str(caught.value.traceback)
+
+
+def test_guide_style_task_code_runs_as_it_is(kind: Kind) -> None:
+    run = run_of(kind.uri, {"numbers": [1, 2]}, f"guide_{kind.scheme}")
+
+    assert outcome_of(run) == {"sum": 3}
+
+
+def test_fifty_megabytes_come_home_as_a_reference(kind: Kind) -> None:
+    value = outcome_of(run_of(f"{kind.uri}/large", {"bytes": 50_000_000}))
+
+    assert is_reference(value)
+    assert value["uri"].startswith(f"{kind.uri}/large/")
+    assert value["size"] == 50_000_000
+    result = RunqyResultHook().read(value)
+    # A folder keeps no media types: there, the bell brings it.
+    assert result.content_type == (
+        "application/octet-stream" if kind.scheme == "file" else "image/png"
+    )
+    with result.stream() as stream:
+        count, block = 0, stream.read(1 << 20)
+        while block:
+            assert block == b"x" * len(block)
+            count, block = count + len(block), stream.read(1 << 20)
+    assert count == 50_000_000
+
+
+def test_a_worker_without_signed_urls_uses_its_own_rights(
+    azurite: Azurite, folder: Path
+) -> None:
+    sink = "abfs://results/own?presign=false"
+
+    assert outcome_of(run_of(sink, {"value": 7})) == 7
+
+
+def test_people_get_a_link(kind: Kind, connect: Callable[..., Any]) -> None:
+    store = store_of(kind.uri)
+    value = outcome_of(run_of(f"{kind.uri}/linked", {"bytes": 10}))
+    key = value["uri"].removeprefix(f"{store.url}/")
+
+    link = store.sign_get(key, 60)
+
+    if kind.scheme == "file":
+        assert link is None
+    else:
+        assert httpx.get(link).content == b"x" * 10
+
+
+@pytest.mark.parametrize(
+    ("sink", "error", "words"),
+    [
+        ("gs://nobody-has-this", (NotThere, SinkUnavailable), "nobody-has-this"),
+        ("abfs://nobody-has-this", NotThere, "nobody-has-this.*does not exist"),
+        ("file:///nobody/has/this", NotThere, "mount at the same path"),
+        ("file://relative/folder", Misconfigured, "no sink"),
+        ("file:///a/../etc", Misconfigured, "no absolute path"),
+        ("file:///tmp?presign=true", Misconfigured, "Nothing can be presigned"),
+        ("gs://UPPER", Misconfigured, "no name for a bucket"),
+        ("abfs://a", Misconfigured, "no name for a container"),
+        ("gs://results?aws_conn_id=x", Misconfigured, "knows the options presign and"),
+        ("gs://results?gcp_conn_id=refused", Misconfigured, "impersonation_chain"),
+        ("abfs://results?wasb_conn_id=refused", Misconfigured, "managed_identity"),
+        ("abfs://results?wasb_conn_id=wrong_key", NoAccess, "access denied"),
+        ("abfs://results?wasb_conn_id=nothing", Misconfigured, "no storage account"),
+        ("abfs://results?wasb_conn_id=bad_string", Misconfigured, "no AccountName"),
+        ("abfs://results?wasb_conn_id=away", SinkUnavailable, "Could not use"),
+    ],
+)
+def test_bad_input_is_told_and_nothing_enqueued(
+    sink: str,
+    error: type[Exception],
+    words: str,
+    azurite: Azurite,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = azurite.connection_string.replace("Eby8", "AAAA")
+    away = azurite.connection_string.replace(azurite.url, "http://127.0.0.1:1/a")
+    extras = {
+        "refused": {
+            "impersonation_chain": "somebody",
+            "managed_identity_client_id": "x",
+        },
+        "wrong_key": {"connection_string": wrong},
+        "bad_string": {"connection_string": "AccountKey=eA=="},
+        "away": {"connection_string": away},
+        "nothing": {},
+    }
+    for name, extra in extras.items():
+        connection = {"conn_type": "generic", "extra": extra}
+        variable = f"AIRFLOW_CONN_{name.upper()}"
+        monkeypatch.setenv(variable, json.dumps(connection))
+    run = run_of(sink, {"value": 1}).execute()
+
+    assert run.state == "failed"
+    with pytest.raises(error, match=words):
+        raise run.error
+    assert "runqy_job" not in run.xcoms
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"login": "devstoreaccount1", "password": "KEY", "host": "URL"},
+        {"login": "devstoreaccount1", "host": "URL", "extra": {"sas_token": "SAS"}},
+    ],
+)
+def test_other_ways_into_azure(
+    fields: dict[str, Any], azurite: Azurite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from azure.storage.blob import generate_container_sas
+    from azurite import ACCOUNT, KEY
+
+    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))
+    sas = generate_container_sas(
+        ACCOUNT, "results", account_key=KEY, permission="rlw", expiry=until
+    )
+    text = json.dumps({"conn_type": "wasb", **fields})
+    text = text.replace("SAS", sas).replace("KEY", KEY).replace("URL", azurite.url)
+    monkeypatch.setenv("AIRFLOW_CONN_WASB_DEFAULT", text)
+    store = store_of("abfs://results")
+    store.check()
+
+    if "extra" in fields:
+        # Who has but a signature cannot sign.
+        with pytest.raises(NoAccess, match="presign=false"):
+            store.sign_put("k", 60)
+    else:
+        put = store.sign_put("signed/k", 60)
+        headers = {**put.headers, "Content-Type": "text/plain"}
+        httpx.put(put.url, content=b"1", headers=headers).raise_for_status()
+        assert store.head("signed/k").content_type == "text/plain"
+    assert store.list_folder("signed/").pages == 1
+
+
+def test_what_lies_elsewhere_is_not_fetched(kind: Kind, folder: Path) -> None:
+    store = store_of(kind.uri)
+    strangers = [
+        "https://evil.example.com/results/x",
+        "s3://results/x",
+        "gs://other/x",
+        "https://storage.googleapis.com/other/x",
+        "https://results.storage.googleapis.com.evil.example.com/x",
+        "abfs://other/x",
+        "abfs://results@other.dfs.core.windows.net/x",
+        "https://other.blob.core.windows.net/results/x",
+        f"file://{folder}/../x",
+        f"file://{folder}x/y",
+        "file://host/x",
+        "/etc/passwd",
+        "",
+    ]
+
+    assert [url for url in strangers if store.key_of(url) is not None] == []
+    with pytest.raises(BadDelivery):
+        store.key_of("http://[")
+
+
+def test_own_urls_are_known(google: GoogleStorage, folder: Path) -> None:
+    known = {
+        "gs://results": [
+            "gs://results/a b/c",
+            "https://storage.googleapis.com/results/a%20b/c?X-Goog-Signature=x",
+            "https://results.storage.googleapis.com/a%20b/c",
+            "https://storage.cloud.google.com/results/a%20b/c",
+        ],
+        "abfs://results": [
+            "abfs://results/a b/c",
+            "abfss://results@devstoreaccount1.dfs.core.windows.net/a b/c",
+            "https://devstoreaccount1.blob.core.windows.net/results/a%20b/c?sig=x",
+        ],
+        f"file://{folder}": [f"file://{folder}/a%20b/c", f"{folder}/a b/c"],
+    }
+    for uri, urls in known.items():
+        store = store_of(uri)
+        assert {store.key_of(url) for url in urls} == {"a b/c"}
+
+
+def test_a_link_out_of_the_folder_is_not_followed(folder: Path) -> None:
+    (folder / "out").symlink_to("/etc/passwd")
+    store = store_of(f"file://{folder}")
+
+    with pytest.raises(NoAccess, match="leads out of"):
+        store.head("out")
+    with pytest.raises(NoAccess, match="leads out of"):
+        store.stream("out")
+
+
+def test_a_timeout_says_where_we_looked(kind: Kind) -> None:
+    run = run_of(kind.uri, {}, "idle", delivery_timeout=timedelta(seconds=1))
+
+    with pytest.raises(DeliveryTimeout) as caught:
+        outcome_of(run)
+    assert f"No object came to {kind.uri}/" in str(caught.value)
+
+
+def test_an_object_that_is_gone_is_told(kind: Kind) -> None:
+    store = store_of(kind.uri)
+
+    with pytest.raises(NotThere):
+        store.head("nobody/wrote/this")
+    with pytest.raises(NotThere), store.stream("nobody/wrote/this") as stream:
+        stream.read()
+
+
+class Counted:
+    """A store that counts what it is asked."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if callable(found):
+            self.asked.append(name)
+        return found
+
+
+def test_a_look_for_a_hundred_is_one_listing(
+    kind: Kind, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(without=NO_BELL)
+    monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "0.2")
+    access = get_access("runqy_default")
+    sink = parse_sink(f"{kind.uri}/hundred")
+    store = store_of(f"{kind.uri}/hundred")
+    counted = Counted(store)
+    monkeypatch.setattr(type(sink), "store", lambda *_: counted)
+
+    async def scenario() -> tuple[int, int]:
+        waits = [
+            asyncio.ensure_future(
+                wait_for_arrival(
+                    sink.places(access, Ticket(f"h-{n}")), deadline=time.time() + 30
+                )
+            )
+            for n in range(100)
+        ]
+        while counted.asked.count("list_folder") < 4:
+            await asyncio.sleep(0.02)
+        listings, other = counted.asked.count("list_folder"), len(counted.asked)
+        await asyncio.to_thread(_put_all, kind, store)
+        arrivals = await asyncio.gather(*waits)
+        assert {arrival.where for arrival in arrivals if arrival} == {
+            f"{kind.uri}/hundred/h-{n}" for n in range(100)
+        }
+        await close_waiters()
+        return listings, other
+
+    listings, asked = asyncio.run(scenario())
+    assert listings == asked, "no wait asked for itself alone"
+
+
+def _put_all(kind: Kind, store: ObjectStore) -> None:
+    for n in range(100):
+        name = f"hundred/h-{n}"
+        put = store.sign_put(name, 60)
+        if put is None:
+            Path(kind.uri.removeprefix("file://"), name).write_bytes(b"1")
+        else:
+            httpx.put(put.url, content=b"1", headers=put.headers).raise_for_status()
