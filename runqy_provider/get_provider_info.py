@@ -23,6 +23,7 @@ def get_provider_info() -> dict[str, Any]:
             _modules("runqy_provider.hooks.runqy", "runqy_provider.hooks.result")
         ],
         "triggers": [_modules("runqy_provider.triggers.delivery")],
+        "extra-links": ["runqy_provider.links.result.ResultLink"],
         "plugins": [
             {
                 "name": "runqy",
@@ -61,7 +62,9 @@ def _connection_type() -> dict[str, Any]:
             "sink": {
                 "label": "Default sink",
                 "description": "Where results go for tasks that do not say: webhook, "
-                "or s3://bucket/prefix.",
+                "s3://bucket/prefix, gs://..., abfs://..., file:///folder, "
+                "sql://conn_id/table, amqp://conn_id/queue or redis_storage. Several, "
+                "with blanks between: the first holds the result, the others tell.",
                 "schema": {**_TEXT, "default": "webhook"},
             },
             "callback_url": {
@@ -124,6 +127,12 @@ _OPTIONS = {
         "65536",
         "JSON results up to this many bytes go to XCom as values, larger ones as a "
         "reference.",
+    ),
+    "link_seconds": _option(
+        "float",
+        "86400",
+        "Seconds for which the link to a result in an object store works; anybody who "
+        "has the link can read the result. 0: tasks make no links.",
     ),
     "settle_seconds": _option(
         "float",

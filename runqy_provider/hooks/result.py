@@ -97,6 +97,24 @@ class RunqyResultHook(BaseHook):
             sink = sink.through(conn_id)
         return StoredResult(sink.open(self.access, known.uri))
 
+    def link(self, sink: Sink, reference: Reference | dict[str, Any]) -> str | None:
+        """Return a URL under which people find a result, for ``[runqy] link_seconds``.
+
+        Args:
+            sink: The sink that it was asked for with.
+            reference: What the task returned.
+
+        Returns:
+            None where there is no such URL, or none is wanted.
+
+        Raises:
+            SinkError: None can be made just now.
+        """
+        seconds = conf.getfloat("runqy", "link_seconds")
+        if seconds <= 0:
+            return None
+        return sink.link(self.access, Reference.from_xcom(reference).uri, seconds)
+
     def collect(self, sink: Sink, where: str, delivery_id: str) -> Any:
         """Bring a result home: its value, or a reference where it is large.
 

@@ -12,12 +12,21 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.configuration import conf
 
 from runqy_delivery.wire import FAILED
-from runqy_provider.errors import JobFailed, JobVanished, Misconfigured, RunqyError
+from runqy_provider.errors import (
+    JobFailed,
+    JobVanished,
+    Misconfigured,
+    RunqyError,
+    SinkError,
+)
 from runqy_provider.hooks.access import get_access
 from runqy_provider.hooks.identity import delivery_id_of
 from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, outcome_of
+from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.hooks.submission import Submission, submit
+from runqy_provider.links.result import ResultLink
+from runqy_provider.reference import is_reference
 from runqy_provider.settings import DEFAULT_CONN_ID
 from runqy_provider.sinks.parse import parse_sink
 from runqy_provider.triggers.delivery import DeliveryTrigger
@@ -69,6 +78,7 @@ class RunqyOperator(BaseOperator):
     template_fields: Sequence[str] = ("runqy_queue", "payload", "sink", "runqy_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"payload": "json"}
     ui_color = "#e3f0e8"
+    operator_extra_links = (ResultLink(),)
 
     def __init__(
         self,
@@ -92,6 +102,7 @@ class RunqyOperator(BaseOperator):
         self.delivery_timeout = delivery_timeout
         self.defer_after = defer_after
         self.job_timeout = job_timeout
+        self.download_url: str | None = None
         self._submission: Submission | None = None
 
     def execute(self, context: Context) -> Any:
@@ -189,10 +200,23 @@ class RunqyOperator(BaseOperator):
         known = ("delivery_id", "job_id", "status", "where", "delivered_at")
         receipt = {name: event[name] for name in known}
         try:
-            return outcome_of(event, self.runqy_conn_id)
+            value = outcome_of(event, self.runqy_conn_id)
+            if is_reference(value):
+                self.download_url = self._link(event, value)
+                receipt["download_url"] = self.download_url
         except JobFailed:
             # Some sinks only tell that there is something; what, is read just now.
             receipt["status"] = FAILED
             raise
         finally:
             context["ti"].xcom_push(key=DELIVERY_KEY, value=receipt)
+        return value
+
+    def _link(self, event: dict[str, Any], reference: dict[str, Any]) -> str | None:
+        results = RunqyResultHook(self.runqy_conn_id)
+        try:
+            return results.link(parse_sink(event["sink"]), reference)
+        except SinkError as error:
+            # The result is home: a link for people is no reason to fail.
+            self.log.warning("There is no link to the result: %s", error)
+            return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from runqy_delivery import DeliveryRequest
@@ -38,6 +38,7 @@ class AmqpSink(Sink):
     """
 
     queue: AmqpQueue
+    is_moved: ClassVar[bool] = True
 
     @property
     def uri(self) -> str:

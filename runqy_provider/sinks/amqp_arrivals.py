@@ -134,9 +134,7 @@ class AmqpArrivals:
                 self._trouble = None
                 await self._move(consumer)
             finally:
-                await asyncio.wait([opening])
-                if opening.exception() is None:
-                    await opening.result().closing.aclose()
+                await asyncio.shield(_take_down(opening))
 
     async def _open(self) -> Consumer:
         settings = await asyncio.to_thread(BrokerSettings.fetch, self._queue.conn_id)
@@ -225,3 +223,9 @@ class AmqpArrivals:
         # Confirmed by the broker before the original is let go.
         await channel.default_exchange.publish(kept, self._queue.rejected)
         await message.ack()
+
+
+async def _take_down(opening: asyncio.Future[Consumer]) -> None:
+    await asyncio.wait([opening])
+    if opening.exception() is None:
+        await opening.result().closing.aclose()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -74,6 +74,10 @@ Follow: TypeAlias = "Callable[[Delivery, str], Parcel]"
 
 class Sink(abc.ABC):
     """Where results go. A sink is described whole by its ``uri``."""
+
+    #: True where somebody must move a delivery before it can be opened: news of it may
+    #: come before it.
+    is_moved: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -160,6 +164,19 @@ class Sink(abc.ABC):
             "place, as in sink='s3://bucket/prefix', so that results are read from "
             "there and from nowhere else."
         )
+
+    def link(self, access: Access, where: str, seconds: float) -> str | None:  # noqa: ARG002 - for those that can
+        """Return a URL under which people find a result, for a while; None: no such.
+
+        Args:
+            access: What is known of the connection.
+            where: Where the result lies.
+            seconds: How long the URL is to work.
+
+        Raises:
+            SinkError: None can be made just now.
+        """
+        return None
 
     @abc.abstractmethod
     def nothing_arrived(self, access: Access, ticket: Ticket) -> str:

@@ -103,7 +103,9 @@ class CombinedSink(Sink):
         return self.holder.where(access, delivery_id)
 
     def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
-        """Return the holder's places, and the others'."""
+        """Return the holder's places, and the others' where their news can be used."""
+        if self.holder.is_moved:
+            return self.holder.places(access, ticket)
         places = {
             (place.key, place.address): dataclasses.replace(place, is_essential=False)
             for sink in self.tellers
@@ -133,6 +135,10 @@ class CombinedSink(Sink):
         if parcel.metadata is None and delivery.metadata is not None:
             parcel = dataclasses.replace(parcel, metadata=delivery.metadata)
         return parcel
+
+    def link(self, access: Access, where: str, seconds: float) -> str | None:
+        """Return a URL of what the holder has."""
+        return self.holder.link(access, where, seconds)
 
     def owns(self, where: str) -> bool:
         """True for what is in one of them."""

@@ -35,6 +35,9 @@ LONGEST_DELAY = 30.0
 #: Seconds that a source may take to stop listening.
 CLOSE_TIMEOUT = 15.0
 
+#: Seconds after which it is told so again.
+CANCEL_AGAIN = 0.5
+
 #: Where looks get rarer with age: a job that has run for a minute is looked at every
 #: six seconds, so that the wait is at most this share longer than the job.
 SHARE_OF_AGE = 0.1
@@ -163,18 +166,25 @@ class Waiter:
         try:
             await self._look_until_idle()
         finally:
-            listener.cancel()
-            # Bounded: a client library that swallows the cancellation must not keep
-            # a task from ending.
-            _, alive = await asyncio.wait([listener], timeout=CLOSE_TIMEOUT)
-            if alive:
-                log.warning("A source did not stop listening: %r", self._source)
+            await self._stop(listener)
             await self._source.aclose()
+
+    async def _stop(self, listener: asyncio.Task[None]) -> None:
+        end = time.monotonic() + CLOSE_TIMEOUT
+        while not listener.done():
+            # Again, as client libraries may swallow a cancellation (redis-py does
+            # while it connects); and bounded, or a task could not end.
+            listener.cancel()
+            await asyncio.wait([listener], timeout=CANCEL_AGAIN)
+            if time.monotonic() > end:
+                log.warning("A source did not stop listening: %r", self._source)
+                return
 
     async def _look_until_idle(self) -> None:
         next_sweep = time.time() + self._sweep
         delays = _delays()
         while True:
+            _heed_cancellation()
             if time.time() >= next_sweep:
                 if not self._waits:
                     return
@@ -267,6 +277,13 @@ class Waiter:
             else:
                 return
             await asyncio.sleep(delay)
+
+
+def _heed_cancellation() -> None:
+    # A client library may swallow it in a look, as redis-py does while it connects.
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _say_how_it_ended(listener: asyncio.Task[None]) -> None:

@@ -177,3 +177,27 @@ def test_no_made_up_capability_holds(
     conn_id: str, delivery_id: str, expires: str, token: str
 ) -> None:
     assert not capability.is_valid(SECRETS, conn_id, delivery_id, expires, token, NOW)
+
+
+@pytest.mark.parametrize(
+    ("sink", "words"),
+    [
+        ("webhook redis_storage", "cannot be combined"),
+        ("redis_storage webhook", "cannot be combined"),
+        ("webhook s3://results", "Name it first"),
+        ("s3://results gs://results", "Name it first"),
+        (["sql://a/t", "sql://b/t"], "two sinks of a kind"),
+        ([], "empty"),
+        (" ", "empty"),
+    ],
+)
+def test_what_cannot_be_combined_is_refused(sink: Any, words: str) -> None:
+    with pytest.raises(Misconfigured, match=words):
+        parse_sink(sink)
+
+
+def test_a_combination_is_the_same_after_its_way_through_text() -> None:
+    sink = parse_sink(["s3://results/a?presign=false", "sql://pg/t", "webhook"])
+
+    assert sink.uri == "s3://results/a?presign=false sql://pg/t webhook"
+    assert parse_sink(sink.uri) == sink

@@ -11,7 +11,7 @@ import pytest
 from runqy_provider.errors import NotThere, SinkUnavailable
 from runqy_provider.waiting.arrival import Arrival
 from runqy_provider.waiting.registry import close_waiters, shared_waiter
-from runqy_provider.waiting.waiter import Waiter
+from runqy_provider.waiting.waiter import CLOSE_TIMEOUT, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
@@ -244,6 +244,57 @@ async def test_a_waiter_without_waits_closes_its_source_and_can_start_again(
 
     assert await waiter.wait("b", deadline=time.time() + LONG) == ARRIVED
     await waiter.aclose()
+
+
+async def test_a_source_that_swallows_a_cancellation_is_told_again(
+    source: Source,
+) -> None:
+    """As redis-py does while it connects."""
+
+    class Stubborn(Source):
+        async def hints(self) -> AsyncIterator[str | None]:
+            try:
+                await asyncio.sleep(LONG)
+            except asyncio.CancelledError:
+                self.listeners += 1
+            async for hint in super().hints():
+                yield hint
+
+    stubborn = Stubborn()
+    waiter = Waiter(stubborn, sweep=LONG)
+    waiting = start(waiter, "a")
+    await stubborn.next_look()
+    began = time.monotonic()
+    await waiter.aclose()
+
+    assert time.monotonic() - began < CLOSE_TIMEOUT / 3
+    assert (stubborn.listeners, stubborn.closed) == (2, 1)
+    waiting.cancel()
+
+
+async def test_a_look_that_swallows_a_cancellation_does_not_keep_the_waiter_alive(
+    source: Source,
+) -> None:
+    """As redis-py does while it connects."""
+
+    class Stubborn(Source):
+        async def look(self, addresses: Collection[str]) -> dict[str, Answer]:
+            answers = await super().look(addresses)
+            try:
+                await asyncio.sleep(LONG)
+            except asyncio.CancelledError:
+                return answers
+            raise AssertionError
+
+    stubborn = Stubborn()
+    waiter = Waiter(stubborn, sweep=LONG)
+    waiting = start(waiter, "a")
+    await stubborn.next_look()
+    async with asyncio.timeout(CLOSE_TIMEOUT):
+        await waiter.aclose()
+
+    assert stubborn.closed == 1
+    waiting.cancel()
 
 
 async def test_a_wait_that_comes_while_the_waiter_closes_is_served(

@@ -191,6 +191,12 @@ class ObjectSink(Sink):
             delivery = Delivery.from_json(stream.read())
         return Parcel.of_failure(delivery, where, store.head(key).modified)
 
+    def link(self, access: Access, where: str, seconds: float) -> str | None:
+        """Return a signed GET URL of an object in our bucket."""
+        store = self.store(access)
+        key = where.removeprefix(f"{store.url}/")
+        return None if key == where else store.sign_get(key, lifetime(seconds))
+
     def nothing_arrived(self, access: Access, ticket: Ticket) -> str:
         """Say which key nobody wrote to."""
         words = (

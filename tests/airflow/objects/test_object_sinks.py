@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import harness
 import httpx
 import pytest
+from azure.storage.blob import generate_container_sas
+from azurite import ACCOUNT, KEY
 from harness import Run, outcome_of
 
 from runqy_provider.errors import (
@@ -51,6 +53,14 @@ def store_of(sink: str) -> ObjectStore:
     parsed = parse_sink(sink)
     assert isinstance(parsed, ObjectSink)
     return parsed.store(get_access("runqy_default"))
+
+
+def sas_of_container() -> str:
+    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))
+    sas: str = generate_container_sas(
+        ACCOUNT, "results", account_key=KEY, permission="rlw", expiry=until
+    )
+    return sas
 
 
 def run_of(
@@ -124,17 +134,37 @@ def test_a_worker_without_signed_urls_uses_its_own_rights(
     assert outcome_of(run_of(sink, {"value": 7})) == 7
 
 
-def test_people_get_a_link(kind: Kind, connect: Callable[..., Any]) -> None:
-    store = store_of(kind.uri)
-    value = outcome_of(run_of(f"{kind.uri}/linked", {"bytes": 10}))
-    key = value["uri"].removeprefix(f"{store.url}/")
+def test_people_get_a_link(kind: Kind) -> None:
+    run = run_of(f"{kind.uri}/linked", {"bytes": 10})
+    outcome_of(run)
 
-    link = store.sign_get(key, 60)
-
+    link = run.xcoms["_link_ResultLink"]
+    assert link == (run.xcoms["runqy_delivery"]["download_url"] or "")
     if kind.scheme == "file":
-        assert link is None
+        assert link == ""
     else:
         assert httpx.get(link).content == b"x" * 10
+
+
+def test_links_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__RUNQY__LINK_SECONDS", "0")
+    run = run_of("abfs://results/linked", {"bytes": 10})
+    outcome_of(run)
+
+    assert run.xcoms["_link_ResultLink"] == ""
+
+
+def test_a_link_that_cannot_be_made_is_no_reason_to_fail(
+    azurite: Azurite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = {"conn_type": "wasb", "login": ACCOUNT, "host": azurite.url}
+    extra = {"sas_token": sas_of_container()}
+    text = json.dumps({**connection, "extra": extra})
+    monkeypatch.setenv("AIRFLOW_CONN_WASB_DEFAULT", text)
+    run = run_of("abfs://results/linked?presign=false", {"bytes": 10})
+
+    assert is_reference(outcome_of(run))
+    assert run.xcoms["_link_ResultLink"] == ""
 
 
 @pytest.mark.parametrize(
@@ -198,15 +228,12 @@ def test_bad_input_is_told_and_nothing_enqueued(
 def test_other_ways_into_azure(
     fields: dict[str, Any], azurite: Azurite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from azure.storage.blob import generate_container_sas
-    from azurite import ACCOUNT, KEY
-
-    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))
-    sas = generate_container_sas(
-        ACCOUNT, "results", account_key=KEY, permission="rlw", expiry=until
-    )
     text = json.dumps({"conn_type": "wasb", **fields})
-    text = text.replace("SAS", sas).replace("KEY", KEY).replace("URL", azurite.url)
+    text = (
+        text.replace("SAS", sas_of_container())
+        .replace("KEY", KEY)
+        .replace("URL", azurite.url)
+    )
     monkeypatch.setenv("AIRFLOW_CONN_WASB_DEFAULT", text)
     store = store_of("abfs://results")
     store.check()

@@ -1,0 +1,28 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The link from a task to its result in an object store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow.sdk import BaseOperatorLink
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+
+class ResultLink(BaseOperatorLink):
+    """Lets people look at a result: a signed URL that works for a while."""
+
+    name = "Result"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
+        """Return the URL that the task has left on itself; empty where there is none.
+
+        Airflow asks in the process of the task, each time that one ends, and keeps the
+        answer for the UI: a look at XCom would be an error in the log at every
+        deferral.
+        """
+        return getattr(operator, "download_url", None) or ""

@@ -1,0 +1,132 @@
+"""One sink holds the result, others tell of it."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import harness
+import pytest
+from harness import Run, outcome_of
+
+from runqy_provider.errors import DeliveryTimeout, JobFailed
+from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.reference import is_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from postgres import Postgres
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+S3, SQL, AMQP = "s3://results/both", "sql://pg/tasks", "amqp://rabbit/told"
+
+COMBINATIONS = [
+    [S3, SQL],
+    [S3, AMQP],
+    [S3, "webhook"],
+    [S3, SQL, "webhook", AMQP],
+    [SQL, "webhook"],
+    [SQL, AMQP],
+    ["webhook", SQL],
+    [AMQP, SQL],
+]
+
+
+def run_of(
+    sink: Any, payload: Any = None, runqy_queue: str = "helper", **arguments: Any
+) -> Run:
+    return harness.run_of(payload, runqy_queue, sink=sink, **arguments)
+
+
+def row_of(postgres: Postgres, run: Run) -> tuple[str, Any]:
+    with postgres.connect() as connection:
+        row = connection.execute(
+            "SELECT status, result FROM tasks WHERE id = %s",
+            [run.xcoms["runqy_job"]["delivery_id"]],
+        ).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+@pytest.mark.parametrize("sink", COMBINATIONS)
+def test_a_value_comes_home(sink: list[str]) -> None:
+    run = run_of(sink, {"value": {"a": 1}})
+
+    assert outcome_of(run) == {"a": 1}
+    assert run.xcoms["runqy_job"]["sink"] == " ".join(sink)
+
+
+@pytest.mark.parametrize("sink", COMBINATIONS)
+def test_a_failure_comes_home(sink: list[str]) -> None:
+    with pytest.raises(JobFailed, match="ValueError: too dark"):
+        outcome_of(run_of(sink, {"error": "too dark"}))
+
+
+@pytest.mark.parametrize("sink", [[S3, SQL, "webhook"], [S3, AMQP]])
+def test_bytes_are_in_the_holder_and_the_table_says_where(
+    sink: list[str], postgres: Postgres
+) -> None:
+    run = run_of(sink, {"bytes": 2_000_000})
+    value = outcome_of(run)
+
+    assert is_reference(value)
+    assert value["uri"].startswith(S3)
+    assert RunqyResultHook().read(value).bytes() == b"x" * 2_000_000
+    if SQL in sink:
+        status, result = row_of(postgres, run)
+        said = json.loads(result)
+        assert status == "completed"
+        assert (said["result_url"], said["size"]) == (value["uri"], 2_000_000)
+
+
+def test_the_table_wakes_the_wait_where_nothing_else_can(
+    connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(without=("callback_secret",))
+    monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "600")
+    run = run_of([S3, SQL], {"seconds": 0.5, "value": 1})
+
+    assert outcome_of(run) == 1
+    assert run.xcoms["runqy_delivery"]["where"].startswith(SQL)
+
+
+@pytest.mark.parametrize("own_key", [True, False])
+def test_guide_style_task_code_runs_as_it_is(own_key: bool) -> None:
+    """It stores the object, and then the row with its address, or with none."""
+    run = run_of([S3, SQL], {"own_key": own_key}, "guide_combined")
+
+    assert outcome_of(run) == [1, 2]
+
+
+def test_the_connection_may_combine_too(connect: Callable[..., Any]) -> None:
+    connect(sink=f"{S3} {SQL}")
+
+    run = harness.run_of({"value": 3})
+
+    assert outcome_of(run) == 3
+    assert run.xcoms["runqy_job"]["sink"] == f"{S3} {SQL}"
+
+
+def test_the_holder_is_looked_at_though_a_teller_is_at_fault(
+    postgres: Postgres,
+) -> None:
+    """The table is dropped while the job runs: the object is found all the same."""
+    with postgres.connect() as connection:
+        connection.execute("CREATE TABLE gone AS SELECT * FROM tasks WHERE false")
+    run = run_of([S3, "sql://pg/gone"], {"seconds": 1, "value": 5}).execute()
+    with postgres.connect() as connection:
+        connection.execute("DROP TABLE gone")
+
+    assert run.resume(run.fire()).value == 5
+
+
+def test_a_timeout_names_all_places() -> None:
+    run = run_of([S3, SQL], {}, "idle", delivery_timeout=timedelta(seconds=1))
+
+    with pytest.raises(DeliveryTimeout) as caught:
+        outcome_of(run)
+    assert f"No object came to {S3}/" in str(caught.value)
+    assert "has the status 'pending'" in str(caught.value)
