@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import secrets
 import shutil
 import signal
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -41,6 +43,11 @@ EXPECTED = (
     Expected("runqy_guide", "by_s3", lambda v: "'sum': 15" in _plain(v)),
     Expected("runqy_redis_storage", "classify", lambda v: "cat" in str(v)),
     Expected("runqy_redis_storage", "by_guide", lambda v: "'sum': 24" in _plain(v)),
+    Expected("runqy_sql", "by_guide", lambda v: "'sum': 7" in _plain(v)),
+    Expected("runqy_sql", "resize", lambda v: "'width': 1280" in _plain(v)),
+    Expected("runqy_shared_folder", "by_guide", lambda v: "'sum': 9" in _plain(v)),
+    Expected("runqy_shared_folder", "render", lambda v: "/renders/" in str(v)),
+    Expected("runqy_combined", "render", lambda v: "s3://results/combined/" in str(v)),
     Expected(
         "runqy_failing",
         "transcribe",
@@ -71,19 +78,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shutil.rmtree(HOME, ignore_errors=True)
     port = free_port()
     say("Starting the sandbox: Redis, S3, a stand-in for runqy's server and worker ...")
-    sandbox = Sandbox(DAGS / "task_code" / "queues.yaml", directory=HOME / "sandbox")
+    database, folder = HOME / "results.db", HOME / "results"
+    for each in (folder, folder / "renders"):
+        each.mkdir(parents=True)
+    _make_table(database)
+    sandbox = Sandbox(
+        DAGS / "task_code" / "queues.yaml",
+        directory=HOME / "sandbox",
+        environment={
+            "DATABASE_URL": f"sqlite:///{database}",
+            "RUNQY_DELIVERY_DATABASE_URL": f"sqlite:///{database}",
+            "RESULTS_FOLDER": str(folder),
+        },
+    )
     try:
         with sandbox:
             connections = sandbox.connections(
                 callback_url=f"http://127.0.0.1:{port}/runqy",
                 callback_secret=secrets.token_hex(32),
             )
+            connections["results_db"] = {"conn_type": "sqlite", "host": str(database)}
             airflow = Airflow(
                 HOME / "airflow",
                 DAGS,
                 connections,
                 parallelism=SLOTS,
                 port=port,
+                environment={"AIRFLOW_VAR_RUNQY_RESULTS_FOLDER": str(folder)},
                 say=say,
             )
             return _run(airflow, keep=options.keep)
@@ -94,6 +115,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     finally:
         say("Everything is stopped.")
+
+
+def _make_table(database: Path) -> None:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute(
+            "CREATE TABLE tasks (id text PRIMARY KEY, status text NOT NULL, "
+            "result text, completed_at timestamp)"
+        )
 
 
 def _run(airflow: Airflow, *, keep: bool) -> int:

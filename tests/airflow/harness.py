@@ -11,9 +11,11 @@ import json
 import uuid
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 from airflow.sdk.api.client import Client
 from airflow.sdk.api.datamodels._generated import TaskInstance
@@ -38,6 +40,13 @@ def run_of(payload: Any = None, runqy_queue: str = "helper", **arguments: Any) -
             task_id="t", runqy_queue=runqy_queue, payload=payload, **arguments
         )
     return Run(task)
+
+
+def outcomes_of_example(dag_id: str) -> dict[str, Any]:
+    """Run all tasks of an example DAG, and return what they return."""
+    path = Path(__file__).parents[2] / "dags" / f"{dag_id}.py"
+    tasks = DagBag(path).dags[dag_id].tasks
+    return {task.task_id: outcome_of(Run(task)) for task in tasks}
 
 
 def outcome_of(run: Run) -> Any:

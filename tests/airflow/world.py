@@ -51,6 +51,12 @@ run()
 """
 
 
+def example_code(*names: str) -> dict[str, str]:
+    """Return the texts of task code of the examples, by the names of their folders."""
+    folder = DAGS / "task_code"
+    return {name: (folder / name / "main.py").read_text() for name in names}
+
+
 @dataclass
 class World:
     """The outside world: the sandbox, and a receiver for its deliveries."""

@@ -14,72 +14,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "servers"))
 
 from azurite import Azurite, running_azurite
 from google_storage import GoogleStorage, running_google_storage
-from world import World, make_world
+from world import World, example_code, make_world
 
 from runqy_provider.sinks.objects.clients import forget_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-#: After runqy's guide, S3 pattern: store, then POST the result_url. One per store.
-GUIDES = {
-    "gs": """
-from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage
-
-def store(name, data):
-    client = storage.Client(project="p", credentials=AnonymousCredentials())
-    blob = client.bucket("results").blob(name)
-    blob.upload_from_string(data, content_type="application/json")
-    return f"https://storage.googleapis.com/results/{name}"
-""",
-    "abfs": """
-import os
-from azure.storage.blob import BlobServiceClient, ContentSettings
-
-def store(name, data):
-    service = BlobServiceClient.from_connection_string(
-        os.environ["AZURE_STORAGE_CONNECTION_STRING"]
-    )
-    blob = service.get_blob_client("results", name)
-    kind = ContentSettings(content_type="application/json")
-    blob.upload_blob(data, content_settings=kind)
-    return blob.url
-""",
-    "file": """
-import os
-
-def store(name, data):
-    path = os.path.join(os.environ["RESULTS"], name)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(data)
-    return "file://" + path
-""",
-}
-
-GUIDE = """
-import json
-import uuid
-
-import requests
-from runqy_python import run, task
-{store}
-
-@task
-def handle(payload):
-    result = json.dumps({{"sum": sum(payload["numbers"])}}).encode()
-    url = store(f"guide/{{uuid.uuid4()}}.json", result)
-    requests.post(
-        payload["webhook_url"],
-        json={{
-            "task_id": payload["task_id"], "status": "completed", "result_url": url
-        }},
-        timeout=30,
-    ).raise_for_status()
-
-run()
-"""
 
 
 @dataclass
@@ -124,7 +64,7 @@ def world(
     environment = {
         "STORAGE_EMULATOR_HOST": google.url,
         "AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string,
-        "RESULTS": str(folder),
+        "RESULTS_FOLDER": str(folder),
         "RUNQY_DELIVERY_RETRY_FOR": "5",
         # The worker's own rights, for when there is no signed URL.
         "AZURE_STORAGE_ACCOUNT_NAME": "devstoreaccount1",
@@ -132,11 +72,9 @@ def world(
         "AZURITE_BLOB_STORAGE_URL": azurite.url.rpartition("/")[0],
         "AZURE_ALLOW_HTTP": "true",
     }
-    guides = {
-        f"guide_{kind}": GUIDE.format(store=store) for kind, store in GUIDES.items()
-    }
     code = tmp_path_factory.mktemp("task_code")
-    with make_world(code, environment, guides) as world:
+    more = example_code("guide_gs", "guide_abfs", "guide_file", "render")
+    with make_world(code, environment, more) as world:
         yield world
 
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from azure.storage.blob import generate_container_sas
 from azurite import ACCOUNT, KEY
-from harness import Run, outcome_of
+from harness import Run, outcome_of, outcomes_of_example
 
 from runqy_provider.errors import (
     BadDelivery,
@@ -105,6 +105,16 @@ def test_guide_style_task_code_runs_as_it_is(kind: Kind) -> None:
     run = run_of(kind.uri, {"numbers": [1, 2]}, f"guide_{kind.scheme}")
 
     assert outcome_of(run) == {"sum": 3}
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "total"), [("runqy_google", 15), ("runqy_azure", 18)]
+)
+def test_the_example_runs(dag_id: str, total: int) -> None:
+    outcomes = outcomes_of_example(dag_id)
+
+    assert outcomes["by_guide"] == {"sum": total}
+    assert is_reference(outcomes["render"])
 
 
 def test_fifty_megabytes_come_home_as_a_reference(kind: Kind) -> None:

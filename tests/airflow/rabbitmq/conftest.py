@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "servers"))
 
 from rabbitmq import RabbitMQ, running_rabbitmq
-from world import DAGS, World, make_world
+from world import World, example_code, make_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,16 +33,17 @@ def world(
         "RUNQY_DELIVERY_RETRY_FOR": "20",
         "RABBITMQ_URL": rabbitmq.url,
     }
-    guide = (DAGS / "task_code" / "guide_amqp" / "main.py").read_text()
     folder = tmp_path_factory.mktemp("task_code")
-    with make_world(folder, environment, {"guide_amqp": guide}) as world:
+    more = example_code("guide_amqp", "resize")
+    with make_world(folder, environment, more) as world:
         yield world
 
 
 @pytest.fixture(autouse=True)
 def _mq(rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow's connection to that broker."""
-    monkeypatch.setenv("AIRFLOW_CONN_MQ", rabbitmq.url)
+    for conn_id in ("MQ", "RABBITMQ_DEFAULT"):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id}", rabbitmq.url)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import harness
 import pytest
-from harness import Run, outcome_of
+from harness import Run, outcome_of, outcomes_of_example
 from redis import Redis
 
 from runqy_provider.errors import (
@@ -64,6 +64,13 @@ def publish(channel: BlockingChannel, queue: str, body: Any) -> None:
 @pytest.mark.parametrize("value", [{"a": [1, None]}, None, "7"])
 def test_a_value_comes_home(value: Any, queue: str) -> None:
     assert outcome_of(run_of(f"amqp://mq/{queue}", {"value": value})) == value
+
+
+def test_the_example_runs() -> None:
+    assert outcomes_of_example("runqy_amqp") == {
+        "by_guide": {"sum": 12},
+        "resize": {"scene": 2, "width": 1280},
+    }
 
 
 def test_guide_style_task_code_runs_as_it_is() -> None:

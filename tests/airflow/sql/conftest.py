@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "servers"))
 
 from postgres import Postgres, running_postgres
-from world import DAGS, World, make_world
+from world import World, example_code, make_world
 
 from runqy_provider.sinks import sql_engine
 
@@ -48,9 +48,8 @@ def world(
         "RUNQY_DELIVERY_RETRY_FOR": "5",
         "DATABASE_URL": postgres.url,
     }
-    guide = (DAGS / "task_code" / "guide_sql" / "main.py").read_text()
     folder = tmp_path_factory.mktemp("task_code")
-    with make_world(folder, environment, {"guide_sql": guide}) as world:
+    with make_world(folder, environment, example_code("guide_sql")) as world:
         yield world
 
 
