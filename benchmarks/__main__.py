@@ -10,6 +10,8 @@ import sys
 BENCHMARKS = (
     ("benchmarks.webhook_latency", "--airflow"),
     ("benchmarks.waiting",),
+    ("benchmarks.object_stores",),
+    ("benchmarks.sinks",),
     ("benchmarks.defer_after",),
 )
 

@@ -35,7 +35,7 @@ def handle(payload):
         raise ValueError(payload["error"])
     if "bytes" in payload:
         return Result(b"x" * payload["bytes"], content_type="image/png")
-    return payload.get("value")
+    return time.time() if "clock" in payload else payload.get("value")
 
 run()
 """

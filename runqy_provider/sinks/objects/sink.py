@@ -7,6 +7,7 @@ from __future__ import annotations
 import abc
 import functools
 import json
+import logging
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from runqy_provider.sinks.base import Follow
     from runqy_provider.sinks.objects.store import Head, ObjectStore, SignedPut
     from runqy_provider.sinks.ticket import Ticket
+
+log = logging.getLogger(__name__)
 
 #: The longest that stores let a signed URL live, in seconds.
 LONGEST_SIGNED = 7 * 24 * 3600
@@ -234,7 +237,17 @@ class ObjectSink(Sink):
     ) -> SignedPut | None:
         if key is None or not self.presign:
             return None
-        return store.sign_put(key, lifetime(expires - time.time()))
+        seconds = expires - time.time()
+        if seconds > LONGEST_SIGNED:
+            log.warning(
+                "The signed URL for %s/%s works for 7 days only, which is as long as "
+                "stores allow; the job may take %.1f. Should it take longer, the "
+                "worker needs rights of its own.",
+                store.url,
+                key,
+                seconds / 86400,
+            )
+        return store.sign_put(key, lifetime(seconds))
 
 
 def lifetime(seconds: float) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
@@ -362,3 +364,24 @@ def test_a_missing_table_is_told_by_sqlite_too(
 
     with pytest.raises(NotThere, match="no such table"):
         outcome_of(run_of("sql://lite/results", {"value": 1}))
+
+
+def test_the_statements_in_the_docs_make_a_table_that_tells(postgres: Postgres) -> None:
+    page = Path(__file__).parents[3] / "docs" / "sinks.md"
+    blocks = re.findall(
+        r"^```sql\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL
+    )
+    with postgres.connect() as connection:
+        connection.execute("CREATE SCHEMA docs")
+        connection.execute("SET search_path TO docs")
+        for block in blocks:
+            connection.execute(block)
+        connection.execute("LISTEN runqy_tasks")
+        outcome = outcome_of(run_of("sql://pg/docs.tasks", {"value": [1]}))
+        row = connection.execute("SELECT id, status, result FROM tasks").fetchone()
+        told = next(connection.notifies(timeout=10))
+
+    assert outcome == [1]
+    assert row is not None
+    assert row[1:] == ("completed", "[1]")
+    assert told.payload == row[0]
