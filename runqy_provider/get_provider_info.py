@@ -159,6 +159,18 @@ _OPTIONS = {
     "longest_poll_seconds": _option(
         "float", "10", "Seconds between two such looks for an old job."
     ),
+    "watch_seconds": _option(
+        "float",
+        "30",
+        "Seconds between two looks at the jobs of all waiting tasks, for those that "
+        "ended without delivering. 0: jobs are not watched.",
+    ),
+    "vanished_grace_seconds": _option(
+        "float",
+        "30",
+        "Seconds for which a delivery is waited for once runqy has forgotten its job, "
+        "or says that it is completed.",
+    ),
     "max_body_bytes": _option(
         "integer", "8388608", "The largest delivery that the receiver takes, in bytes."
     ),

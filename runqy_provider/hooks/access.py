@@ -110,13 +110,14 @@ def _access(
         object_sweep=_seconds("object_sweep_seconds"),
         poll=_seconds("poll_seconds"),
         longest_poll=_seconds("longest_poll_seconds"),
+        watch=_seconds("watch_seconds", zero=True),
+        vanished_grace=_seconds("vanished_grace_seconds", zero=True),
     )
 
 
-def _seconds(option: str) -> float:
+def _seconds(option: str, *, zero: bool = False) -> float:
     value: float = conf.getfloat("runqy", option)
-    if value <= 0:
-        raise Misconfigured(
-            f"[runqy] {option} must be more than 0 seconds, not {value:g}."
-        )
+    if value < 0 or not (value or zero):
+        least = "0 or more" if zero else "more than 0"
+        raise Misconfigured(f"[runqy] {option} must be {least} seconds, not {value:g}.")
     return value

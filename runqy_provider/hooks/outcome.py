@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runqy_provider.errors import (
     DeliveryTimeout,
+    HeartbeatTimeout,
     JobVanished,
     Misconfigured,
     RunqyError,
@@ -25,15 +26,18 @@ if TYPE_CHECKING:
     from runqy_provider.sinks.base import Sink
 
 #: What ends a wait.
-ARRIVED, DEADLINE, ERROR = "arrived", "deadline", "error"
+ARRIVED, DEADLINE, ERROR, SILENT = "arrived", "deadline", "error", "silent"
 
 
-def outcome_of(event: Mapping[str, Any], runqy_conn_id: str) -> Any:
+def outcome_of(
+    event: Mapping[str, Any], runqy_conn_id: str, limit: str = "its deadline"
+) -> Any:
     """Return what a wait brought.
 
     Args:
         event: Payload of the trigger's event.
         runqy_conn_id: The runqy connection.
+        limit: Which time limit it had, for the message.
 
     Returns:
         What goes to XCom: a JSON value, or a Reference as plain JSON.
@@ -41,30 +45,39 @@ def outcome_of(event: Mapping[str, Any], runqy_conn_id: str) -> Any:
     Raises:
         JobFailed: The task code reported a failure.
         DeliveryTimeout: Nothing came by the deadline.
+        HeartbeatTimeout: No sign of life came for too long.
         RunqyError: Of the type that ended the wait, or that reading it met.
     """
     kind = event.get("event")
     if kind == ERROR:
-        raise by_name(event["error"])(event["message"])
+        error = by_name(event["error"])
+        raise error(f"{event['message']}{_progress(event)}")
     sink, delivery_id = parse_sink(event["sink"]), event["delivery_id"]
     results = RunqyResultHook(runqy_conn_id)
     if kind == ARRIVED:
         return results.collect(sink, event["where"], delivery_id)
     if kind == DEADLINE:
-        raise DeliveryTimeout(_timeout_words(event, results, sink))
+        words = f"No delivery {delivery_id} within {limit}, at sink {sink.uri!r}."
+        raise DeliveryTimeout(f"{words} {_circumstances(event, results, sink)}")
+    if kind == SILENT:
+        words = (
+            f"No sign of life from the job within {limit}, and no delivery "
+            f"{delivery_id} at sink {sink.uri!r}. Last sign: "
+            f"{_time(event.get('last_sign'))}."
+        )
+        raise HeartbeatTimeout(f"{words} {_circumstances(event, results, sink)}")
     raise Misconfigured(
         f"The trigger's event is of the unknown kind {kind!r}. Do triggerer and worker "
         "run the same version of airflow-provider-runqy?"
     )
 
 
-def _timeout_words(
+def _circumstances(
     event: Mapping[str, Any], results: RunqyResultHook, sink: Sink
 ) -> str:
-    delivery_id, job_id = event["delivery_id"], event.get("job_id")
-    ticket = Ticket(delivery_id, job_id, event.get("runqy_queue"))
+    job_id = event.get("job_id")
+    ticket = Ticket(event["delivery_id"], job_id, event.get("runqy_queue"))
     words = [
-        f"No delivery {delivery_id} by its deadline, at sink {sink.uri!r}.",
         sink.nothing_arrived(results.access, ticket),
         f"Last looked: {_time(event.get('last_look'))}.",
     ]
@@ -72,7 +85,12 @@ def _timeout_words(
         words.append(f"The last look failed: {event['trouble']}")
     if job_id:
         words.append(what_runqy_says(job_id, results.runqy_conn_id))
-    return " ".join(words)
+    return " ".join(words) + _progress(event)
+
+
+def _progress(event: Mapping[str, Any]) -> str:
+    progress = event.get("progress")
+    return f" Last progress: {progress}." if progress else ""
 
 
 def what_runqy_says(job_id: str, runqy_conn_id: str) -> str:

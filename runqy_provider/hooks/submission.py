@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +18,9 @@ from runqy_provider.inbox.capability import DELIVERY_ID
 if TYPE_CHECKING:
     from runqy_provider.hooks.runqy import RunqyHook
     from runqy_provider.sinks.base import Access, Sink
+
+#: XCom key of what was enqueued.
+JOB_KEY = "runqy_job"
 
 #: Seconds for which an address takes a delivery after the wait for it has ended: a
 #: late result is kept, and a retry of the task can still find it.
@@ -84,6 +89,25 @@ def submit(
         runqy_queue, {**payload, **request.to_fields()}, job_timeout=job_timeout
     )
     return Submission(job.job_id, delivery_id, job.runqy_queue, sink.uri, enqueued_at)
+
+
+def digest_of(
+    runqy_conn_id: str, runqy_queue: str, sink: Sink, payload: Mapping[str, Any]
+) -> str:
+    """Return what two requests for the same work have in common.
+
+    Raises:
+        InvalidPayload: The payload is not JSON.
+    """
+    asked = [runqy_conn_id, runqy_queue, sink.uri, payload]
+    try:
+        text = json.dumps(asked, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidPayload(
+            f"The payload for queue {runqy_queue!r} is not JSON: {error}. Payloads "
+            "hold texts, numbers, booleans, lists and objects."
+        ) from error
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_delivery_id(delivery_id: str) -> None:

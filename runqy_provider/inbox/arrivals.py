@@ -7,8 +7,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.client import async_client, redis_errors
-from runqy_provider.waiting.arrival import Arrival
+from runqy_provider.inbox.progress import Progress
+from runqy_provider.redis_client import async_client, redis_errors
+from runqy_provider.waiting.arrival import Answer, Arrival, News
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
@@ -42,26 +43,31 @@ class InboxArrivals:
         self._conn_id = conn_id
         self._opened: Redis | None = None
 
-    async def look(self, addresses: Collection[str]) -> Mapping[str, Arrival]:
+    async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
         """Look for all of them in one round trip; bodies stay where they are."""
         with redis_errors(self._settings, "look for deliveries"):
             async with self._client().pipeline(transaction=False) as pipeline:
                 for delivery_id in addresses:
                     key = keys.delivery(self._conn_id, delivery_id)
                     pipeline.hmget(key, "status", "at")
-                answers = await pipeline.execute()
-        return {
-            delivery_id: Arrival(
-                status=status.decode(),
-                where=where(self._conn_id, delivery_id),
-                delivered_at=float(at),
-            )
-            for delivery_id, (status, at) in zip(addresses, answers, strict=True)
-            if status is not None
-        }
+                    pipeline.get(keys.progress(self._conn_id, delivery_id))
+                rows = await pipeline.execute()
+        answers: dict[str, Answer] = {}
+        found = zip(addresses, rows[::2], rows[1::2], strict=True)
+        for delivery_id, (status, at), progress in found:
+            if status is not None:
+                answers[delivery_id] = Arrival(
+                    status=status.decode(),
+                    where=where(self._conn_id, delivery_id),
+                    delivered_at=float(at),
+                )
+            elif progress is not None:
+                known = Progress.from_json(progress)
+                answers[delivery_id] = News(str(known), known.at, is_progress=True)
+        return answers
 
     async def hints(self) -> AsyncIterator[str | None]:
-        """Yield the id of each delivery as it comes, None after each (re)connection."""
+        """Yield the id of each message as it comes, None after each (re)connection."""
         with redis_errors(self._settings, "listen for deliveries"):
             async with self._client().pubsub() as subscription:
                 await subscription.subscribe(keys.arrivals(self._conn_id))

@@ -4,7 +4,7 @@
 
 runqy:inbox:CONN_ID:delivery:DELIVERY_ID   hash: status, body, digest, at
 runqy:inbox:CONN_ID:progress:DELIVERY_ID   text: the newest progress message
-runqy:inbox:CONN_ID:arrivals               channel: ids of final deliveries
+runqy:inbox:CONN_ID:arrivals               channel: ids of what came
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ def progress(conn_id: str, delivery_id: str) -> str:
 
 
 def arrivals(conn_id: str) -> str:
-    """Return the channel on which the ids of final deliveries are published."""
+    """Return the channel on which the ids of what came are published."""
     return f"{PREFIX}:{conn_id}:arrivals"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self, cast
 from runqy_delivery import Delivery
 from runqy_provider.errors import NotThere
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.client import client, redis_errors
+from runqy_provider.redis_client import client, redis_errors
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -96,9 +96,3 @@ class InboxReader:
                 keys.delivery(self._conn_id, delivery_id), keys.READ_TTL
             )
             self._client.delete(keys.progress(self._conn_id, delivery_id))
-
-    def progress(self, delivery_id: str) -> Delivery | None:
-        """Return the newest progress message, if there is one."""
-        with redis_errors(self._settings, "read progress"):
-            body = self._client.get(keys.progress(self._conn_id, delivery_id))
-        return None if body is None else Delivery.from_json(cast("bytes", body))

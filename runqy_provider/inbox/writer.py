@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, cast
 
 from runqy_delivery import BadDelivery, Delivery
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.client import redis_errors
+from runqy_provider.inbox.progress import Progress
+from runqy_provider.redis_client import redis_errors
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -86,7 +87,9 @@ class InboxWriter:
         with redis_errors(self._settings, "store a delivery"):
             if not delivery.is_final:
                 key = keys.progress(conn_id, delivery_id)
-                await self._client.set(key, body, ex=self._ttl)
+                note = Progress.of(delivery).to_json()
+                await self._client.set(key, note, ex=self._ttl)
+                await self._client.publish(keys.arrivals(conn_id), delivery_id)
                 return Outcome.NOTED
             answer = await self._put(
                 keys=[keys.delivery(conn_id, delivery_id), keys.arrivals(conn_id)],

@@ -10,31 +10,36 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import TaskDeferralTimeout
 
 from runqy_delivery.wire import FAILED
 from runqy_provider.errors import (
+    DeliveryTimeout,
     JobFailed,
-    JobVanished,
     Misconfigured,
-    RunqyError,
     SinkError,
 )
 from runqy_provider.hooks.access import get_access
+from runqy_provider.hooks.attempt import Attempt, keep_attempt, read_attempt
 from runqy_provider.hooks.identity import delivery_id_of
-from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, outcome_of
+from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, SILENT, outcome_of
+from runqy_provider.hooks.reattach import find_again
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.hooks.submission import Submission, submit
+from runqy_provider.hooks.submission import JOB_KEY, LATE, digest_of, submit
+from runqy_provider.hooks.unbegun import delete_unbegun
 from runqy_provider.links.result import ResultLink
 from runqy_provider.reference import is_reference
 from runqy_provider.settings import DEFAULT_CONN_ID
+from runqy_provider.sinks import inbox_parcels
 from runqy_provider.sinks.parse import parse_sink
 from runqy_provider.triggers.delivery import DeliveryTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from runqy_provider.sinks.base import Access
+    from runqy_provider.hooks.submission import Submission
+    from runqy_provider.sinks.base import Access, Sink
     from runqy_provider.sinks.parse import SinkArgument
 
 #: How long a delivery is waited for where the task does not say.
@@ -49,8 +54,8 @@ DEFER_AFTER = timedelta(seconds=1)
 #: which has better words.
 BACKSTOP = timedelta(minutes=2)
 
-#: XCom keys: what was enqueued, and how it came back.
-JOB_KEY, DELIVERY_KEY = "runqy_job", "runqy_delivery"
+#: XCom key of how the result came back.
+DELIVERY_KEY = "runqy_delivery"
 
 
 class RunqyOperator(BaseOperator):
@@ -72,7 +77,13 @@ class RunqyOperator(BaseOperator):
         included. ``execution_timeout`` shortens it.
     :param defer_after: How long to wait in the slot before deferring: spares short
         jobs the way through the triggerer.
+    :param heartbeat_timeout: How long a job that has begun may give no sign of life
+        (``runqy_delivery.progress``) before the wait for it ends.
     :param job_timeout: Timeout that runqy stores with the job; it does not enforce it.
+    :param reattach: Let a retry wait for the job of the attempt before, if that asked
+        for the same and has not failed; False enqueues anew at every attempt.
+    :param delete_on_kill: Delete the job, if it has not begun, when a user ends the
+        task; needs the connection's admin key.
     """
 
     template_fields: Sequence[str] = ("runqy_queue", "payload", "sink", "runqy_conn_id")
@@ -90,7 +101,10 @@ class RunqyOperator(BaseOperator):
         deferrable: bool = True,
         delivery_timeout: timedelta = DELIVERY_TIMEOUT,
         defer_after: timedelta = DEFER_AFTER,
+        heartbeat_timeout: timedelta | None = None,
         job_timeout: timedelta | None = None,
+        reattach: bool = True,
+        delete_on_kill: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -101,28 +115,29 @@ class RunqyOperator(BaseOperator):
         self.deferrable = deferrable
         self.delivery_timeout = delivery_timeout
         self.defer_after = defer_after
+        self.heartbeat_timeout = heartbeat_timeout
         self.job_timeout = job_timeout
+        self.reattach = reattach
+        self.delete_on_kill = delete_on_kill
         self.download_url: str | None = None
         self._submission: Submission | None = None
 
     def execute(self, context: Context) -> Any:
-        """Enqueue the job; return its result if it is quick, else defer."""
-        ti = context["ti"]
+        """Enqueue the job, or find that of the attempt before; wait, or defer."""
         access = get_access(self.runqy_conn_id)
-        deadline = self._deadline()
-        submission = self._submission = self._submit(context, access, deadline)
-        ti.xcom_push(key=JOB_KEY, value=submission.to_xcom())
-        self.log.info(
-            "Enqueued job %s in queue %r; its result goes to %r as delivery %s.",
-            submission.job_id,
-            submission.runqy_queue,
-            submission.sink,
-            submission.delivery_id,
-        )
+        sink = parse_sink(self.sink or access.settings.sink)
+        self._check_heartbeat(access, sink)
+        deadline = time.time() + self._limit()[1].total_seconds()
+        attempt = self._start(context, access, sink, deadline)
+        deadline = min(deadline, attempt.expires)
+        submission = self._submission = attempt.submission()
+        context["ti"].xcom_push(key=JOB_KEY, value=submission.to_xcom())
         patience = deadline
         if self.deferrable:
             patience = min(deadline, time.time() + self.defer_after.total_seconds())
-        event = self._trigger(submission, patience).wait_here(access)
+        event = self._trigger(submission, patience).wait_here(
+            access, watch=not self.deferrable
+        )
         if not self.deferrable or event["event"] != DEADLINE:
             return self._finish(context, event)
         settle = conf.getfloat("runqy", "settle_seconds")
@@ -137,49 +152,122 @@ class RunqyOperator(BaseOperator):
         """Return the result that the trigger saw arrive."""
         return self._finish(context, event)
 
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Go on after the wait; say it in our words where Airflow ended the wait."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout as error:
+            name, length = self._limit()
+            raise DeliveryTimeout(
+                f"Airflow ended the wait {BACKSTOP} after {name} ({length}): no "
+                "triggerer did so before. Check that one runs, and has capacity."
+            ) from error
+
     def on_kill(self) -> None:
         """Delete the job of a killed task, if runqy has not begun it."""
-        if self._submission is None:
+        if self._submission is None or not self.delete_on_kill:
             return
-        job_id, queue = self._submission.job_id, self._submission.runqy_queue
-        try:
-            with RunqyHook(self.runqy_conn_id, retry_for=0) as hook:
-                deleted = hook.delete_job(queue, job_id)
-        except JobVanished:
-            self.log.info("Job %s is gone from runqy already.", job_id)
-        except RunqyError as error:
-            self.log.warning("Job %s was not deleted: %s", job_id, error)
-        else:
-            words = "was deleted" if deleted else "runs on: runqy cannot stop a job"
-            self.log.info("Job %s %s.", job_id, words)
+        queue, job_id = self._submission.runqy_queue, self._submission.job_id
+        with RunqyHook(self.runqy_conn_id, retry_for=0) as hook:
+            self.log.info(delete_unbegun(hook, queue, job_id))
 
-    def _deadline(self) -> float:
-        limits = [self.delivery_timeout]
-        if self.execution_timeout is not None:
-            # Airflow does not count execution_timeout while a task is deferred.
-            limits.append(self.execution_timeout)
-        shortest = min(limits)
+    def _limit(self) -> tuple[str, timedelta]:
+        """Return the argument that limits the wait, and its value."""
+        name, shortest = "delivery_timeout", self.delivery_timeout
+        # Airflow does not count execution_timeout while a task is deferred.
+        if self.execution_timeout is not None and self.execution_timeout < shortest:
+            name, shortest = "execution_timeout", self.execution_timeout
         if shortest <= timedelta(0):
-            raise Misconfigured("delivery_timeout must be longer than zero.")
-        return time.time() + shortest.total_seconds()
+            raise Misconfigured(f"{name} must be longer than zero.")
+        return name, shortest
 
-    def _submit(self, context: Context, access: Access, deadline: float) -> Submission:
+    def _check_heartbeat(self, access: Access, sink: Sink) -> None:
+        if self.heartbeat_timeout is None:
+            return
+        if self.heartbeat_timeout <= timedelta(0):
+            raise Misconfigured("heartbeat_timeout must be longer than zero.")
+        words = inbox_parcels.missing(access)
+        if not sink.takes_progress or words is not None:
+            raise Misconfigured(
+                f"heartbeat_timeout needs progress messages, and the sink {sink.uri!r} "
+                f"takes none here. Add the webhook: sink=[{sink.uri!r}, 'webhook']. "
+                f"{words or ''}".strip()
+            )
+
+    def _start(
+        self, context: Context, access: Access, sink: Sink, deadline: float
+    ) -> Attempt:
+        """Return the attempt to wait for: the one before, or one that is begun now."""
         ti = context["ti"]
-        timeout = self.job_timeout
         index = -1 if ti.map_index is None else ti.map_index
+        full_name = self.runqy_queue
+        if "." not in full_name:
+            full_name += ".default"
+        attempt = Attempt(
+            delivery_id=delivery_id_of(
+                ti.dag_id, ti.run_id, ti.task_id, index, ti.try_number
+            ),
+            digest=digest_of(self.runqy_conn_id, full_name, sink, self.payload),
+            max_tries=ti.max_tries or 0,
+            runqy_queue=full_name,
+            sink=sink.uri,
+            expires=deadline + LATE,
+        )
         with RunqyHook(self.runqy_conn_id) as hook:
-            return submit(
+            before = read_attempt(context) if self.reattach else None
+            if before is not None and not before.is_given_up:
+                found = self._find_again(hook, access, before, attempt)
+                if found is not None:
+                    keep_attempt(context, found)
+                    return found
+            keep_attempt(context, attempt)
+            timeout = self.job_timeout
+            submission = submit(
                 hook,
                 access,
-                parse_sink(self.sink or access.settings.sink),
+                sink,
                 runqy_queue=self.runqy_queue,
                 payload=self.payload,
-                delivery_id=delivery_id_of(
-                    ti.dag_id, ti.run_id, ti.task_id, index, ti.try_number
-                ),
+                delivery_id=attempt.delivery_id,
                 deadline=deadline,
                 job_timeout=None if timeout is None else timeout.total_seconds(),
             )
+        attempt = attempt.with_job(submission)
+        keep_attempt(context, attempt)
+        self.log.info(
+            "Enqueued job %s in queue %r; its result goes to %r as delivery %s.",
+            attempt.job_id,
+            attempt.runqy_queue,
+            attempt.sink,
+            attempt.delivery_id,
+        )
+        return attempt
+
+    def _find_again(
+        self, hook: RunqyHook, access: Access, before: Attempt, attempt: Attempt
+    ) -> Attempt | None:
+        if not before.is_same_work(attempt):
+            if before.job_id is not None and before.max_tries == attempt.max_tries:
+                words = delete_unbegun(hook, before.runqy_queue, before.job_id)
+                self.log.info("This attempt asks for other work. %s", words)
+            return None
+
+        def look(attempt: Attempt) -> dict[str, Any]:
+            return self._trigger(attempt.submission(), 0.0).wait_here(
+                access, watch=False
+            )
+
+        found = find_again(hook, access, before, look)
+        if found is not None:
+            self.log.info(
+                "The attempt before has job %s under way, or its result is there: "
+                "waiting for its delivery %s, nothing is enqueued.",
+                found.job_id or "(of unknown id)",
+                found.delivery_id,
+            )
+        return found
 
     def _trigger(
         self, submission: Submission, deadline: float, not_before: float = 0.0
@@ -190,13 +278,17 @@ class RunqyOperator(BaseOperator):
             sink=submission.sink,
             deadline=deadline,
             not_before=not_before,
-            job_id=submission.job_id,
+            job_id=submission.job_id or None,
             runqy_queue=submission.runqy_queue,
+            heartbeat=None
+            if self.heartbeat_timeout is None
+            else self.heartbeat_timeout.total_seconds(),
+            delete_on_kill=self.delete_on_kill,
         )
 
     def _finish(self, context: Context, event: dict[str, Any]) -> Any:
         if event["event"] != ARRIVED:
-            return outcome_of(event, self.runqy_conn_id)
+            return self._not_arrived(context, event)
         known = ("delivery_id", "job_id", "status", "where", "delivered_at")
         receipt = {name: event[name] for name in known}
         try:
@@ -211,6 +303,16 @@ class RunqyOperator(BaseOperator):
         finally:
             context["ti"].xcom_push(key=DELIVERY_KEY, value=receipt)
         return value
+
+    def _not_arrived(self, context: Context, event: dict[str, Any]) -> Any:
+        name, length = self._limit()
+        if event["event"] == SILENT:
+            name, length = "heartbeat_timeout", self.heartbeat_timeout or length
+            before = read_attempt(context)
+            if before is not None:
+                # It seems to hang: a retry that waited for it would hang with it.
+                keep_attempt(context, before.given_up())
+        return outcome_of(event, self.runqy_conn_id, f"{name} ({length})")
 
     def _link(self, event: dict[str, Any], reference: dict[str, Any]) -> str | None:
         results = RunqyResultHook(self.runqy_conn_id)

@@ -18,11 +18,11 @@ from runqy_delivery.errors import VerificationError
 from runqy_delivery.signature import verify
 from runqy_provider.errors import Misconfigured, NoAccess, SinkUnavailable
 from runqy_provider.inbox.capability import is_valid
-from runqy_provider.inbox.client import async_client
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.receiver.answers import RETRY_AFTER, Refusal, bad_address
 from runqy_provider.receiver.body import read_body
 from runqy_provider.receiver.doors import Door, FindDoor, Limits
+from runqy_provider.redis_client import async_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

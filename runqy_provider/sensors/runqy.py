@@ -120,7 +120,11 @@ class RunqySensor(BaseSensorOperator):
 
     def _outcome(self, event: dict[str, Any]) -> Any:
         try:
-            return outcome_of(event, self.runqy_conn_id)
+            return outcome_of(
+                event,
+                self.runqy_conn_id,
+                f"timeout ({timedelta(seconds=self.timeout)})",
+            )
         except RunqyError as error:
             if self.soft_fail or self.never_fail:
                 raise AirflowSkipException(str(error)) from error

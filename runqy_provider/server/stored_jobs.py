@@ -9,7 +9,25 @@ results), ``error_msg`` (the last error) and ``completed_at`` (seconds since 197
 
 from __future__ import annotations
 
+import re
+
+#: Sorted set of the workers' ids.
+WORKERS = "asynq:workers"
+
+_WEIGHTS = re.compile(r"map\[(.*)\]")
+
 
 def hash_key(runqy_queue: str, job_id: str) -> str:
     """Return the key of a job's hash."""
     return f"asynq:{{{runqy_queue}}}:t:{job_id}"
+
+
+def worker_key(worker_id: str) -> str:
+    """Return the key of a worker's hash; it expires when the worker is gone."""
+    return f"asynq:workers:{worker_id}"
+
+
+def queues_of(text: str) -> set[str]:
+    """Return the queues in a worker's field: ``map[a.default:5 b.high:10]``."""
+    found = _WEIGHTS.fullmatch(text.strip())
+    return {item.rpartition(":")[0] for item in found[1].split()} if found else set()

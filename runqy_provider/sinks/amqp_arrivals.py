@@ -20,8 +20,8 @@ from aio_pika import DeliveryMode, Message
 from runqy_delivery import BadDelivery, Delivery
 from runqy_provider.errors import NoAccess, SinkError, SinkUnavailable
 from runqy_provider.inbox.capability import DELIVERY_ID
-from runqy_provider.inbox.client import async_client
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
+from runqy_provider.redis_client import async_client
 from runqy_provider.sinks.amqp_broker import BrokerSettings, amqp_errors
 
 if TYPE_CHECKING:

@@ -37,6 +37,9 @@ class Access:
         object_sweep: Seconds between two looks at a bucket.
         poll: Seconds between two looks for a young job at a place that does not tell.
         longest_poll: The same for an old one.
+        watch: Seconds between two looks at the jobs themselves; 0: they are not.
+        vanished_grace: Seconds for which a delivery is waited for once its job has
+            ended.
     """
 
     settings: RunqySettings
@@ -49,6 +52,8 @@ class Access:
     object_sweep: float
     poll: float
     longest_poll: float
+    watch: float
+    vanished_grace: float
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,11 @@ class Sink(abc.ABC):
     #: True where somebody must move a delivery before it can be opened: news of it may
     #: come before it.
     is_moved: ClassVar[bool] = False
+
+    @property
+    def takes_progress(self) -> bool:
+        """True where its requests name a webhook, if one is set up."""
+        return False
 
     @property
     @abc.abstractmethod

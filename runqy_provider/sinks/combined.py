@@ -72,6 +72,11 @@ class CombinedSink(Sink):
     def _all(self) -> tuple[Sink, ...]:
         return (self.holder, *self.tellers)
 
+    @property
+    def takes_progress(self) -> bool:
+        """True where one of them takes it."""
+        return any(sink.takes_progress for sink in self._all)
+
     def check(self, access: Access) -> None:
         """Check all of them."""
         for sink in self._all:

@@ -17,7 +17,7 @@ from runqy_provider.errors import (
     ServerUnavailable,
     SinkUnavailable,
 )
-from runqy_provider.inbox.client import async_client, redis_errors
+from runqy_provider.redis_client import async_client, redis_errors
 from runqy_provider.server import calls, http, job
 from runqy_provider.server.stored_jobs import hash_key
 from runqy_provider.sinks.job_address import JobAddress

@@ -22,7 +22,7 @@ from runqy_provider.errors import (
     ServerUnavailable,
     SinkUnavailable,
 )
-from runqy_provider.inbox.client import client, redis_errors
+from runqy_provider.redis_client import client, redis_errors
 from runqy_provider.server import calls, http, job
 from runqy_provider.server.stored_jobs import hash_key
 from runqy_provider.sinks.base import Access, Place, Sink

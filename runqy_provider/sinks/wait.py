@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
-from runqy_provider.errors import RunqyError
+from runqy_provider.errors import JobFailed, JobVanished, RunqyError
+from runqy_provider.waiting.arrival import News
 from runqy_provider.waiting.registry import shared_waiter
+from runqy_provider.waiting.vigil import Vigil
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,33 +24,57 @@ log = logging.getLogger(__name__)
 
 
 async def wait_for_arrival(
-    places: Sequence[Place], *, deadline: float, not_before: float = 0.0
+    places: Sequence[Place],
+    *,
+    deadline: float,
+    not_before: float = 0.0,
+    vigil: Vigil | None = None,
+    watch: Place | None = None,
 ) -> Arrival | None:
-    """Return the first arrival, or None at the deadline.
+    """Return the first arrival, or None at the deadline or after too long a silence.
 
     Args:
         places: Where to look; their waiters are shared with all other waits.
         deadline: When to give up, in seconds since 1970; every place gets one look.
         not_before: An arrival is kept back until then.
+        vigil: Hears what is new meanwhile, and says how long silence is borne.
+        watch: Where the job itself is watched.
 
     Raises:
-        RunqyError: An essential place says that it will never come, and it is at
-            none of the others.
+        RunqyError: An essential place says that it will never come, or the watch says
+            that its job has ended, and it is at none of the others.
     """
-    waits = {_wait(place, deadline, not_before): place for place in places}
-    try:
-        return await _first(waits)
-    except RunqyError:
-        # It may have come elsewhere just before: one last look there.
-        for place in waits.values():
+    vigil = vigil or Vigil()
+    looks_once = deadline <= time.time()
+    while True:
+        waits = {
+            _wait(place, deadline, not_before, vigil): place
+            for place in (*places, *([watch] if watch else ()))
+        }
+        verdict: RunqyError | None = None
+        try:
+            arrival = await _first(waits)
+        except RunqyError as error:
+            arrival, verdict = None, error
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        if arrival is not None or (verdict is None and looks_once):
+            return arrival
+        # It may have come just before, and nobody said so: one last look.
+        for place in places:
             arrival = await _look(place, not_before)
             if arrival is not None:
                 return arrival
-        raise
-    finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+        if verdict is None:
+            return None
+        trouble = looks_at(places)["trouble"]
+        is_watch = isinstance(verdict, (JobVanished, JobFailed)) and watch is not None
+        if not (is_watch and trouble) or time.time() >= deadline:
+            raise verdict
+        # It may lie where nobody can look just now.
+        vigil.hear(News(f"{verdict} But not all places could be looked at: {trouble}"))
 
 
 async def _first(waits: dict[asyncio.Future[Arrival | None], Place]) -> Arrival | None:
@@ -70,17 +97,19 @@ async def _first(waits: dict[asyncio.Future[Arrival | None], Place]) -> Arrival 
 
 async def _look(place: Place, not_before: float) -> Arrival | None:
     try:
-        return await _wait(place, 0.0, not_before)
+        return await _wait(place, 0.0, not_before, Vigil())
     except RunqyError:
         return None  # what this place has to say was heard before
 
 
 def _wait(
-    place: Place, deadline: float, not_before: float
+    place: Place, deadline: float, not_before: float, vigil: Vigil
 ) -> asyncio.Future[Arrival | None]:
     waiter = shared_waiter(place.key, place.make)
     return asyncio.ensure_future(
-        waiter.wait(place.address, deadline=deadline, not_before=not_before)
+        waiter.wait(
+            place.address, deadline=deadline, not_before=not_before, vigil=vigil
+        )
     )
 
 

@@ -30,6 +30,11 @@ class WebhookSink(Sink):
         """The sink as a text."""
         return "webhook"
 
+    @property
+    def takes_progress(self) -> bool:
+        """True: a webhook, if one is set up, is told."""
+        return True
+
     def check(self, access: Access) -> None:
         """Ask whether deliveries can be addressed, and the inbox be reached."""
         words = inbox_parcels.missing(access)

@@ -5,22 +5,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from runqy_provider.errors import RunqyError
 from runqy_provider.hooks.access import aget_access
-from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, ERROR
+from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, ERROR, SILENT
+from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.hooks.unbegun import adelete_unbegun
+from runqy_provider.sinks.job_watch import watch_place
 from runqy_provider.sinks.parse import parse_sink
 from runqy_provider.sinks.ticket import Ticket
 from runqy_provider.sinks.wait import looks_at, wait_for_arrival
+from runqy_provider.triggers.kill_guard import is_abandoned
 from runqy_provider.waiting.registry import close_waiters
+from runqy_provider.waiting.vigil import Vigil
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from runqy_provider.sinks.base import Access
+    from runqy_provider.waiting.arrival import News
+
+#: Seconds for which a server that is away is asked again to delete a job; Airflow
+#: gives a killed trigger 30.
+KILL_PATIENCE = 5.0
 
 
 class DeliveryTrigger(BaseTrigger):
@@ -36,6 +48,9 @@ class DeliveryTrigger(BaseTrigger):
     :param not_before: No event before then; see ``[runqy] settle_seconds``.
     :param job_id: runqy's id of the job, where known.
     :param runqy_queue: Full name of the job's queue, where known.
+    :param heartbeat: Seconds without a sign of life after which to give up.
+    :param delete_on_kill: Delete the job, if it has not begun, when a user ends the
+        task.
     """
 
     def __init__(
@@ -48,6 +63,8 @@ class DeliveryTrigger(BaseTrigger):
         not_before: float = 0.0,
         job_id: str | None = None,
         runqy_queue: str | None = None,
+        heartbeat: float | None = None,
+        delete_on_kill: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's
         self.runqy_conn_id = runqy_conn_id
@@ -57,6 +74,9 @@ class DeliveryTrigger(BaseTrigger):
         self.not_before = not_before
         self.job_id = job_id
         self.runqy_queue = runqy_queue
+        self.heartbeat = heartbeat
+        self.delete_on_kill = delete_on_kill
+        self._is_done = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make an equal trigger."""
@@ -70,6 +90,8 @@ class DeliveryTrigger(BaseTrigger):
                 "not_before": self.not_before,
                 "job_id": self.job_id,
                 "runqy_queue": self.runqy_queue,
+                "heartbeat": self.heartbeat,
+                "delete_on_kill": self.delete_on_kill,
             },
         )
 
@@ -77,28 +99,45 @@ class DeliveryTrigger(BaseTrigger):
         """Wait, and yield one event."""
         access = await aget_access(self.runqy_conn_id)
         event = await self.wait(access)
+        # From here on a cancellation says nothing about the task.
+        self._is_done = True
         yield TriggerEvent(event)  # type: ignore[no-untyped-call] # Airflow's
 
-    async def wait(self, access: Access) -> dict[str, Any]:
-        """Wait, and return the event's payload: small, and all that is needed later."""
+    async def wait(self, access: Access, *, watch: bool = True) -> dict[str, Any]:
+        """Wait, and return the event's payload: small, and all that is needed later.
+
+        Args:
+            access: What is known of the connection.
+            watch: Whether to watch the job itself, too.
+        """
         event: dict[str, Any] = {
             "delivery_id": self.delivery_id,
             "job_id": self.job_id,
             "runqy_queue": self.runqy_queue,
             "sink": self.sink,
         }
+        ticket = Ticket(self.delivery_id, self.job_id, self.runqy_queue)
+        vigil = Vigil(self.heartbeat, self._teller())
+        looks: dict[str, Any] = {}
         try:
-            ticket = Ticket(self.delivery_id, self.job_id, self.runqy_queue)
             places = parse_sink(self.sink).places(access, ticket)
             arrival = await wait_for_arrival(
-                places, deadline=self.deadline, not_before=self.not_before
+                places,
+                deadline=self.deadline,
+                not_before=self.not_before,
+                vigil=vigil,
+                watch=watch_place(access, ticket) if watch else None,
             )
-            looks = looks_at(places)
+            looks = {**looks_at(places), "progress": vigil.progress}
         except RunqyError as error:
+            # An error, too, must not come before Airflow is ready for it.
+            await asyncio.sleep(max(0.0, self.not_before - time.time()))
             words = {"error": type(error).__name__, "message": str(error)}
-            return {**event, "event": ERROR, **words}
+            return {**event, "event": ERROR, **words, "progress": vigil.progress}
         if arrival is None:
-            return {**event, "event": DEADLINE, **looks}
+            is_silent = vigil.is_silent and time.time() < self.deadline
+            looks["last_sign"] = vigil.last_sign
+            return {**event, "event": SILENT if is_silent else DEADLINE, **looks}
         return {
             **event,
             "event": ARRIVED,
@@ -107,7 +146,35 @@ class DeliveryTrigger(BaseTrigger):
             "delivered_at": arrival.delivered_at,
         }
 
-    def wait_here(self, access: Access) -> dict[str, Any]:
+    async def on_kill(self) -> None:
+        """Delete the job, if a user has ended the task and the job has not begun.
+
+        Airflow calls this for much else, too: see ``kill_guard``.
+        """
+        if self._is_done or not self.delete_on_kill or self.job_id is None:
+            return
+        ti = getattr(self, "task_instance", None)
+        if ti is None or not await is_abandoned(ti, self.job_id):
+            return
+        queue = self.runqy_queue or ""
+        async with RunqyHook(self.runqy_conn_id, retry_for=KILL_PATIENCE) as hook:
+            words = await adelete_unbegun(hook, queue, self.job_id)
+        self.log.info("The task was ended by a user. %s", words)
+
+    def _teller(self) -> Callable[[News], None]:
+        # The waiter runs in a context of its own; what it tells is to stand in the
+        # log of this trigger's task.
+        context = contextvars.copy_context()
+
+        def tell(news: News) -> None:
+            if news.is_progress:
+                context.run(self.log.info, "Progress: %s", news.words)
+            else:
+                context.run(self.log.warning, "%s", news.words)
+
+        return tell
+
+    def wait_here(self, access: Access, *, watch: bool = True) -> dict[str, Any]:
         """Wait in this process, which has no event loop: a worker that holds its slot.
 
         The same wait, through the same waiters, as in a triggerer.
@@ -115,7 +182,7 @@ class DeliveryTrigger(BaseTrigger):
 
         async def wait_and_close() -> dict[str, Any]:
             try:
-                return await self.wait(access)
+                return await self.wait(access, watch=watch)
             finally:
                 await close_waiters()
 

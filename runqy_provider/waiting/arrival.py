@@ -28,14 +28,32 @@ class Arrival:
     delivered_at: float
 
 
-Answer = Arrival | RunqyError
+@dataclass(frozen=True)
+class News:
+    """Something about a wait that goes on.
+
+    Attributes:
+        words: For the log of the waiting task; empty: nothing to say.
+        alive_at: When the job last gave a sign of life, in seconds since 1970; None
+            where this is none.
+        is_progress: True for the task code's own words, False for what was seen of
+            the job from outside.
+    """
+
+    words: str = ""
+    alive_at: float | None = None
+    is_progress: bool = False
+
+
+Answer = Arrival | RunqyError | News
 
 
 class Source(Protocol):
     """One place where deliveries arrive: an inbox, an object store, a table.
 
     A wait is known by an address that the source understands. ``look`` is asked for
-    all waits at once. An error among its answers ends the waits of that address;
+    all waits at once. An error among its answers ends the waits of that address,
+    and news are told to them;
     ``SinkUnavailable`` raised means that the source is away and is tried again.
     After ``aclose`` a source may be used again: it opens what it needs when needed.
     """

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runqy_provider.errors import RunqyError, SinkUnavailable
+from runqy_provider.waiting.arrival import News
+from runqy_provider.waiting.vigil import Vigil
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,10 +56,18 @@ class Wait:
     deadline: float
     not_before: float
     done: asyncio.Future[Arrival | None]
+    vigil: Vigil
     since: float = field(default_factory=time.time)
     looked: float = field(default=0.0)
     arrival: Arrival | None = field(default=None)
     timer: float | None = field(default=None)
+
+    @property
+    def due(self) -> float:
+        """When this wait must be thought of next, whatever comes."""
+        if self.arrival is not None:
+            return self.not_before
+        return min(self.deadline, self.vigil.silent_at)
 
 
 class Waiter:
@@ -95,7 +105,12 @@ class Waiter:
         return not self._waits and self._task is not None and self._task.done()
 
     async def wait(
-        self, address: str, *, deadline: float, not_before: float = 0.0
+        self,
+        address: str,
+        *,
+        deadline: float,
+        not_before: float = 0.0,
+        vigil: Vigil | None = None,
     ) -> Arrival | None:
         """Wait for a final delivery.
 
@@ -104,16 +119,17 @@ class Waiter:
             deadline: When to give up, in seconds since 1970. A deadline in the past
                 still gets one look.
             not_before: An arrival is kept back until then.
+            vigil: Hears what is new meanwhile, and says how long silence is borne.
 
         Returns:
-            The arrival, or None at the deadline.
+            The arrival, or None at the deadline or after too long a silence.
 
         Raises:
             RunqyError: The source says that it will never come.
         """
         done: asyncio.Future[Arrival | None]
         done = asyncio.get_running_loop().create_future()
-        wait = Wait(address, deadline, not_before, done)
+        wait = Wait(address, deadline, not_before, done, vigil or Vigil())
         self._waits.setdefault(address, []).append(wait)
         self._look_soon({address})
         self._start()
@@ -226,6 +242,8 @@ class Waiter:
             if self.trouble is None:
                 log.warning("A look failed; waiting goes on: %s", error)
             self.trouble = f"{type(error).__name__}: {error}"
+            for wait in looking:
+                wait.vigil.hear(News(f"A look failed; waiting goes on: {error}"))
             self._set_timers(looking)
             return False
         self.trouble, self.last_look = None, time.time()
@@ -234,6 +252,8 @@ class Waiter:
             answer = answers.get(wait.address)
             if isinstance(answer, RunqyError):
                 _end_all([wait], answer)
+            elif isinstance(answer, News):
+                wait.vigil.hear(answer)
             elif answer is not None:
                 wait.arrival = answer
         self._set_timers(looking)
@@ -242,7 +262,7 @@ class Waiter:
     def _set_timers(self, waits: Iterable[Wait]) -> None:
         """Note when each of these waits must be thought of next."""
         for wait in waits:
-            when = wait.deadline if wait.arrival is None else wait.not_before
+            when = wait.due
             if when != wait.timer and not wait.done.done():
                 wait.timer = when
                 heapq.heappush(self._timers, (when, next(self._order), wait))
@@ -254,7 +274,11 @@ class Waiter:
         now = time.time()
         while self._timers and self._timers[0][0] <= now:
             when, _, wait = heapq.heappop(self._timers)
-            if when == wait.timer and not wait.done.done():
+            if when != wait.timer or wait.done.done():
+                continue
+            if wait.due > now:  # a sign of life has come
+                self._set_timers([wait])
+            else:
                 wait.done.set_result(wait.arrival)
 
     async def _sleep_until(self, when: float) -> None:

@@ -74,6 +74,8 @@ class Run:
     map_index: int = -1
     run_id: str = field(default_factory=lambda: f"run_{uuid.uuid4().hex}")
     xcoms: dict[str, Any] = field(default_factory=dict)
+    store: dict[str, Any] = field(default_factory=dict)
+    max_tries: int = 0
     next: tuple[str, Any] | None = None
     last: Any = None
 
@@ -153,11 +155,33 @@ class Run:
         if "/xcoms/" in path and request.method == "POST":
             self.xcoms[path.rsplit("/", 1)[1]] = json.loads(request.content)
             return httpx.Response(201, json={"message": "stored"})
+        if "/store/ti/" in path:
+            return self._store(path.rsplit("/", 1)[1], request)
         if request.method in _NO_BODY:
             return httpx.Response(204)
         if "/connections/" in path:
             return httpx.Response(404, json={"detail": {"reason": "not_found"}})
         return httpx.Response(200, json={})
+
+    def _store(self, key: str, request: httpx.Request) -> httpx.Response:
+        if request.method == "PUT":
+            self.store[key] = json.loads(request.content)["value"]
+            return httpx.Response(204)
+        if key not in self.store:
+            return httpx.Response(404, json={"detail": {"reason": "not_found"}})
+        return httpx.Response(200, json={"value": self.store[key]})
+
+    def retried(self, *, is_cleared: bool = False) -> Run:
+        """Return the next try of this task instance; cleared by a user, or a retry."""
+        tries = self.try_number
+        return Run(
+            self.task,
+            try_number=tries + 1,
+            map_index=self.map_index,
+            run_id=self.run_id,
+            store=self.store,
+            max_tries=tries if is_cleared else self.max_tries,
+        )
 
     def _context(self) -> dict[str, Any]:
         times = dict.fromkeys(("logical_date", "start_date", "run_after"), _WHEN)
@@ -175,7 +199,7 @@ class Run:
         }
         context: dict[str, Any] = {
             "dag_run": dag_run,
-            "max_tries": 0,
+            "max_tries": self.max_tries,
             "should_retry": False,
         }
         if self.next is not None:

@@ -13,9 +13,9 @@ from runqy_delivery import BadDelivery, Delivery, JobError
 from runqy_provider.errors import NoAccess, NotThere, SinkUnavailable
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.arrivals import InboxArrivals, where
-from runqy_provider.inbox.client import async_client
 from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
+from runqy_provider.redis_client import async_client
 from runqy_provider.settings import RedisSettings
 from runqy_provider.waiting.waiter import Waiter
 

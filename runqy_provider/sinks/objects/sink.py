@@ -123,6 +123,11 @@ class ObjectSink(Sink):
         query = f"?{urlencode(options)}" if options else ""
         return f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/") + query
 
+    @property
+    def takes_progress(self) -> bool:
+        """True: a webhook, if one is set up, is told."""
+        return True
+
     def check(self, access: Access) -> None:
         """Ask whether the bucket is there and ours, and the bell's inbox, if any."""
         self.store(access).check()

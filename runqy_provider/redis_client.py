@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Redis clients for the inbox, and one kind of error for a Redis that is away."""
+"""Redis clients, and one kind of error for a Redis that is away."""
 
 from __future__ import annotations
 

@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Find what the attempt before has started: its job, or its result."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from runqy_delivery.wire import COMPLETED
+from runqy_provider.errors import JobVanished, by_name
+from runqy_provider.hooks.outcome import ARRIVED, ERROR
+from runqy_provider.server import job as states
+from runqy_provider.server.find_job import find_job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from runqy_provider.hooks.attempt import Attempt
+    from runqy_provider.hooks.runqy import RunqyHook
+    from runqy_provider.sinks.base import Access
+
+#: States of a job that will still come to an end.
+LIVING = (states.PENDING, states.ACTIVE, states.RETRY, states.SCHEDULED)
+
+
+def find_again(
+    hook: RunqyHook,
+    access: Access,
+    before: Attempt,
+    look: Callable[[Attempt], Mapping[str, Any]],
+) -> Attempt | None:
+    """Return the attempt before with its job, if it is worth waiting for.
+
+    Args:
+        hook: The runqy server.
+        access: What is known of the connection.
+        before: The attempt before.
+        look: Looks once for an attempt's delivery, and returns the event.
+
+    Returns:
+        None where a job is to be enqueued anew: nothing was enqueued, or the job
+        failed, was deleted or is forgotten, and left no result.
+
+    Raises:
+        ServerUnavailable: runqy cannot say; nothing is to be enqueued meanwhile.
+        SinkError: The sink cannot say; likewise.
+    """
+    if before.job_id is None:
+        if access.runqy_redis is None:
+            return None  # nobody can tell; see docs/operator.md
+        found = find_job(access.runqy_redis, before.runqy_queue, before.delivery_id)
+        before = dataclasses.replace(before, job_id=found)
+    has_come = _has_come(look, before)
+    if has_come is not None:
+        return before if has_come else None
+    if before.job_id is None:
+        return None
+    try:
+        state = hook.get_job(before.job_id).state
+    except JobVanished:
+        state = ""
+    if state in LIVING:
+        return before
+    # It may have ended between the two looks.
+    return before if _has_come(look, before) else None
+
+
+def _has_come(
+    look: Callable[[Attempt], Mapping[str, Any]], before: Attempt
+) -> bool | None:
+    """Tell whether a result is there: False for a failure, None for nothing yet."""
+    event = look(before)
+    if event["event"] == ERROR:
+        error = by_name(event["error"])
+        if issubclass(error, JobVanished) or before.job_id is None:
+            return None
+        raise error(event["message"])
+    if event["event"] != ARRIVED:
+        return None
+    return bool(event["status"] == COMPLETED)

@@ -1,0 +1,97 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a killed trigger's task was really given up by a user.
+
+Airflow calls ``on_kill`` whenever a trigger is no longer assigned to its triggerer:
+also when a stalled triggerer lost it to another one, and when a cleared task's next try
+may already run. So the task's state and its XCom decide: every try writes which job it
+waits for, and deletes what the try before it wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import (
+    GetTaskStates,
+    GetXCom,
+    TaskStatesResult,
+    XComResult,
+)
+
+from runqy_provider.hooks.submission import JOB_KEY
+
+if TYPE_CHECKING:
+    from airflow.executors.workloads.task import TaskInstanceDTO
+
+#: What a task is whose run was deleted; Airflow has no word for it.
+DELETED = "deleted"
+
+#: States that a task leaves only by a user's hand.
+ENDED = frozenset(
+    {"success", "failed", "skipped", "removed", "upstream_failed", DELETED}
+)
+
+#: How often, and every how many seconds, to look at a task that is about to run again.
+LOOKS, PAUSE = 20, 1.0
+
+
+async def is_abandoned(ti: TaskInstanceDTO, job_id: str) -> bool:
+    """Tell whether nobody will ask for this job's result any more.
+
+    Args:
+        ti: The task instance that the trigger waited for.
+        job_id: The job.
+
+    Returns:
+        True where the task has ended or waits for another job; False where it waits
+        for this one, on another triggerer or in a later try, and where in doubt.
+    """
+    for _ in range(LOOKS):
+        state, job = await _state(ti), await _job(ti)
+        if job is not None and job != job_id:
+            return True  # cleared, and the new try has a job of its own
+        if state in ENDED:
+            return True  # marked, skipped, or its run was deleted
+        if state == "deferred" and job == job_id:
+            return False
+        # Cleared and about to run, or resumed by the event of another triggerer.
+        await asyncio.sleep(PAUSE)
+    return False
+
+
+async def _state(ti: TaskInstanceDTO) -> str:
+    answer = await _ask(
+        GetTaskStates(
+            dag_id=ti.dag_id,
+            run_ids=[ti.run_id],
+            task_ids=[ti.task_id],
+            map_index=ti.map_index,
+        )
+    )
+    found = answer.task_states if isinstance(answer, TaskStatesResult) else {}
+    index = -1 if ti.map_index is None else ti.map_index
+    name = ti.task_id if index < 0 else f"{ti.task_id}_{index}"
+    state = found.get(ti.run_id, {}).get(name, DELETED)
+    # A task with no state is about to be scheduled: a user has just cleared it.
+    return "none" if state is None else str(getattr(state, "value", state))
+
+
+async def _job(ti: TaskInstanceDTO) -> str | None:
+    answer = await _ask(
+        GetXCom(
+            key=JOB_KEY,
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=ti.map_index,
+        )
+    )
+    value = answer.value if isinstance(answer, XComResult) else None
+    return str(value.get("job_id")) if isinstance(value, dict) else None
+
+
+async def _ask(message: GetTaskStates | GetXCom) -> Any:
+    return await task_runner.SUPERVISOR_COMMS.asend(message)
