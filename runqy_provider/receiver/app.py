@@ -37,6 +37,11 @@ log = logging.getLogger(__name__)
 #: the event loop, and so every other request, waiting.
 LARGE = 256 * 1024
 
+#: How far a worker's clock may be from ours, in seconds. Much more than webhooks allow
+#: that act: a replay stores nothing new here, and a clock that is off must cost no
+#: result.
+CLOCK_TOLERANCE = 3600.0
+
 #: What each outcome is told as: status, and whether it is worth a line in the log.
 STATUS = {
     Outcome.STORED: 200,
@@ -196,7 +201,9 @@ def _check_signature(door: Door, request: Request, body: bytes) -> None:
     if not door.signing_secrets:
         return
     try:
-        verify(door.signing_secrets, request.headers, body, time.time())
+        verify(
+            door.signing_secrets, request.headers, body, time.time(), CLOCK_TOLERANCE
+        )
     except VerificationError as error:
         log.warning("Refused a delivery of %s: %s", door.conn_id, error)
         raise bad_address() from error

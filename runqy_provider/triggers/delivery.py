@@ -13,6 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from runqy_provider.errors import RunqyError
 from runqy_provider.hooks.access import aget_access
+from runqy_provider.hooks.kill_guard import is_abandoned
 from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, ERROR, SILENT
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.hooks.unbegun import adelete_unbegun
@@ -20,7 +21,6 @@ from runqy_provider.sinks.job_watch import watch_place
 from runqy_provider.sinks.parse import parse_sink
 from runqy_provider.sinks.ticket import Ticket
 from runqy_provider.sinks.wait import looks_at, wait_for_arrival
-from runqy_provider.triggers.kill_guard import is_abandoned
 from runqy_provider.waiting.registry import close_waiters
 from runqy_provider.waiting.vigil import Vigil
 

@@ -25,11 +25,13 @@ DAGS = Path(__file__).parents[2] / "dags"
 TASK_CODE = """
 import time
 from runqy_python import RetryableError, run, task
-from runqy_delivery import Result, delivers
+from runqy_delivery import Result, delivers, progress
 
 @task
 @delivers
 def handle(payload):
+    if "progress" in payload:
+        progress(payload["progress"], "rendering")
     time.sleep(payload.get("seconds", 0))
     if "error" in payload:
         raise ValueError(payload["error"])

@@ -17,6 +17,7 @@ from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.redis_client import async_client
 from runqy_provider.settings import RedisSettings
+from runqy_provider.waiting.arrival import News
 from runqy_provider.waiting.waiter import Waiter
 
 if TYPE_CHECKING:
@@ -106,13 +107,18 @@ async def test_progress_is_no_arrival_and_the_newest_stays(
         progress = Delivery("d", status="progress", fraction=fraction)
         assert await put(writer, progress) is Outcome.NOTED
 
-    with InboxReader(redis_settings, conn_id) as reader:
-        newest = reader.progress("d")
-        assert newest is not None
-        assert newest.fraction == 0.2
-        assert reader.progress("other") is None
-        with pytest.raises(NotThere):
-            reader.read("d")
+    arrivals = InboxArrivals(redis_settings, conn_id)
+    try:
+        found = await arrivals.look(["d", "other"])
+    finally:
+        await arrivals.aclose()
+    assert set(found) == {"d"}
+    news = found["d"]
+    assert isinstance(news, News)
+    assert (news.words, news.is_progress) == ("20%", True)
+    assert abs(time.time() - (news.alive_at or 0)) < 60
+    with InboxReader(redis_settings, conn_id) as reader, pytest.raises(NotThere):
+        reader.read("d")
 
 
 async def test_every_key_has_an_end(
@@ -129,7 +135,7 @@ async def test_every_key_has_an_end(
     with InboxReader(redis_settings, conn_id) as reader:
         reader.forget("d")
         assert 0 < redis.ttl(keys.delivery(conn_id, "d")) <= keys.READ_TTL
-        assert reader.progress("d") is None
+        assert not redis.exists(keys.progress(conn_id, "d"))
         assert reader.read("d").delivery.result == 1
     redis.close()
 

@@ -8,6 +8,7 @@ written to stdout: that is the worker's protocol.
 
 from runqy_delivery.delivers import delivers
 from runqy_delivery.errors import BadDelivery, DeliveryError, DeliveryUndeliverable
+from runqy_delivery.progress import progress
 from runqy_delivery.result import Result
 from runqy_delivery.wire import WIRE_VERSION, Delivery, DeliveryRequest, JobError
 
@@ -23,4 +24,5 @@ __all__ = [
     "JobError",
     "Result",
     "delivers",
+    "progress",
 ]

@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 from runqy_delivery.deliver import deliver_failure, deliver_result
 from runqy_delivery.errors import ResultRefused
+from runqy_delivery.progress import reporting
 from runqy_delivery.result import content_of
 from runqy_delivery.wire import (
     FAILED,
@@ -54,7 +55,8 @@ def delivers(handle: Callable[..., Any]) -> Callable[..., Any]:
             return handle(payload, *context)
         own = {key: payload[key] for key in payload if key not in RESERVED_FIELDS}
         try:
-            returned = handle(own, *context)
+            with reporting(request):
+                returned = handle(own, *context)
             content = content_of(returned)
         except Exception as error:  # whatever it is, Airflow is to hear of it
             if _is_retryable(error):

@@ -72,12 +72,13 @@ def _send(
     url: str,
     body: bytes | IO[bytes],
     headers: Mapping[str, str],
+    timeout: float = TIMEOUT,
 ) -> Answer:
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked by callers
         url, data=body, headers=dict(headers), method=method
     )
     try:
-        with _opener().open(request, timeout=TIMEOUT) as response:
+        with _opener().open(request, timeout=timeout) as response:
             return Answer(response.status, _start_of(response))
     except urllib.error.HTTPError as error:
         with error:
@@ -103,6 +104,19 @@ def _seconds(value: str | None) -> float | None:
     except (TypeError, ValueError):
         return None
     return max(0.0, when.timestamp() - time.time())
+
+
+def send_once(
+    url: str, body: bytes, headers: Mapping[str, str], timeout: float
+) -> str | None:
+    """POST something that may as well get lost; return what kept it from arriving."""
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        return "it is no http address"
+    try:
+        answer = _send("POST", url, body, headers, timeout)
+    except (OSError, HTTPException, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None if answer.status < 300 else f"{answer.status} {answer.text[:200]}"  # noqa: PLR2004 - HTTP's successes
 
 
 def deliver_over_http(

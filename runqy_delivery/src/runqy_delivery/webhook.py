@@ -25,6 +25,15 @@ SUCCESS = range(200, 300)
 CONFLICT, GONE, TOO_LARGE = 409, 410, 413
 
 
+def headers_for(message_id: str, body: bytes) -> Mapping[str, str]:
+    """Return the headers of a POST made now, signed where the environment says so."""
+    headers = {"Content-Type": "application/json", "User-Agent": "runqy-delivery"}
+    secret = os.environ.get(SIGNING_SECRET_VARIABLE)
+    if secret:
+        headers.update(sign(secret, message_id, int(time.time()), body))
+    return headers
+
+
 def post(url: str, message_id: str, body: bytes) -> None:
     """POST a delivery until it is taken.
 
@@ -37,15 +46,9 @@ def post(url: str, message_id: str, body: bytes) -> None:
         ResultRefused: The receiver says that the body is too large.
         DeliveryUndeliverable: Nobody took it, or the receiver refuses it.
     """
-    secret = os.environ.get(SIGNING_SECRET_VARIABLE)
-
-    def make_body() -> tuple[bytes, Mapping[str, str]]:
-        headers = {"Content-Type": "application/json", "User-Agent": "runqy-delivery"}
-        if secret:
-            headers.update(sign(secret, message_id, int(time.time()), body))
-        return body, headers
-
-    answer = deliver_over_http("POST", url, make_body)
+    answer = deliver_over_http(
+        "POST", url, lambda: (body, headers_for(message_id, body))
+    )
     if answer.status in SUCCESS:
         return
     if answer.status == CONFLICT:

@@ -1,0 +1,169 @@
+"""A retry finds the job of the attempt before; a cleared task starts anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from harness import Run, outcome_of, run_of
+from redis import Redis
+
+from runqy_provider.errors import JobFailed, ServerUnavailable
+from runqy_provider.hooks.attempt import ATTEMPT_KEY
+from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.sandbox.loopback import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from world import World
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+
+def job_of(run: Run) -> str:
+    return str(run.xcoms["runqy_job"]["job_id"])
+
+
+def jobs_in(world: World, queue: str) -> int:
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        return len(redis.keys(f"asynq:{{{queue}}}:t:*"))
+
+
+def deliver(run: Run, **fields: Any) -> None:
+    payload = RunqyHook().get_job(job_of(run)).payload
+    body = {"task_id": payload["task_id"], **fields}
+    httpx.post(payload["webhook_url"], json=body).raise_for_status()
+
+
+def idle_run(**arguments: Any) -> Run:
+    run = run_of({"n": time.time_ns()}, "idle", **arguments).execute()
+    assert run.state == "deferred"
+    return run
+
+
+def test_a_retry_waits_for_the_job_that_is_there() -> None:
+    first = idle_run()
+    second = first.retried().execute()
+    deliver(second, result=5)
+
+    assert job_of(second) == job_of(first)
+    assert second.resume(second.fire()).value == 5
+
+
+def test_a_retry_takes_a_result_that_nobody_read(world: World) -> None:
+    first = idle_run()
+    deliver(first, result=[1, 2])
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        redis.delete(f"asynq:{{idle.default}}:t:{job_of(first)}")  # long forgotten
+    before = jobs_in(world, "idle.default")
+    second = first.retried().execute()
+
+    assert (second.state, second.value) == ("success", [1, 2])
+    assert jobs_in(world, "idle.default") == before
+
+
+def test_a_retry_of_a_failed_job_enqueues_anew() -> None:
+    run = run_of({"error": "too dark"})
+    with pytest.raises(JobFailed):
+        outcome_of(run)
+    again = run.retried()
+    with pytest.raises(JobFailed):
+        outcome_of(again)
+
+    assert job_of(again) != job_of(run)
+
+
+def test_a_retry_of_a_job_that_is_gone_enqueues_anew(world: World) -> None:
+    first = idle_run()
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        redis.delete(f"asynq:{{idle.default}}:t:{job_of(first)}")
+    second = first.retried().execute()
+
+    assert second.state == "deferred"
+    assert job_of(second) != job_of(first)
+
+
+def test_a_cleared_task_enqueues_anew(world: World) -> None:
+    first = idle_run()
+    second = first.retried(is_cleared=True).execute()
+    assert job_of(second) != job_of(first)
+
+    done = run_of({"value": 3})
+    assert outcome_of(done) == 3
+    again = done.retried(is_cleared=True)
+    assert outcome_of(again) == 3
+    assert job_of(again) != job_of(done)
+
+
+def test_a_retry_that_asks_for_other_work_enqueues_that(world: World) -> None:
+    first = idle_run()
+    other = dataclasses.replace(first.retried(), task=run_of({"n": 1}, "idle").task)
+    other.execute()
+
+    assert job_of(other) != job_of(first)
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        # It had not begun, and nobody waits for it any more.
+        assert not redis.exists(f"asynq:{{idle.default}}:t:{job_of(first)}")
+
+
+def test_reattachment_can_be_turned_off() -> None:
+    first = idle_run(reattach=False)
+    assert job_of(first.retried().execute()) != job_of(first)
+
+
+def test_a_worker_that_died_before_it_heard_the_jobs_id_leaves_no_orphan(
+    world: World,
+) -> None:
+    first = idle_run()
+    first.store[ATTEMPT_KEY]["job_id"] = None  # as it stood before the answer came
+    before = jobs_in(world, "idle.default")
+    second = first.retried().execute()
+
+    assert job_of(second) == job_of(first)
+    assert jobs_in(world, "idle.default") == before
+
+
+def test_a_worker_that_died_before_it_asked_is_followed_by_one_that_does(
+    world: World,
+) -> None:
+    first = idle_run()
+    first.store[ATTEMPT_KEY]["job_id"] = None
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        key = f"asynq:{{idle.default}}:t:{job_of(first)}"
+        redis.delete(key)
+        redis.lrem("asynq:{idle.default}:pending", 0, job_of(first))
+    second = first.retried().execute()
+
+    assert second.state == "deferred"
+    assert job_of(second) != job_of(first)
+
+
+def test_nothing_is_enqueued_while_runqy_cannot_say(
+    connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, world: World
+) -> None:
+    first = idle_run()
+    monkeypatch.setattr(
+        "runqy_provider.hooks.runqy.RunqyHook.__init__.__defaults__",
+        ("runqy_default", 0.5),
+        raising=False,
+    )
+    before = jobs_in(world, "idle.default")
+    connect(fields={"host": f"http://127.0.0.1:{free_port()}"})
+    second = first.retried().execute()
+
+    with pytest.raises(ServerUnavailable):
+        raise second.error
+    connect()
+    third = second.retried().execute()
+    assert job_of(third) == job_of(first)
+    assert jobs_in(world, "idle.default") == before
+
+
+def test_what_another_version_left_is_not_misread() -> None:
+    run = run_of({}, "idle")
+    run.store[ATTEMPT_KEY] = {"something": "else"}
+    assert run.execute().state == "deferred"
