@@ -158,7 +158,7 @@ class JobWatch:
         if seen.error:
             return f"runqy says: {seen.error[:LONGEST_ERROR]}"
         if isinstance(self._lookout, RedisLookout):
-            return "runqy does not say why."
+            return "The log of the runqy worker says why."
         return (
             "runqy's API does not say why: name runqy's own Redis in the connection, "
             "or see the worker's log."

@@ -27,12 +27,16 @@ from runqy_provider.waiting.vigil import Vigil
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from airflow.executors.workloads.task import TaskInstanceDTO
+
     from runqy_provider.sinks.base import Access
     from runqy_provider.waiting.arrival import News
 
-#: Seconds for which a server that is away is asked again to delete a job; Airflow
-#: gives a killed trigger 30.
+#: Seconds for which a server that is away is asked again to delete a job.
 KILL_PATIENCE = 5.0
+
+#: Deletions under way: the event loop itself keeps no task alive.
+_deeds: set[asyncio.Task[None]] = set()
 
 
 class DeliveryTrigger(BaseTrigger):
@@ -151,10 +155,18 @@ class DeliveryTrigger(BaseTrigger):
 
         Airflow calls this for much else, too: see ``kill_guard``.
         """
-        if self._is_done or not self.delete_on_kill or self.job_id is None:
-            return
         ti = getattr(self, "task_instance", None)
-        if ti is None or not await is_abandoned(ti, self.job_id):
+        if ti is None or self._is_done or not self.delete_on_kill:
+            return
+        # Airflow cancels a trigger again at every turn, about once a second, until it
+        # is gone: what takes longer needs a task of its own.
+        deed = asyncio.create_task(self._delete_if_abandoned(ti))
+        _deeds.add(deed)
+        deed.add_done_callback(_deeds.discard)
+        await asyncio.shield(deed)
+
+    async def _delete_if_abandoned(self, ti: TaskInstanceDTO) -> None:
+        if self.job_id is None or not await is_abandoned(ti, self.job_id):
             return
         queue = self.runqy_queue or ""
         async with RunqyHook(self.runqy_conn_id, retry_for=KILL_PATIENCE) as hook:

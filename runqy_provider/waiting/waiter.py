@@ -182,8 +182,11 @@ class Waiter:
         try:
             await self._look_until_idle()
         finally:
-            await self._stop(listener)
-            await self._source.aclose()
+            try:
+                await self._stop(listener)
+            finally:
+                # Also where it is closed while it closes by itself.
+                await self._source.aclose()
 
     async def _stop(self, listener: asyncio.Task[None]) -> None:
         end = time.monotonic() + CLOSE_TIMEOUT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -102,27 +101,27 @@ def test_a_job_that_runqy_gives_up_fails_with_runqys_words(eyes: str) -> None:
 
 @pytest.mark.usefixtures("eyes")
 def test_a_job_that_nobody_serves_is_told_of_in_the_tasks_log(
-    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    caplog.set_level(logging.WARNING)
     limit = timedelta(seconds=2)
     run = started(run_of({}, "idle", delivery_timeout=limit))
     with pytest.raises(DeliveryTimeout, match=r"within delivery_timeout \(0:00:02\)"):
         raise run.resume(run.fire()).error
-    assert "no live worker serves the queue 'idle.default'" in caplog.text
+    said = capsys.readouterr().out
+    assert "no live worker serves the queue 'idle.default'" in said
 
 
-def test_a_job_that_is_run_again_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
+def test_a_job_that_is_run_again_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
     run = started(run_of({"numbers": ["x"]}, "guide_webhook"))
     with pytest.raises(JobVanished):
         raise run.resume(run.fire()).error
-    assert "is to be run again by runqy" in caplog.text
-    assert "unsupported operand" in caplog.text
+    said = capsys.readouterr().out
+    assert "is to be run again by runqy" in said
+    assert "The log of the runqy worker says why" in said
 
 
 def test_a_server_that_is_away_ends_no_wait(
-    connect: Callable[..., Any], caplog: pytest.LogCaptureFixture, world: World
+    connect: Callable[..., Any], capsys: pytest.CaptureFixture[str], world: World
 ) -> None:
     run = started(run_of({"value": 5, "seconds": 2}))
     url = f"http://127.0.0.1:{free_port()}"
@@ -130,14 +129,15 @@ def test_a_server_that_is_away_ends_no_wait(
     event = run.fire()
 
     assert event["event"] == "arrived"
-    assert f"A look failed; waiting goes on: runqy at {url}" in caplog.text
-    assert world.sandbox.server_url not in caplog.text
+    said = capsys.readouterr().out
+    assert f"A look failed; waiting goes on: runqy at {url}" in said
+    assert world.sandbox.server_url not in said
 
 
 def test_a_watch_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "0")
     run = started(run_of({}, "silent", delivery_timeout=timedelta(seconds=3)))
-    with pytest.raises(DeliveryTimeout, match="runqy does not know|no job|gone"):
+    with pytest.raises(DeliveryTimeout, match="runqy has forgotten"):
         raise run.resume(run.fire()).error
 
 
@@ -147,9 +147,8 @@ def test_a_negative_interval_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         outcome_of(run_of({"value": 1}))
 
 
-@pytest.mark.usefixtures("eyes")
 async def test_a_hundred_jobs_are_watched_at_one_look(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    eyes: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from runqy_provider.hooks.access import get_access
     from runqy_provider.server import sight
@@ -192,7 +191,8 @@ async def test_a_hundred_jobs_are_watched_at_one_look(
 
     assert 100 in looks
     assert sum(looks) <= 100 * (len([n for n in looks if n == 100]) + 1)
-    assert connections <= 1
+    # One for the watch; over HTTP, whatever the server itself makes of it.
+    assert connections <= (1 if eyes == "redis" else 8)
 
 
 class Elsewhere:
@@ -265,12 +265,12 @@ async def test_what_came_just_before_the_verdict_is_taken() -> None:
 
 
 def test_progress_stands_in_the_tasks_log_as_it_comes(
-    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    caplog.set_level(logging.INFO)
     run = started(run_of({"value": 1, "progress": 0.25, "seconds": 1}))
     assert run.fire()["event"] == "arrived"
-    assert "Progress: 25% rendering" in caplog.text
+    said = capsys.readouterr().out
+    assert "Progress: 25% rendering" in said
 
 
 def test_the_last_progress_stands_in_the_timeout() -> None:
@@ -284,6 +284,7 @@ def test_the_last_progress_stands_in_the_timeout() -> None:
 
 
 def test_a_job_that_has_gone_silent_ends_the_wait_and_is_not_waited_for_again() -> None:
+    outcome_of(run_of({"value": 0}))  # so that the task process is free
     limit = timedelta(seconds=1)
     payload = {"value": 7, "progress": 0.5, "seconds": 4}
     run = started(run_of(payload, heartbeat_timeout=limit))
@@ -299,7 +300,7 @@ def test_a_job_that_has_gone_silent_ends_the_wait_and_is_not_waited_for_again() 
     assert again.xcoms["runqy_job"]["job_id"] != run.xcoms["runqy_job"]["job_id"]
 
 
-def test_time_in_the_queue_is_no_silence(caplog: pytest.LogCaptureFixture) -> None:
+def test_time_in_the_queue_is_no_silence(capsys: pytest.CaptureFixture[str]) -> None:
     run = started(
         run_of(
             {},
@@ -310,7 +311,8 @@ def test_time_in_the_queue_is_no_silence(caplog: pytest.LogCaptureFixture) -> No
     )
     with pytest.raises(DeliveryTimeout):
         raise run.resume(run.fire()).error
-    assert "no live worker" in caplog.text
+    said = capsys.readouterr().out
+    assert "no live worker" in said
 
 
 @pytest.mark.parametrize(
@@ -331,7 +333,8 @@ def test_a_heartbeat_that_cannot_be_heard_is_refused(
 def test_progress_never_lingers_as_a_result(world: World) -> None:
     """What task code says of itself meanwhile is no final word, however it is put."""
     run = started(run_of({}, "idle"))
-    job = RunqyHook().get_job(run.xcoms["runqy_job"]["job_id"])
+    with RunqyHook() as hook:
+        job = hook.get_job(run.xcoms["runqy_job"]["job_id"])
     body = {
         "task_id": job.payload["task_id"],
         "status": "progress",

@@ -34,7 +34,8 @@ def jobs_in(world: World, queue: str) -> int:
 
 
 def deliver(run: Run, **fields: Any) -> None:
-    payload = RunqyHook().get_job(job_of(run)).payload
+    with RunqyHook() as hook:
+        payload = hook.get_job(job_of(run)).payload
     body = {"task_id": payload["task_id"], **fields}
     httpx.post(payload["webhook_url"], json=body).raise_for_status()
 

@@ -17,6 +17,7 @@ from airflow.triggers.base import BaseTrigger
 from redis import Redis
 
 from runqy_delivery import Delivery
+from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.inbox import capability, keys
 from runqy_provider.triggers.delivery import DeliveryTrigger
 
@@ -72,9 +73,14 @@ class Triggerer:
     """A triggerer process that runs these triggers with these connections."""
 
     def __init__(
-        self, folder: Path, triggers: dict[int, Any], connections: dict[str, Any]
+        self,
+        folder: Path,
+        triggers: dict[int, Any],
+        connections: dict[str, Any],
+        tasks: dict[str, Any] | None = None,
     ) -> None:
         spec = {
+            "tasks": tasks or {},
             "triggers": {n: each.serialize() for n, each in triggers.items()},
             "connections": connections,
         }
@@ -217,3 +223,68 @@ def test_an_error_of_the_sink_is_an_event_with_its_name(
 
     assert (event["event"], event["error"]) == ("error", "NotThere")
     assert "s3://no-bucket-here" in event["message"]
+
+
+#: What Airflow says of a task whose trigger it takes away, look by look (its state, and
+#: the job in its XCom), and whether its job is to be deleted.
+MINE, OTHER = "mine", "other"
+TAKEN_AWAY = {
+    "marked failed": ([("failed", MINE)], True),
+    "marked success": ([("success", MINE)], True),
+    "run deleted": ([("deleted", None)], True),
+    "triggerer stalled": ([("deferred", MINE)], False),
+    "cleared, next try waits": ([("deferred", OTHER)], True),
+    "cleared, next try starts": (
+        [(None, MINE), ("queued", MINE), ("running", None), ("running", OTHER)],
+        True,
+    ),
+    "resumed by another triggerer": ([("running", MINE), ("success", MINE)], True),
+    "retry waits for the same job": ([("running", MINE), ("deferred", MINE)], False),
+}
+
+
+def test_a_job_is_deleted_only_where_nobody_waits_for_it(
+    world: World, connect: Callable[..., Any], tmp_path: Path
+) -> None:
+    redis = Redis.from_url(world.sandbox.redis_url)
+    triggers, tasks, jobs = {}, {}, {}
+    with RunqyHook() as hook:
+        for n, (name, (said, _)) in enumerate(TAKEN_AWAY.items()):
+            jobs[name] = hook.enqueue("idle", {"n": n}).job_id
+            ids = {MINE: jobs[name], OTHER: "another", None: None}
+            tasks[f"t{n}"] = [(state, ids[job]) for state, job in said]
+            triggers[n] = DeliveryTrigger(
+                runqy_conn_id="runqy_default",
+                delivery_id=f"kill-{n}",
+                sink="webhook",
+                deadline=time.time() + 60,
+                job_id=jobs[name],
+                runqy_queue="idle.default",
+                delete_on_kill=True,
+            )
+    channel = keys.arrivals("runqy_default")
+    wanted = {name: is_deleted for name, (_, is_deleted) in TAKEN_AWAY.items()}
+
+    def deleted() -> dict[str, bool]:
+        return {
+            name: not redis.exists(f"asynq:{{idle.default}}:t:{job_id}")
+            for name, job_id in jobs.items()
+        }
+
+    with Triggerer(tmp_path, triggers, world.connections, tasks) as triggerer:
+        triggerer.run_until(lambda: redis.pubsub_numsub(channel)[0][1])
+        (tmp_path / "drop").touch()
+        triggerer.run_until(lambda: deleted() == wanted)
+        # Those that are to stay have had their looks by now, or have them soon.
+        until = time.monotonic() + 3
+        triggerer.run_until(lambda: time.monotonic() > until)
+        assert deleted() == wanted
+    redis.close()
+
+
+def test_a_trigger_that_has_fired_deletes_nothing() -> None:
+    import asyncio
+
+    trigger = TRIGGERS[0]
+    trigger.delete_on_kill, trigger._is_done = True, True
+    asyncio.run(trigger.on_kill())  # would fail: there is no task instance to ask for

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import attrs
 import httpx
 import structlog
 from airflow.executors import workloads
+from airflow.executors.workloads.task import TaskInstanceDTO
 from airflow.jobs.triggerer_job_runner import TriggerRunnerSupervisor
 from airflow.sdk.api.client import Client
 
@@ -27,6 +29,9 @@ class Triggerer(TriggerRunnerSupervisor):
     fired: dict[int, Any] = attrs.field(factory=dict)
     failed: dict[int, Any] = attrs.field(factory=dict)
     asked: list[str] = attrs.field(factory=list)
+    #: What Airflow says of the triggers' tasks: pairs of state and job in XCom, one
+    #: after another; the last one stays.
+    tasks: dict[str, list[tuple[str | None, str | None]]] = attrs.field(factory=dict)
 
     def make_client(self) -> Client:
         return Client(
@@ -37,6 +42,19 @@ class Triggerer(TriggerRunnerSupervisor):
         )
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if path.endswith("/states"):
+            task_id = request.url.params["task_ids"]
+            said = self.tasks[task_id]
+            states = {} if said[0][0] == "deleted" else {task_id: said[0][0]}
+            return httpx.Response(200, json={"task_states": {"r": states}})
+        if "/xcoms/" in path:
+            said = self.tasks[path.split("/")[-2]]
+            _, job = said.pop(0) if len(said) > 1 else said[0]
+            if job is None:
+                return httpx.Response(404, json={"detail": {"reason": "not_found"}})
+            value = {"key": "runqy_job", "value": {"job_id": job}}
+            return httpx.Response(200, json=value)
         conn_id = request.url.path.rsplit("/", 1)[1]
         self.asked.append(conn_id)
         known = self.connections.get(conn_id)
@@ -58,6 +76,7 @@ class Triggerer(TriggerRunnerSupervisor):
                 id=number,
                 classpath=self.wanted[number][0],
                 encrypted_kwargs=json.dumps(self.wanted[number][1]),
+                ti=_task_instance(f"t{number}"),
             )
             for number in ids
         ]
@@ -78,6 +97,21 @@ class Triggerer(TriggerRunnerSupervisor):
         return {"hostname": "test"}
 
 
+def _task_instance(task_id: str) -> TaskInstanceDTO:
+    return TaskInstanceDTO(
+        id=uuid.uuid4(),
+        dag_version_id=uuid.uuid4(),
+        task_id=task_id,
+        dag_id="d",
+        run_id="r",
+        try_number=1,
+        map_index=-1,
+        pool_slots=1,
+        queue="default",
+        priority_weight=1,
+    )
+
+
 def main(spec_path: str, report_path: str) -> None:
     """Run the triggers of a spec and report what comes of them, till killed."""
     spec = json.loads(Path(spec_path).read_text())
@@ -86,8 +120,12 @@ def main(spec_path: str, report_path: str) -> None:
     )
     triggerer.connections.update(spec["connections"])
     triggerer.wanted.update({int(n): tuple(t) for n, t in spec["triggers"].items()})
+    triggerer.tasks.update(spec.get("tasks", {}))
+    order = Path(spec_path).with_name("drop")
     while True:
         triggerer.run_once()
+        if order.exists():  # Airflow has given all of them to somebody else
+            triggerer.wanted.clear()
         report = {
             "events": triggerer.fired,
             "failures": {n: str(error) for n, error in triggerer.failed.items()},

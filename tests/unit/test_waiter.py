@@ -297,6 +297,29 @@ async def test_a_look_that_swallows_a_cancellation_does_not_keep_the_waiter_aliv
     waiting.cancel()
 
 
+async def test_a_waiter_that_is_closed_while_it_closes_by_itself_leaves_nothing_open(
+    source: Source,
+) -> None:
+    class Slow(Source):
+        async def hints(self) -> AsyncIterator[str | None]:
+            self.listeners += 1
+            try:
+                await asyncio.sleep(LONG)
+            except asyncio.CancelledError:
+                stopping.set()
+                await asyncio.sleep(SOON)
+            yield None
+
+    stopping = asyncio.Event()
+    slow = Slow()
+    waiter = Waiter(slow, sweep=SOON)
+    assert await waiter.wait("a", deadline=0.0) is None
+    await stopping.wait()  # for want of waits
+    await waiter.aclose()
+
+    assert slow.closed == 1
+
+
 async def test_a_wait_that_comes_while_the_waiter_closes_is_served(
     source: Source,
 ) -> None:
