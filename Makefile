@@ -11,7 +11,7 @@ endif
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup check-python lint types rings far-side unit e2e bench clean
+.PHONY: help demo test setup check-python lint types rings far-side unit e2e faults bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -27,7 +27,7 @@ lint: setup ## ruff: rules and format
 	$(RUN) -m ruff format --check .
 
 types: setup ## mypy --strict
-	$(RUN) -m mypy runqy_provider runqy_delivery/src demo
+	$(RUN) -m mypy runqy_provider runqy_delivery/src demo faults
 
 rings: setup ## import-linter: the rings of the house
 	.venv/bin/lint-imports
@@ -53,6 +53,9 @@ unit: setup ## the quick tests only
 e2e: setup ## the tests through real Airflow processes
 	$(RUN) -m pytest -m e2e
 
+faults: setup ## faults caused for real, with N jobs in flight each (N=50; ONLY=..., SINKS=...)
+	$(RUN) -m faults --jobs $(or $(N),50) $(if $(ONLY),--only $(ONLY)) $(if $(SINKS),--sinks $(SINKS))
+
 bench: setup ## the benchmarks, each with its table
 	$(RUN) -m benchmarks
 
@@ -76,4 +79,4 @@ $(UV): constraints.txt
 	@touch $@
 
 clean: ## remove what the commands above made
-	rm -rf .venv .venv-far-side .tools .demo .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-far-side .tools .demo .faults .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

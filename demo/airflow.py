@@ -100,13 +100,18 @@ class Airflow:
             self.start_component(component)
         self._wait_until_healthy()
 
-    def start_component(self, component: str) -> None:
-        """Start one of Airflow's processes, in a process group of its own."""
+    def start_component(self, component: str, name: str | None = None) -> None:
+        """Start one of Airflow's processes, in a process group of its own.
+
+        Args:
+            component: Which.
+            name: What to know it by, where it is a second one of its kind.
+        """
         arguments = [component]
         if component == "api-server":
             arguments += ["--port", str(self.port), "--host", "127.0.0.1"]
-        with self.log_of(component).open("ab") as log:
-            self.processes[component] = subprocess.Popen(
+        with self.log_of(name or component).open("ab") as log:
+            self.processes[name or component] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *arguments],
                 env=self._settings,
                 stdin=subprocess.DEVNULL,

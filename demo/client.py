@@ -35,6 +35,14 @@ class AirflowClient:
         """Post JSON and return the answer."""
         return self._http.post(path, json=body).raise_for_status().json()
 
+    def patch(self, path: str, body: Any) -> Any:
+        """Change what is at a path and return the answer."""
+        return self._http.patch(path, json=body).raise_for_status().json()
+
+    def delete(self, path: str) -> None:
+        """Delete what is at a path."""
+        self._http.delete(path).raise_for_status()
+
     def wait_for_dags(self, dag_ids: set[str], limit: float = 120.0) -> None:
         """Wait until Airflow has parsed these DAGs.
 

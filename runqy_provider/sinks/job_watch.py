@@ -135,10 +135,8 @@ class JobWatch:
             self._verdicts.put_nowait((now + self._grace, text))
         what = "has forgotten the job" if seen is None else "says it is completed"
         if now - since < self._grace:
-            return News(
-                f"runqy {what} {at.job_id}; its delivery is waited for, "
-                f"{self._grace:g} s more."
-            )
+            # Nothing to say yet: most often the delivery is there, and kept back.
+            return News()
         # Should the wait go on all the same, it gets a grace anew.
         del self._ended[text]
         return JobVanished(

@@ -1,0 +1,164 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""``make faults``: put jobs in flight, cause one fault after another, and count."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from demo.airflow import AirflowError
+from faults.catalogue import FAULTS, Fault
+from faults.postgres import running_postgres
+from faults.world import World
+from runqy_provider.sandbox.errors import SandboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HOME = Path(__file__).resolve().parents[1] / ".faults"
+
+#: Seconds within which every task must have ended once the fault is over; the longest
+#: road is a helper's five minutes of tries.
+LIMIT = 240.0
+
+_started = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one fault."""
+
+    words: str
+    sink: str
+    jobs: int
+    succeeded: int
+    failed_right: int
+    lost: int
+    twice: int
+    hung: int
+    seconds: float
+
+    def is_right(self, fault: Fault) -> bool:
+        """Tell whether nothing is amiss."""
+        ended = self.failed_right if fault.ends == "failed" else self.succeeded
+        enough = ended == self.jobs or fault.ends is None
+        return enough and not (self.lost or self.twice or self.hung)
+
+
+def say(words: str) -> None:
+    """Tell what happens, with the seconds since the start."""
+    print(f"[{time.monotonic() - _started:5.0f} s] {words}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Cause the faults; 0 only if nothing was lost, hung or enqueued twice."""
+    known = [fault.name for fault in FAULTS]
+    parser = argparse.ArgumentParser(prog="python -m faults")
+    parser.add_argument("--jobs", type=int, default=50, help="in flight for each fault")
+    parser.add_argument("--sinks", default="webhook,s3://results/faults")
+    parser.add_argument("--only", help=f"some of: {', '.join(known)}")
+    options = parser.parse_args(arguments)
+    wanted = options.only.split(",") if options.only else known
+    unknown = set(wanted) - set(known)
+    if unknown:
+        parser.error(f"no such fault: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    shutil.rmtree(HOME, ignore_errors=True)
+    rows: list[tuple[Fault, Row]] = []
+    try:
+        with contextlib.ExitStack() as stack:
+            say("Starting PostgreSQL, the sandbox and Airflow ...")
+            database = stack.enter_context(running_postgres())
+            world = World(HOME, stack, database, ({}, {}), say)
+            for sink in options.sinks.split(","):
+                for fault in FAULTS:
+                    if fault.name in wanted and _fits(fault, sink):
+                        rows.append((fault, _cause(world, fault, sink, options.jobs)))
+                        say(f"{fault.name}, {sink}: {rows[-1][1]}")
+    except (AirflowError, SandboxError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        _print(rows)
+    wrong = sum(not row.is_right(fault) for fault, row in rows)
+    print(f"{len(rows)} faults, {wrong} with something amiss.")
+    return 1 if wrong or not rows else 0
+
+
+def _fits(fault: Fault, sink: str) -> bool:
+    return not fault.sinks or sink in fault.sinks
+
+
+def _cause(world: World, fault: Fault, sink: str, jobs: int) -> Row:
+    say(f"{fault.name}, {sink}: {jobs} jobs ...")
+    fault.before(world)
+    run = world.start(jobs, sink, fault.mode, fault.conn_id)
+    if fault.after_start is None:
+        world.wait_deferred(run)
+    else:
+        fault.after_start(world, run)
+    began = time.monotonic()
+    fault.cause(world, run)
+    if fault.ends is None:
+        # Nobody is left who could tell: the jobs get the time to run, and that is all.
+        time.sleep(10)
+        left = world.tasks(run)
+        return Row(fault.words, sink, jobs, 0, 0, 0, 0, len(left), 0.0)
+    world.wait_finished(run, LIMIT)
+    seconds = time.monotonic() - began
+    tasks = {ti["map_index"]: ti for ti in world.tasks(run)}
+    deliveries = world.deliveries_of(run)
+    succeeded = [n for n, ti in tasks.items() if ti["state"] == "success"]
+    failed = [n for n, ti in tasks.items() if ti["state"] == "failed"]
+    right = [n for n in succeeded if f"{n}" in str(world.client.xcom(tasks[n]))]
+    worded = [
+        n for n in failed if not fault.says or fault.says in world.client.log(tasks[n])
+    ]
+    return Row(
+        words=fault.words,
+        sink=sink,
+        jobs=jobs,
+        succeeded=len(right),
+        failed_right=len(worded) if fault.ends == "failed" else 0,
+        lost=len(failed) if fault.ends == "success" else len(failed) - len(worded),
+        twice=sum(len(found) > fault.deliveries for found in deliveries.values()),
+        hung=jobs - len(succeeded) - len(failed),
+        seconds=seconds,
+    )
+
+
+def _print(rows: list[tuple[Fault, Row]]) -> None:
+    table = Table(title="Faults, with jobs in flight", box=box.SIMPLE)
+    for name in ("fault", "sink", "jobs", "succeeded", "failed with the right words"):
+        table.add_column(name)
+    for name in ("lost", "enqueued twice", "hung", "seconds to recover", "ok"):
+        table.add_column(name)
+    for fault, row in rows:
+        numbers = (row.jobs, row.succeeded, row.failed_right)
+        amiss = (row.lost, row.twice, row.hung)
+        table.add_row(
+            row.words,
+            row.sink,
+            *(str(number) for number in (*numbers, *amiss)),
+            f"{row.seconds:.0f}",
+            "yes" if row.is_right(fault) else "NO",
+        )
+    Console(width=160).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

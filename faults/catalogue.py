@@ -1,0 +1,207 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The faults: what is done while jobs are in flight, and what must come of it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from faults.world import DAG
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from faults.world import Run, World
+
+#: Seconds that something stays away.
+AWAY = 20.0
+API_AWAY = 30.0
+
+#: Longer than the triggerer's health threshold in ``world.SETTINGS``.
+STALL = 25.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        name: What it is called on the command line.
+        words: What it is, in the table.
+        cause: Called once all jobs are in flight; must let them go on.
+        before: Called before any job is enqueued.
+        after_start: Called at once after the run was started, in place of waiting until
+            all jobs are in flight.
+        mode: How the jobs behave.
+        conn_id: The runqy connection.
+        ends: The state that tasks must end in; None: they are gone.
+        says: What the log of a task that fails must say.
+        deliveries: How many deliveries may have been asked for, for a task: more than
+            one only where a user has asked for it again.
+        sinks: The sinks that it makes sense for; all where empty.
+    """
+
+    name: str
+    words: str
+    cause: Callable[[World, Run], None]
+    before: Callable[[World], None] = lambda _world: None
+    after_start: Callable[[World, Run], None] | None = None
+    mode: str = ""
+    conn_id: str = "runqy_default"
+    ends: str | None = "success"
+    says: str = ""
+    deliveries: int = 1
+    sinks: tuple[str, ...] = ()
+
+
+def _go(world: World, run: Run) -> None:
+    world.go(run)
+
+
+def _triggerer_killed(world: World, run: Run) -> None:
+    world.kill("triggerer")
+    world.go(run)
+    world.airflow.start_component("triggerer")
+
+
+def _triggerer_stalls(world: World, run: Run) -> None:
+    world.airflow.start_component("triggerer", "triggerer-2")
+    world.send("triggerer", signal.SIGSTOP)
+    time.sleep(STALL)
+    world.send("triggerer", signal.SIGCONT)
+    # It has lost its triggers by now, and is told so: it must delete no job.
+    time.sleep(5)
+    world.go(run)
+    world.wait_finished(run, 120)
+    world.kill("triggerer-2")
+
+
+def _api_away(world: World, run: Run) -> None:
+    world.kill("api-server")
+    world.go(run)
+    time.sleep(API_AWAY)
+    world.airflow.start_component("api-server")
+
+
+def _scheduler_killed(world: World, run: Run) -> None:
+    world.kill("scheduler")
+    world.go(run)
+    world.airflow.start_component("scheduler")
+
+
+def _redis_restarts(world: World, run: Run) -> None:
+    world.sandbox.redis.stop()
+    world.sandbox.redis.start()
+    world.go(run)
+
+
+def _redis_away(world: World, run: Run) -> None:
+    world.sandbox.redis.stop()
+    world.go(run)
+    time.sleep(AWAY)
+    world.sandbox.redis.start()
+
+
+def _server_away(world: World) -> None:
+    world.sandbox.server.stop()
+
+
+def _server_comes(world: World, run: Run) -> None:
+    time.sleep(15)
+    world.sandbox.server.start()
+    world.go(run)
+
+
+def _worker_killed(world: World, run: Run) -> None:
+    world.sandbox.worker.kill()
+    world.sandbox.worker.start()
+    world.go(run)
+
+
+def _no_triggerer(world: World) -> None:
+    world.kill("triggerer")
+
+
+def _early(world: World, run: Run) -> None:
+    world.go(run)
+    world.wait_deferred(run)
+    time.sleep(3)
+    world.airflow.start_component("triggerer")
+
+
+def _cleared(world: World, run: Run) -> None:
+    body = {
+        "dry_run": False,
+        "dag_run_id": run.run_id,
+        "task_ids": ["job"],
+        "only_failed": False,
+        "reset_dag_runs": True,
+    }
+    world.client.post(f"/dags/{DAG}/clearTaskInstances", body)
+    world.go(run)
+
+
+def _marked_failed(world: World, run: Run) -> None:
+    for index in range(run.jobs):
+        path = f"/dags/{DAG}/dagRuns/{run.run_id}/taskInstances/job/{index}"
+        world.client.patch(path, {"new_state": "failed"})
+    world.go(run)
+
+
+def _run_deleted(world: World, run: Run) -> None:
+    world.client.delete(f"/dags/{DAG}/dagRuns/{run.run_id}")
+    world.go(run)
+
+
+FAULTS = (
+    Fault("none", "no fault: a burst of jobs that end at once", _go),
+    Fault("triggerer-killed", "triggerer: kill -9, started again", _triggerer_killed),
+    Fault("triggerer-stalls", "one of two triggerers stalls", _triggerer_stalls),
+    Fault("api-away", f"API server away {API_AWAY:.0f} s as all deliver", _api_away),
+    Fault("scheduler-killed", "scheduler: kill -9, started again", _scheduler_killed),
+    Fault("redis-restarts", "Redis restarted, append-only file", _redis_restarts),
+    Fault("redis-away", f"Redis away for {AWAY:.0f} s as all deliver", _redis_away),
+    Fault(
+        "server-away",
+        "runqy server away at enqueue",
+        _go,
+        before=_server_away,
+        after_start=_server_comes,
+    ),
+    Fault("worker-killed", "runqy worker: kill -9 with jobs active", _worker_killed),
+    Fault("task-crash", "task process dies in the midst of a job", _go, mode="crash"),
+    Fault(
+        "thrice",
+        "delivered three times, another body the third time",
+        _go,
+        mode="thrice",
+        sinks=("webhook",),
+    ),
+    Fault(
+        "early",
+        "delivered before the trigger starts",
+        _go,
+        before=_no_triggerer,
+        after_start=_early,
+    ),
+    Fault("clock", "receiver's clock 10 minutes off", _go, conn_id="runqy_skewed"),
+    Fault(
+        "silent",
+        "task code ends without delivering",
+        _go,
+        mode="silent",
+        ends="failed",
+        says="without delivering",
+    ),
+    Fault("cleared", "task cleared while waiting", _cleared, deliveries=2),
+    Fault(
+        "marked-failed",
+        "task marked failed while waiting",
+        _marked_failed,
+        ends="failed",
+    ),
+    Fault("run-deleted", "DAG run deleted while waiting", _run_deleted, ends=None),
+)

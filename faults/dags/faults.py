@@ -1,0 +1,39 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs to be caught in flight; the run's conf says how many, and how they behave."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import dag, get_current_context, task
+
+from runqy_provider.operators.runqy import RunqyOperator
+
+
+@dag(schedule=None, max_active_tasks=500, max_active_runs=20)
+def faults() -> None:
+    """Enqueue many jobs at once."""
+
+    @task(retries=3, retry_delay=timedelta(seconds=1))
+    def payloads() -> list[dict[str, Any]]:
+        """List them."""
+        run = get_current_context()["dag_run"]
+        conf = run.conf or {}
+        own = {"run": run.run_id, "mode": conf["mode"]}
+        return [{"index": index, **own} for index in range(conf["jobs"])]
+
+    RunqyOperator.partial(
+        task_id="job",
+        runqy_queue="job",
+        sink="{{ dag_run.conf['sink'] }}",
+        runqy_conn_id="{{ dag_run.conf['conn_id'] }}",
+        defer_after=timedelta(0),
+        delivery_timeout=timedelta(minutes=10),
+        retries=0,
+        max_active_tis_per_dag=500,
+    ).expand(payload=payloads())
+
+
+faults()

@@ -1,0 +1,61 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""A job that notes that it ran, waits until it may go on, and behaves as it is told."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+from runqy_python import run, task
+
+from runqy_delivery import delivers
+
+FOLDER = Path(os.environ["FAULTS_FOLDER"])
+
+#: Seconds for which a job waits to be let go on.
+PATIENCE = 240
+
+
+@task
+def handle(payload: dict[str, Any]) -> Any:
+    """Note that it ran; deliver unless it is to fail."""
+    place = FOLDER / payload["run"]
+    place.mkdir(exist_ok=True)
+    line = f"{payload['index']} {payload['task_id']}\n"
+    with (place / "runs").open("a") as runs:
+        runs.write(line)
+    end = time.monotonic() + PATIENCE
+    while not (place / "go").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    mode = payload["mode"]
+    if mode == "silent":
+        return None
+    if mode == "crash":
+        crashed = place / f"crashed-{payload['index']}"
+        if not crashed.exists():
+            crashed.touch()
+            os._exit(1)
+    if mode == "thrice":
+        return thrice(payload)
+    return deliver(payload)
+
+
+@delivers
+def deliver(payload: dict[str, Any]) -> dict[str, Any]:
+    """Return what the task is to return."""
+    return {"index": payload["index"]}
+
+
+def thrice(payload: dict[str, Any]) -> None:
+    """Deliver the same twice, and then something else."""
+    for result in (payload["index"], payload["index"], "another"):
+        body = {"task_id": payload["task_id"], "result": {"index": result}}
+        requests.post(payload["webhook_url"], json=body, timeout=30)
+
+
+if __name__ == "__main__":
+    run()
