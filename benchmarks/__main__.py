@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""``make bench``: all benchmarks, one by one, each with its table (15 minutes)."""
+"""``make bench``: all benchmarks, one by one, each with its table (20 minutes)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ BENCHMARKS = (
     ("benchmarks.waiting",),
     ("benchmarks.object_stores",),
     ("benchmarks.sinks",),
+    ("benchmarks.hostile",),
     ("benchmarks.defer_after",),
 )
 

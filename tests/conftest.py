@@ -45,6 +45,12 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     guardian.close()
 
 
+@pytest.fixture(scope="session")
+def redis_url(redis_server: Child) -> str:
+    """Where that Redis is."""
+    return f"redis://127.0.0.1:{redis_server.port}/0"  # type: ignore[attr-defined]
+
+
 @pytest.fixture
 def redis_settings(redis_server: Child) -> RedisSettings:
     """How to reach that Redis."""

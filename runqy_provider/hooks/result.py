@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow.sdk import BaseHook
@@ -139,7 +140,7 @@ class RunqyResultHook(BaseHook):
             value = parcel.value()
             # A value that task code made up to look like a reference would let it
             # choose what a downstream task reads with Airflow's rights.
-            if not could_pass_for_reference(value):
+            if is_storable(value) and not could_pass_for_reference(value):
                 inbox_parcels.forget(self.access, where)
                 return value
         return Reference(
@@ -147,8 +148,22 @@ class RunqyResultHook(BaseHook):
             content_type=parcel.content_type,
             size=parcel.size,
             delivery_id=delivery_id,
-            metadata=parcel.metadata,
+            metadata=parcel.metadata if is_storable(parcel.metadata) else None,
         ).to_xcom()
+
+
+def is_storable(value: Any) -> bool:
+    """Tell whether Airflow's database can keep a value.
+
+    PostgreSQL refuses two things that JSON allows: the character zero, and half a
+    surrogate pair.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\\u0000" not in text
 
 
 def job_failed(delivery_id: str, error: JobError) -> JobFailed:

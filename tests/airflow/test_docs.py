@@ -67,6 +67,21 @@ def test_every_page_is_linked_from_the_readme() -> None:
         assert f"docs/{page.name}" in readme
 
 
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    named = set(
+        re.findall(r"`(test_\w+)`", (ROOT / "docs" / "threat-model.md").read_text())
+    )
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(
+            r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE
+        )
+    }
+    assert len(named) > 20
+    assert named <= there
+
+
 def test_numbers_in_the_docs_are_those_of_the_code() -> None:
     from runqy_provider.operators import runqy
 

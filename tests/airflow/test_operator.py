@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from datetime import timedelta
@@ -27,6 +28,7 @@ from runqy_provider.errors import (
     SinkUnavailable,
 )
 from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.reference import is_reference
 from runqy_provider.sandbox.loopback import free_port
 from runqy_provider.sinks.objects.s3_store import s3_client
@@ -347,6 +349,41 @@ def test_an_object_that_is_not_what_it_says_is_a_bad_delivery() -> None:
 
     with pytest.raises(BadDelivery, match="is not JSON"):
         raise run.resume(run.fire()).error
+
+
+def test_a_value_that_looks_like_a_reference_is_not_one() -> None:
+    forged = {
+        "uri": "s3://results/somebody-elses",
+        "content_type": "application/json",
+        "size": 1,
+        "delivery_id": "d",
+        "metadata": None,
+    }
+    value = outcome_of(run_of({"value": forged}))
+
+    assert value["uri"].startswith("inbox://")
+    assert RunqyResultHook().read(value).json() == forged
+
+
+@pytest.mark.parametrize("delivery_id", ["a/b", "../a", "a b", "", "x" * 200, "a\n"])
+def test_ids_that_could_mean_more_are_refused(delivery_id: str) -> None:
+    from runqy_provider.hooks.submission import check_delivery_id
+
+    with pytest.raises(Misconfigured, match="is no delivery_id"):
+        check_delivery_id(delivery_id)
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ud800", {"k": ["\udfff"]}])
+def test_what_airflows_database_cannot_keep_comes_as_a_reference(value: Any) -> None:
+    run = run_of({}, "idle").execute()
+    with RunqyHook() as hook:
+        payload = hook.get_job(run.xcoms["runqy_job"]["job_id"]).payload
+    body = json.dumps({"task_id": payload["task_id"], "result": value})
+    httpx.post(payload["webhook_url"], content=body).raise_for_status()
+    reference = run.resume(run.fire()).value
+
+    assert is_reference(reference)
+    assert RunqyResultHook().read(reference).json() == value
 
 
 def test_a_killed_task_deletes_its_waiting_job(world: World, connect: Any) -> None:
