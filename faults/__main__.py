@@ -20,6 +20,7 @@ from rich.table import Table
 
 from demo.airflow import AirflowError
 from faults.catalogue import FAULTS, Fault
+from faults.places import NAMES, open_places
 from faults.postgres import running_postgres
 from faults.world import World
 from runqy_provider.sandbox.errors import SandboxError
@@ -67,13 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = [fault.name for fault in FAULTS]
     parser = argparse.ArgumentParser(prog="python -m faults")
     parser.add_argument("--jobs", type=int, default=50, help="in flight for each fault")
-    parser.add_argument("--sinks", default="webhook,s3://results/faults")
+    parser.add_argument("--sinks", default="webhook,s3", help=", ".join(NAMES))
     parser.add_argument("--only", help=f"some of: {', '.join(known)}")
     options = parser.parse_args(arguments)
     wanted = options.only.split(",") if options.only else known
-    unknown = set(wanted) - set(known)
+    sinks = options.sinks.split(",")
+    unknown = {*wanted, *sinks} - {*known, *NAMES}
     if unknown:
-        parser.error(f"no such fault: {', '.join(sorted(unknown))}")
+        parser.error(f"no such fault or sink: {', '.join(sorted(unknown))}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     shutil.rmtree(HOME, ignore_errors=True)
     rows: list[tuple[Fault, Row]] = []
@@ -81,8 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.ExitStack() as stack:
             say("Starting PostgreSQL, the sandbox and Airflow ...")
             database = stack.enter_context(running_postgres())
-            world = World(HOME, stack, database, ({}, {}), say)
-            for sink in options.sinks.split(","):
+            places = open_places(stack, sinks, HOME)
+            world = World(HOME, stack, database, places, say)
+            for sink in sinks:
                 for fault in FAULTS:
                     if fault.name in wanted and _fits(fault, sink):
                         rows.append((fault, _cause(world, fault, sink, options.jobs)))
@@ -100,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fits(fault: Fault, sink: str) -> bool:
-    return not fault.sinks or sink in fault.sinks
+    return sink not in fault.not_sinks and (not fault.sinks or sink in fault.sinks)
 
 
 def _cause(world: World, fault: Fault, sink: str, jobs: int) -> Row:

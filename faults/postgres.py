@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demo.airflow import AirflowError
+from faults.places import SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ def running_postgres() -> Iterator[str]:
         raise AirflowError(
             "The faults need PostgreSQL for Airflow: apt-get install postgresql"
         )
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "servers"))
+    sys.path.insert(0, str(SERVERS))
     postgres = importlib.import_module("postgres")
     with postgres.running_postgres() as server:
         yield server.url.replace("postgresql://", "postgresql+psycopg2://")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import ExitStack
 
+    from faults.places import Places
+
 DAG = "faults"
 
 #: Worker slots: fewer than jobs.
@@ -65,7 +67,7 @@ class World:
         home: Where everything is kept.
         stack: Ends what is started here.
         database: SQLAlchemy URL for Airflow.
-        more: Connections of sinks, and what task code needs in its environment.
+        places: Where results can go.
         say: Is told what happens.
     """
 
@@ -74,11 +76,11 @@ class World:
         home: Path,
         stack: ExitStack,
         database: str,
-        more: tuple[dict[str, Any], dict[str, str]],
+        places: Places,
         say: Callable[[str], None],
     ) -> None:
         here = Path(__file__).resolve().parent
-        connections, environment = more
+        self.places = places
         self._folder = home / "jobs"
         self._folder.mkdir(parents=True)
         self.sandbox = stack.enter_context(
@@ -97,7 +99,7 @@ class World:
                 concurrency=8,
                 processes=4,
                 redis_appendonly=True,
-                environment={"FAULTS_FOLDER": str(self._folder), **environment},
+                environment={"FAULTS_FOLDER": str(self._folder), **places.environment},
                 directory=home / "sandbox",
             )
         )
@@ -110,7 +112,7 @@ class World:
             Airflow(
                 home / "airflow",
                 here / "dags",
-                {**own, "runqy_skewed": off, **connections},
+                {**own, "runqy_skewed": off, **places.connections},
                 database=database,
                 parallelism=SLOTS,
                 port=port,
@@ -138,8 +140,14 @@ class World:
     def start(
         self, jobs: int, sink: str, mode: str = "", conn_id: str = "runqy_default"
     ) -> Run:
-        """Start a run of the DAG."""
-        conf = {"jobs": jobs, "sink": sink, "mode": mode, "conn_id": conn_id}
+        """Start a run of the DAG; the sink by its short name."""
+        conf = {
+            "jobs": jobs,
+            "sink": self.places.sinks[sink],
+            "queue": "stored" if sink == "redis_storage" else "job",
+            "mode": mode,
+            "conn_id": conn_id,
+        }
         return Run(self.client.trigger(DAG, conf), jobs)
 
     def go(self, run: Run) -> None:
@@ -167,14 +175,21 @@ class World:
             return []
         return [ti for ti in found if ti["task_id"] == "job" and ti["map_index"] >= 0]
 
-    def wait_deferred(self, run: Run, limit: float = 180.0) -> None:
+    def wait_deferred(
+        self, run: Run, limit: float = 300.0, also: tuple[str, ...] = ()
+    ) -> None:
         """Wait until all jobs are in flight.
+
+        Args:
+            run: The run.
+            limit: Seconds to wait at most.
+            also: Other states that will do.
 
         Raises:
             TimeoutError: They are not.
         """
         for states in self._states(run, limit):
-            if len(states) == run.jobs and set(states) == {"deferred"}:
+            if len(states) == run.jobs and set(states) <= {"deferred", *also}:
                 return
         raise TimeoutError(f"not all in flight after {limit:.0f} s: {states}")
 

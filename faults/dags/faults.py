@@ -26,7 +26,7 @@ def faults() -> None:
 
     RunqyOperator.partial(
         task_id="job",
-        runqy_queue="job",
+        runqy_queue="{{ dag_run.conf['queue'] }}",
         sink="{{ dag_run.conf['sink'] }}",
         runqy_conn_id="{{ dag_run.conf['conn_id'] }}",
         defer_after=timedelta(0),

@@ -1,0 +1,37 @@
+"""A few of the faults, caused for real; ``make faults`` has all of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+SINKS = ("--sinks", "webhook")
+
+#: One of each kind: a process, a store, a worker, a sender, task code, a user.
+FAULTS = "triggerer-killed,redis-away,worker-killed,thrice,silent,cleared"
+
+
+def test_nothing_is_lost_nothing_hangs_nothing_is_enqueued_twice() -> None:
+    sys.path.insert(0, str(ROOT / "tests" / "servers"))
+    from installed import require
+    from postgres import _program
+
+    require(_program("initdb"), "postgresql")
+    done = subprocess.run(
+        [sys.executable, "-m", "faults", "--jobs", "6", "--only", FAULTS, *SINKS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=880,
+    )
+
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    assert f"{len(FAULTS.split(','))} faults, 0 with something amiss." in done.stdout
