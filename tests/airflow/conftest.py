@@ -14,7 +14,7 @@ from runqy_provider.sinks.objects.clients import forget_clients
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from world import World, make_world
+from world import Gate, World, make_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +56,14 @@ def connect(
 
     connect()
     return connect
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Let a test say when its job goes on; at its end at the latest."""
+    gate = Gate(tmp_path / "gate")
+    yield gate
+    gate.open()
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from runqy_provider.waiting.waiter import Waiter
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
-    from world import World
+    from world import Gate, World
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling", "quick_watch")
 
@@ -67,7 +67,7 @@ def test_task_code_that_delivers_nothing_fails_its_task_with_words(
     began = time.time()
     event = run.fire()
 
-    assert time.time() - began < INTERVAL + GRACE + 2
+    assert time.time() - began < INTERVAL + GRACE + 5
     with pytest.raises(JobVanished) as caught:
         raise run.resume(event).error
     place = {
@@ -273,9 +273,9 @@ def test_progress_stands_in_the_tasks_log_as_it_comes(
     assert "Progress: 25% rendering" in said
 
 
-def test_the_last_progress_stands_in_the_timeout() -> None:
+def test_the_last_progress_stands_in_the_timeout(gate: Gate) -> None:
     limit = timedelta(seconds=2)
-    payload = {"progress": 0.5, "seconds": 5}
+    payload = {"progress": 0.5, **gate.closed}
     run = started(run_of(payload, execution_timeout=limit))
     with pytest.raises(DeliveryTimeout) as caught:
         raise run.resume(run.fire()).error
@@ -283,14 +283,14 @@ def test_the_last_progress_stands_in_the_timeout() -> None:
     assert "Last progress: 50% rendering." in str(caught.value)
 
 
-def test_a_job_that_has_gone_silent_ends_the_wait_and_is_not_waited_for_again() -> None:
+def test_a_job_that_has_gone_silent_ends_the_wait_and_is_not_waited_for_again(
+    gate: Gate,
+) -> None:
     outcome_of(run_of({"value": 0}))  # so that the task process is free
     limit = timedelta(seconds=1)
-    payload = {"value": 7, "progress": 0.5, "seconds": 4}
+    payload = {"value": 7, "progress": 0.5, **gate.closed}
     run = started(run_of(payload, heartbeat_timeout=limit))
-    began = time.time()
     event = run.fire()
-    assert time.time() - began < 3.5
     with pytest.raises(HeartbeatTimeout) as caught:
         raise run.resume(event).error
     assert "within heartbeat_timeout (0:00:01)" in str(caught.value)

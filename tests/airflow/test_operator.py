@@ -35,7 +35,7 @@ from runqy_provider.sinks.objects.s3_store import s3_client
 from runqy_provider.sinks.s3 import S3Sink
 
 if TYPE_CHECKING:
-    from world import World
+    from world import Gate, World
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
@@ -51,11 +51,12 @@ def test_a_value_comes_home(sink: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("sink", ["webhook", "s3://results"])
-def test_a_waiting_task_defers_and_is_resumed(sink: str) -> None:
-    run = run_of({"value": 5, "seconds": 0.5}, sink=sink).execute()
+def test_a_waiting_task_defers_and_is_resumed(sink: str, gate: Gate) -> None:
+    run = run_of({"value": 5, **gate.closed}, sink=sink).execute()
 
     assert run.state == "deferred"
     assert run.timeout > timedelta(hours=24)
+    gate.open()
     event = run.fire()
     assert event["status"] == "completed"
     assert run.resume(event).value == 5
@@ -153,8 +154,11 @@ def test_xcom_says_what_was_enqueued_and_how_it_came_back() -> None:
     assert delivery["where"].startswith("inbox://runqy_default/")
 
 
-def test_nothing_secret_is_in_xcom_trigger_or_rendered_fields(world: World) -> None:
-    run = run_of({"value": 1, "seconds": 0.5}, sink="s3://results").execute()
+def test_nothing_secret_is_in_xcom_trigger_or_rendered_fields(
+    world: World, gate: Gate
+) -> None:
+    run = run_of({"value": 1, **gate.closed}, sink="s3://results").execute()
+    gate.open()
     event = run.fire()
     shown = str((run.xcoms, run.trigger.serialize(), event, run.task.payload))
 
@@ -174,8 +178,9 @@ def test_each_attempt_has_an_id_of_its_own_and_each_map_index_too() -> None:
     assert len(set(ids)) == 4
 
 
-def test_two_triggers_for_one_delivery_both_bring_the_same_event() -> None:
-    run = run_of({"value": 1, "seconds": 0.3}).execute()
+def test_two_triggers_for_one_delivery_both_bring_the_same_event(gate: Gate) -> None:
+    run = run_of({"value": 1, **gate.closed}).execute()
+    gate.open()
 
     assert run.fire() == run.fire()
 

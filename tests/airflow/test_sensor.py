@@ -18,6 +18,8 @@ from runqy_provider.sensors.runqy import RunqySensor
 from runqy_provider.sinks.parse import parse_sink
 
 if TYPE_CHECKING:
+    from world import Gate
+
     from runqy_provider.hooks.submission import Submission
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
@@ -51,13 +53,15 @@ def sensor(job: Submission, **arguments: Any) -> Run:
 @pytest.mark.parametrize("sink", ["webhook", "s3://results/sensor"])
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_a_result_asked_for_elsewhere_comes_home(
-    sink: str, *, deferrable: bool
+    sink: str, gate: Gate, *, deferrable: bool
 ) -> None:
-    job = submitted({"value": 3, "seconds": 0.3}, sink)
+    wait = gate.closed if deferrable else {"seconds": 0.3}
+    job = submitted({"value": 3, **wait}, sink)
     run = sensor(job, deferrable=deferrable, poke_interval=0.1).execute()
 
     if deferrable:
         assert run.state == "deferred"
+        gate.open()
         run.resume(run.fire())
     assert (run.state, run.value) == ("success", 3)
 
@@ -70,8 +74,8 @@ def test_what_is_there_already_needs_no_deferral() -> None:
     assert (first.value, again.state, again.value) == (3, "success", 3)
 
 
-def test_the_reschedule_mode_lets_go_of_its_slot() -> None:
-    job = submitted({"value": 3, "seconds": 0.5})
+def test_the_reschedule_mode_lets_go_of_its_slot(gate: Gate) -> None:
+    job = submitted({"value": 3, **gate.closed})
     run = sensor(job, deferrable=False, mode="reschedule").execute()
 
     assert run.state == "up_for_reschedule"

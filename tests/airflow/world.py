@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DAGS = Path(__file__).parents[2] / "dags"
 
 TASK_CODE = """
+import pathlib
 import time
 from runqy_python import RetryableError, run, task
 from runqy_delivery import Result, delivers, progress
@@ -33,6 +34,10 @@ def handle(payload):
     if "progress" in payload:
         progress(payload["progress"], "rendering")
     time.sleep(payload.get("seconds", 0))
+    end = time.monotonic() + 60
+    while "hold" in payload and not pathlib.Path(payload["hold"]).exists():
+        assert time.monotonic() < end, "held for ever"
+        time.sleep(0.02)
     if "error" in payload:
         raise ValueError(payload["error"])
     if "bytes" in payload:
@@ -57,6 +62,18 @@ def example_code(*names: str) -> dict[str, str]:
     """Return the texts of task code of the examples, by the names of their folders."""
     folder = DAGS / "task_code"
     return {name: (folder / name / "main.py").read_text() for name in names}
+
+
+class Gate:
+    """What holds jobs until it is opened: those whose payload has ``**gate.closed``."""
+
+    def __init__(self, path: Path) -> None:
+        self.closed = {"hold": str(path)}
+        self._path = path
+
+    def open(self) -> None:
+        """Let the jobs go on."""
+        self._path.touch()
 
 
 @dataclass

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postgres import Postgres
+    from world import Gate
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
@@ -87,7 +88,7 @@ def test_the_table_wakes_the_wait_where_nothing_else_can(
 ) -> None:
     connect(without=("callback_secret",))
     monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "600")
-    run = run_of([S3, SQL], {"seconds": 0.5, "value": 1})
+    run = run_of([S3, SQL], {"seconds": 3, "value": 1})
 
     assert outcome_of(run) == 1
     assert run.xcoms["runqy_delivery"]["where"].startswith(SQL)
@@ -111,14 +112,15 @@ def test_the_connection_may_combine_too(connect: Callable[..., Any]) -> None:
 
 
 def test_the_holder_is_looked_at_though_a_teller_is_at_fault(
-    postgres: Postgres,
+    postgres: Postgres, gate: Gate
 ) -> None:
     """The table is dropped while the job runs: the object is found all the same."""
     with postgres.connect() as connection:
         connection.execute("CREATE TABLE gone AS SELECT * FROM tasks WHERE false")
-    run = run_of([S3, "sql://pg/gone"], {"seconds": 1, "value": 5}).execute()
+    run = run_of([S3, "sql://pg/gone"], {"value": 5, **gate.closed}).execute()
     with postgres.connect() as connection:
         connection.execute("DROP TABLE gone")
+    gate.open()
 
     assert run.resume(run.fire()).value == 5
 

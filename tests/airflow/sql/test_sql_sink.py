@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postgres import Postgres
+    from world import Gate
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
@@ -112,24 +113,28 @@ def test_other_names_of_table_and_columns(postgres: Postgres, table: str) -> Non
 
 
 def test_without_an_inserted_row_the_helper_inserts_it(
-    postgres: Postgres, table: str
+    postgres: Postgres, table: str, gate: Gate
 ) -> None:
-    run = run_of(f"sql://pg/{table}?insert=false", {"value": 5, "seconds": 0.3})
+    run = run_of(f"sql://pg/{table}?insert=false", {"value": 5, **gate.closed})
     run.execute()
     with postgres.connect() as connection:
         assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    gate.open()
 
     assert run.resume(run.fire()).value == 5
 
 
-def test_the_first_final_status_stays(postgres: Postgres, table: str) -> None:
-    run = run_of(f"sql://pg/{table}", {"value": 1, "seconds": 0.5}).execute()
+def test_the_first_final_status_stays(
+    postgres: Postgres, table: str, gate: Gate
+) -> None:
+    run = run_of(f"sql://pg/{table}", {"value": 1, **gate.closed}).execute()
     delivery_id = run.xcoms["runqy_job"]["delivery_id"]
     with postgres.connect() as connection:
         connection.execute(
             f"UPDATE {table} SET status = 'completed', result = '2' WHERE id = %s",
             [delivery_id],
         )
+    gate.open()
 
     assert run.resume(run.fire()).value == 2
 
