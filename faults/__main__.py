@@ -119,15 +119,15 @@ def _cause(world: World, fault: Fault, sink: str, jobs: int) -> Row:
     if fault.ends is None:
         # Nobody is left who could tell: the jobs get the time to run, and that is all.
         time.sleep(10)
-        left = world.tasks(run)
-        return Row(fault.words, sink, jobs, 0, 0, 0, 0, len(left), 0.0)
+        left = len(world.tasks(run))
+        again = world.asked_twice(run)
+        return Row(fault.words, sink, jobs, 0, 0, 0, again, left, 0.0)
     world.wait_finished(run, LIMIT)
     seconds = time.monotonic() - began
     tasks = {ti["map_index"]: ti for ti in world.tasks(run)}
-    deliveries = world.deliveries_of(run)
     succeeded = [n for n, ti in tasks.items() if ti["state"] == "success"]
     failed = [n for n, ti in tasks.items() if ti["state"] == "failed"]
-    right = [n for n in succeeded if f"{n}" in str(world.client.xcom(tasks[n]))]
+    right = [n for n in succeeded if world.client.xcom(tasks[n]) == {"index": n}]
     worded = [
         n for n in failed if not fault.says or fault.says in world.client.log(tasks[n])
     ]
@@ -138,7 +138,7 @@ def _cause(world: World, fault: Fault, sink: str, jobs: int) -> Row:
         succeeded=len(right),
         failed_right=len(worded) if fault.ends == "failed" else 0,
         lost=len(failed) if fault.ends == "success" else len(failed) - len(worded),
-        twice=sum(len(found) > fault.deliveries for found in deliveries.values()),
+        twice=world.asked_twice(run, fault.deliveries),
         hung=jobs - len(succeeded) - len(failed),
         seconds=seconds,
     )

@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import httpx
+
 from faults.world import DAG
 
 if TYPE_CHECKING:
@@ -155,7 +157,20 @@ def _marked_failed(world: World, run: Run) -> None:
 
 
 def _run_deleted(world: World, run: Run) -> None:
-    world.client.delete(f"/dags/{DAG}/dagRuns/{run.run_id}")
+    # Airflow deletes no run that is running; one that was queued again it does.
+    path = f"/dags/{DAG}/dagRuns/{run.run_id}"
+    end = time.monotonic() + 60
+    while True:
+        world.client.patch(path, {"state": "queued"})
+        try:
+            world.client.delete(path)
+        except httpx.HTTPStatusError as error:
+            # The scheduler was quicker.
+            is_running = error.response.status_code == httpx.codes.CONFLICT
+            if not is_running or time.monotonic() > end:
+                raise
+        else:
+            break
     world.go(run)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,16 @@ def deliver(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def thrice(payload: dict[str, Any]) -> None:
-    """Deliver the same twice, and then something else."""
-    for result in (payload["index"], payload["index"], "another"):
+    """Deliver the same twice at once, and something else as soon as one is taken."""
+
+    def post(result: Any) -> None:
         body = {"task_id": payload["task_id"], "result": {"index": result}}
         requests.post(payload["webhook_url"], json=body, timeout=30)
+
+    with ThreadPoolExecutor() as pool:
+        same = [pool.submit(post, payload["index"]) for _ in range(2)]
+        wait(same, return_when=FIRST_COMPLETED)
+        pool.submit(post, "another")
 
 
 if __name__ == "__main__":
