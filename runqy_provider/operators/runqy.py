@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,13 +21,12 @@ from runqy_provider.errors import (
     SinkError,
 )
 from runqy_provider.hooks.access import get_access
-from runqy_provider.hooks.attempt import Attempt, keep_attempt, read_attempt
-from runqy_provider.hooks.identity import delivery_id_of
+from runqy_provider.hooks.attempt import keep_attempt, read_attempt
 from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, SILENT, outcome_of
-from runqy_provider.hooks.reattach import find_again
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.hooks.submission import JOB_KEY, LATE, digest_of, submit
+from runqy_provider.hooks.start import Work, start
+from runqy_provider.hooks.submission import JOB_KEY
 from runqy_provider.hooks.unbegun import delete_unbegun
 from runqy_provider.links.result import ResultLink
 from runqy_provider.reference import is_reference
@@ -38,6 +38,7 @@ from runqy_provider.triggers.delivery import DeliveryTrigger
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from runqy_provider.hooks.attempt import Attempt
     from runqy_provider.hooks.submission import Submission
     from runqy_provider.sinks.base import Access, Sink
     from runqy_provider.sinks.parse import SinkArgument
@@ -128,7 +129,16 @@ class RunqyOperator(BaseOperator):
         sink = parse_sink(self.sink or access.settings.sink)
         self._check_heartbeat(access, sink)
         deadline = time.time() + self._limit()[1].total_seconds()
-        attempt = self._start(context, access, sink, deadline)
+        job_timeout = self.job_timeout
+        work = Work(
+            self.runqy_conn_id,
+            self.runqy_queue,
+            self.payload,
+            sink,
+            None if job_timeout is None else job_timeout.total_seconds(),
+        )
+        look = functools.partial(self._look, access) if self.reattach else None
+        attempt = start(context, access, work, deadline=deadline, look=look)
         deadline = min(deadline, attempt.expires)
         submission = self._submission = attempt.submission()
         context["ti"].xcom_push(key=JOB_KEY, value=submission.to_xcom())
@@ -196,78 +206,9 @@ class RunqyOperator(BaseOperator):
                 f"{words or ''}".strip()
             )
 
-    def _start(
-        self, context: Context, access: Access, sink: Sink, deadline: float
-    ) -> Attempt:
-        """Return the attempt to wait for: the one before, or one that is begun now."""
-        ti = context["ti"]
-        index = -1 if ti.map_index is None else ti.map_index
-        full_name = self.runqy_queue
-        if "." not in full_name:
-            full_name += ".default"
-        attempt = Attempt(
-            delivery_id=delivery_id_of(
-                ti.dag_id, ti.run_id, ti.task_id, index, ti.try_number
-            ),
-            digest=digest_of(self.runqy_conn_id, full_name, sink, self.payload),
-            max_tries=ti.max_tries or 0,
-            runqy_queue=full_name,
-            sink=sink.uri,
-            expires=deadline + LATE,
-        )
-        with RunqyHook(self.runqy_conn_id) as hook:
-            before = read_attempt(context) if self.reattach else None
-            if before is not None and not before.is_given_up:
-                found = self._find_again(hook, access, before, attempt)
-                if found is not None:
-                    keep_attempt(context, found)
-                    return found
-            keep_attempt(context, attempt)
-            timeout = self.job_timeout
-            submission = submit(
-                hook,
-                access,
-                sink,
-                runqy_queue=self.runqy_queue,
-                payload=self.payload,
-                delivery_id=attempt.delivery_id,
-                deadline=deadline,
-                job_timeout=None if timeout is None else timeout.total_seconds(),
-            )
-        attempt = attempt.with_job(submission)
-        keep_attempt(context, attempt)
-        self.log.info(
-            "Enqueued job %s in queue %r; its result goes to %r as delivery %s.",
-            attempt.job_id,
-            attempt.runqy_queue,
-            attempt.sink,
-            attempt.delivery_id,
-        )
-        return attempt
-
-    def _find_again(
-        self, hook: RunqyHook, access: Access, before: Attempt, attempt: Attempt
-    ) -> Attempt | None:
-        if not before.is_same_work(attempt):
-            if before.job_id is not None and before.max_tries == attempt.max_tries:
-                words = delete_unbegun(hook, before.runqy_queue, before.job_id)
-                self.log.info("This attempt asks for other work. %s", words)
-            return None
-
-        def look(attempt: Attempt) -> dict[str, Any]:
-            return self._trigger(attempt.submission(), 0.0).wait_here(
-                access, watch=False
-            )
-
-        found = find_again(hook, access, before, look)
-        if found is not None:
-            self.log.info(
-                "The attempt before has job %s under way, or its result is there: "
-                "waiting for its delivery %s, nothing is enqueued.",
-                found.job_id or "(of unknown id)",
-                found.delivery_id,
-            )
-        return found
+    def _look(self, access: Access, attempt: Attempt) -> dict[str, Any]:
+        trigger = self._trigger(attempt.submission(), 0.0)
+        return trigger.wait_here(access, watch=False)
 
     def _trigger(
         self, submission: Submission, deadline: float, not_before: float = 0.0

@@ -21,7 +21,7 @@ from runqy_provider.server import calls, http
 from runqy_provider.server.stored_jobs import WORKERS, hash_key, queues_of, worker_key
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from redis.asyncio import Redis
 
@@ -39,25 +39,18 @@ class JobSight:
         state: As runqy names it.
         error: Text of its last error; empty where there is none, or nobody says.
         retried: How often it was run again.
+        ended_at: When it was completed, in seconds since 1970; None where it was not,
+            or nobody says.
     """
 
     state: str
     error: str = ""
     retried: int = 0
+    ended_at: float | None = None
 
 
-@dataclass(frozen=True)
-class Sight:
-    """One look.
-
-    Attributes:
-        jobs: By queue and id; None for a job that is gone, missing where the server
-            did not answer for it.
-        served: Queues that a live worker serves; None where nobody says.
-    """
-
-    jobs: dict[tuple[str, str], JobSight | None]
-    served: set[str] | None
+#: Jobs by queue and id; None for one that is gone.
+Seen = dict[tuple[str, str], JobSight | None]
 
 
 class Lookout(Protocol):
@@ -68,12 +61,19 @@ class Lookout(Protocol):
         """Where it looks, for messages."""
         ...
 
-    async def look(self, jobs: Collection[tuple[str, str]]) -> Sight:
+    async def look(self, jobs: Collection[tuple[str, str]]) -> Seen:
         """Look at jobs, each a queue and an id.
 
+        Returns:
+            What is seen of each; a job that nobody answers for is left out.
+
         Raises:
-            SinkUnavailable: Nobody answers.
+            SinkUnavailable: Nobody answers at all.
         """
+        ...
+
+    async def served(self) -> set[str] | None:
+        """Return the queues that a live worker serves; None where nobody says."""
         ...
 
     async def aclose(self) -> None:
@@ -81,8 +81,24 @@ class Lookout(Protocol):
         ...
 
 
+#: What is looked at of a job in Redis.
+FIELDS = ("state", "error_msg", "retried", "completed_at")
+
+
+def _of_row(row: Sequence[bytes | None]) -> JobSight | None:
+    state, error, retried, ended_at = row
+    if state is None:
+        return None
+    return JobSight(
+        state.decode(),
+        (error or b"").decode("utf-8", "replace"),
+        int(retried or 0),
+        float(ended_at) if ended_at else None,
+    )
+
+
 class RedisLookout:
-    """Looks into runqy's own Redis: two round trips for any number of jobs.
+    """Looks into runqy's own Redis: one round trip for any number of jobs.
 
     Args:
         settings: How to reach it.
@@ -97,30 +113,27 @@ class RedisLookout:
         """Where it looks."""
         return f"runqy's Redis at {self._settings.address}"
 
-    async def look(self, jobs: Collection[tuple[str, str]]) -> Sight:
-        """Look at all of them, and at the workers."""
+    async def look(self, jobs: Collection[tuple[str, str]]) -> Seen:
+        """Look at all of them; results stay where they are."""
         with redis_errors(self._settings, "look at jobs"):
             async with self._client().pipeline(transaction=False) as pipeline:
                 for queue, job_id in jobs:
                     key = hash_key(queue, job_id)
-                    pipeline.hmget(key, "state", "error_msg", "retried")
+                    pipeline.hmget(key, FIELDS)
+                rows = await pipeline.execute()
+        return {job: _of_row(row) for job, row in zip(jobs, rows, strict=True)}
+
+    async def served(self) -> set[str]:
+        """Ask what the live workers serve."""
+        with redis_errors(self._settings, "look at workers"):
+            async with self._client().pipeline(transaction=False) as pipeline:
                 pipeline.zrange(WORKERS, 0, -1)
-                *rows, workers = await pipeline.execute()
+                [workers] = await pipeline.execute()
                 for name in workers:
                     pipeline.hget(worker_key(name.decode()), "queues")
                 texts = await pipeline.execute() if workers else []
-        seen = {
-            job: None
-            if state is None
-            else JobSight(
-                state.decode(),
-                (error or b"").decode("utf-8", "replace"),
-                int(retried or 0),
-            )
-            for job, (state, error, retried) in zip(jobs, rows, strict=True)
-        }
         alive = [queues_of(text.decode()) for text in texts if text is not None]
-        return Sight(seen, set().union(*alive))
+        return cast("set[str]", set()).union(*alive)
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -150,8 +163,8 @@ class ServerLookout:
         """Where it looks."""
         return f"runqy at {self._settings.server_url}"
 
-    async def look(self, jobs: Collection[tuple[str, str]]) -> Sight:
-        """Ask about each of them, and about the workers where a key allows it."""
+    async def look(self, jobs: Collection[tuple[str, str]]) -> Seen:
+        """Ask about each of them."""
         turns = asyncio.Semaphore(AT_ONCE)
 
         async def ask(job_id: str) -> JobSight | ServerUnavailable | None:
@@ -162,12 +175,24 @@ class ServerLookout:
         away = [one for one in found if isinstance(one, ServerUnavailable)]
         if away and len(away) == len(found):
             raise SinkUnavailable(str(away[0])) from away[0]
-        seen = {
+        return {
             job: one
             for job, one in zip(jobs, found, strict=True)
             if not isinstance(one, ServerUnavailable)
         }
-        return Sight(seen, await self._served())
+
+    async def served(self) -> set[str] | None:
+        """Ask what the live workers serve, where a key allows it."""
+        if self._settings.admin_key is None:
+            return None
+        try:
+            workers = await http.asend(
+                self._client(), calls.list_workers(), self._settings
+            )
+        except (ServerUnavailable, NotAllowed):
+            return None
+        alive = [queues_of(one.queues) for one in workers if not one.is_stale]
+        return cast("set[str]", set()).union(*alive)
 
     async def aclose(self) -> None:
         """Close the HTTP session."""
@@ -186,18 +211,6 @@ class ServerLookout:
             return error
         return JobSight(job.state, retried=job.retried)
 
-    async def _served(self) -> set[str] | None:
-        if self._settings.admin_key is None:
-            return None
-        try:
-            workers = await http.asend(
-                self._client(), calls.list_workers(), self._settings
-            )
-        except (ServerUnavailable, NotAllowed):
-            return None
-        alive = [queues_of(one.queues) for one in workers if not one.is_stale]
-        return cast("set[str]", set()).union(*alive)
-
     def _client(self) -> httpx.AsyncClient:
         if self._opened is None:
             self._opened = httpx.AsyncClient(
@@ -206,3 +219,8 @@ class ServerLookout:
                 limits=httpx.Limits(max_connections=AT_ONCE),
             )
         return self._opened
+
+
+def lookout(settings: RunqySettings, redis: RedisSettings | None) -> Lookout:
+    """Return one that looks into runqy's Redis where that is known, else asks."""
+    return ServerLookout(settings) if redis is None else RedisLookout(redis)

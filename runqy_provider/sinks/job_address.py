@@ -21,6 +21,11 @@ class JobAddress:
     job_id: str
     delivery_id: str
 
+    @property
+    def job(self) -> tuple[str, str]:
+        """The queue and the id of the job."""
+        return self.runqy_queue, self.job_id
+
     def __str__(self) -> str:
         parts = (self.conn_id, self.runqy_queue, self.job_id, self.delivery_id)
         return SCHEME + "/".join(quote(part, safe="") for part in parts)

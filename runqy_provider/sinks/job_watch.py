@@ -12,9 +12,15 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from runqy_provider.errors import JobFailed, JobVanished
+from runqy_provider.errors import (
+    JobFailed,
+    JobVanished,
+    NoAccess,
+    Rejected,
+    SinkUnavailable,
+)
 from runqy_provider.server import job as states
-from runqy_provider.server.sight import RedisLookout, ServerLookout
+from runqy_provider.server.sight import RedisLookout, lookout
 from runqy_provider.sinks.base import Place
 from runqy_provider.sinks.job_address import JobAddress
 from runqy_provider.waiting.arrival import Answer, News
@@ -46,8 +52,8 @@ def watch_place(access: Access, ticket: Ticket) -> Place | None:
     address = JobAddress(settings.conn_id, queue, job_id, ticket.delivery_id)
 
     def make() -> Waiter:
-        lookout = ServerLookout(settings) if redis is None else RedisLookout(redis)
-        return Waiter(JobWatch(lookout, access.vanished_grace), access.watch)
+        watch = JobWatch(lookout(settings, redis), access.vanished_grace)
+        return Waiter(watch, access.watch)
 
     return Place(("job watch", redis or settings), make, str(address))
 
@@ -68,18 +74,23 @@ class JobWatch:
         self._verdicts: asyncio.Queue[tuple[float, str]] = asyncio.Queue()
 
     async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
-        """Look at all of them."""
+        """Look at all of them.
+
+        Raises:
+            SinkUnavailable: Nobody answers, or refuses to: the watch is a second pair
+                of eyes, and what closes them ends no wait.
+        """
         jobs = {text: JobAddress.parse(text) for text in addresses}
-        sight = await self._lookout.look(
-            [(at.runqy_queue, at.job_id) for at in jobs.values()]
-        )
-        answers: dict[str, Answer] = {}
-        for text, at in jobs.items():
-            key = at.runqy_queue, at.job_id
-            if key in sight.jobs:
-                answer = self._judge(text, at, sight.jobs[key], sight.served)
-                answers[text] = answer
-        return answers
+        try:
+            seen = await self._lookout.look([at.job for at in jobs.values()])
+            served = await self._lookout.served()
+        except (Rejected, NoAccess) as error:
+            raise SinkUnavailable(str(error)) from error
+        return {
+            text: self._judge(text, at, seen[at.job], served)
+            for text, at in jobs.items()
+            if at.job in seen
+        }
 
     async def hints(self) -> AsyncIterator[str | None]:
         """Yield those whose grace is over."""

@@ -24,14 +24,11 @@ from runqy_provider.errors import (
 )
 from runqy_provider.redis_client import client, redis_errors
 from runqy_provider.server import calls, http, job
+from runqy_provider.server.sight import lookout
 from runqy_provider.server.stored_jobs import hash_key
 from runqy_provider.sinks.base import Access, Place, Sink
 from runqy_provider.sinks.job_address import SCHEME, JobAddress
-from runqy_provider.sinks.job_arrivals import (
-    AskedJobArrivals,
-    StoredJobArrivals,
-    vanished,
-)
+from runqy_provider.sinks.job_arrivals import JobArrivals, vanished
 from runqy_provider.sinks.stored import parcel_of_value
 from runqy_provider.waiting.waiter import Waiter
 
@@ -102,11 +99,7 @@ class RedisStorageSink(Sink):
         where = access.runqy_redis or access.settings
 
         def make() -> Waiter:
-            source = (
-                AskedJobArrivals(access.settings)
-                if access.runqy_redis is None
-                else StoredJobArrivals(access.runqy_redis)
-            )
+            source = JobArrivals(lookout(access.settings, access.runqy_redis))
             return Waiter(source, access.poll, access.longest_poll)
 
         return [Place(("redis_storage", where), make, str(address))]
@@ -180,7 +173,7 @@ def _read(settings: RedisSettings, at: JobAddress) -> tuple[Any, str | None, flo
     finally:
         redis.close()
     if row[0] is None:
-        raise vanished(at, key, settings)
+        raise vanished(at, f"key {key} in Redis at {settings.address}")
     state, result, error, completed_at, failed_at = (
         "" if field is None else field.decode("utf-8", "replace") for field in row
     )

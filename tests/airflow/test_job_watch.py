@@ -134,6 +134,25 @@ def test_a_server_that_is_away_ends_no_wait(
     assert world.sandbox.server_url not in said
 
 
+def test_a_watch_that_is_refused_ends_no_wait(
+    connect: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    world: World,
+) -> None:
+    run = started(run_of({"value": 5, "seconds": 2}))
+    url = f"redis://nobody:wrong@127.0.0.1:{world.sandbox.redis_port}"
+    monkeypatch.setenv("AIRFLOW_CONN_REFUSING", url)
+    connect(runqy_redis_conn_id="refusing")
+    event = run.fire()
+
+    assert event["event"] == "arrived"
+    said = capsys.readouterr().out
+    assert "A look failed; waiting goes on: Could not look at jobs" in said
+    assert "Check login and password of connection 'refusing'" in said
+    assert "nobody:wrong" not in said
+
+
 def test_a_watch_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "0")
     run = started(run_of({}, "silent", delivery_timeout=timedelta(seconds=3)))
