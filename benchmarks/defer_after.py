@@ -15,8 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from demo.airflow import Airflow, free_port
+from demo.airflow import Airflow
 from demo.client import FINISHED, AirflowClient
+from runqy_provider.sandbox.loopback import free_port
 from runqy_provider.sandbox.sandbox import Sandbox
 
 HERE = Path(__file__).resolve().parent

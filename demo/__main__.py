@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demo.airflow import Airflow, AirflowError, free_port
+from demo.airflow import Airflow, AirflowError
 from demo.client import FINISHED, AirflowClient
 from demo.report import Expected, print_table, rows_of
+from runqy_provider.sandbox.loopback import free_port
 from runqy_provider.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from demo.airflow import Airflow, free_port
+from demo.airflow import Airflow
 from demo.client import FINISHED, AirflowClient
+from runqy_provider.sandbox.loopback import free_port
 from runqy_provider.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, Any
 
 from aio_pika import DeliveryMode, Message
 
@@ -25,7 +25,7 @@ from runqy_provider.redis_client import async_client
 from runqy_provider.sinks.amqp_broker import BrokerSettings, amqp_errors
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping
+    from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
 
     from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
@@ -134,7 +134,7 @@ class AmqpArrivals:
                 self._trouble = None
                 await self._move(consumer)
             finally:
-                await asyncio.shield(_take_down(opening))
+                await _to_its_end(_take_down(opening))
 
     async def _open(self) -> Consumer:
         settings = await asyncio.to_thread(BrokerSettings.fetch, self._queue.conn_id)
@@ -223,6 +223,19 @@ class AmqpArrivals:
         # Confirmed by the broker before the original is let go.
         await channel.default_exchange.publish(kept, self._queue.rejected)
         await message.ack()
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do work to its end, however often this is cancelled meanwhile.
+
+    Work that is left goes on by itself; if the loop ends then, it is cancelled at any
+    point, and aiormq leaves sockets open where that is the wrong one.
+    """
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    task.result()
 
 
 async def _take_down(opening: asyncio.Future[Consumer]) -> None:

@@ -24,6 +24,7 @@ from airflow.sdk.serde import deserialize, serialize
 
 from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.triggers.delivery import DeliveryTrigger
+from runqy_provider.waiting.registry import close_waiters
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -134,9 +135,13 @@ class Run:
         waiting = trigger or self.trigger
 
         async def first_event() -> Any:
-            async for event in waiting.run():
-                return event.payload
-            raise AssertionError("the trigger ended without an event")
+            try:
+                async for event in waiting.run():
+                    return event.payload
+                raise AssertionError("the trigger ended without an event")
+            finally:
+                # A triggerer's loop goes on; this one ends.
+                await close_waiters()
 
         payload: dict[str, Any] = asyncio.run(first_event())
         return payload

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import harness
 import pytest
 from harness import Run, outcome_of, outcomes_of_example
+from line import slow_line
 from redis import Redis
 
 from runqy_provider.errors import (
@@ -302,6 +303,25 @@ def test_a_message_stays_with_the_broker_while_the_inbox_is_away(
             return (await waiting).payload
 
     assert run.resume(asyncio.run(scenario())).value == 1
+
+
+def test_a_wait_that_ends_while_its_consumer_is_opened_leaves_nothing(
+    rabbitmq: RabbitMQ, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that takes its time is let come to the point, and then taken down."""
+
+    async def scenario() -> set[asyncio.Task[Any]]:
+        await wait_for_arrival(places, deadline=0.0)
+        await close_waiters()
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    with slow_line(rabbitmq.port, seconds=0.2) as port:
+        url = f"amqp://guest:guest@127.0.0.1:{port}/%2F"
+        monkeypatch.setenv("AIRFLOW_CONN_MQ", url)
+        access = get_access("runqy_default")
+        places = parse_sink(f"amqp://mq/{queue}").places(access, Ticket("nobody"))
+
+        assert asyncio.run(scenario()) == set()
 
 
 def test_a_hundred_waits_are_one_consumer(
