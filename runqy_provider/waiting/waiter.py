@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import heapq
 import itertools
 import logging
 import random
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runqy_provider.errors import RunqyError, SinkUnavailable
 from runqy_provider.waiting.arrival import News
+from runqy_provider.waiting.timers import LOOK_PATIENCE, Timers, Wait
 from runqy_provider.waiting.vigil import Vigil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Coroutine, Iterable, Iterator
 
     from runqy_provider.waiting.arrival import Arrival, Source
 
@@ -43,31 +42,6 @@ CANCEL_AGAIN = 0.5
 #: Where looks get rarer with age: a job that has run for a minute is looked at every
 #: six seconds, so that the wait is at most this share longer than the job.
 SHARE_OF_AGE = 0.1
-
-#: Timers of ended waits are dropped once they outnumber the living by this factor.
-STALE_TIMERS = 4
-
-
-@dataclass(eq=False)
-class Wait:
-    """One registered wait; times are seconds since 1970."""
-
-    address: str
-    deadline: float
-    not_before: float
-    done: asyncio.Future[Arrival | None]
-    vigil: Vigil
-    since: float = field(default_factory=time.time)
-    looked: float = field(default=0.0)
-    arrival: Arrival | None = field(default=None)
-    timer: float | None = field(default=None)
-
-    @property
-    def due(self) -> float:
-        """When this wait must be thought of next, whatever comes."""
-        if self.arrival is not None:
-            return self.not_before
-        return min(self.deadline, self.vigil.silent_at)
 
 
 class Waiter:
@@ -89,8 +63,7 @@ class Waiter:
         self._longest = sweep if longest is None else max(sweep, longest)
         self._waits: dict[str, list[Wait]] = {}
         self._dirty: set[str] = set()
-        self._timers: list[tuple[float, int, Wait]] = []
-        self._order = itertools.count()
+        self._timers = Timers()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         #: When everything asked for was last looked at, in seconds since 1970.
@@ -131,6 +104,7 @@ class Waiter:
         done = asyncio.get_running_loop().create_future()
         wait = Wait(address, deadline, not_before, done, vigil or Vigil())
         self._waits.setdefault(address, []).append(wait)
+        self._timers.set([wait])
         self._look_soon({address})
         self._start()
         try:
@@ -213,14 +187,12 @@ class Waiter:
             asked = [key for key in self._dirty if self._is_open(key)]
             self._dirty.clear()
             if asked:
-                if await self._look(asked):
+                if await self._end_meanwhile(self._look(asked)):
                     delays = _delays()
                 else:
                     next_sweep = time.time() + next(delays)
             self._end_what_is_due()
-            await self._sleep_until(
-                min(next_sweep, self._timers[0][0]) if self._timers else next_sweep
-            )
+            await self._sleep_until(min(next_sweep, self._timers.first))
 
     def _is_open(self, address: str) -> bool:
         return any(wait.arrival is None for wait in self._waits.get(address, ()))
@@ -235,6 +207,27 @@ class Waiter:
             if wait.arrival is None
         )
 
+    async def _end_meanwhile(self, look: Coroutine[Any, Any, bool]) -> bool:
+        """Await a look, however long it takes; end the waits whose time comes first."""
+        began = time.time()
+        task = asyncio.ensure_future(look)
+        try:
+            while not task.done():
+                # A wait that comes meanwhile is not due before its own patience ends.
+                pause = min(max(0.0, self._timers.first - time.time()), LOOK_PATIENCE)
+                await asyncio.wait([task], timeout=pause)
+                if not task.done() and time.time() - began >= LOOK_PATIENCE:
+                    self.trouble = (
+                        f"A look that began {time.time() - began:.0f} s ago has had no "
+                        "answer yet."
+                    )
+                self._end_what_is_due()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+        return task.result()
+
     async def _look(self, asked: list[str]) -> bool:
         """Look once for these addresses; False: the source was out of reach."""
         looking = [wait for key in asked for wait in self._waits[key]]
@@ -246,12 +239,13 @@ class Waiter:
                 log.warning("A look failed; waiting goes on: %s", error)
             self.trouble = f"{type(error).__name__}: {error}"
             for wait in looking:
+                wait.was_asked = True
                 wait.vigil.hear(News(f"A look failed; waiting goes on: {error}"))
-            self._set_timers(looking)
+            self._timers.set(looking)
             return False
         self.trouble, self.last_look = None, time.time()
         for wait in looking:
-            wait.looked = began
+            wait.looked, wait.was_asked = began, True
             answer = answers.get(wait.address)
             if isinstance(answer, RunqyError):
                 _end_all([wait], answer)
@@ -259,30 +253,12 @@ class Waiter:
                 wait.vigil.hear(answer)
             elif answer is not None:
                 wait.arrival = answer
-        self._set_timers(looking)
+        self._timers.set(looking)
         return True
 
-    def _set_timers(self, waits: Iterable[Wait]) -> None:
-        """Note when each of these waits must be thought of next."""
-        for wait in waits:
-            when = wait.due
-            if when != wait.timer and not wait.done.done():
-                wait.timer = when
-                heapq.heappush(self._timers, (when, next(self._order), wait))
-        if len(self._timers) > STALE_TIMERS * (16 + len(self._waits)):
-            self._timers = [item for item in self._timers if not item[2].done.done()]
-            heapq.heapify(self._timers)
-
     def _end_what_is_due(self) -> None:
-        now = time.time()
-        while self._timers and self._timers[0][0] <= now:
-            when, _, wait = heapq.heappop(self._timers)
-            if when != wait.timer or wait.done.done():
-                continue
-            if wait.due > now:  # a sign of life has come
-                self._set_timers([wait])
-            else:
-                wait.done.set_result(wait.arrival)
+        for wait in self._timers.due():
+            wait.done.set_result(wait.arrival)
 
     async def _sleep_until(self, when: float) -> None:
         with suppress(TimeoutError):

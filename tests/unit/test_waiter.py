@@ -430,3 +430,55 @@ async def test_waits_at_two_places_share_two_waiters(source: Source) -> None:
         wait.cancel()
     await asyncio.gather(*waits, return_exceptions=True)
     await close_waiters()
+
+
+class Stuck(Source):
+    """A server that takes requests and never answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stuck = asyncio.Event()
+        self.cancelled = 0
+
+    async def look(self, addresses: Collection[str]) -> dict[str, Answer]:
+        found = await super().look(addresses)
+        if "stuck" in addresses:
+            try:
+                await self.stuck.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        return found
+
+
+async def test_a_look_without_an_answer_ends_no_wait_late() -> None:
+    source = Stuck()
+    waiter = Waiter(source, sweep=SOON)
+    known = start(waiter, "known", seconds=1.0)
+    await source.looked.wait()
+    stuck = start(waiter, "stuck", seconds=LONG)
+    await source.next_look()
+
+    async with asyncio.timeout(10):
+        assert await known is None
+    assert not stuck.done()
+    source.state["stuck"] = ARRIVED
+    source.stuck.set()
+    async with asyncio.timeout(10):
+        assert await stuck == ARRIVED
+    await waiter.aclose()
+
+
+async def test_a_wait_bears_with_its_one_look_and_then_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("timers", "waiter"):
+        monkeypatch.setattr(f"runqy_provider.waiting.{module}.LOOK_PATIENCE", 0.3)
+    source = Stuck()
+    waiter = Waiter(source, sweep=LONG)
+
+    async with asyncio.timeout(10):
+        assert await waiter.wait("stuck", deadline=0.0) is None
+    assert "has had no answer yet" in str(waiter.trouble)
+    await waiter.aclose()
+    assert source.cancelled == 1
