@@ -187,7 +187,9 @@ class Waiter:
             asked = [key for key in self._dirty if self._is_open(key)]
             self._dirty.clear()
             if asked:
-                if await self._end_meanwhile(self._look(asked)):
+                # Listed now: a wait may be given up before the look begins.
+                looking = [wait for key in asked for wait in self._waits[key]]
+                if await self._end_meanwhile(self._look(asked, looking)):
                     delays = _delays()
                 else:
                     next_sweep = time.time() + next(delays)
@@ -228,9 +230,8 @@ class Waiter:
                 await asyncio.wait([task])
         return task.result()
 
-    async def _look(self, asked: list[str]) -> bool:
+    async def _look(self, asked: list[str], looking: list[Wait]) -> bool:
         """Look once for these addresses; False: the source was out of reach."""
-        looking = [wait for key in asked for wait in self._waits[key]]
         began = time.time()
         try:
             answers = await self._source.look(asked)

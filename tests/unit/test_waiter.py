@@ -482,3 +482,23 @@ async def test_a_wait_bears_with_its_one_look_and_then_says_so(
     assert "has had no answer yet" in str(waiter.trouble)
     await waiter.aclose()
     assert source.cancelled == 1
+
+
+async def test_a_wait_may_be_given_up_at_any_moment_of_a_look(source: Source) -> None:
+    """From the tick in which it is asked for, to the one in which it is answered."""
+    waiter = Waiter(source, sweep=LONG)
+    other = start(waiter, "other")
+    await source.looked.wait()
+
+    for ticks in range(12):
+        given_up = start(waiter, f"given up after {ticks}")
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+
+    source.state["other"] = ARRIVED
+    source.queue.put_nowait("other")
+    async with asyncio.timeout(10):
+        assert await other == ARRIVED
+    await waiter.aclose()
