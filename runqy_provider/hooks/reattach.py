@@ -46,9 +46,8 @@ def find_again(
         ServerUnavailable: runqy cannot say; nothing is to be enqueued meanwhile.
         SinkError: The sink cannot say; likewise.
     """
-    if before.job_id is None:
-        if access.runqy_redis is None:
-            return None  # nobody can tell; see docs/operator.md
+    # Without runqy's Redis its job cannot be told; its result may be there, though.
+    if before.job_id is None and access.runqy_redis is not None:
         found = find_job(access.runqy_redis, before.runqy_queue, before.delivery_id)
         before = dataclasses.replace(before, job_id=found)
     has_come = _has_come(look, before)

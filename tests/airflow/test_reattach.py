@@ -128,6 +128,20 @@ def test_a_worker_that_died_before_it_heard_the_jobs_id_leaves_no_orphan(
     assert jobs_in(world, "idle.default") == before
 
 
+def test_a_result_is_taken_though_nobody_can_tell_the_jobs_id(
+    connect: Callable[..., Any], world: World
+) -> None:
+    first = idle_run()
+    deliver(first, result=5)
+    first.store[ATTEMPT_KEY]["job_id"] = None
+    connect(without=("runqy_redis_conn_id",))
+    before = jobs_in(world, "idle.default")
+    second = first.retried().execute()
+
+    assert (second.state, second.value) == ("success", 5)
+    assert jobs_in(world, "idle.default") == before
+
+
 def test_a_worker_that_died_before_it_asked_is_followed_by_one_that_does(
     world: World,
 ) -> None:
