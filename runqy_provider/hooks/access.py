@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: Where the plugin mounts the receiver in Airflow's API server.
 MOUNT = "/runqy"
 
+#: Seconds to remember that a connection was not found.
+DOUBT_TTL = 5.0
+
 _remembered: dict[str, tuple[float, Access]] = {}
 _locks: weakref.WeakKeyDictionary[
     asyncio.AbstractEventLoop, dict[str, asyncio.Lock]
@@ -70,6 +73,9 @@ async def aget_access(conn_id: str) -> Access:
         if access is None or time.monotonic() >= until:
             access = await _fetch(conn_id)
             ttl = conf.getfloat("runqy", "connection_ttl_seconds")
+            if access.redis is None:
+                # Not there, or Airflow could not be asked: it says the same of both.
+                ttl = min(ttl, DOUBT_TTL)
             _remembered[conn_id] = (time.monotonic() + ttl, access)
         return access
 

@@ -35,6 +35,8 @@ class Attempt:
         job_id: runqy's id; None while the job is being enqueued.
         enqueued_at: When, in seconds since 1970.
         is_given_up: True where no later attempt is to wait for this job.
+        retries: The task's, as its DAG had them.
+        is_consumed: True once its result was returned.
     """
 
     delivery_id: str
@@ -46,9 +48,14 @@ class Attempt:
     job_id: str | None = None
     enqueued_at: float = 0.0
     is_given_up: bool = False
+    retries: int = 0
+    is_consumed: bool = False
 
     def is_same_work(self, other: Attempt) -> bool:
         """Tell whether another attempt asks for the same, and no user came between."""
+        if self.is_consumed and self.retries != other.retries:
+            # A clear, too, where the retries were lowered: what it adds is lost again.
+            return False
         return (self.digest, self.max_tries) == (other.digest, other.max_tries)
 
     def with_job(self, submission: Submission) -> Attempt:
@@ -59,10 +66,6 @@ class Attempt:
             runqy_queue=submission.runqy_queue,
             enqueued_at=submission.enqueued_at,
         )
-
-    def given_up(self) -> Attempt:
-        """Return it as one that no later attempt is to wait for."""
-        return dataclasses.replace(self, is_given_up=True)
 
     def submission(self) -> Submission:
         """Return the job that it enqueued."""
@@ -82,6 +85,18 @@ def read_attempt(context: Context) -> Attempt | None:
         return Attempt(**kept) if isinstance(kept, dict) else None
     except TypeError:
         return None  # of another version of this provider
+
+
+def mark_attempt(
+    context: Context, *, is_given_up: bool = False, is_consumed: bool = False
+) -> None:
+    """Leave word of how this attempt ended."""
+    attempt = read_attempt(context)
+    if attempt is not None:
+        marked = dataclasses.replace(
+            attempt, is_given_up=is_given_up, is_consumed=is_consumed
+        )
+        keep_attempt(context, marked)
 
 
 def keep_attempt(context: Context, attempt: Attempt) -> None:

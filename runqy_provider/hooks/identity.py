@@ -11,10 +11,14 @@ import uuid
 NAMESPACE = uuid.UUID("6f1d3f5e-6d0b-5c9e-9a53-2f1b7c0a4e11")
 
 
-def delivery_id_of(
-    dag_id: str, run_id: str, task_id: str, map_index: int, attempt: int
+def delivery_id_of(  # noqa: PLR0917 - all six are one attempt, and none has a default
+    dag_id: str, run_id: str, task_id: str, map_index: int, attempt: int, ti_id: str
 ) -> str:
-    """Return the delivery_id of one attempt of one task instance."""
-    # JSON, so that no two different fives are written alike.
-    name = json.dumps([dag_id, run_id, task_id, map_index, attempt])
+    """Return the delivery_id of one attempt of one task instance.
+
+    ``ti_id`` is Airflow's own id of that attempt. The other five may come again: in a
+    run that was deleted and made anew, or in another Airflow that shares a bucket.
+    """
+    # JSON, so that no two different sixes are written alike.
+    name = json.dumps([dag_id, run_id, task_id, map_index, attempt, ti_id])
     return str(uuid.uuid5(NAMESPACE, name))

@@ -11,6 +11,7 @@ waits for, and deletes what the try before it wrote.
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.execution_time import task_runner
@@ -25,9 +26,18 @@ from runqy_provider.hooks.submission import JOB_KEY
 
 if TYPE_CHECKING:
     from airflow.executors.workloads.task import TaskInstanceDTO
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
+
+    AnyTaskInstance = TaskInstanceDTO | RuntimeTaskInstanceProtocol
 
 #: What a task is whose run was deleted; Airflow has no word for it.
 DELETED = "deleted"
+
+#: What a task is of which nothing is known just now.
+UNKNOWN = "unknown"
+
+#: Seconds that an answer may take while Airflow waits for a worker to end.
+ANSWER_TIMEOUT = 3.0
 
 #: States that a task leaves only by a user's hand.
 ENDED = frozenset(
@@ -62,21 +72,50 @@ async def is_abandoned(ti: TaskInstanceDTO, job_id: str) -> bool:
     return False
 
 
+def has_ended(ti: AnyTaskInstance) -> bool:
+    """Tell whether a task was ended for good; for a worker's signal handler.
+
+    Airflow also ends a worker whose task is to run again, as after a lost heartbeat or
+    a clear: the next try may wait for the same job by then.
+
+    Returns:
+        False where the task will run again, and where nobody answers in time.
+    """
+    states: list[str] = []
+
+    def ask() -> None:
+        question = _question_of(ti)
+        states.append(_state_in(task_runner.SUPERVISOR_COMMS.send(question), ti))
+
+    # The signal may have come in the midst of another question, whose answer the
+    # interrupted code must have first: then this one is not answered.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ANSWER_TIMEOUT)
+    return bool(states) and states[0] in ENDED
+
+
 async def _state(ti: TaskInstanceDTO) -> str:
-    answer = await _ask(
-        GetTaskStates(
-            dag_id=ti.dag_id,
-            run_ids=[ti.run_id],
-            task_ids=[ti.task_id],
-            map_index=ti.map_index,
-        )
+    return _state_in(await _ask(_question_of(ti)), ti)
+
+
+def _question_of(ti: AnyTaskInstance) -> GetTaskStates:
+    return GetTaskStates(
+        dag_id=ti.dag_id,
+        run_ids=[ti.run_id],
+        task_ids=[ti.task_id],
+        map_index=ti.map_index,
     )
-    found = answer.task_states if isinstance(answer, TaskStatesResult) else {}
+
+
+def _state_in(answer: object, ti: AnyTaskInstance) -> str:
+    if not isinstance(answer, TaskStatesResult):
+        return UNKNOWN
     index = -1 if ti.map_index is None else ti.map_index
     name = ti.task_id if index < 0 else f"{ti.task_id}_{index}"
-    state = found.get(ti.run_id, {}).get(name, DELETED)
+    state = answer.task_states.get(ti.run_id, {}).get(name, DELETED)
     # A task with no state is about to be scheduled: a user has just cleared it.
-    return "none" if state is None else str(getattr(state, "value", state))
+    return UNKNOWN if state is None else str(getattr(state, "value", state))
 
 
 async def _job(ti: TaskInstanceDTO) -> str | None:

@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import COMPLETED
 from runqy_provider.errors import JobVanished, by_name
 from runqy_provider.hooks.outcome import ARRIVED, ERROR
+from runqy_provider.hooks.unbegun import delete_unbegun
 from runqy_provider.server import job as states
 from runqy_provider.server.find_job import find_job
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from runqy_provider.hooks.attempt import Attempt
     from runqy_provider.hooks.runqy import RunqyHook
     from runqy_provider.sinks.base import Access
+
+log = logging.getLogger(__name__)
 
 #: States of a job that will still come to an end.
 LIVING = (states.PENDING, states.ACTIVE, states.RETRY, states.SCHEDULED)
@@ -54,6 +59,10 @@ def find_again(
     if has_come is not None:
         return before if has_come else None
     if before.job_id is None:
+        return None
+    if before.expires <= time.time():
+        words = delete_unbegun(hook, before.runqy_queue, before.job_id)
+        log.info("The job before may not deliver any more: its time is up. %s", words)
         return None
     try:
         state = hook.get_job(before.job_id).state

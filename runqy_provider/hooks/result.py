@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow.sdk import BaseHook
@@ -18,6 +17,7 @@ from runqy_provider.settings import DEFAULT_CONN_ID
 from runqy_provider.sinks import inbox_parcels
 from runqy_provider.sinks.objects.sink import ObjectSink
 from runqy_provider.sinks.parse import sink_of
+from runqy_provider.text import is_storable, storable
 
 if TYPE_CHECKING:
     from runqy_delivery import JobError
@@ -145,25 +145,11 @@ class RunqyResultHook(BaseHook):
                 return value
         return Reference(
             uri=parcel.where,
-            content_type=parcel.content_type,
+            content_type=storable(parcel.content_type),
             size=parcel.size,
             delivery_id=delivery_id,
             metadata=parcel.metadata if is_storable(parcel.metadata) else None,
         ).to_xcom()
-
-
-def is_storable(value: Any) -> bool:
-    """Tell whether Airflow's database can keep a value.
-
-    PostgreSQL refuses two things that JSON allows: the character zero, and half a
-    surrogate pair.
-    """
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\\u0000" not in text
 
 
 def job_failed(delivery_id: str, error: JobError) -> JobFailed:
@@ -172,7 +158,7 @@ def job_failed(delivery_id: str, error: JobError) -> JobFailed:
     if error.traceback:
         words = f"{words}\n\nTraceback of the task code:\n{error.traceback}"
     return JobFailed(
-        f"The job failed (delivery {delivery_id}): {words}",
+        storable(f"The job failed (delivery {delivery_id}): {words}"),
         error_type=error.type,
         traceback=error.traceback,
     )

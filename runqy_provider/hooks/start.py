@@ -52,10 +52,11 @@ class Work:
             full_name += ".default"
         return Attempt(
             delivery_id=delivery_id_of(
-                ti.dag_id, ti.run_id, ti.task_id, index, ti.try_number
+                ti.dag_id, ti.run_id, ti.task_id, index, ti.try_number, str(ti.id)
             ),
             digest=digest_of(self.runqy_conn_id, full_name, self.sink, self.payload),
             max_tries=ti.max_tries or 0,
+            retries=ti.task.retries or 0,
             runqy_queue=full_name,
             sink=self.sink.uri,
             expires=deadline + LATE,

@@ -63,7 +63,7 @@ class InboxArrivals:
                 )
             elif progress is not None:
                 known = Progress.from_json(progress)
-                answers[delivery_id] = News(str(known), known.at, is_progress=True)
+                answers[delivery_id] = News(str(known), said_at=known.at)
         return answers
 
     async def hints(self) -> AsyncIterator[str | None]:

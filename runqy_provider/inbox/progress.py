@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runqy_provider.text import one_line
+
 if TYPE_CHECKING:
     from runqy_delivery import Delivery
 
@@ -40,15 +42,15 @@ class Progress:
         fraction = delivery.fraction
         return cls(
             at=round(time.time(), 3),
-            fraction=None if fraction is None else min(max(float(fraction), 0.0), 1.0),
-            # One line: it goes to logs, where a line break could forge another.
-            text=" ".join((delivery.text or "")[:LONGEST_TEXT].split()) or None,
+            fraction=None if fraction is None else float(min(max(fraction, 0), 1)),
+            text=one_line(delivery.text or "", LONGEST_TEXT) or None,
         )
 
     @classmethod
     def from_json(cls, text: bytes) -> Progress:
-        """Read it as it was kept."""
-        return cls(**json.loads(text))
+        """Read it as it was kept, by this version or a newer one."""
+        kept = json.loads(text)
+        return cls(kept["at"], kept.get("fraction"), kept.get("text"))
 
     def to_json(self) -> bytes:
         """Return it as it is kept."""

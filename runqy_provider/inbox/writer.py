@@ -114,11 +114,11 @@ def digest(delivery: Delivery) -> str:
     Raises:
         BadDelivery: Its JSON is nested too deeply to be written again.
     """
+    said = {name: value for name, value in vars(delivery).items() if value is not None}
+    if delivery.error is not None:
+        said["error"] = [delivery.error.type, delivery.error.message]
     try:
-        words = json.loads(delivery.to_json())
-        if isinstance(words.get("error"), dict):
-            words["error"].pop("traceback", None)
-        canonical = json.dumps(words, sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
     except RecursionError as error:
         raise BadDelivery("The delivery's JSON is nested too deeply.") from error
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -15,13 +15,17 @@ from airflow.sdk.exceptions import TaskDeferralTimeout
 
 from runqy_delivery.wire import FAILED
 from runqy_provider.errors import (
+    BadDelivery,
     DeliveryTimeout,
     JobFailed,
     Misconfigured,
+    NotThere,
     SinkError,
+    TooLarge,
 )
 from runqy_provider.hooks.access import get_access
-from runqy_provider.hooks.attempt import keep_attempt, read_attempt
+from runqy_provider.hooks.attempt import mark_attempt
+from runqy_provider.hooks.kill_guard import has_ended
 from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, SILENT, outcome_of
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
@@ -37,6 +41,8 @@ from runqy_provider.triggers.delivery import DeliveryTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
     from runqy_provider.hooks.attempt import Attempt
     from runqy_provider.hooks.submission import Submission
@@ -54,6 +60,13 @@ DEFER_AFTER = timedelta(seconds=1)
 #: Airflow's own timeout of the deferral comes this much later than our deadline,
 #: which has better words.
 BACKSTOP = timedelta(minutes=2)
+
+#: What a result ends with that will not be another one the next time it is read: a
+#: retry needs another job.
+FRUITLESS = (JobFailed, BadDelivery, NotThere, TooLarge)
+
+#: Seconds by which a wait in the slot ends before Airflow's execution_timeout does it.
+EARLIER = 3.0
 
 #: XCom key of how the result came back.
 DELIVERY_KEY = "runqy_delivery"
@@ -122,13 +135,14 @@ class RunqyOperator(BaseOperator):
         self.delete_on_kill = delete_on_kill
         self.download_url: str | None = None
         self._submission: Submission | None = None
+        self._ti: RuntimeTaskInstanceProtocol | None = None
 
     def execute(self, context: Context) -> Any:
         """Enqueue the job, or find that of the attempt before; wait, or defer."""
         access = get_access(self.runqy_conn_id)
         sink = parse_sink(self.sink or access.settings.sink)
         self._check_heartbeat(access, sink)
-        deadline = time.time() + self._limit()[1].total_seconds()
+        deadline = time.time() + self._patience()
         job_timeout = self.job_timeout
         work = Work(
             self.runqy_conn_id,
@@ -141,6 +155,7 @@ class RunqyOperator(BaseOperator):
         attempt = start(context, access, work, deadline=deadline, look=look)
         deadline = min(deadline, attempt.expires)
         submission = self._submission = attempt.submission()
+        self._ti = context["ti"]
         context["ti"].xcom_push(key=JOB_KEY, value=submission.to_xcom())
         patience = deadline
         if self.deferrable:
@@ -176,8 +191,14 @@ class RunqyOperator(BaseOperator):
             ) from error
 
     def on_kill(self) -> None:
-        """Delete the job of a killed task, if runqy has not begun it."""
-        if self._submission is None or not self.delete_on_kill:
+        """Delete the job of a task that a user ended, if runqy has not begun it."""
+        if self._submission is None or self._ti is None or not self.delete_on_kill:
+            return
+        if not has_ended(self._ti):
+            self.log.info(
+                "Job %s is left alone: the task may run again, and wait for it.",
+                self._submission.job_id,
+            )
             return
         queue, job_id = self._submission.runqy_queue, self._submission.job_id
         with RunqyHook(self.runqy_conn_id, retry_for=0) as hook:
@@ -193,17 +214,27 @@ class RunqyOperator(BaseOperator):
             raise Misconfigured(f"{name} must be longer than zero.")
         return name, shortest
 
+    def _patience(self) -> float:
+        """Return how long to wait, in seconds."""
+        name, limit = self._limit()
+        seconds = limit.total_seconds()
+        if name == "execution_timeout" and not self.deferrable:
+            # Before Airflow ends the process, which would say nothing but so.
+            seconds -= min(EARLIER, seconds / 10)
+        return seconds
+
     def _check_heartbeat(self, access: Access, sink: Sink) -> None:
         if self.heartbeat_timeout is None:
             return
         if self.heartbeat_timeout <= timedelta(0):
             raise Misconfigured("heartbeat_timeout must be longer than zero.")
         words = inbox_parcels.missing(access)
-        if not sink.takes_progress or words is not None:
+        if words is None and not sink.takes_progress:
+            words = _how_to_take_progress(sink)
+        if words is not None:
             raise Misconfigured(
                 f"heartbeat_timeout needs progress messages, and the sink {sink.uri!r} "
-                f"takes none here. Add the webhook: sink=[{sink.uri!r}, 'webhook']. "
-                f"{words or ''}".strip()
+                f"takes none here. {words}"
             )
 
     def _look(self, access: Access, attempt: Attempt) -> dict[str, Any]:
@@ -237,23 +268,28 @@ class RunqyOperator(BaseOperator):
             if is_reference(value):
                 self.download_url = self._link(event, value)
                 receipt["download_url"] = self.download_url
-        except JobFailed:
-            # Some sinks only tell that there is something; what, is read just now.
-            receipt["status"] = FAILED
+        except FRUITLESS as error:
+            if isinstance(error, JobFailed):
+                # Some sinks only tell that there is something; what, is read just now.
+                receipt["status"] = FAILED
+            mark_attempt(context, is_given_up=True)
             raise
         finally:
             context["ti"].xcom_push(key=DELIVERY_KEY, value=receipt)
+        mark_attempt(context, is_consumed=True)
         return value
 
     def _not_arrived(self, context: Context, event: dict[str, Any]) -> Any:
         name, length = self._limit()
         if event["event"] == SILENT:
             name, length = "heartbeat_timeout", self.heartbeat_timeout or length
-            before = read_attempt(context)
-            if before is not None:
-                # It seems to hang: a retry that waited for it would hang with it.
-                keep_attempt(context, before.given_up())
-        return outcome_of(event, self.runqy_conn_id, f"{name} ({length})")
+            # It seems to hang: a retry that waited for it would hang with it.
+            mark_attempt(context, is_given_up=True)
+        try:
+            return outcome_of(event, self.runqy_conn_id, f"{name} ({length})")
+        except FRUITLESS:
+            mark_attempt(context, is_given_up=True)
+            raise
 
     def _link(self, event: dict[str, Any], reference: dict[str, Any]) -> str | None:
         results = RunqyResultHook(self.runqy_conn_id)
@@ -263,3 +299,11 @@ class RunqyOperator(BaseOperator):
             # The result is home: a link for people is no reason to fail.
             self.log.warning("There is no link to the result: %s", error)
             return None
+
+
+def _how_to_take_progress(sink: Sink) -> str:
+    try:
+        parse_sink([sink, "webhook"])
+    except Misconfigured as error:
+        return str(error)
+    return f"Add the webhook: sink=[{sink.uri!r}, 'webhook']."

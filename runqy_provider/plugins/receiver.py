@@ -10,15 +10,21 @@ from typing import Any
 
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.utils.session import create_session
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from runqy_provider.errors import Misconfigured
 from runqy_provider.hooks.access import MOUNT, get_access
 from runqy_provider.receiver.app import create_app
-from runqy_provider.receiver.doors import Door, Limits
+from runqy_provider.receiver.doors import Door, DoorAway, DoorsBusy, Limits
 
-#: How many connections, known and unknown, are remembered at most: a stranger can
-#: make up any number of names.
-MOST_DOORS = 256
+#: How many names of no connection are remembered at most: a stranger can make up any
+#: number of them.
+MOST_STRANGERS = 256
+
+#: How many connections that nobody has heard of are looked for at once.
+LOOKS_FOR_STRANGERS = 2
 
 
 def receiver_app() -> dict[str, Any]:
@@ -44,35 +50,61 @@ class ConnectionDoors:
 
     def __init__(self, ttl: float) -> None:
         self._ttl = ttl
-        self._known: dict[str, tuple[float, Door | None]] = {}
-        self._lock = asyncio.Lock()
+        self._known: dict[str, tuple[float, Door]] = {}
+        self._strangers: dict[str, float] = {}
+        self._looks: dict[str, asyncio.Task[Door | None]] = {}
 
     async def find(self, conn_id: str) -> Door | None:
         """Return the door of a connection, or None.
 
+        However many ask for one, it is looked for once. Doors that were opened before
+        are looked for again whatever strangers ask for.
+
         Raises:
-            Misconfigured: The connection has no callback_secret, or no Redis.
+            Misconfigured: The connection has no Redis.
+            DoorAway: Airflow's database cannot be asked; or the connection, known
+                before, is not found any more, which Airflow also says where it could
+                not ask: no reason to refuse a delivery for good.
+            DoorsBusy: Too many connections that nobody has heard of are asked for.
         """
         until, door = self._known.get(conn_id, (0.0, None))
         if time.monotonic() < until:
             return door
-        # One look-up at a time: a burst of deliveries needs one, not hundreds.
-        async with self._lock:
-            until, door = self._known.get(conn_id, (0.0, None))
-            if time.monotonic() >= until:
-                door = await asyncio.to_thread(_door, conn_id)
-                while len(self._known) >= MOST_DOORS:
-                    del self._known[next(iter(self._known))]
-                self._known[conn_id] = (time.monotonic() + self._ttl, door)
-        return door
+        if time.monotonic() < self._strangers.get(conn_id, 0.0):
+            return None
+        if conn_id not in self._looks:
+            strangers = sum(name not in self._known for name in self._looks)
+            if door is None and strangers >= LOOKS_FOR_STRANGERS:
+                raise DoorsBusy(conn_id)
+            self._looks[conn_id] = asyncio.create_task(self._look(conn_id))
+        found = await asyncio.shield(self._looks[conn_id])
+        if found is None and conn_id in self._known:
+            raise DoorAway(f"connection {conn_id!r} is not found any more")
+        return found
+
+    async def _look(self, conn_id: str) -> Door | None:
+        try:
+            found = await asyncio.to_thread(_door, conn_id)
+        finally:
+            del self._looks[conn_id]
+        until = time.monotonic() + self._ttl
+        if found is not None:
+            self._known[conn_id] = (until, found)
+        elif conn_id not in self._known:
+            while len(self._strangers) >= MOST_STRANGERS:
+                del self._strangers[next(iter(self._strangers))]
+            self._strangers[conn_id] = until
+        return found
 
 
 def _door(conn_id: str) -> Door | None:
     try:
         access = get_access(conn_id)
     except AirflowNotFoundException:
+        _check_database()
         return None
     if access.redis is None:
+        _check_database()
         raise Misconfigured(
             f"Redis connection {access.settings.redis_conn_id!r} does not exist."
         )
@@ -80,3 +112,18 @@ def _door(conn_id: str) -> Door | None:
     return Door(
         conn_id, access.redis, settings.callback_secrets, settings.signing_secrets
     )
+
+
+def _check_database() -> None:
+    """Ask Airflow's database for anything: where it is away, nothing is ever found.
+
+    Raises:
+        DoorAway: It is away.
+    """
+    try:
+        with create_session() as session:
+            session.execute(text("SELECT 1"))
+    except SQLAlchemyError as error:
+        raise DoorAway(
+            f"Airflow's database cannot be asked: {type(error).__name__}"
+        ) from error

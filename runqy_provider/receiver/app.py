@@ -7,7 +7,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import asynccontextmanager
+from collections import Counter
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
@@ -21,11 +22,11 @@ from runqy_provider.inbox.capability import is_valid
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.receiver.answers import RETRY_AFTER, Refusal, bad_address
 from runqy_provider.receiver.body import read_body
-from runqy_provider.receiver.doors import Door, FindDoor, Limits
+from runqy_provider.receiver.doors import Door, DoorAway, DoorsBusy, FindDoor, Limits
 from runqy_provider.redis_client import async_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from redis.asyncio import Redis
 
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 #: Bodies larger than this, in bytes, are read in a thread: parsing them would keep
 #: the event loop, and so every other request, waiting.
 LARGE = 256 * 1024
+
+#: The most lists and objects of a body: empty ones take fifty times their size, parsed.
+MOST_CONTAINERS = 400_000
 
 #: How far a worker's clock may be from ours, in seconds. Much more than webhooks allow
 #: that act: a replay stores nothing new here, and a clock that is off must cost no
@@ -96,8 +100,10 @@ class Receiver:
     def __init__(self, find_door: FindDoor, limits: Limits) -> None:
         self._find_door = find_door
         self._limits = limits
-        self._in_flight = 0
+        self._in_flight: Counter[tuple[str, str]] = Counter()
         self._clients: dict[RedisSettings, Redis] = {}
+        # One large body is read at a time: parsed, it takes many times its size.
+        self._large = asyncio.Lock()
 
     async def take(
         self, request: Request, conn_id: str, delivery_id: str
@@ -107,22 +113,36 @@ class Receiver:
         Raises:
             Refusal: It is not taken, and nothing was stored.
         """
-        if self._in_flight >= self._limits.in_flight:
-            raise Refusal(429, "Too many deliveries at once.", RETRY_AFTER)
-        self._in_flight += 1
-        try:
-            door = await self._door(request, conn_id, delivery_id)
+        # Before anything is counted: a stranger is to hold up nobody.
+        door = await self._door(request, conn_id, delivery_id)
+        with self._turn(conn_id, delivery_id):
             body = await read_body(
-                request.stream(),
-                request.headers.get("content-length"),
-                self._limits.max_body,
-                self._limits.body_seconds,
+                request.stream(), request.headers.get("content-length"), self._limits
             )
             _check_signature(door, request, body)
-            delivery, mark = await _parse(body, delivery_id)
+            delivery, mark = await self._parse(body, delivery_id)
             return await self._store(door, delivery, body, mark)
+
+    @contextmanager
+    def _turn(self, conn_id: str, delivery_id: str) -> Iterator[None]:
+        """Count a request while it is under way.
+
+        Raises:
+            Refusal: There are too many: at once, or for one delivery.
+        """
+        which = conn_id, delivery_id
+        if (
+            self._in_flight.total() >= self._limits.in_flight
+            or self._in_flight[which] >= self._limits.for_one
+        ):
+            raise Refusal(429, "Too many deliveries at once.", RETRY_AFTER)
+        self._in_flight[which] += 1
+        try:
+            yield
         finally:
-            self._in_flight -= 1
+            self._in_flight[which] -= 1
+            if not self._in_flight[which]:
+                del self._in_flight[which]
 
     async def aclose(self) -> None:
         """Close all Redis clients."""
@@ -134,9 +154,14 @@ class Receiver:
         """Return the door that the request's address opens."""
         try:
             door = await self._find_door(conn_id)
-        except Misconfigured as error:
-            log.error("A delivery for connection %r was refused: %s", conn_id, error)  # noqa: TRY400 - the words are enough
-            door = None
+        except DoorsBusy as error:
+            raise Refusal(429, "Too many deliveries at once.", RETRY_AFTER) from error
+        except (DoorAway, Misconfigured) as error:
+            # No fault of the sender's, whose delivery is to come again.
+            log.error("Connection %r cannot be used just now: %s", conn_id[:64], error)  # noqa: TRY400 - the words are enough
+            raise Refusal(
+                503, "The inbox cannot be reached just now.", RETRY_AFTER
+            ) from error
         query = request.query_params
         allowed = is_valid(
             # A comparison takes place either way: time tells no connection's name.
@@ -189,6 +214,23 @@ class Receiver:
             )
         return JSONResponse({"outcome": outcome.value}, STATUS[outcome])
 
+    async def _parse(self, body: bytes, delivery_id: str) -> tuple[Delivery, str]:
+        try:
+            if len(body) > LARGE:
+                async with self._large:
+                    delivery, mark = await asyncio.to_thread(_read, body)
+            else:
+                delivery, mark = _read(body)
+        except BadDelivery as error:
+            raise Refusal(400, str(error)) from error
+        if delivery.delivery_id != delivery_id:
+            raise Refusal(
+                400,
+                f"task_id in the body is {delivery.delivery_id[:128]!r}; this address "
+                f"is for {delivery_id!r}. Send back the task_id of the payload.",
+            )
+        return delivery, mark
+
     def _client(self, settings: RedisSettings) -> Redis:
         known = self._clients.get(settings)
         if known is None:
@@ -210,22 +252,10 @@ def _check_signature(door: Door, request: Request, body: bytes) -> None:
 
 
 def _read(body: bytes) -> tuple[Delivery, str]:
+    if body.count(b"{") + body.count(b"[") > MOST_CONTAINERS:
+        raise BadDelivery(
+            f"The delivery has more than {MOST_CONTAINERS} lists and objects. Deliver "
+            "large results to an object store."
+        )
     delivery = Delivery.from_json(body)
     return delivery, digest(delivery)
-
-
-async def _parse(body: bytes, delivery_id: str) -> tuple[Delivery, str]:
-    try:
-        if len(body) > LARGE:
-            delivery, mark = await asyncio.to_thread(_read, body)
-        else:
-            delivery, mark = _read(body)
-    except BadDelivery as error:
-        raise Refusal(400, str(error)) from error
-    if delivery.delivery_id != delivery_id:
-        raise Refusal(
-            400,
-            f"task_id in the body is {delivery.delivery_id[:128]!r}; this address is "
-            f"for {delivery_id!r}. Send back the task_id of the payload.",
-        )
-    return delivery, mark

@@ -12,21 +12,23 @@ from runqy_provider.receiver.answers import Refusal
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable
 
+    from runqy_provider.receiver.doors import Limits
+
 
 async def read_body(
-    chunks: AsyncIterable[bytes], declared: str | None, limit: int, seconds: float
+    chunks: AsyncIterable[bytes], declared: str | None, limits: Limits
 ) -> bytes:
     """Return the whole body.
 
     Args:
         chunks: The body as it comes.
         declared: The Content-Length header; believed only where it says too much.
-        limit: The most bytes to take.
-        seconds: The longest to wait for the end.
+        limits: How much to take, and how slowly.
 
     Raises:
         Refusal: 413 for too much, 408 for too slow.
     """
+    limit = limits.max_body
     too_large = Refusal(
         413,
         f"The body has more than {limit} bytes, which is the most this receiver takes. "
@@ -35,14 +37,23 @@ async def read_body(
     if declared is not None and declared.isdigit() and int(declared[:18]) > limit:
         raise too_large
     body = bytearray()
+    began = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(began + _time_for(0, limits)) as patience:
             async for chunk in chunks:
                 body += chunk
                 if len(body) > limit:
                     raise too_large
+                patience.reschedule(began + _time_for(len(body), limits))
     except TimeoutError:
         raise Refusal(
-            408, f"The body did not come whole within {seconds:g} s."
+            408,
+            f"The body came too slowly: {len(body)} bytes, and not whole. It must come "
+            f"at {limits.slowest:g} bytes a second, within {limits.body_seconds:g} s.",
         ) from None
     return bytes(body)
+
+
+def _time_for(size: int, limits: Limits) -> float:
+    """Return how long a body may have taken that is this long by now, in seconds."""
+    return min(limits.body_seconds, limits.grace + size / limits.slowest)

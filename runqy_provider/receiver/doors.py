@@ -34,7 +34,16 @@ class Door:
     signing_secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
-#: Finds the door of a connection; None where there is no such connection.
+class DoorAway(Exception):
+    """It cannot be told just now whether there is such a door: come again."""
+
+
+class DoorsBusy(Exception):
+    """Too many unheard-of doors are being looked for: come again."""
+
+
+#: Finds the door of a connection; None where there is no such connection. Raises
+#: ``DoorAway`` or ``DoorsBusy`` where it cannot tell.
 FindDoor = Callable[[str], Awaitable[Door | None]]
 
 
@@ -46,10 +55,16 @@ class Limits:
         max_body: The largest body, in bytes.
         ttl: Seconds that an unread delivery stays.
         body_seconds: Seconds within which a body must have come whole.
+        slowest: Bytes a second below which a body is given up, after ``grace``.
+        grace: Seconds before that.
         in_flight: Requests at once; more are told to come back.
+        for_one: Requests at once for one delivery.
     """
 
     max_body: int = MAX_BODY
     ttl: int = UNREAD_TTL
     body_seconds: float = 60.0
+    slowest: float = 16 * 1024
+    grace: float = 10.0
     in_flight: int = 64
+    for_one: int = 4

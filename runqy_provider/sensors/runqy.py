@@ -12,9 +12,10 @@ from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
-from runqy_provider.errors import DeliveryTimeout, RunqyError
+from runqy_provider.errors import DeliveryTimeout, JobVanished, RunqyError
 from runqy_provider.hooks.access import get_access
-from runqy_provider.hooks.outcome import DEADLINE, outcome_of
+from runqy_provider.hooks.outcome import DEADLINE, SILENT, outcome_of
+from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.hooks.submission import check_delivery_id
 from runqy_provider.settings import DEFAULT_CONN_ID
 from runqy_provider.sinks.parse import parse_sink
@@ -43,6 +44,8 @@ class RunqySensor(BaseSensorOperator):
     :param runqy_queue: Full name of the job's queue; likewise. (templated)
     :param runqy_conn_id: The runqy connection. (templated)
     :param deferrable: Free the worker slot while waiting; False pokes.
+    :param heartbeat_timeout: How long a job that has begun may give no sign of life
+        before a deferred wait for it ends; see RunqyOperator.
     """
 
     template_fields: Sequence[str] = (
@@ -63,6 +66,7 @@ class RunqySensor(BaseSensorOperator):
         runqy_queue: str | None = None,
         runqy_conn_id: str = DEFAULT_CONN_ID,
         deferrable: bool = True,
+        heartbeat_timeout: timedelta | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -72,6 +76,8 @@ class RunqySensor(BaseSensorOperator):
         self.runqy_queue = runqy_queue
         self.runqy_conn_id = runqy_conn_id
         self.deferrable = deferrable
+        self.heartbeat_timeout = heartbeat_timeout
+        self._gone_since: float | None = None
 
     def execute(self, context: Context) -> Any:
         """Look once, then defer; or poke."""
@@ -82,11 +88,14 @@ class RunqySensor(BaseSensorOperator):
         if poked:
             return poked.xcom_value
         settle = conf.getfloat("runqy", "settle_seconds")
-        deadline = time.time() + self.timeout
+        seconds = self._limit()[1].total_seconds()
+        trigger = self._trigger(
+            self._access(), time.time() + seconds, time.time() + settle
+        )
         self.defer(
-            trigger=self._trigger(self._access(), deadline, time.time() + settle),
+            trigger=trigger,
             method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout) + BACKSTOP,
+            timeout=timedelta(seconds=seconds) + BACKSTOP,
         )
         return None
 
@@ -97,10 +106,41 @@ class RunqySensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow's signature
         """Look once."""
         access = self._access()
-        event = self._trigger(access, deadline=0.0).wait_here(access)
+        event = self._trigger(access, deadline=0.0).wait_here(access, watch=False)
         if event["event"] == DEADLINE:
+            self._check_job(access)
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._outcome(event))
+
+    def _limit(self) -> tuple[str, timedelta]:
+        """Return the argument that limits a deferred wait, and its value."""
+        limit = timedelta(seconds=self.timeout)
+        # Airflow does not count execution_timeout while a task is deferred.
+        if self.execution_timeout is not None and self.execution_timeout < limit:
+            return "execution_timeout", self.execution_timeout
+        return "timeout", limit
+
+    def _check_job(self, access: Access) -> None:
+        """Fail once the job has been gone for longer than a delivery may take.
+
+        A poke looks once, so between pokes the sensor keeps what was seen first.
+        """
+        if self.job_id is None or not access.watch:
+            return
+        try:
+            with RunqyHook(self.runqy_conn_id, retry_for=0) as hook:
+                hook.get_job(self.job_id)
+        except JobVanished as error:
+            self._gone_since = self._gone_since or time.time()
+            if time.time() - self._gone_since >= access.vanished_grace:
+                raise JobVanished(
+                    f"{error} Nothing was delivered in the {access.vanished_grace:g} s "
+                    f"after, at sink {self.sink or access.settings.sink!r}."
+                ) from error
+        except RunqyError as error:
+            self.log.warning("The job was not looked at: %s", error)
+        else:
+            self._gone_since = None
 
     def _access(self) -> Access:
         return get_access(self.runqy_conn_id)
@@ -116,15 +156,17 @@ class RunqySensor(BaseSensorOperator):
             not_before=not_before,
             job_id=self.job_id,
             runqy_queue=self.runqy_queue,
+            heartbeat=None
+            if self.heartbeat_timeout is None
+            else self.heartbeat_timeout.total_seconds(),
         )
 
     def _outcome(self, event: dict[str, Any]) -> Any:
+        name, length = self._limit()
+        if event["event"] == SILENT:
+            name, length = "heartbeat_timeout", self.heartbeat_timeout or length
         try:
-            return outcome_of(
-                event,
-                self.runqy_conn_id,
-                f"timeout ({timedelta(seconds=self.timeout)})",
-            )
+            return outcome_of(event, self.runqy_conn_id, f"{name} ({length})")
         except RunqyError as error:
             if self.soft_fail or self.never_fail:
                 raise AirflowSkipException(str(error)) from error

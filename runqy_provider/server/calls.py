@@ -25,6 +25,7 @@ from runqy_provider.errors import (
     ServerUnavailable,
 )
 from runqy_provider.server.job import Job, Worker
+from runqy_provider.text import one_line
 
 #: The largest request body that the server takes, in bytes.
 MAX_BODY = 50 * 1024 * 1024
@@ -51,18 +52,43 @@ class Answer:
     status: int
     body: bytes
 
-    def json(self) -> Any:
-        """Return the body as JSON; an empty mapping where it is none."""
+    def json(self) -> Mapping[str, Any]:
+        """Return the body as a JSON object; an empty one where it is none."""
         try:
-            return json.loads(self.body)
-        except ValueError:
+            data = json.loads(self.body)
+        except (ValueError, RecursionError):
             return {}
+        return data if isinstance(data, Mapping) else {}
+
+    def part(self, name: str, what: str) -> Any:
+        """Return a part of the body.
+
+        Args:
+            name: The part.
+            what: What is being done, for the message.
+
+        Raises:
+            ServerUnavailable: It is not there: whoever answers is not runqy.
+        """
+        data = self.json()
+        if name not in data:
+            raise ServerUnavailable(
+                f"Whoever answered to {what} is not runqy: {self.status}, and no "
+                f"{name!r} in {one_line(self.words(), 200)!r}. A proxy, or a page for "
+                "people? Check the connection's server URL."
+            )
+        return data[name]
+
+    @property
+    def is_runqys(self) -> bool:
+        """True for an error in runqy's own form."""
+        return isinstance(self.json().get("errors"), list)
 
     def words(self) -> str:
         """Return the server's own words."""
-        data = self.json()
-        if isinstance(data, Mapping) and isinstance(data.get("errors"), list):
-            return "; ".join(str(error) for error in data["errors"])
+        errors = self.json().get("errors")
+        if isinstance(errors, list):
+            return "; ".join(str(error) for error in errors)
         return self.body[:300].decode("utf-8", "replace").strip()
 
 
@@ -117,7 +143,7 @@ def enqueue(
 
     def read(answer: Answer) -> Job:
         if answer.status == OK:
-            return Job.from_info(answer.json()["info"])
+            return Job.from_info(answer.part("info", f"enqueue to {runqy_queue!r}"))
         raise _rejection(answer, runqy_queue)
 
     return Call(
@@ -133,7 +159,7 @@ def enqueue(
 
 def _rejection(answer: Answer, runqy_queue: str) -> RunqyError:
     words = answer.words()
-    if answer.status == NOT_FOUND:
+    if answer.status == NOT_FOUND and answer.is_runqys:
         hint = "Check its name against the queues that the server is configured with."
         if "." not in runqy_queue:
             hint = (
@@ -164,7 +190,7 @@ def get_job(job_id: str) -> Call[Job]:
 
     def read(answer: Answer) -> Job:
         if answer.status == OK:
-            return Job.from_info(answer.json()["Info"])
+            return Job.from_info(answer.part("Info", f"look at job {job_id}"))
         _raise_if_gone(answer, job_id)
         raise _refusal(answer, f"look at job {job_id}", None)
 
@@ -202,7 +228,8 @@ def list_workers() -> Call[list[Worker]]:
 
     def read(answer: Answer) -> list[Worker]:
         if answer.status == OK:
-            return [Worker.from_fields(item) for item in answer.json()["workers"]]
+            items = answer.part("workers", "list workers")
+            return [Worker.from_fields(item) for item in items]
         raise _refusal(answer, "list workers", "admin")
 
     return Call("list workers", "GET", "/workers", read, needs="admin")
@@ -223,7 +250,8 @@ def check_key() -> Call[None]:
 
 def _raise_if_gone(answer: Answer, job_id: str) -> None:
     words = answer.words()
-    if answer.status == NOT_FOUND:
+    # A proxy's own 404 says nothing of a job.
+    if answer.status == NOT_FOUND and answer.is_runqys:
         raise JobVanished(f"runqy never heard of job {job_id} ({words}).")
     if answer.status == SERVER_ERROR and words in GONE:
         raise JobVanished(
@@ -244,6 +272,6 @@ def _refusal(answer: Answer, what: str, role: str | None) -> RunqyError:
             f"The key used to {what} has the wrong role ({words}); it needs the role "
             f"{role or 'client'}. Check the connection's API key and admin key."
         )
-    if answer.status >= SERVER_ERROR:
+    if answer.status >= SERVER_ERROR or not answer.is_runqys:
         return ServerUnavailable(f"runqy could not {what}: {answer.status} {words}")
     return Rejected(f"runqy refused to {what}: {answer.status} {words}")

@@ -22,6 +22,9 @@ REQUEST_TIMEOUT = 30.0
 #: Answers that say: not now. Nothing was enqueued.
 NOT_NOW = frozenset({429, 503})
 
+#: What proxies say of a server behind them: whether it took the request is not known.
+NO_WORD = frozenset({502, 504})
+
 
 class Away(ServerUnavailable):
     """The server is away, and trying again does no harm."""
@@ -93,12 +96,13 @@ def headers(call: calls.Call[Any], settings: RunqySettings) -> dict[str, str]:
 
 def result(call: calls.Call[T], settings: RunqySettings, response: httpx.Response) -> T:
     """Return what an answer says, or raise what it means."""
-    if response.status_code in NOT_NOW and call.path != "/healthz":
+    status = response.status_code
+    is_away = status in NOT_NOW or (status in NO_WORD and call.is_repeatable)
+    if is_away and call.path != "/healthz":
         raise Away(
-            f"runqy at {settings.server_url} could not {call.what} just now: "
-            f"{response.status_code}"
+            f"runqy at {settings.server_url} could not {call.what} just now: {status}"
         )
-    return call.read(calls.Answer(response.status_code, response.content))
+    return call.read(calls.Answer(status, response.content))
 
 
 def transport_error(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -12,7 +13,7 @@ import httpx
 
 from runqy_provider.errors import (
     JobVanished,
-    NotAllowed,
+    Rejected,
     ServerUnavailable,
     SinkUnavailable,
 )
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+    from runqy_provider.errors import RunqyError
     from runqy_provider.settings import RedisSettings, RunqySettings
 
 #: How many jobs the server is asked about at once.
@@ -166,20 +168,25 @@ class ServerLookout:
     async def look(self, jobs: Collection[tuple[str, str]]) -> Seen:
         """Ask about each of them."""
         turns = asyncio.Semaphore(AT_ONCE)
+        troubles: list[RunqyError] = []
+        seen: Seen = {}
 
-        async def ask(job_id: str) -> JobSight | ServerUnavailable | None:
+        async def ask(job: tuple[str, str]) -> None:
             async with turns:
-                return await self._ask(job_id)
+                # One that is away is not asked a thousand times: each may take long.
+                if any(isinstance(error, http.Away) for error in troubles):
+                    return
+                try:
+                    seen[job] = await self._ask(job[1])
+                except (ServerUnavailable, Rejected) as error:
+                    troubles.append(error)
 
-        found = await asyncio.gather(*(ask(job_id) for _, job_id in jobs))
-        away = [one for one in found if isinstance(one, ServerUnavailable)]
-        if away and len(away) == len(found):
-            raise SinkUnavailable(str(away[0])) from away[0]
-        return {
-            job: one
-            for job, one in zip(jobs, found, strict=True)
-            if not isinstance(one, ServerUnavailable)
-        }
+        await asyncio.gather(*(ask(job) for job in jobs))
+        if troubles and not seen:
+            raise SinkUnavailable(
+                f"{self.place} cannot be asked about jobs: {troubles[0]}"
+            ) from troubles[0]
+        return seen
 
     async def served(self) -> set[str] | None:
         """Ask what the live workers serve, where a key allows it."""
@@ -189,7 +196,7 @@ class ServerLookout:
             workers = await http.asend(
                 self._client(), calls.list_workers(), self._settings
             )
-        except (ServerUnavailable, NotAllowed):
+        except (ServerUnavailable, Rejected):
             return None
         alive = [queues_of(one.queues) for one in workers if not one.is_stale]
         return cast("set[str]", set()).union(*alive)
@@ -200,15 +207,13 @@ class ServerLookout:
         if client is not None:
             await client.aclose()
 
-    async def _ask(self, job_id: str) -> JobSight | ServerUnavailable | None:
+    async def _ask(self, job_id: str) -> JobSight | None:
+        # Its troubles are told to all who wait, so they name no job.
+        call = dataclasses.replace(calls.get_job(job_id), what="look at jobs")
         try:
-            job = await http.asend(
-                self._client(), calls.get_job(job_id), self._settings
-            )
+            job = await http.asend(self._client(), call, self._settings)
         except JobVanished:
             return None
-        except ServerUnavailable as error:
-            return error
         return JobSight(job.state, retried=job.retried)
 
     def _client(self) -> httpx.AsyncClient:

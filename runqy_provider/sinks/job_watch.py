@@ -116,15 +116,23 @@ class JobWatch:
         if seen is None or seen.state == states.COMPLETED:
             return self._ended_without(text, at, seen)
         self._ended.pop(text, None)
+        is_served = served is None or at.runqy_queue in served
         if seen.state not in WAITING:
-            return News()
-        now = time.time()
+            if is_served:
+                return News(has_begun=True)
+            return News(
+                f"Job {at.job_id} is {seen.state}, and no live worker serves the queue "
+                f"{at.runqy_queue!r}: its worker was lost. runqy gives the job to "
+                "another one when its lease is over: start one, or wait for one. (Seen "
+                f"in {self._lookout.place}.)",
+                has_begun=True,
+            )
         if seen.state == states.RETRY:
             words = (
                 f"Job {at.job_id} is to be run again by runqy (retry {seen.retried}): "
                 f"its handler raised, or its worker was lost. {self._why(seen)}"
             )
-        elif served is not None and at.runqy_queue not in served:
+        elif not is_served:
             words = (
                 f"Job {at.job_id} is {seen.state}, and no live worker serves the "
                 f"queue {at.runqy_queue!r}: start one, or wait for one. (Seen in "
@@ -132,8 +140,7 @@ class JobWatch:
             )
         else:
             words = ""
-        # Waiting for a worker is no silence: the job has not begun.
-        return News(words, alive_at=now)
+        return News(words, has_begun=False)
 
     def _ended_without(
         self, text: str, at: JobAddress, seen: JobSight | None

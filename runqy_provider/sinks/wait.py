@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,15 @@ from runqy_provider.waiting.registry import shared_waiter
 from runqy_provider.waiting.vigil import Vigil
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from runqy_provider.sinks.base import Place
     from runqy_provider.waiting.arrival import Arrival
 
 log = logging.getLogger(__name__)
+
+#: Seconds between two verdicts on a job whose delivery may lie where nobody can look.
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
 
 
 async def wait_for_arrival(
@@ -46,7 +50,7 @@ async def wait_for_arrival(
     """
     vigil = vigil or Vigil()
     looks_once = deadline <= time.time()
-    while True:
+    for pause in _pauses():
         waits = {
             _wait(place, deadline, not_before, vigil): place
             for place in (*places, *([watch] if watch else ()))
@@ -63,18 +67,24 @@ async def wait_for_arrival(
         if arrival is not None or (verdict is None and looks_once):
             return arrival
         # It may have come just before, and nobody said so: one last look.
-        for place in places:
-            arrival = await _look(place, not_before)
-            if arrival is not None:
-                return arrival
-        if verdict is None:
-            return None
+        looks = await asyncio.gather(*(_look(place, not_before) for place in places))
+        arrival = next((one for one in looks if one is not None), None)
+        if arrival is not None or verdict is None:
+            return arrival
         trouble = looks_at(places)["trouble"]
         is_watch = isinstance(verdict, (JobVanished, JobFailed)) and watch is not None
         if not (is_watch and trouble) or time.time() >= deadline:
             raise verdict
         # It may lie where nobody can look just now.
         vigil.hear(News(f"{verdict} But not all places could be looked at: {trouble}"))
+        await asyncio.sleep(min(pause, max(0.0, deadline - time.time())))
+    raise AssertionError  # pragma: no cover - the pauses never end
+
+
+def _pauses() -> Iterator[float]:
+    """Yield pauses between two verdicts that cannot be trusted: doubling, capped."""
+    for n in itertools.count():
+        yield min(FIRST_PAUSE * 2 ** min(n, 10), LONGEST_PAUSE)
 
 
 async def _first(waits: dict[asyncio.Future[Arrival | None], Place]) -> Arrival | None:

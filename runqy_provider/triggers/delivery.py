@@ -9,9 +9,10 @@ import contextvars
 import time
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from runqy_provider.errors import RunqyError
+from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.hooks.access import aget_access
 from runqy_provider.hooks.kill_guard import is_abandoned
 from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, ERROR, SILENT
@@ -21,6 +22,7 @@ from runqy_provider.sinks.job_watch import watch_place
 from runqy_provider.sinks.parse import parse_sink
 from runqy_provider.sinks.ticket import Ticket
 from runqy_provider.sinks.wait import looks_at, wait_for_arrival
+from runqy_provider.text import storable
 from runqy_provider.waiting.registry import close_waiters
 from runqy_provider.waiting.vigil import Vigil
 
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 #: Seconds for which a server that is away is asked again to delete a job.
 KILL_PATIENCE = 5.0
+
+#: Seconds for which a connection that is not found is asked for again, and between.
+ACCESS_PATIENCE, ACCESS_PAUSE = 60.0, 5.0
 
 #: Deletions under way: the event loop itself keeps no task alive.
 _deeds: set[asyncio.Task[None]] = set()
@@ -101,11 +106,60 @@ class DeliveryTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one event."""
-        access = await aget_access(self.runqy_conn_id)
-        event = await self.wait(access)
+        try:
+            access = await self._access()
+        except (RunqyError, AirflowNotFoundException) as error:
+            event = await self._failed(error)
+        else:
+            event = await self.wait(access)
         # From here on a cancellation says nothing about the task.
         self._is_done = True
         yield TriggerEvent(event)  # type: ignore[no-untyped-call] # Airflow's
+
+    async def _access(self) -> Access:
+        """Fetch the connection; again for a while, as Airflow may be away itself.
+
+        Airflow says of a connection that it is not found also where its own database
+        or API server could not be asked.
+        """
+        until = min(self.deadline, time.time() + ACCESS_PATIENCE)
+        while True:
+            try:
+                access = await aget_access(self.runqy_conn_id)
+                parse_sink(self.sink).places(access, self._ticket)
+            except (RunqyError, AirflowNotFoundException) as error:
+                if time.time() >= until:
+                    raise
+                self.log.warning("Not waiting yet; trying again: %s", error)
+            else:
+                return access
+            await asyncio.sleep(ACCESS_PAUSE)
+
+    @property
+    def _ticket(self) -> Ticket:
+        return Ticket(self.delivery_id, self.job_id, self.runqy_queue)
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what every event carries."""
+        return {
+            "delivery_id": self.delivery_id,
+            "job_id": self.job_id,
+            "runqy_queue": self.runqy_queue,
+            "sink": self.sink,
+        }
+
+    async def _failed(self, error: Exception, progress: str = "") -> dict[str, Any]:
+        """Return the event of an error, once Airflow is ready for it."""
+        await asyncio.sleep(max(0.0, self.not_before - time.time()))
+        kind = error if isinstance(error, RunqyError) else Misconfigured()
+        return {
+            **self._facts(),
+            "event": ERROR,
+            "error": type(kind).__name__,
+            # It may repeat a stranger's words, and goes to Airflow's database.
+            "message": storable(str(error)),
+            "progress": progress,
+        }
 
     async def wait(self, access: Access, *, watch: bool = True) -> dict[str, Any]:
         """Wait, and return the event's payload: small, and all that is needed later.
@@ -114,14 +168,10 @@ class DeliveryTrigger(BaseTrigger):
             access: What is known of the connection.
             watch: Whether to watch the job itself, too.
         """
-        event: dict[str, Any] = {
-            "delivery_id": self.delivery_id,
-            "job_id": self.job_id,
-            "runqy_queue": self.runqy_queue,
-            "sink": self.sink,
-        }
-        ticket = Ticket(self.delivery_id, self.job_id, self.runqy_queue)
-        vigil = Vigil(self.heartbeat, self._teller())
+        event = self._facts()
+        ticket = self._ticket
+        watched = watch_place(access, ticket) if watch else None
+        vigil = Vigil(self.heartbeat, self._teller(), is_watched=watched is not None)
         looks: dict[str, Any] = {}
         try:
             places = parse_sink(self.sink).places(access, ticket)
@@ -130,14 +180,11 @@ class DeliveryTrigger(BaseTrigger):
                 deadline=self.deadline,
                 not_before=self.not_before,
                 vigil=vigil,
-                watch=watch_place(access, ticket) if watch else None,
+                watch=watched,
             )
             looks = {**looks_at(places), "progress": vigil.progress}
         except RunqyError as error:
-            # An error, too, must not come before Airflow is ready for it.
-            await asyncio.sleep(max(0.0, self.not_before - time.time()))
-            words = {"error": type(error).__name__, "message": str(error)}
-            return {**event, "event": ERROR, **words, "progress": vigil.progress}
+            return await self._failed(error, vigil.progress)
         if arrival is None:
             is_silent = vigil.is_silent and time.time() < self.deadline
             looks["last_sign"] = vigil.last_sign

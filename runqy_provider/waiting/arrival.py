@@ -34,15 +34,20 @@ class News:
 
     Attributes:
         words: For the log of the waiting task; empty: nothing to say.
-        alive_at: When the job last gave a sign of life, in seconds since 1970; None
-            where this is none.
-        is_progress: True for the task code's own words, False for what was seen of
-            the job from outside.
+        said_at: For the task code's own words: when they came, by the clock of whoever
+            took them. None for what was seen of the job from outside.
+        has_begun: Whether the job was seen to run (True) or to wait for a worker
+            (False); None where neither was seen.
     """
 
     words: str = ""
-    alive_at: float | None = None
-    is_progress: bool = False
+    said_at: float | None = None
+    has_begun: bool | None = None
+
+    @property
+    def is_progress(self) -> bool:
+        """True for the task code's own words."""
+        return self.said_at is not None
 
 
 Answer = Arrival | RunqyError | News

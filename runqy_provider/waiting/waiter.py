@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 
+#: Seconds for which looks may fail in a way that nobody has thought of.
+UNEXPECTED_PATIENCE = 120.0
+
 #: Seconds that a source may take to stop listening.
 CLOSE_TIMEOUT = 15.0
 
@@ -66,6 +69,7 @@ class Waiter:
         self._timers = Timers()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._unexpected_since = 0.0
         #: When everything asked for was last looked at, in seconds since 1970.
         self.last_look: float | None = None
         #: Why the last look failed; None while looks succeed.
@@ -117,8 +121,10 @@ class Waiter:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            # Whatever it ended with, its waits have heard of it.
+            await asyncio.wait([task])
+            if not task.cancelled() and task.exception() is not None:
+                log.error("A waiter closed with an error", exc_info=task.exception())
 
     def _start(self) -> None:
         if self._task is None or self._task.done():
@@ -152,7 +158,6 @@ class Waiter:
 
     async def _run(self) -> None:
         listener = asyncio.create_task(self._listen())
-        listener.add_done_callback(_say_how_it_ended)
         try:
             await self._look_until_idle()
         finally:
@@ -238,15 +243,21 @@ class Waiter:
         except SinkUnavailable as error:
             if self.trouble is None:
                 log.warning("A look failed; waiting goes on: %s", error)
-            self.trouble = f"{type(error).__name__}: {error}"
-            for wait in looking:
-                wait.was_asked = True
-                wait.vigil.hear(News(f"A look failed; waiting goes on: {error}"))
-            self._timers.set(looking)
+            self._note_trouble(looking, error)
+            return False
+        except Exception as error:
+            # A fault of ours, or of a library: it may pass, and ends the waits if not.
+            self._unexpected_since = self._unexpected_since or began
+            if time.time() - self._unexpected_since > UNEXPECTED_PATIENCE:
+                raise
+            log.exception("A look failed unexpectedly; it is tried again")
+            self._note_trouble(looking, error)
             return False
         self.trouble, self.last_look = None, time.time()
+        self._unexpected_since = 0.0
         for wait in looking:
             wait.looked, wait.was_asked = began, True
+            wait.vigil.regain(self)
             answer = answers.get(wait.address)
             if isinstance(answer, RunqyError):
                 _end_all([wait], answer)
@@ -256,6 +267,14 @@ class Waiter:
                 wait.arrival = answer
         self._timers.set(looking)
         return True
+
+    def _note_trouble(self, looking: Iterable[Wait], error: Exception) -> None:
+        self.trouble = f"{type(error).__name__}: {error}"
+        for wait in looking:
+            wait.was_asked = True
+            wait.vigil.lose(self)
+            wait.vigil.hear(News(f"A look failed; waiting goes on: {error}"))
+        self._timers.set(looking)
 
     def _end_what_is_due(self) -> None:
         for wait in self._timers.due():
@@ -278,6 +297,8 @@ class Waiter:
                         self._look_soon(fresh)
             except SinkUnavailable as error:
                 log.warning("Listening broke off, sweeps go on: %s", error)
+            except Exception:
+                log.exception("Listening failed unexpectedly, sweeps go on")
             else:
                 return
             await asyncio.sleep(delay)
@@ -288,11 +309,6 @@ def _heed_cancellation() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-def _say_how_it_ended(listener: asyncio.Task[None]) -> None:
-    if not listener.cancelled() and listener.exception() is not None:
-        log.error("Listening failed, sweeps go on", exc_info=listener.exception())
 
 
 def _end_all(waits: Iterable[Wait], error: BaseException) -> None:

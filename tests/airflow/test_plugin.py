@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+import sqlalchemy
+import sqlalchemy.orm
 
 from runqy_delivery import Delivery
 from runqy_provider.errors import Misconfigured
 from runqy_provider.inbox import capability
 from runqy_provider.plugins import receiver
-from runqy_provider.plugins.receiver import MOST_DOORS, ConnectionDoors
+from runqy_provider.plugins.receiver import (
+    LOOKS_FOR_STRANGERS,
+    MOST_STRANGERS,
+    ConnectionDoors,
+)
+from runqy_provider.receiver.app import create_app
+from runqy_provider.receiver.doors import DoorAway, DoorsBusy
+from runqy_provider.sandbox.loopback import free_port
 
 if TYPE_CHECKING:
     from world import World
 
 pytestmark = pytest.mark.usefixtures("connect")
+
+
+@pytest.fixture
+def nowhere_database() -> str:
+    """A database that is away."""
+    return f"postgresql+psycopg2://airflow@127.0.0.1:{free_port()}/airflow"
 
 
 async def test_a_delivery_through_airflows_api_server(world: World) -> None:
@@ -79,10 +95,68 @@ async def test_a_connection_is_looked_up_once_for_many(
 
 async def test_made_up_names_do_not_fill_the_memory() -> None:
     doors = ConnectionDoors(ttl=60)
-    for n in range(MOST_DOORS + 20):
+    for n in range(MOST_STRANGERS + 20):
         await doors.find(f"made_up_{n}")
 
-    assert len(doors._known) == MOST_DOORS
+    assert len(doors._strangers) == MOST_STRANGERS
+
+
+async def test_strangers_hold_up_no_door_that_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate, real = threading.Event(), receiver.get_access
+
+    def slow(conn_id: str) -> Any:
+        if conn_id.startswith("made_up"):
+            gate.wait(30)
+        return real(conn_id)
+
+    monkeypatch.setattr(receiver, "get_access", slow)
+    doors = ConnectionDoors(ttl=0)  # looked for again each time
+    assert await doors.find("runqy_default") is not None
+    held = [
+        asyncio.create_task(doors.find(f"made_up_{n}"))
+        for n in range(LOOKS_FOR_STRANGERS)
+    ]
+    await asyncio.sleep(0)
+    try:
+        with pytest.raises(DoorsBusy):
+            await doors.find("made_up_too")
+        assert await doors.find("runqy_default") is not None
+    finally:
+        gate.set()
+        assert await asyncio.gather(*held) == [None] * LOOKS_FOR_STRANGERS
+
+
+async def test_while_airflows_database_is_away_no_delivery_is_refused_for_good(
+    monkeypatch: pytest.MonkeyPatch, nowhere_database: str, world: World
+) -> None:
+    """Airflow says "not found" then: the sender must hear "come again"."""
+    doors = ConnectionDoors(ttl=0)
+    known = await doors.find("runqy_default")
+    assert known is not None
+    monkeypatch.delenv("AIRFLOW_CONN_RUNQY_DEFAULT")
+    with pytest.raises(DoorAway, match="not found any more"):
+        await doors.find("runqy_default")
+
+    engine = sqlalchemy.create_engine(nowhere_database)
+    monkeypatch.setattr(
+        receiver, "create_session", lambda: sqlalchemy.orm.Session(engine)
+    )
+    fresh = ConnectionDoors(ttl=60)
+    with pytest.raises(DoorAway, match="database cannot be asked"):
+        await fresh.find("runqy_default")
+    url = capability.url(
+        "http://airflow",
+        world.connections["runqy_default"]["extra"]["callback_secret"],
+        "runqy_default",
+        "d",
+        int(time.time()) + 60,
+    )
+    transport = httpx.ASGITransport(create_app(fresh.find))
+    async with httpx.AsyncClient(transport=transport) as client:
+        answer = await client.post(url, content=Delivery("d", result=1).to_json())
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
 
 
 async def test_a_connection_without_its_redis_is_no_door(connect: Any) -> None:

@@ -116,7 +116,7 @@ async def test_progress_is_no_arrival_and_the_newest_stays(
     news = found["d"]
     assert isinstance(news, News)
     assert (news.words, news.is_progress) == ("20%", True)
-    assert abs(time.time() - (news.alive_at or 0)) < 60
+    assert abs(time.time() - (news.said_at or 0)) < 60
     with InboxReader(redis_settings, conn_id) as reader, pytest.raises(NotThere):
         reader.read("d")
 
