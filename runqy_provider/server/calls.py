@@ -60,24 +60,25 @@ class Answer:
             return {}
         return data if isinstance(data, Mapping) else {}
 
-    def part(self, name: str, what: str) -> Any:
-        """Return a part of the body.
+    def part(self, name: str, what: str, read: Callable[[Any], T]) -> T:
+        """Return a part of the body, typed.
 
         Args:
             name: The part.
             what: What is being done, for the message.
+            read: Makes of it what is wanted.
 
         Raises:
             ServerUnavailable: It is not there: whoever answers is not runqy.
         """
-        data = self.json()
-        if name not in data:
+        try:
+            return read(self.json()[name])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ServerUnavailable(
                 f"Whoever answered to {what} is not runqy: {self.status}, and no "
                 f"{name!r} in {one_line(self.words(), 200)!r}. A proxy, or a page for "
                 "people? Check the connection's server URL."
-            )
-        return data[name]
+            ) from error
 
     @property
     def is_runqys(self) -> bool:
@@ -143,7 +144,7 @@ def enqueue(
 
     def read(answer: Answer) -> Job:
         if answer.status == OK:
-            return Job.from_info(answer.part("info", f"enqueue to {runqy_queue!r}"))
+            return answer.part("info", f"enqueue to {runqy_queue!r}", Job.from_info)
         raise _rejection(answer, runqy_queue)
 
     return Call(
@@ -190,7 +191,7 @@ def get_job(job_id: str) -> Call[Job]:
 
     def read(answer: Answer) -> Job:
         if answer.status == OK:
-            return Job.from_info(answer.part("Info", f"look at job {job_id}"))
+            return answer.part("Info", f"look at job {job_id}", Job.from_info)
         _raise_if_gone(answer, job_id)
         raise _refusal(answer, f"look at job {job_id}", None)
 
@@ -228,11 +229,14 @@ def list_workers() -> Call[list[Worker]]:
 
     def read(answer: Answer) -> list[Worker]:
         if answer.status == OK:
-            items = answer.part("workers", "list workers")
-            return [Worker.from_fields(item) for item in items]
+            return answer.part("workers", "list workers", _workers)
         raise _refusal(answer, "list workers", "admin")
 
     return Call("list workers", "GET", "/workers", read, needs="admin")
+
+
+def _workers(items: Any) -> list[Worker]:
+    return [Worker.from_fields(item) for item in items]
 
 
 def check_key() -> Call[None]:
@@ -272,6 +276,7 @@ def _refusal(answer: Answer, what: str, role: str | None) -> RunqyError:
             f"The key used to {what} has the wrong role ({words}); it needs the role "
             f"{role or 'client'}. Check the connection's API key and admin key."
         )
-    if answer.status >= SERVER_ERROR or not answer.is_runqys:
+    is_a_proxys = answer.status == NOT_FOUND and not answer.is_runqys
+    if answer.status >= SERVER_ERROR or is_a_proxys:
         return ServerUnavailable(f"runqy could not {what}: {answer.status} {words}")
     return Rejected(f"runqy refused to {what}: {answer.status} {words}")

@@ -337,7 +337,8 @@ def test_time_in_the_queue_is_no_silence(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"sink": "redis_storage"}, r"sink=\['redis_storage', 'webhook'\]"),
+        ({"sink": "redis_storage"}, "'redis_storage' cannot be combined"),
+        ({"sink": "sql://db/tasks"}, r"sink=\['sql://db/tasks', 'webhook'\]"),
         ({"heartbeat_timeout": timedelta(0)}, "longer than zero"),
     ],
 )
@@ -371,3 +372,37 @@ def test_progress_never_lingers_as_a_result(world: World) -> None:
     assert len(kept) < 700
     assert b"\\n" not in kept
     assert b"1.0" in kept
+
+
+async def test_a_verdict_that_cannot_be_trusted_yet_is_asked_for_ever_more_rarely() -> (
+    None
+):
+    elsewhere = Elsewhere()
+    place = Place("elsewhere", lambda: Waiter(elsewhere, 60.0), "d")
+    watch = Place("watch", lambda: Waiter(Gone(), 60.0), "j")
+    with pytest.raises(JobVanished):
+        await wait_for_arrival([place], deadline=time.time() + 4, watch=watch)
+    await close_waiters()
+
+    assert 2 <= elsewhere.looks < 40
+
+
+def test_a_job_whose_worker_was_lost_is_told_of(
+    gate: Gate, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stays active until its lease is over; runqy says nothing of it meanwhile."""
+    limit = timedelta(seconds=4)
+    run = started(run_of(dict(gate.closed), delivery_timeout=limit))
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        key = f"asynq:{{helper.default}}:t:{run.xcoms['runqy_job']['job_id']}"
+        until = time.monotonic() + 10
+        while redis.hget(key, "state") != b"active" and time.monotonic() < until:
+            time.sleep(0.05)
+        world.sandbox.worker.kill()
+        for worker in redis.keys("asynq:workers:*"):
+            redis.delete(worker)  # as they expire
+    try:
+        assert run.fire()["event"] == "deadline"
+    finally:
+        world.sandbox.worker.start()
+    assert "its worker was lost" in capsys.readouterr().out

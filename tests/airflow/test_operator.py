@@ -6,6 +6,7 @@ import json
 import re
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -29,6 +30,7 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.hooks.submission import Submission
 from runqy_provider.reference import is_reference
 from runqy_provider.sandbox.loopback import free_port
 from runqy_provider.sinks.objects.s3_store import s3_client
@@ -391,24 +393,70 @@ def test_what_airflows_database_cannot_keep_comes_as_a_reference(value: Any) -> 
     assert RunqyResultHook().read(reference).json() == value
 
 
-def test_a_killed_task_deletes_its_waiting_job(world: World, connect: Any) -> None:
+class Supervisor:
+    """What Airflow says of a task whose worker it ends."""
+
+    def __init__(self, state: str | None) -> None:
+        self._state = state
+
+    def send(self, question: Any) -> Any:
+        from airflow.sdk.execution_time.comms import ErrorResponse, TaskStatesResult
+
+        if self._state == "no answer":
+            return ErrorResponse()
+        states = {} if self._state == "deleted" else {question.task_ids[0]: self._state}
+        return TaskStatesResult(task_states={question.run_ids[0]: states})
+
+
+@pytest.mark.parametrize(
+    ("state", "is_deleted"),
+    [
+        ("failed", True),
+        ("success", True),
+        ("skipped", True),
+        ("deleted", True),
+        # The next try may wait for it by now:
+        ("running", False),
+        ("restarting", False),
+        ("up_for_retry", False),
+        ("deferred", False),
+        (None, False),
+        ("no answer", False),
+    ],
+)
+def test_a_killed_task_deletes_its_job_only_if_it_has_ended(
+    state: str | None,
+    is_deleted: bool,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    connect: Any,
+) -> None:
+    from airflow.sdk.execution_time import task_runner
+
     run = run_of({}, "idle").execute()
     run.task.on_kill()  # a copy ran: this one has enqueued nothing
-    hook_job = run.xcoms["runqy_job"]["job_id"]
+    monkeypatch.setattr(
+        task_runner, "SUPERVISOR_COMMS", Supervisor(state), raising=False
+    )
+    task = run.task
+    task._submission = Submission(**run.xcoms["runqy_job"])
+    task._ti = SimpleNamespace(dag_id="d", run_id=run.run_id, task_id="t", map_index=-1)
+    task.on_kill()
+
     with Redis.from_url(world.sandbox.redis_url) as redis:
-        key = f"asynq:{{idle.default}}:t:{hook_job}"
-        assert redis.exists(key)
+        key = f"asynq:{{idle.default}}:t:{run.xcoms['runqy_job']['job_id']}"
+        assert bool(redis.exists(key)) is not is_deleted
+    task.on_kill()  # gone already: no error
+    connect(without=("admin_key",), fields={"password": "wrong"})
+    task.on_kill()  # not allowed: no error
 
-        from runqy_provider.hooks.submission import Submission
 
-        task = run.task
-        task._submission = Submission(**run.xcoms["runqy_job"])
-        task.on_kill()
-        assert not redis.exists(key)
-        task.on_kill()  # gone already: no error
+def test_in_the_slot_execution_timeout_ends_the_wait_with_words() -> None:
+    limit = timedelta(seconds=3)
+    run = run_of({}, "idle", deferrable=False, execution_timeout=limit)
 
-        connect(without=("admin_key",), fields={"password": "wrong"})
-        task.on_kill()  # not allowed: no error
+    with pytest.raises(DeliveryTimeout, match=r"within execution_timeout \(0:00:03\)"):
+        outcome_of(run)
 
 
 def test_a_timeout_that_is_no_time_is_refused() -> None:

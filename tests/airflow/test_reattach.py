@@ -11,7 +11,7 @@ import pytest
 from harness import Run, outcome_of, run_of
 from redis import Redis
 
-from runqy_provider.errors import JobFailed, ServerUnavailable
+from runqy_provider.errors import JobFailed, NotThere, ServerUnavailable
 from runqy_provider.hooks.attempt import ATTEMPT_KEY
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.sandbox.loopback import free_port
@@ -182,3 +182,70 @@ def test_what_another_version_left_is_not_misread() -> None:
     run = run_of({}, "idle")
     run.store[ATTEMPT_KEY] = {"something": "else"}
     assert run.execute().state == "deferred"
+
+
+def test_a_retry_runs_a_job_again_whose_failure_runqy_stored() -> None:
+    """For runqy the job has completed: its result says that it failed."""
+    run = run_of({"error": "too dark"}, "stored", sink="redis_storage")
+    with pytest.raises(JobFailed):
+        outcome_of(run)
+    again = run.retried()
+    with pytest.raises(JobFailed):
+        outcome_of(again)
+
+    assert job_of(again) != job_of(run)
+
+
+def test_a_retry_runs_a_job_again_whose_result_cannot_be_read() -> None:
+    run = run_of({"n": time.time_ns()}, "idle", sink="s3://results/poison").execute()
+    deliver(run, result_url="s3://results/poison/nothing-here")
+    with pytest.raises(NotThere):
+        raise run.resume(run.fire()).error
+    again = run.retried().execute()
+
+    assert again.state == "deferred"
+    assert job_of(again) != job_of(run)
+
+
+def test_a_job_that_may_not_deliver_any_more_is_not_waited_for(world: World) -> None:
+    first = idle_run()
+    first.store[ATTEMPT_KEY]["expires"] = time.time() - 1
+    second = first.retried().execute()
+
+    assert second.state == "deferred"
+    assert job_of(second) != job_of(first)
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        assert not redis.exists(f"asynq:{{idle.default}}:t:{job_of(first)}")
+
+
+def test_a_clear_is_one_though_the_retries_were_lowered() -> None:
+    """What a clear adds to Airflow's max_tries is what the change took away."""
+    first = run_of({"value": 3}, retries=3)
+    first.max_tries = 3
+    assert outcome_of(first) == 3
+    cleared = dataclasses.replace(
+        first.retried(), task=run_of({"value": 3}, retries=2).task, max_tries=3
+    )
+    assert outcome_of(cleared) == 3
+
+    assert job_of(cleared) != job_of(first)
+
+
+def test_a_worker_that_dies_after_it_read_the_result_leaves_it_to_the_next() -> None:
+    first = run_of({"value": 3})
+    assert outcome_of(first) == 3
+    again = first.retried()
+
+    assert outcome_of(again) == 3
+    assert job_of(again) == job_of(first)
+
+
+@pytest.mark.parametrize("sink", ["webhook", "s3://results/again"])
+def test_a_run_that_is_made_anew_has_results_of_its_own(sink: str) -> None:
+    """Same DAG, same run_id, same task, first attempt: as after a run was deleted."""
+    first = run_of({"value": "old"}, sink=sink)
+    assert outcome_of(first) == "old"
+    anew = run_of({"value": "new"}, sink=sink)
+    anew.run_id = first.run_id
+
+    assert outcome_of(anew) == "new"

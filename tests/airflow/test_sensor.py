@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowSensorTimeout
 from harness import Run
+from redis import Redis
 
-from runqy_provider.errors import JobFailed, Misconfigured
+from runqy_provider.errors import (
+    HeartbeatTimeout,
+    JobFailed,
+    JobVanished,
+    Misconfigured,
+)
 from runqy_provider.hooks.access import get_access
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.hooks.submission import submit
@@ -18,7 +25,7 @@ from runqy_provider.sensors.runqy import RunqySensor
 from runqy_provider.sinks.parse import parse_sink
 
 if TYPE_CHECKING:
-    from world import Gate
+    from world import Gate, World
 
     from runqy_provider.hooks.submission import Submission
 
@@ -126,3 +133,33 @@ def test_an_id_that_is_none_is_refused() -> None:
 
     with pytest.raises(Misconfigured, match="no delivery_id"):
         raise Run(task).execute().error
+
+
+def test_a_poking_sensor_hears_of_a_job_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch, world: World
+) -> None:
+    monkeypatch.setenv("AIRFLOW__RUNQY__VANISHED_GRACE_SECONDS", "0.3")
+    job = submitted({}, queue="idle")
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        redis.delete(f"asynq:{{idle.default}}:t:{job.job_id}")
+    run = sensor(job, deferrable=False, poke_interval=0.2, timeout=30).execute()
+
+    with pytest.raises(JobVanished, match="Nothing was delivered"):
+        raise run.error
+
+
+def test_execution_timeout_shortens_a_deferred_wait() -> None:
+    job = submitted({}, queue="idle")
+    run = sensor(job, execution_timeout=timedelta(seconds=1)).execute()
+
+    assert run.trigger.deadline <= time.time() + 1
+    with pytest.raises(AirflowSensorTimeout, match="execution_timeout"):
+        raise run.resume(run.fire()).error
+
+
+def test_a_silent_job_ends_a_deferred_wait(gate: Gate) -> None:
+    job = submitted({"progress": 0.5, **gate.closed})
+    run = sensor(job, heartbeat_timeout=timedelta(seconds=1)).execute()
+
+    with pytest.raises(HeartbeatTimeout, match=r"heartbeat_timeout \(0:00:01\)"):
+        raise run.resume(run.fire()).error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from runqy_delivery import Delivery
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.inbox import capability, keys
 from runqy_provider.triggers.delivery import DeliveryTrigger
+from runqy_provider.waiting.registry import close_waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,10 +207,54 @@ def test_a_hundred_waits_in_a_bucket_are_one_loop(
     assert sorted(asked) == ["aws_default", "redis_default", "runqy_default"]
 
 
-def test_a_trigger_whose_connection_is_gone_fails_its_task(tmp_path: Path) -> None:
-    with Triggerer(tmp_path, {1: _trigger(1, "webhook")}, {}) as triggerer:
-        triggerer.run_until(lambda: triggerer.failures)
-        assert "runqy_default" in triggerer.failures["1"]
+@pytest.fixture
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runqy_provider.triggers.delivery.ACCESS_PATIENCE", 0.5)
+    monkeypatch.setattr("runqy_provider.triggers.delivery.ACCESS_PAUSE", 0.1)
+
+
+@pytest.mark.usefixtures("short_patience")
+def test_a_trigger_whose_connection_is_gone_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_RUNQY_DEFAULT", raising=False)
+    trigger = _trigger(1, "webhook")
+    event = asyncio.run(_first_event(trigger))
+
+    assert (event["event"], event["error"]) == ("error", "Misconfigured")
+    assert "runqy_default" in event["message"]
+
+
+@pytest.mark.usefixtures("connect")
+@pytest.mark.parametrize("name", ["RUNQY_DEFAULT", "REDIS_DEFAULT"])
+def test_a_connection_that_is_not_found_for_a_moment_ends_no_wait(
+    name: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow says "not found", too, where it could not ask."""
+    monkeypatch.setattr("runqy_provider.triggers.delivery.ACCESS_PAUSE", 0.1)
+    monkeypatch.setattr("runqy_provider.hooks.access.DOUBT_TTL", 0.0)
+    there = os.environ[f"AIRFLOW_CONN_{name}"]
+    monkeypatch.delenv(f"AIRFLOW_CONN_{name}")
+    trigger = _trigger(f"moment-{time.time_ns()}", "webhook")
+
+    async def scenario() -> dict[str, Any]:
+        waiting = asyncio.create_task(_first_event(trigger))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", there)
+        await asyncio.to_thread(_deliver, world, trigger.delivery_id)
+        return await waiting
+
+    assert asyncio.run(scenario())["event"] == "arrived"
+
+
+async def _first_event(trigger: DeliveryTrigger) -> dict[str, Any]:
+    try:
+        async for event in trigger.run():
+            return dict(event.payload)
+        raise AssertionError("the trigger ended without an event")
+    finally:
+        await close_waiters()
 
 
 def test_an_error_of_the_sink_is_an_event_with_its_name(
@@ -283,8 +329,6 @@ def test_a_job_is_deleted_only_where_nobody_waits_for_it(
 
 
 def test_a_trigger_that_has_fired_deletes_nothing() -> None:
-    import asyncio
-
     trigger = TRIGGERS[0]
     trigger.delete_on_kill, trigger._is_done = True, True
     asyncio.run(trigger.on_kill())  # would fail: there is no task instance to ask for

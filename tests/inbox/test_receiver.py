@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 SECRET = "a secret of the receiver"
 OLD_SECRET = "the secret before that one"
 SIGNING = "whsec_" + base64.b64encode(b"signs bodies").decode()
-LIMITS = Limits(max_body=2000, ttl=100, body_seconds=0.3, in_flight=4)
+LIMITS = Limits(
+    max_body=2000, ttl=100, body_seconds=1.5, grace=0.3, in_flight=4, for_one=2
+)
 GOOD = Delivery("d", result={"a": 1}).to_json()
 
 Client = httpx.AsyncClient
@@ -122,7 +124,6 @@ def _changed(url: str, name: str, value: str) -> httpx.URL:
         pytest.param(lambda make: make(secret="a secret of a stranger"), id="forged"),
         pytest.param(lambda make: make(seconds=-1), id="expired"),
         pytest.param(lambda make: make(conn="no_such_connection"), id="foreign"),
-        pytest.param(lambda make: make(conn="broken"), id="misconfigured"),
         pytest.param(lambda make: make("other").replace("other", "d"), id="moved"),
         pytest.param(lambda make: _changed(make(), "token", ""), id="no token"),
         pytest.param(lambda make: _changed(make(), "token", "ü\0"), id="odd token"),
@@ -205,6 +206,57 @@ async def test_a_body_that_never_ends_is_refused(
     assert stored() == []
 
 
+async def test_a_body_that_trickles_is_given_up_long_before_its_time(
+    client: Client, url: Any, stored: Any
+) -> None:
+    """At less than the slowest rate that is taken, however steadily."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"{"
+        while True:
+            await asyncio.sleep(0.01)
+            yield b" "
+
+    began = time.monotonic()
+    answer = await client.post(url(), content=chunks())
+
+    assert answer.status_code == 408
+    assert time.monotonic() - began < LIMITS.body_seconds
+    assert stored() == []
+
+
+async def test_one_address_cannot_take_all_turns(client: Client, url: Any) -> None:
+    reading, gate = asyncio.Semaphore(0), asyncio.Event()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        reading.release()
+        await gate.wait()
+        yield b""
+
+    slow = [
+        asyncio.create_task(client.post(url(), content=chunks()))
+        for _ in range(LIMITS.for_one)
+    ]
+    for _ in slow:
+        await reading.acquire()
+    same = await client.post(url(), content=GOOD)
+    body = Delivery("another", result=1).to_json()
+    other = await client.post(url("another"), content=body)
+    gate.set()
+    await asyncio.gather(*slow)
+
+    assert (same.status_code, other.status_code) == (429, 200)
+
+
+async def test_a_connection_that_is_at_fault_costs_no_result(
+    client: Client, url: Any
+) -> None:
+    """The sender is told to come again, not that it may not deliver."""
+    answer = await client.post(url(conn="broken"), content=GOOD)
+
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+
+
 async def test_too_many_at_once_are_told_to_come_back(client: Client, url: Any) -> None:
     reading = asyncio.Semaphore(0)
 
@@ -214,8 +266,8 @@ async def test_too_many_at_once_are_told_to_come_back(client: Client, url: Any) 
         yield b""
 
     slow = [
-        asyncio.create_task(client.post(url(), content=chunks()))
-        for _ in range(LIMITS.in_flight)
+        asyncio.create_task(client.post(url(f"d{n}"), content=chunks()))
+        for n in range(LIMITS.in_flight)
     ]
     for _ in slow:
         await reading.acquire()

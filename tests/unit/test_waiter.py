@@ -222,15 +222,59 @@ async def test_a_broken_stream_of_hints_is_opened_again_and_all_is_looked_at(
     assert source.listeners == 2
 
 
-async def test_a_fault_of_the_source_fails_the_waits_and_the_next_wait_works(
+async def test_a_passing_fault_of_the_source_ends_no_wait(
     waiter: Waiter, source: Source
 ) -> None:
+    """As where a connection cannot be fetched for a moment."""
+    source.trouble = LookupError("not found")
+    wait = start(waiter, "a")
+    await source.looked.wait()
+    await source.next_look()
+    assert "not found" in str(waiter.trouble)
+    source.trouble, source.state["a"] = None, ARRIVED
+
+    assert await wait == ARRIVED
+
+
+async def test_a_fault_that_stays_fails_the_waits_and_the_next_wait_works(
+    waiter: Waiter, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runqy_provider.waiting.waiter.UNEXPECTED_PATIENCE", 0.1)
     source.trouble = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
         await waiter.wait("a", deadline=time.time() + LONG)
 
     source.trouble, source.state["b"] = None, ARRIVED
     assert await waiter.wait("b", deadline=time.time() + LONG) == ARRIVED
+
+
+async def test_hints_that_fail_unexpectedly_are_asked_for_again(
+    waiter: Waiter, source: Source
+) -> None:
+    wait = start(waiter, "a")
+    await source.looked.wait()
+    source.state["a"] = ARRIVED
+    source.queue.put_nowait(RuntimeError("of a client library"))
+
+    assert await wait == ARRIVED
+    assert source.listeners == 2
+
+
+async def test_one_waiter_that_fails_to_close_keeps_no_other_open(
+    source: Source,
+) -> None:
+    class Broken(Source):
+        async def aclose(self) -> None:
+            raise LookupError("at the close")
+
+    broken = Broken()
+    broken.state["a"] = source.state["a"] = ARRIVED
+    for place, one in (("broken", broken), ("whole", source)):
+        waiter = shared_waiter(place, lambda one=one: Waiter(one, sweep=LONG))
+        await waiter.wait("a", deadline=time.time() + LONG)
+    await close_waiters()
+
+    assert source.closed == 1
 
 
 async def test_a_waiter_without_waits_closes_its_source_and_can_start_again(
