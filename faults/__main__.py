@@ -28,11 +28,16 @@ from runqy_provider.sandbox.errors import SandboxError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from faults.world import Run
+
 HOME = Path(__file__).resolve().parents[1] / ".faults"
 
 #: Seconds within which every task must have ended once the fault is over; the longest
 #: road is a helper's five minutes of tries.
 LIMIT = 240.0
+
+#: Seconds within which jobs that nobody waits for must have been deleted.
+DROP_LIMIT = 60.0
 
 _started = time.monotonic()
 
@@ -49,13 +54,14 @@ class Row:
     lost: int
     twice: int
     hung: int
+    kept: int
     seconds: float
 
     def is_right(self, fault: Fault) -> bool:
         """Tell whether nothing is amiss."""
         ended = self.failed_right if fault.ends == "failed" else self.succeeded
         enough = ended == self.jobs or fault.ends is None
-        return enough and not (self.lost or self.twice or self.hung)
+        return enough and not (self.lost or self.twice or self.hung or self.kept)
 
 
 def say(words: str) -> None:
@@ -109,21 +115,52 @@ def _fits(fault: Fault, sink: str) -> bool:
 def _cause(world: World, fault: Fault, sink: str, jobs: int) -> Row:
     say(f"{fault.name}, {sink}: {jobs} jobs ...")
     fault.before(world)
-    run = world.start(jobs, sink, fault.mode, fault.conn_id)
+    run = world.start(
+        jobs, sink, mode=fault.mode, conn_id=fault.conn_id, dag_id=fault.dag_id
+    )
     if fault.after_start is None:
         world.wait_deferred(run)
     else:
         fault.after_start(world, run)
     began = time.monotonic()
     fault.cause(world, run)
+    kept = 0
+    if fault.drops:
+        kept = world.wait_dropped(DROP_LIMIT)
+        world.go(run)
     if fault.ends is None:
-        # Nobody is left who could tell: the jobs get the time to run, and that is all.
-        time.sleep(10)
-        left = len(world.tasks(run))
-        again = world.asked_twice(run)
-        return Row(fault.words, sink, jobs, 0, 0, 0, again, left, 0.0)
-    world.wait_finished(run, LIMIT)
-    seconds = time.monotonic() - began
+        is_there = world.is_there(run)
+        found = _Found(hung=jobs if is_there else 0)
+    else:
+        world.wait_finished(run, LIMIT)
+        found = _find(world, run, fault)
+    enqueued = world.enqueued(run)
+    return Row(
+        words=fault.words,
+        sink=sink,
+        jobs=jobs,
+        succeeded=found.succeeded,
+        failed_right=found.failed_right,
+        lost=found.lost,
+        # Too few are amiss, too: what was asked for again was to run again.
+        twice=abs(enqueued - jobs * fault.enqueued),
+        hung=found.hung,
+        kept=kept,
+        seconds=time.monotonic() - began,
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What tasks have come to."""
+
+    succeeded: int = 0
+    failed_right: int = 0
+    lost: int = 0
+    hung: int = 0
+
+
+def _find(world: World, run: Run, fault: Fault) -> _Found:
     tasks = {ti["map_index"]: ti for ti in world.tasks(run)}
     succeeded = [n for n, ti in tasks.items() if ti["state"] == "success"]
     failed = [n for n, ti in tasks.items() if ti["state"] == "failed"]
@@ -131,16 +168,14 @@ def _cause(world: World, fault: Fault, sink: str, jobs: int) -> Row:
     worded = [
         n for n in failed if not fault.says or fault.says in world.client.log(tasks[n])
     ]
-    return Row(
-        words=fault.words,
-        sink=sink,
-        jobs=jobs,
+    # A value that is another one's is lost, whatever the state says.
+    lost = len(succeeded) - len(right)
+    lost += len(failed) - (len(worded) if fault.ends == "failed" else 0)
+    return _Found(
         succeeded=len(right),
         failed_right=len(worded) if fault.ends == "failed" else 0,
-        lost=len(failed) if fault.ends == "success" else len(failed) - len(worded),
-        twice=world.asked_twice(run, fault.deliveries),
-        hung=jobs - len(succeeded) - len(failed),
-        seconds=seconds,
+        lost=lost,
+        hung=run.jobs - len(succeeded) - len(failed),
     )
 
 
@@ -148,11 +183,11 @@ def _print(rows: list[tuple[Fault, Row]]) -> None:
     table = Table(title="Faults, with jobs in flight", box=box.SIMPLE)
     for name in ("fault", "sink", "jobs", "succeeded", "failed with the right words"):
         table.add_column(name)
-    for name in ("lost", "enqueued twice", "hung", "seconds to recover", "ok"):
+    for name in ("lost", "enqueued twice", "hung", "not deleted", "seconds", "ok"):
         table.add_column(name)
     for fault, row in rows:
         numbers = (row.jobs, row.succeeded, row.failed_right)
-        amiss = (row.lost, row.twice, row.hung)
+        amiss = (row.lost, row.twice, row.hung, row.kept)
         table.add_row(
             row.words,
             row.sink,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from faults.world import DAG
+from faults.world import DAG, RETRIED, SLOTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,10 +39,13 @@ class Fault:
             all jobs are in flight.
         mode: How the jobs behave.
         conn_id: The runqy connection.
+        dag_id: The DAG.
         ends: The state that tasks must end in; None: they are gone.
         says: What the log of a task that fails must say.
-        deliveries: How many deliveries may have been asked for, for a task: more than
-            one only where a user has asked for it again.
+        enqueued: How many jobs are to be enqueued for a task: more than one only where
+            a user has asked for it again.
+        drops: True where jobs that have not begun must be deleted, and are held back
+            until that is so.
         sinks: Short names of the sinks that it makes sense for; all where empty.
         not_sinks: Of those that it makes none for.
     """
@@ -54,9 +57,11 @@ class Fault:
     after_start: Callable[[World, Run], None] | None = None
     mode: str = ""
     conn_id: str = "runqy_default"
+    dag_id: str = DAG
     ends: str | None = "success"
     says: str = ""
-    deliveries: int = 1
+    enqueued: int = 1
+    drops: bool = False
     sinks: tuple[str, ...] = ()
     not_sinks: tuple[str, ...] = ()
 
@@ -153,7 +158,6 @@ def _marked_failed(world: World, run: Run) -> None:
     for index in range(run.jobs):
         path = f"/dags/{DAG}/dagRuns/{run.run_id}/taskInstances/job/{index}"
         world.client.patch(path, {"new_state": "failed"})
-    world.go(run)
 
 
 def _run_deleted(world: World, run: Run) -> None:
@@ -170,18 +174,32 @@ def _run_deleted(world: World, run: Run) -> None:
             if not is_running or time.monotonic() > end:
                 raise
         else:
-            break
+            return
+
+
+def _slots_full(world: World, run: Run) -> None:
+    """Wait until as many tasks as there are slots have enqueued, and wait in them."""
+    end = time.monotonic() + 120
+    while world.enqueued(run) < min(SLOTS, run.jobs):
+        if time.monotonic() > end:
+            raise TimeoutError("the slots did not fill")
+        time.sleep(0.2)
+
+
+def _tasks_killed(world: World, run: Run) -> None:
+    if world.kill_tasks() == 0:
+        raise RuntimeError("no task ran that could be killed")
     world.go(run)
 
 
 FAULTS = (
-    Fault("none", "no fault: a burst of jobs that end at once", _go),
+    Fault("none", "no fault: a burst of jobs that end as they can", _go),
     Fault("triggerer-killed", "triggerer: kill -9, started again", _triggerer_killed),
     Fault("triggerer-stalls", "one of two triggerers stalls", _triggerer_stalls),
-    Fault("api-away", f"API server away {API_AWAY:.0f} s as all deliver", _api_away),
+    Fault("api-away", f"API server away {API_AWAY:.0f} s as jobs deliver", _api_away),
     Fault("scheduler-killed", "scheduler: kill -9, started again", _scheduler_killed),
     Fault("redis-restarts", "Redis restarted, append-only file", _redis_restarts),
-    Fault("redis-away", f"Redis away for {AWAY:.0f} s as all deliver", _redis_away),
+    Fault("redis-away", f"Redis away for {AWAY:.0f} s as jobs deliver", _redis_away),
     Fault(
         "server-away",
         "runqy server away at enqueue",
@@ -206,11 +224,25 @@ FAULTS = (
         after_start=_early,
     ),
     Fault(
-        "clock",
-        "receiver's clock 10 minutes off",
+        "clock-ahead",
+        "receiver's clock 10 minutes ahead, signed",
         _go,
-        conn_id="runqy_skewed",
+        conn_id="runqy_ahead",
         sinks=("webhook", "s3"),
+    ),
+    Fault(
+        "clock-behind",
+        "receiver's clock 10 minutes behind, signed",
+        _go,
+        conn_id="runqy_behind",
+        sinks=("webhook", "s3"),
+    ),
+    Fault(
+        "tasks-killed",
+        "workers: kill -9 after they enqueued",
+        _tasks_killed,
+        after_start=_slots_full,
+        dag_id=RETRIED,
     ),
     Fault(
         "silent",
@@ -221,12 +253,19 @@ FAULTS = (
         says="without delivering",
         not_sinks=("redis_storage",),  # there, what it returns is the result
     ),
-    Fault("cleared", "task cleared while waiting", _cleared, deliveries=2),
+    Fault("cleared", "task cleared while waiting", _cleared, enqueued=2),
     Fault(
         "marked-failed",
         "task marked failed while waiting",
         _marked_failed,
         ends="failed",
+        drops=True,
     ),
-    Fault("run-deleted", "DAG run deleted while waiting", _run_deleted, ends=None),
+    Fault(
+        "run-deleted",
+        "DAG run deleted while waiting",
+        _run_deleted,
+        ends=None,
+        drops=True,
+    ),
 )

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -11,15 +12,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from demo.airflow import Airflow
 from demo.client import FINISHED, AirflowClient
+from faults.processes import descendants, parent, title
 from runqy_provider.sandbox.loopback import free_port
 from runqy_provider.sandbox.sandbox import Sandbox
 
@@ -29,7 +33,8 @@ if TYPE_CHECKING:
 
     from faults.places import Places
 
-DAG = "faults"
+#: With tasks that defer at once and are not retried; and that are, and wait a while.
+DAG, RETRIED = "faults", "faults_retried"
 
 #: Worker slots: fewer than jobs.
 SLOTS = 8
@@ -45,12 +50,18 @@ SETTINGS = {
     "AIRFLOW__RUNQY__VANISHED_GRACE_SECONDS": "5",
 }
 
-#: A receiver whose clock is ten minutes ahead.
+#: A receiver whose clock is off, by seconds that are its first argument.
 SKEWED = (
-    "import time, sys; real = time.time; time.time = lambda: real() + 600;"
+    "import time, sys; real, off = time.time, int(sys.argv.pop(1));"
+    "time.time = lambda: real() + off;"
     "from runqy_provider.receiver.__main__ import main; sys.exit(main(sys.argv[1:]))"
 )
-COMMAND = (sys.executable, "-c", SKEWED)
+
+#: How far the receivers' clocks are off, by the runqy connection that leads to each.
+CLOCKS = {"runqy_ahead": 600, "runqy_behind": -600}
+
+#: Jobs that run at once: as many as two cores bear.
+AT_ONCE = 10
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,8 @@ class Run:
 
     run_id: str
     jobs: int
+    dag_id: str = DAG
+    enqueued_before: int = 0
 
 
 class World:
@@ -84,6 +97,7 @@ class World:
         self.places = places
         self._folder = home / "jobs"
         self._folder.mkdir(parents=True)
+        signing = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
         self.sandbox = stack.enter_context(
             Sandbox(
                 {
@@ -97,23 +111,29 @@ class World:
                 },
                 retry_unit=0.5,
                 lease_seconds=5,
-                concurrency=8,
-                processes=4,
+                concurrency=AT_ONCE,
+                processes=AT_ONCE,
                 redis_appendonly=True,
-                environment={"FAULTS_FOLDER": str(self._folder), **places.environment},
+                environment={
+                    "FAULTS_FOLDER": str(self._folder),
+                    "RUNQY_DELIVERY_SIGNING_SECRET": signing,
+                    **places.environment,
+                },
                 directory=home / "sandbox",
             )
         )
-        port, skewed = free_port(), free_port()
-        secret = secrets.token_hex(16)
+        port, secret = free_port(), secrets.token_hex(16)
         own = self.sandbox.connections(f"http://127.0.0.1:{port}/runqy", secret)
-        off = json.loads(json.dumps(own["runqy_default"]))
-        off["extra"]["callback_url"] = f"http://127.0.0.1:{skewed}"
+        off = {conn_id: free_port() for conn_id in CLOCKS}
+        for conn_id, receiver_port in off.items():
+            own[conn_id] = json.loads(json.dumps(own["runqy_default"]))
+            own[conn_id]["extra"]["callback_url"] = f"http://127.0.0.1:{receiver_port}"
+            own[conn_id]["extra"]["signing_secret"] = signing
         self.airflow = stack.enter_context(
             Airflow(
                 home / "airflow",
                 here / "dags",
-                {**own, "runqy_skewed": off, **places.connections},
+                {**own, **places.connections},
                 database=database,
                 parallelism=SLOTS,
                 port=port,
@@ -121,25 +141,39 @@ class World:
                 say=say,
             )
         )
+        for conn_id, receiver_port in off.items():
+            self._start_receiver(stack, conn_id, receiver_port, (secret, signing))
+        self.client = AirflowClient(self.airflow.url)
+        self.client.wait_for_dags({DAG, RETRIED})
+
+    def _start_receiver(
+        self, stack: ExitStack, conn_id: str, port: int, own: tuple[str, str]
+    ) -> None:
+        command = [sys.executable, "-c", SKEWED, str(CLOCKS[conn_id])]
         receiver = subprocess.Popen(
-            [*COMMAND, "--conn-id", "runqy_skewed", "--port", str(skewed)],
+            [*command, "--conn-id", conn_id, "--port", str(port)],
             env={
                 **os.environ,
                 "RUNQY_INBOX_REDIS_URL": self.sandbox.redis_url,
-                "RUNQY_CALLBACK_SECRET": secret,
+                "RUNQY_CALLBACK_SECRET": own[0],
+                "RUNQY_SIGNING_SECRET": own[1],
             },
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         stack.callback(receiver.wait, 10)
         stack.callback(receiver.terminate)
-        self.client = AirflowClient(self.airflow.url)
-        self.client.wait_for_dags({DAG})
 
     # -- jobs ------------------------------------------------------------------------
 
     def start(
-        self, jobs: int, sink: str, mode: str = "", conn_id: str = "runqy_default"
+        self,
+        jobs: int,
+        sink: str,
+        *,
+        mode: str = "",
+        conn_id: str = "runqy_default",
+        dag_id: str = DAG,
     ) -> Run:
         """Start a run of the DAG; the sink by its short name."""
         conf = {
@@ -149,7 +183,8 @@ class World:
             "mode": mode,
             "conn_id": conn_id,
         }
-        return Run(self.client.trigger(DAG, conf), jobs)
+        before = self._enqueued()
+        return Run(self.client.trigger(dag_id, conf), jobs, dag_id, before)
 
     def go(self, run: Run) -> None:
         """Let the jobs of a run go on."""
@@ -157,21 +192,31 @@ class World:
         place.mkdir(exist_ok=True)
         (place / "go").touch()
 
-    def asked_twice(self, run: Run, deliveries: int = 1) -> int:
-        """Count the tasks that more deliveries were asked for than these."""
-        found: dict[int, set[str]] = defaultdict(set)
-        path = self._folder / run.run_id / "runs"
-        for line in path.read_text().splitlines() if path.exists() else ():
-            index, delivery_id = line.split()
-            found[int(index)].add(delivery_id)
-        return sum(len(ids) > deliveries for ids in found.values())
+    def enqueued(self, run: Run) -> int:
+        """Count the jobs that runqy was given since a run was started."""
+        return self._enqueued() - run.enqueued_before
+
+    def _enqueued(self) -> int:
+        # The server's own look-up from a job's id to its queue outlives the job. Where
+        # its Redis is away just now, nothing was started yet.
+        try:
+            with Redis.from_url(self.sandbox.redis_url) as redis:
+                return sum(1 for _ in redis.scan_iter("asynq:t:*", count=1000))
+        except RedisConnectionError:
+            return 0
+
+    def pending(self) -> int:
+        """Count the jobs that no worker has begun."""
+        with Redis.from_url(self.sandbox.redis_url) as redis:
+            queues = [key.decode() for key in redis.scan_iter("asynq:{*}:pending")]
+            return sum(int(redis.llen(key)) for key in queues)
 
     # -- waiting ---------------------------------------------------------------------
 
     def tasks(self, run: Run) -> list[dict[str, Any]]:
         """Return the task instances of the jobs; none while Airflow does not answer."""
         try:
-            found = self.client.task_instances(DAG, run.run_id)
+            found = self.client.task_instances(run.dag_id, run.run_id)
         except (httpx.HTTPError, KeyError, ValueError):
             return []
         return [ti for ti in found if ti["task_id"] == "job" and ti["map_index"] >= 0]
@@ -201,6 +246,23 @@ class World:
             for states in self._states(run, limit)
         )
 
+    def wait_dropped(self, limit: float) -> int:
+        """Wait until no job waits for a worker; return how many do by then."""
+        end = time.monotonic() + limit
+        while (kept := self.pending()) and time.monotonic() < end:
+            time.sleep(0.5)
+        return kept
+
+    def is_there(self, run: Run) -> bool:
+        """Ask Airflow whether it knows a run."""
+        try:
+            self.client.get(f"/dags/{run.dag_id}/dagRuns/{run.run_id}")
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != httpx.codes.NOT_FOUND:
+                raise
+            return False
+        return True
+
     def _states(self, run: Run, limit: float) -> Iterator[list[str]]:
         end = time.monotonic() + limit
         while time.monotonic() < end:
@@ -214,6 +276,18 @@ class World:
         process = self.airflow.processes.pop(component)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+    def kill_tasks(self) -> int:
+        """End the processes in which tasks run, with SIGKILL; return how many."""
+        killed = 0
+        for process in descendants(self.airflow.processes["scheduler"].pid):
+            # What supervises a task has forked it, and bears the same title.
+            titles = title(process), title(parent(process))
+            if all("airflow worker -- " in title for title in titles):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+                    killed += 1
+        return killed
 
     def send(self, component: str, number: int) -> None:
         """Send a signal to one of Airflow's processes and what it started."""

@@ -53,7 +53,8 @@ def _connection_type() -> dict[str, Any]:
             },
         },
         "conn-fields": {
-            "admin_key": {
+            # Airflow masks what has "api_key" in its name.
+            "admin_api_key": {
                 "label": "Admin key",
                 "description": "A key with the admin role: lets a killed task delete "
                 "its waiting job. Optional.",
@@ -94,9 +95,10 @@ def _connection_type() -> dict[str, Any]:
             },
             "runqy_redis_conn_id": {
                 "label": "runqy's own Redis",
-                "description": "The Redis connection of runqy itself, for the sink "
-                "redis_storage: one look there finds the results of all waiting "
-                "tasks. Optional: without it the server is asked, job by job.",
+                "description": "The Redis connection of runqy itself: one look there "
+                "finds what became of all waiting jobs, with their errors, and a retry "
+                "finds a job whose enqueueing was cut off. Optional: without it the "
+                "server is asked, job by job.",
                 "schema": _TEXT,
             },
             "aws_conn_id": {

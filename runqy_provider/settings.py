@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from runqy_delivery.signature import decode_secret
 from runqy_provider.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -108,15 +109,15 @@ class RunqySettings:
         return cls(
             conn_id=conn_id,
             server_url=_server_url(connection),
-            api_key=connection.password or None,
-            admin_key=extra.get("admin_key") or None,
+            api_key=_key(conn_id, "API key (password)", connection.password),
+            admin_key=_key(conn_id, "admin_api_key", extra.get("admin_api_key")),
             redis_conn_id=extra.get("redis_conn_id") or DEFAULT_REDIS_CONN_ID,
             runqy_redis_conn_id=extra.get("runqy_redis_conn_id") or None,
             aws_conn_id=extra.get("aws_conn_id") or DEFAULT_AWS_CONN_ID,
             sink=extra.get("sink") or DEFAULT_SINK,
             callback_url=_callback_url(conn_id, extra.get("callback_url")),
             callback_secrets=secrets,
-            signing_secrets=_words(extra.get("signing_secret")),
+            signing_secrets=_signing_secrets(conn_id, extra.get("signing_secret")),
         )
 
 
@@ -181,6 +182,33 @@ def _database(connection: ConnectionLike, extra: Mapping[str, Any]) -> int:
         raise Misconfigured(
             f"db of Redis connection {connection.conn_id!r} is not a number: {value!r}"
         ) from None
+
+
+def _key(conn_id: str, name: str, value: object) -> str | None:
+    """Return a key as it goes into a header; a line break at its end is no part of it.
+
+    Raises:
+        Misconfigured: It cannot stand in a header. The key itself is not repeated.
+    """
+    key = str(value or "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise Misconfigured(
+            f"The {name} of connection {conn_id!r} has blanks, line breaks or letters "
+            "that no key has. Paste it again."
+        )
+    return key or None
+
+
+def _signing_secrets(conn_id: str, value: object) -> tuple[str, ...]:
+    secrets = _words(value)
+    for secret in secrets:
+        try:
+            decode_secret(secret)
+        except ValueError as error:
+            raise Misconfigured(
+                f"signing_secret of connection {conn_id!r} cannot be used: {error}"
+            ) from error
+    return secrets
 
 
 def _words(value: object) -> tuple[str, ...]:

@@ -12,28 +12,36 @@ from airflow.sdk import dag, get_current_context, task
 from runqy_provider.operators.runqy import RunqyOperator
 
 
-@dag(schedule=None, max_active_tasks=500, max_active_runs=20)
-def faults() -> None:
-    """Enqueue many jobs at once."""
+def make(dag_id: str, retries: int, defer_after: timedelta) -> None:
+    """Make a DAG whose tasks have so many retries, and wait in the slot for so long."""
 
-    @task(retries=3, retry_delay=timedelta(seconds=1))
-    def payloads() -> list[dict[str, Any]]:
-        """List them."""
-        run = get_current_context()["dag_run"]
-        conf = run.conf or {}
-        own = {"run": run.run_id, "mode": conf["mode"]}
-        return [{"index": index, **own} for index in range(conf["jobs"])]
+    @dag(dag_id=dag_id, schedule=None, max_active_tasks=500, max_active_runs=20)
+    def faults() -> None:
+        """Enqueue many jobs at once."""
 
-    RunqyOperator.partial(
-        task_id="job",
-        runqy_queue="{{ dag_run.conf['queue'] }}",
-        sink="{{ dag_run.conf['sink'] }}",
-        runqy_conn_id="{{ dag_run.conf['conn_id'] }}",
-        defer_after=timedelta(0),
-        delivery_timeout=timedelta(minutes=10),
-        retries=0,
-        max_active_tis_per_dag=500,
-    ).expand(payload=payloads())
+        @task(retries=3, retry_delay=timedelta(seconds=1))
+        def payloads() -> list[dict[str, Any]]:
+            """List them."""
+            run = get_current_context()["dag_run"]
+            conf = run.conf or {}
+            own = {"run": run.run_id, "mode": conf["mode"]}
+            return [{"index": index, **own} for index in range(conf["jobs"])]
+
+        RunqyOperator.partial(
+            task_id="job",
+            runqy_queue="{{ dag_run.conf['queue'] }}",
+            sink="{{ dag_run.conf['sink'] }}",
+            runqy_conn_id="{{ dag_run.conf['conn_id'] }}",
+            defer_after=defer_after,
+            delivery_timeout=timedelta(minutes=10),
+            retries=retries,
+            retry_delay=timedelta(seconds=1),
+            max_active_tis_per_dag=500,
+        ).expand(payload=payloads())
+
+    faults()
 
 
-faults()
+# No retry hides what a fault does to a task; but for one whose worker is killed.
+make("faults", retries=0, defer_after=timedelta(0))
+make("faults_retried", retries=2, defer_after=timedelta(minutes=2))

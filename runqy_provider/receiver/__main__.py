@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from redis.asyncio.connection import parse_url
 
+from runqy_delivery.signature import decode_secret
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.doors import MAX_BODY, Door, Limits
 from runqy_provider.settings import DEFAULT_CONN_ID, SHORTEST_SECRET, RedisSettings
@@ -59,6 +60,11 @@ def door_from(environment: Mapping[str, str], conn_id: str) -> Door:
         REDIS_URL, f"{host}:{port}/{options.get('db', 0)}", tuple(options.items())
     )
     signing = tuple(environment.get(SIGNING_SECRET, "").split())
+    for secret in signing:
+        try:
+            decode_secret(secret)
+        except ValueError as error:
+            raise ValueError(f"{SIGNING_SECRET} cannot be used: {error}") from error
     return Door(conn_id, settings, secrets, signing)
 
 

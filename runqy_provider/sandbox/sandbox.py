@@ -131,7 +131,7 @@ class Sandbox:
             sink: Where results go by default.
         """
         extra = {
-            "admin_key": self.admin_key,
+            "admin_api_key": self.admin_key,
             "redis_conn_id": "redis_default",
             "runqy_redis_conn_id": "redis_default",
             "aws_conn_id": "aws_default",

@@ -143,6 +143,6 @@ def test_a_value_comes_home_though_the_workers_are_not_told(
 ) -> None:
     """An admin key that the server refuses spoils no look at the jobs."""
     monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "0.2")
-    connect(without=("runqy_redis_conn_id",), admin_key="wrong")
+    connect(without=("runqy_redis_conn_id",), admin_api_key="wrong")
 
     assert outcome_of(run_of({"value": 1, "seconds": 1})) == 1

@@ -447,7 +447,7 @@ def test_a_killed_task_deletes_its_job_only_if_it_has_ended(
         key = f"asynq:{{idle.default}}:t:{run.xcoms['runqy_job']['job_id']}"
         assert bool(redis.exists(key)) is not is_deleted
     task.on_kill()  # gone already: no error
-    connect(without=("admin_key",), fields={"password": "wrong"})
+    connect(without=("admin_api_key",), fields={"password": "wrong"})
     task.on_kill()  # not allowed: no error
 
 

@@ -34,6 +34,17 @@ def test_every_declared_module_can_be_imported() -> None:
                 importlib.import_module(module)
 
 
+def test_every_declared_class_is_there() -> None:
+    declared = [
+        *INFO["extra-links"],
+        *(entry["plugin-class"] for entry in INFO["plugins"]),
+        *(entry["hook-class-name"] for entry in INFO["connection-types"]),
+    ]
+    assert len(declared) >= 3
+    for path in declared:
+        assert isinstance(resolve(path), type), path
+
+
 def test_every_module_of_the_public_folders_is_declared() -> None:
     declared = {
         module
@@ -64,6 +75,24 @@ def test_every_field_of_the_form_is_read() -> None:
 
     for field in connection["conn-fields"]:
         assert f'extra.get("{field}")' in source
+
+
+def test_every_secret_of_the_form_is_masked_by_airflow() -> None:
+    """It masks by name: in the API, in logs and in rendered fields."""
+    from airflow.api_fastapi.core_api.datamodels.connections import ConnectionResponse
+    from airflow.models.connection import Connection
+
+    [form] = INFO["connection-types"]
+    secrets = {
+        name: f"hidden-{name}"
+        for name, field in form["conn-fields"].items()
+        if field["schema"].get("format") == "password"
+    }
+    connection = Connection("c", "runqy", extra=json.dumps(secrets))
+    shown = ConnectionResponse.model_validate(connection)
+
+    assert len(secrets) >= 3
+    assert "hidden-" not in str(shown.extra)
 
 
 def test_the_plugin_is_declared_twice() -> None:

@@ -130,18 +130,18 @@ def test_testing_a_connection_enqueues_nothing(hook: RunqyHook, world: World) ->
 def test_a_missing_admin_key_falls_back_to_the_only_key(
     connect: Any, world: World
 ) -> None:
-    connect(without=("admin_key",), fields={"password": world.sandbox.admin_key})
+    connect(without=("admin_api_key",), fields={"password": world.sandbox.admin_key})
     with RunqyHook(retry_for=0) as hook:
         assert hook.list_workers()
 
-    connect(without=("admin_key",))
+    connect(without=("admin_api_key",))
     with (
         RunqyHook(retry_for=0) as hook,
         pytest.raises(NotAllowed, match=r"does not know the key|role admin"),
     ):
         hook.list_workers()
 
-    connect(without=("admin_key",), fields={"password": None})
+    connect(without=("admin_api_key",), fields={"password": None})
     with (
         RunqyHook(retry_for=0) as hook,
         pytest.raises(NotAllowed, match="has no Admin key"),

@@ -149,7 +149,7 @@ def test_the_connections_are_airflow_s(client: Any) -> None:
             "host": sandbox.server_url,
             "password": sandbox.client_key,
             "extra": {
-                "admin_key": sandbox.admin_key,
+                "admin_api_key": sandbox.admin_key,
                 "redis_conn_id": "redis_default",
                 "runqy_redis_conn_id": "redis_default",
                 "aws_conn_id": "aws_default",

@@ -72,11 +72,28 @@ def test_secrets_may_be_rotated_and_are_not_shown() -> None:
         {"host": "h", "extra": {"callback_secret": "short"}},
         {"host": "h", "extra": {"callback_url": "h/runqy"}},
         {"host": "h", "extra": {"callback_url": "https://h/runqy?x=1"}},
+        {"host": "h", "password": "key-one\nkey-two"},
+        {"host": "h", "password": "schlüssel"},
+        {"host": "h", "extra": {"admin_api_key": "two words"}},
+        {"host": "h", "extra": {"signing_secret": "whsec_not-base64!"}},
     ],
 )
 def test_fields_that_make_no_sense_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(Misconfigured, match="onnection 'c'"):
         RunqySettings.from_connection(connection(**fields))
+
+
+def test_a_key_is_pasted_with_a_line_break_now_and_then() -> None:
+    settings = RunqySettings.from_connection(connection(host="h", password="key!\n"))
+
+    assert settings.api_key == "key!"
+
+
+def test_a_key_that_is_refused_is_not_repeated() -> None:
+    with pytest.raises(Misconfigured) as caught:
+        RunqySettings.from_connection(connection(host="h", password="key-one\ntwo"))
+
+    assert "key-one" not in str(caught.value)
 
 
 def test_redis_is_read_as_the_redis_provider_does() -> None:
@@ -144,6 +161,7 @@ def test_a_receiver_alone_is_told_by_its_environment() -> None:
         {"RUNQY_CALLBACK_SECRET": ""},
         {"RUNQY_CALLBACK_SECRET": "short"},
         {"RUNQY_INBOX_REDIS_URL": "http://r"},
+        {"RUNQY_SIGNING_SECRET": "whsec_not-base64!"},
     ],
 )
 def test_a_receiver_alone_that_lacks_something_says_what_and_ends(

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A job that notes that it ran, waits until it may go on, and behaves as it is told."""
+"""A job that waits until it may go on, and behaves as it is told."""
 
 from __future__ import annotations
 
@@ -23,12 +23,9 @@ PATIENCE = 240
 
 @task
 def handle(payload: dict[str, Any]) -> Any:
-    """Note that it ran; deliver unless it is to fail."""
+    """Wait, and deliver unless it is to fail."""
     place = FOLDER / payload["run"]
     place.mkdir(exist_ok=True)
-    line = f"{payload['index']} {payload['task_id']}\n"
-    with (place / "runs").open("a") as runs:
-        runs.write(line)
     end = time.monotonic() + PATIENCE
     while not (place / "go").exists() and time.monotonic() < end:
         time.sleep(0.05)
