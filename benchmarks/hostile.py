@@ -34,6 +34,9 @@ from runqy_provider.sandbox.sandbox import Sandbox
 CONNECTIONS = 32
 CONN_ID = "hostile"
 
+#: MiB by which the receiver's memory may have grown.
+MOST_GROWTH = 48.0
+
 #: Seconds between two honest deliveries.
 PAUSE = 0.05
 
@@ -58,7 +61,7 @@ def hostile_requests(url: str, secret: str) -> list[bytes]:
     def at(delivery_id: str = "d", until: int = 600, key: str = secret) -> str:
         return capability.url(url, key, CONN_ID, delivery_id, now + until)
 
-    good = b'{"task_id": "d", "result": 1}'
+    good, huge = b'{"task_id": "d", "result": 1}', b"1" * 401
     return [
         post(at(key=secrets.token_hex(16)), good),
         post(at(until=-1), good),
@@ -70,6 +73,9 @@ def hostile_requests(url: str, secret: str) -> list[bytes]:
         post(at(), b'{"task_id": "other", "result": 1}'),
         post(at(), b'{"task_id": "d", "result": ' + b"[" * 900),
         post(at(), b"\xff" * 2000),
+        post(at(), b'{"task_id": "d", "status": "progress", "fraction": %s}' % huge),
+        post(at(), b'{"task_id": "d", "result": [' + b"{}," * 2000 + b"NaN]}"),
+        post(at()[:-1], good, *(f"X-{n}: {'x' * 500}" for n in range(200))),
         b"POST " + at().encode() + b" HTTP/1.1\r\nHost: r\r\n"
         b"Content-Length: 99999999999\r\n\r\n",
         b"GET /" + b"a" * 3000 + b" HTTP/1.1\r\nHost: r\r\n\r\n",
@@ -160,13 +166,7 @@ def main(total: int = 100_000) -> None:
     secret = secrets.token_hex(16)
     with Sandbox({"queues": {"none": {"priority": 1}}}) as sandbox:
         port = free_port()
-        command = [
-            sys.executable,
-            "-m",
-            "runqy_provider.receiver",
-            "--conn-id",
-            CONN_ID,
-        ]
+        command = [sys.executable, "-m", "runqy_provider.receiver"]
         receiver = subprocess.Popen(
             [*command, "--conn-id", CONN_ID, "--port", str(port)],
             env={
@@ -191,7 +191,7 @@ def main(total: int = 100_000) -> None:
             wrong = [key for key in stored if b"honest-" not in key]
             print(f"stored by hostile requests: {len(wrong)} keys")
             print(f"the receiver's memory: {before:.0f} MiB, then {after:.0f} MiB")
-            if wrong:
+            if wrong or after - before > MOST_GROWTH:
                 raise SystemExit(1)
         finally:
             receiver.terminate()

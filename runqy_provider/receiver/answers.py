@@ -10,6 +10,10 @@ from fastapi.responses import JSONResponse
 RETRY_AFTER = 5
 
 
+#: Refusals of what a body says: it was read whole.
+AFTER_BODY = (400, 409)
+
+
 class Refusal(Exception):
     """A request is not taken.
 
@@ -29,9 +33,11 @@ class Refusal(Exception):
 
     def to_response(self) -> JSONResponse:
         """Return the answer; its connection is closed if a body may be unread."""
-        headers = (
-            {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-        )
+        headers = {}
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(self.retry_after)
+        if self.status not in AFTER_BODY:
+            headers["Connection"] = "close"
         return JSONResponse({"error": self.message}, self.status, headers)
 
 
