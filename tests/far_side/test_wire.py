@@ -108,7 +108,12 @@ def test_a_delivery_comes_back_as_it_was_sent(delivery: Delivery) -> None:
         b'{"task_id": "d", "error": {}}',
         b'{"task_id": "d", "encoding": "rot13"}',
         b'{"task_id": "d", "size": "big"}',
+        b'{"task_id": "d", "size": -1}',
+        b'{"task_id": "d", "size": 1.5}',
+        b'{"task_id": "d", "size": 1' + b"0" * 400 + b"}",
         b'{"task_id": "d", "fraction": true}',
+        b'{"task_id": "d", "fraction": 1' + b"0" * 400 + b"}",
+        b'{"task_id": "d", "fraction": -1' + b"0" * 400 + b"}",
         b'{"task_id": "d", "metadata": []}',
         b'{"task_id": "d", "result": ' + b"[" * 100_000,
         b'{"task_id": "d", "result": ' + b"9" * 10_000 + b"}",
@@ -117,6 +122,19 @@ def test_a_delivery_comes_back_as_it_was_sent(delivery: Delivery) -> None:
 def test_what_is_no_delivery_is_refused(body: bytes) -> None:
     with pytest.raises(BadDelivery):
         Delivery.from_json(body)
+
+
+@pytest.mark.parametrize("name", ["size", "fraction"])
+@pytest.mark.parametrize("number", [2**1024, -(2**1024), float("inf"), float("nan")])
+def test_numbers_that_no_double_holds_are_refused(name: str, number: Any) -> None:
+    """Also where somebody else has read the JSON."""
+    with pytest.raises(BadDelivery, match=name):
+        Delivery.from_fields({"task_id": "d", name: number})
+
+
+@pytest.mark.parametrize("number", [0, 1, 2**63, 10**308, -(10**308), 0.5, 1.5e308])
+def test_numbers_that_a_double_holds_are_taken(number: Any) -> None:
+    assert Delivery.from_fields({"task_id": "d", "fraction": number}).fraction == number
 
 
 def test_only_progress_is_not_final() -> None:

@@ -35,11 +35,33 @@ def text(data: Mapping[str, Any], name: str, *, required: bool = False) -> str |
     return value
 
 
-def number(data: Mapping[str, Any], name: str, kind: Any) -> Any:
-    """Return a number field; None where it is missing."""
+def number(
+    data: Mapping[str, Any], name: str, kind: Any, least: float = -math.inf
+) -> Any:
+    """Return a number field that a double can hold; None where it is missing.
+
+    Args:
+        data: The object.
+        name: Name of the field.
+        kind: ``int``, or ``(int, float)``.
+        least: The smallest number that makes sense there.
+
+    Raises:
+        BadDelivery: It is no number, too large for a double, or less than that.
+    """
     value = data.get(name)
-    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+    if value is None:
+        return None
+    if not isinstance(value, kind) or isinstance(value, bool):
         raise BadDelivery(f"{name} must be a number, not {type(value).__name__}.")
+    try:
+        is_held = math.isfinite(value)  # a whole number of Python's has any length
+    except OverflowError:
+        is_held = False
+    if not is_held:
+        raise BadDelivery(f"{name} is a number beyond the range of a double.")
+    if value < least:
+        raise BadDelivery(f"{name} must be {least:g} or more.")
     return value
 
 

@@ -273,7 +273,7 @@ class Delivery:
             error=error,
             content_type=fields.text(data, "content_type"),
             encoding=encoding,
-            size=fields.number(data, "size", int),
+            size=fields.number(data, "size", int, least=0),
             metadata=fields.mapping(data, "metadata"),
             fraction=fields.number(data, "fraction", (int, float)),
             text=fields.text(data, "text"),
