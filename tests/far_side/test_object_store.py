@@ -120,6 +120,45 @@ def test_a_refused_url_raises_and_says_until_when_it_worked(
     assert "SECRET" not in str(caught.value)
 
 
+#: How Google and S3 say it; with a declaration, an indented code, more around it.
+TOO_LATE = [
+    (
+        "<?xml version='1.0' encoding='UTF-8'?><Error><Code>ExpiredToken</Code>"
+        "<Message>Invalid argument.</Message><Details>The provided token has expired. "
+        "Request signature expired at: 2024-01-02T03:05:05+00:00</Details></Error>"
+    ),
+    (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<Error>\n  <Code>ExpiredToken</Code>\n'
+        "  <Message>The provided token has expired.</Message>\n</Error>"
+    ),
+    "<Error><Code> ExpiredRequest\n</Code></Error>",
+]
+
+
+@pytest.mark.parametrize("body", TOO_LATE)
+def test_a_url_whose_time_is_over_is_known_by_the_stores_code(
+    server: Server, body: str
+) -> None:
+    server.answers = [(400, {}, body.encode())]
+    query = "X-Goog-Date=20240102T030405Z&X-Goog-Expires=60&X-Goog-Signature=SECRET"
+    payload = payload_for(
+        server, bell=False, put_url=f"{server.url}/results/renders/d-1?{query}"
+    )
+
+    with pytest.raises(DeliveryUndeliverable, match="expired at 2024-01-02 03:05:05"):
+        delivers(lambda _payload: 1)(payload)
+
+
+def test_another_400_is_no_expiry(server: Server) -> None:
+    server.answers = [
+        (400, {}, b"<Error><Code>InvalidDigest</Code>ExpiredToken</Error>")
+    ]
+
+    with pytest.raises(DeliveryUndeliverable) as caught:
+        delivers(lambda _payload: 1)(payload_for(server, bell=False))
+    assert str(caught.value).endswith("ExpiredToken</Error>")
+
+
 def test_headers_that_the_store_asks_for_are_sent(server: Server) -> None:
     headers = {"x-ms-blob-type": "BlockBlob"}
     payload = payload_for(server, bell=False, sink="abfs", put_headers=headers)
@@ -273,10 +312,13 @@ def test_boto3_is_used_where_there_is_no_url(server: Server, boto3: FakeBoto3) -
     assert boto3.stored == [(b"abc", "results", "renders/d-1", kind)]
 
 
+@pytest.mark.parametrize(
+    ("status", "body"), [(403, "expired"), *((400, body) for body in TOO_LATE)]
+)
 def test_boto3_is_used_where_the_url_has_expired(
-    server: Server, boto3: FakeBoto3
+    server: Server, boto3: FakeBoto3, status: int, body: str
 ) -> None:
-    server.answers = [(403, {}, b"expired")]
+    server.answers = [(status, {}, body.encode())]
 
     delivers(lambda _payload: b"abc")(payload_for(server, bell=False))
 

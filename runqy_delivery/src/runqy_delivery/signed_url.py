@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from datetime import datetime, timedelta, timezone
 from typing import IO, TYPE_CHECKING
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 SUCCESS = range(200, 300)
 FORBIDDEN, TOO_LARGE = 403, 413
+
+#: How S3 and Google say in their XML, with a 400, that a URL's time is over.
+_TOO_LATE = re.compile(r"<Code>\s*Expired(Token|Request)\s*</Code>")
 
 #: What says to strptime that a time is in UTC; its Z does not.
 UTC = "+0000"
@@ -53,7 +57,7 @@ def put_signed(url: str, headers: Mapping[str, str] | None, content: Content) ->
     if answer.status in SUCCESS:
         return
     words = f"PUT {show(url)} was refused with {answer.status}: {answer.text[:500]}"
-    if answer.status == FORBIDDEN:
+    if answer.status == FORBIDDEN or _TOO_LATE.search(answer.text):
         raise Expired(f"{words}. {_why(url)}")
     if answer.status == TOO_LARGE:
         raise ResultRefused(words)
