@@ -12,6 +12,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from runqy_delivery.address import read_address, unusable
 from runqy_delivery.errors import DeliveryUndeliverable
 from runqy_delivery.patience import persist
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 #: Environment variable (a runqy vault) with the broker's URL, such as
 #: ``amqp://user:password@host:5672/%2F``.
 URL_VARIABLE = "RUNQY_DELIVERY_AMQP_URL"
+
+#: What pika takes; it would read other URLs, too, and try their hosts.
+SCHEMES = ("amqp", "amqps")
 
 PERSISTENT = 2
 
@@ -34,7 +38,8 @@ def publish(address: Mapping[str, Any], delivery_id: str, body: bytes) -> None:
         body: The delivery as JSON.
 
     Raises:
-        DeliveryUndeliverable: The broker is away, or has no queue for it.
+        DeliveryUndeliverable: The broker is away, or has no queue for it, or its URL
+            cannot be read.
     """
     pika = _pika()
     url = os.environ.get(URL_VARIABLE)
@@ -44,7 +49,7 @@ def publish(address: Mapping[str, Any], delivery_id: str, body: bytes) -> None:
             "the broker's URL into a vault of this queue."
         )
     exchange, key = str(address.get("exchange", "")), str(address.get("routing_key"))
-    parameters = pika.URLParameters(url)
+    parameters = _parameters(pika, url)
     what = (
         f"Publishing to exchange {exchange!r} with routing key {key!r} at "
         f"{parameters.host}:{parameters.port}"
@@ -66,37 +71,44 @@ def publish(address: Mapping[str, Any], delivery_id: str, body: bytes) -> None:
             if connection.is_open:
                 connection.close()
 
-    try:
-        # The refusals stand first in the tree of pika's errors, so they are sorted out
-        # before the rest is called transient.
-        persist(what, _telling_refusals(attempt, errors), (errors.AMQPError,))
-    except _Refused as refusal:
-        error = refusal.__cause__
-        raise DeliveryUndeliverable(
-            f"{what} was refused: {type(error).__name__}: {error}. Check that the "
-            "queue and the exchange exist, and the rights of the broker's user."
-        ) from error
-
-
-class _Refused(Exception):
-    """The broker said no, and will say so again."""
-
-
-def _telling_refusals(attempt: Any, errors: Any) -> Any:
     refusals = (
         errors.UnroutableError,
         errors.ChannelClosedByBroker,
         errors.ProbableAuthenticationError,
         errors.ProbableAccessDeniedError,
     )
+    # A name that cannot be resolved just now, or no route, comes as an OSError.
+    transient = (errors.AMQPError, OSError)
+    try:
+        persist(
+            what, attempt, transient, lasting=lambda error: isinstance(error, refusals)
+        )
+    except refusals as error:
+        raise DeliveryUndeliverable(
+            f"{what} was refused: {type(error).__name__}: {error}. Check that the "
+            "queue and the exchange exist, and the rights of the broker's user."
+        ) from error
 
-    def tried() -> None:
-        try:
-            attempt()
-        except refusals as error:
-            raise _Refused from error
 
-    return tried
+def _parameters(pika: Any, url: str) -> Any:
+    """Return pika's reading of the broker's URL.
+
+    Raises:
+        DeliveryUndeliverable: It cannot be read; the message does not repeat it.
+    """
+    address = read_address(url, URL_VARIABLE)
+    if address.scheme not in SCHEMES:
+        raise unusable(
+            URL_VARIABLE, f"cannot be used: its scheme is none of {', '.join(SCHEMES)}"
+        )
+    try:
+        return pika.URLParameters(address.url)
+    except (ValueError, TypeError, SyntaxError, AttributeError, OSError) as error:
+        # Options are Python's literals and names of files, so more than one kind; the
+        # words, and a traceback with them, may repeat what stands in the URL.
+        raise unusable(
+            URL_VARIABLE, f"cannot be used ({type(error).__name__})"
+        ) from None
 
 
 def _pika() -> Any:

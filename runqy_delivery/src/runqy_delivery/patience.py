@@ -46,13 +46,30 @@ def delays() -> Iterator[float]:
         limit = min(limit * 2, LONGEST_DELAY)
 
 
-def persist(what: str, attempt: Callable[[], T], transient: tuple[Any, ...]) -> T:
+def asked_delay(asked: float, pause: float) -> float:
+    """Return the pause where the other end asked for one, in seconds.
+
+    Args:
+        asked: What it asked for; everybody that it turned away has heard the same.
+        pause: What the pause would be otherwise.
+    """
+    # Only ever later than asked, and spread wider where many had longer to gather.
+    return asked + random.uniform(0, max(pause, asked / 4))  # noqa: S311 - not for secrets
+
+
+def persist(
+    what: str,
+    attempt: Callable[[], T],
+    transient: tuple[Any, ...],
+    lasting: Callable[[Exception], bool] = lambda _error: False,
+) -> T:
     """Try until it works, or the time is up.
 
     Args:
         what: What is tried, and where, for messages.
         attempt: Tries once.
         transient: The errors after which the same may well work.
+        lasting: Says of one of those that it will come again; it is raised as it is.
 
     Raises:
         DeliveryUndeliverable: It did not work within the time.
@@ -62,6 +79,8 @@ def persist(what: str, attempt: Callable[[], T], transient: tuple[Any, ...]) -> 
         try:
             return attempt()
         except transient as error:
+            if lasting(error):
+                raise
             trouble = f"{type(error).__name__}: {error}".strip()
             if time.monotonic() + pause > end:
                 raise DeliveryUndeliverable(
