@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Deliver into a table: SQLAlchemy where it is installed, else the database's driver.
+"""Deliver into a table: its row is brought to the end.
 
 The address of the database is a secret, so it comes from the worker's environment (a
 runqy vault) and never from the payload.
@@ -8,15 +8,15 @@ runqy vault) and never from the payload.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import re
-import urllib.parse
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
-from runqy_delivery.errors import DeliveryUndeliverable
+from runqy_delivery.address import read_address
+from runqy_delivery.drivers import URL_VARIABLE, driver_of
+from runqy_delivery.errors import DeliveryUndeliverable, ResultRefused
 from runqy_delivery.patience import persist
 from runqy_delivery.wire import COMPLETED, FAILED
 
@@ -25,19 +25,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("runqy_delivery")
 
-#: Environment variable (a runqy vault) with the database's URL, such as
-#: ``postgresql://user:password@host/database``.
-URL_VARIABLE = "RUNQY_DELIVERY_DATABASE_URL"
-
-#: Drivers that are used without SQLAlchemy, by the URL's scheme.
-DRIVERS = {
-    "postgresql": ("psycopg", "psycopg2"),
-    "postgres": ("psycopg", "psycopg2"),
-    "mysql": ("pymysql",),
-    "sqlite": ("sqlite3",),
-}
-
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
+
+#: How SQLite says that a table or a column is not there.
+_NOT_THERE = re.compile(r"no such (table|column)|has no column named")
+
+#: MySQL's number for a column that is not there.
+_UNKNOWN_COLUMN = 1054
+
+#: PostgreSQL's classes of errors that are the value's: data exceptions, and more than
+#: a type or a row holds.
+_VALUES_OWN = ("22", "54")
 
 
 def write(
@@ -56,7 +54,8 @@ def write(
         result: What goes to the column ``result``; JSON in UTF-8.
 
     Raises:
-        DeliveryUndeliverable: The database is away, or does not take it.
+        ResultRefused: A column does not take its value.
+        DeliveryUndeliverable: The database is away, or has no such table.
     """
     names = _names(table)
     url = os.environ.get(URL_VARIABLE)
@@ -65,19 +64,51 @@ def write(
             f"The result goes to the table {names['name']}, but {URL_VARIABLE} is not "
             "set: put the database's URL into a vault of this queue."
         )
-    module, connect = _driver(url)
-    what = f"Writing to table {names['name']} at {_show(url)}"
+    address = read_address(url, URL_VARIABLE)
+    module, connect = driver_of(address)
+    what = f"Writing to table {names['name']} at {address}"
 
     def attempt() -> None:
         with closing(connect()) as connection:
-            _Row(connection, module, names, delivery_id).finish(status, result.decode())
+            row = _Row(connection, module, names, delivery_id)
+            try:
+                row.finish(status, result.decode())
+            except module.Error:
+                # SQLite's lock would outlive the connection, as the error has a
+                # traceback that holds the cursor; the next word needs that lock.
+                with suppress(module.Error):
+                    connection.rollback()
+                raise
 
+    transient = (module.OperationalError, module.InterfaceError)
     try:
-        persist(what, attempt, (module.OperationalError, module.InterfaceError))
+        persist(what, attempt, transient, lasting=_lasts)
     except module.Error as error:
-        raise DeliveryUndeliverable(
-            f"{what} did not work: {type(error).__name__}: {error}"
-        ) from error
+        words = f"{type(error).__name__}: {error}"
+        values_own = (module.DataError, module.IntegrityError)
+        if isinstance(error, values_own) or _state(error).startswith(_VALUES_OWN):
+            raise ResultRefused(
+                f"Table {names['name']} takes no row with {len(result):,} bytes in "
+                f"column {names['result']}: {words}. Check the types and rules of its "
+                "columns, or use an object store as the sink of this task "
+                "(sink='s3://bucket/prefix')."
+            ) from error
+        raise DeliveryUndeliverable(f"{what} did not work: {words}") from error
+
+
+def _lasts(error: Exception) -> bool:
+    """True for what a database calls operational, though it will say so again."""
+    return (
+        _NOT_THERE.search(str(error)) is not None
+        or error.args[:1] == (_UNKNOWN_COLUMN,)
+        or _state(error).startswith(_VALUES_OWN)
+    )
+
+
+def _state(error: Exception) -> str:
+    """Return the error's code in SQL; empty where the driver does not tell."""
+    code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return str(code or "")
 
 
 class _Row:
@@ -114,8 +145,7 @@ class _Row:
         self._connection.commit()
 
     def _insert(self, status: str, result: str) -> bool:
-        found = self._run("SELECT {status} FROM {name} WHERE {id} = ?", [self._id])
-        if found.fetchone() is not None:
+        if self._is_there():
             return False
         try:
             self._run(
@@ -124,12 +154,18 @@ class _Row:
                 [self._id, status, result],
             )
         except self._module.IntegrityError:
-            # Somebody else's row came in between; what it says is found by then.
             self._connection.rollback()
+            if not self._is_there():
+                raise  # the table has a rule that these values break
+            # Somebody else's row came in between; the next try finds what it says.
             raise self._module.OperationalError(
                 f"row {self._id} appeared meanwhile"
             ) from None
         return True
+
+    def _is_there(self) -> bool:
+        found = self._run("SELECT {status} FROM {name} WHERE {id} = ?", [self._id])
+        return found.fetchone() is not None
 
     def _run(self, statement: str, values: Sequence[str]) -> Any:
         parts = statement.format(**self._names).split("?")
@@ -169,57 +205,3 @@ def _names(table: Mapping[str, Any]) -> dict[str, str]:
                 "is no name in SQL."
             )
     return {what: str(name) for what, name in wanted.items()}
-
-
-def _driver(url: str) -> tuple[Any, Any]:
-    """Return a module of Python's database API, and what connects."""
-    try:
-        sqlalchemy = importlib.import_module("sqlalchemy")
-    except ImportError:
-        return _bare_driver(url)
-    pool = importlib.import_module("sqlalchemy.pool").NullPool
-    try:
-        engine = sqlalchemy.create_engine(url, poolclass=pool)
-    except (ImportError, sqlalchemy.exc.ArgumentError) as error:
-        raise DeliveryUndeliverable(
-            f"{URL_VARIABLE} cannot be used: {type(error).__name__}: {error}"
-        ) from error
-    return engine.dialect.dbapi, engine.raw_connection
-
-
-def _bare_driver(url: str) -> tuple[Any, Any]:
-    scheme = urllib.parse.urlsplit(url).scheme
-    names = DRIVERS.get(scheme, ())
-    for name in names:
-        try:
-            module = importlib.import_module(name)
-        except ImportError:
-            continue
-        return module, lambda module=module: _connect(module, url)
-    raise DeliveryUndeliverable(
-        f"No driver for {scheme}:// is installed: add "
-        f"{' or '.join(names) or 'sqlalchemy and a driver'} to the requirements.txt of "
-        "the task code."
-    )
-
-
-def _connect(module: Any, url: str) -> Any:
-    if module.__name__.startswith("psycopg"):
-        return module.connect(url)
-    parts = urllib.parse.urlsplit(url)
-    if module.__name__ == "sqlite3":
-        return module.connect(parts.path[1:])
-    return module.connect(
-        host=parts.hostname,
-        port=parts.port or 3306,
-        user=urllib.parse.unquote(parts.username or ""),
-        password=urllib.parse.unquote(parts.password or ""),
-        database=parts.path.lstrip("/"),
-    )
-
-
-def _show(url: str) -> str:
-    """Return the database's address without login, password and options."""
-    parts = urllib.parse.urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"

@@ -15,8 +15,8 @@ from typing import Any
 from runqy_delivery import broker, database, object_store, webhook
 from runqy_delivery.errors import DeliveryError, DeliveryUndeliverable, ResultRefused
 from runqy_delivery.result import JSON_TYPE, Content
-from runqy_delivery.stored import delivery_of, value_of
-from runqy_delivery.wire import COMPLETED, Delivery, DeliveryRequest
+from runqy_delivery.stored import delivery_of, in_few_words, value_of
+from runqy_delivery.wire import COMPLETED, FAILED, Delivery, DeliveryRequest
 
 log = logging.getLogger("runqy_delivery")
 
@@ -119,11 +119,27 @@ def _tell(request: DeliveryRequest, kind: str, news: Delivery) -> Exception | No
         elif kind == "amqp":
             broker.publish(request.amqp or {}, request.delivery_id, body)
         else:
-            database.write(request.table or {}, request.delivery_id, news.status, body)
+            _tell_table(request, news, body)
     except DeliveryError as error:
         log.warning("The %s was not told: %s", kind, error)
         return error
     return None
+
+
+def _tell_table(request: DeliveryRequest, news: Delivery, body: bytes) -> None:
+    """Write news to the row; a failure in few words, where it does not fit whole.
+
+    A short column, or one that knows not every character, must not keep Airflow from
+    hearing of the failure, and runqy run the job again and again.
+    """
+    table = request.table or {}
+    try:
+        database.write(table, request.delivery_id, news.status, body)
+    except ResultRefused as refusal:
+        if news.status != FAILED:
+            raise
+        log.warning("%s Trying in few words.", refusal)
+        database.write(table, request.delivery_id, FAILED, in_few_words(news))
 
 
 def _required(place: Any, name: str) -> Any:

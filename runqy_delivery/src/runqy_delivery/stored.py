@@ -9,6 +9,7 @@ say (a failure, bytes, metadata, an address) a delivery stands there.
 from __future__ import annotations
 
 import base64
+import json
 from typing import TYPE_CHECKING
 
 from runqy_delivery.errors import ResultRefused
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 #: Room for the fields around a result, in bytes.
 ENVELOPE = 1024
+
+#: The longest that a failure is in few words, in bytes of JSON: a column of 255
+#: characters takes it.
+FEW_WORDS = 200
 
 
 def delivery_of(
@@ -72,6 +77,26 @@ def value_of(
     if max_bytes is not None and content.size > max_bytes:
         raise too_large(content.size, max_bytes, place)
     return content.data or b""
+
+
+def in_few_words(failure: Delivery) -> bytes:
+    """Return a failure as a bare JSON text, for a place that does not take it whole.
+
+    Task code after runqy's guide reports its failures like that, so they are read. It
+    is cut to ``FEW_WORDS``, and has no characters that a database may not know.
+    """
+    error = failure.error
+    words = "" if error is None else error.message
+    if error is not None and error.type is not None:
+        words = f"{error.type}: {words}"
+    # PostgreSQL knows neither NUL nor half a surrogate pair.
+    words = words.replace("\0", "").encode("utf-8", "replace").decode()
+    short = words[:FEW_WORDS]
+    while len(json.dumps(short)) > FEW_WORDS:
+        short = short[:-1]
+    if short != words:
+        short = short[:-3] + "..."
+    return json.dumps(short).encode()
 
 
 def too_large(size: int, max_bytes: int, place: str) -> ResultRefused:
