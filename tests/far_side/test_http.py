@@ -25,19 +25,81 @@ def test_a_transient_answer_is_tried_again(server: Server) -> None:
     assert len(server.seen) == 4
 
 
+class Watch:
+    """A clock that only pauses move on, and that remembers them."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+    def deliver(self, server: Server) -> http.Answer:
+        return http.deliver_over_http(
+            "POST",
+            f"{server.url}/x",
+            lambda: (b"{}", {}),
+            clock=lambda: self.now,
+            sleep=self.sleep,
+        )
+
+
 def test_retry_after_is_honoured(server: Server) -> None:
     server.answers = [(503, {"Retry-After": "2.5"}, b""), (200, {}, b"")]
-    pauses: list[float] = []
+    watch = Watch()
 
-    answer = http.deliver_over_http(
-        "POST",
-        f"{server.url}/x",
-        lambda: (b"{}", {}),
-        clock=lambda: 0.0,
-        sleep=pauses.append,
-    )
+    assert watch.deliver(server).status == 200
+    (pause,) = watch.pauses
+    assert 2.5 <= pause < 2.5 * 1.3
 
-    assert (answer.status, pauses) == (200, [2.5])
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_those_who_were_told_the_same_time_come_back_spread(
+    server: Server, status: int
+) -> None:
+    pauses = []
+    for _ in range(30):
+        server.answers = [(status, {"Retry-After": "3"}, b""), (200, {}, b"")]
+        watch = Watch()
+        watch.deliver(server)
+        pauses += watch.pauses
+
+    assert min(pauses) >= 3
+    assert max(pauses) - min(pauses) > 0.2
+    assert len(set(pauses)) == 30
+
+
+@pytest.mark.parametrize("asked", ["5", "6", "86400", "1e999"])
+def test_asked_for_more_time_than_there_is_one_last_try_comes_at_its_end(
+    server: Server, asked: str
+) -> None:
+    server.answers = [(503, {"Retry-After": asked}, b""), (200, {}, b"")]
+    watch = Watch()
+
+    assert watch.deliver(server).status == 200
+    assert watch.pauses == [5.0]
+
+
+def test_after_the_last_try_there_is_none(server: Server) -> None:
+    server.answers = [(503, {"Retry-After": "60"}, b"busy")]
+    watch = Watch()
+
+    with pytest.raises(DeliveryUndeliverable, match="tried 2 times"):
+        watch.deliver(server)
+    assert watch.pauses == [5.0]
+
+
+def test_without_any_time_there_is_one_try(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(patience.RETRY_FOR_VARIABLE, "0")
+    server.answers = [(503, {"Retry-After": "60"}, b"busy")]
+
+    with pytest.raises(DeliveryUndeliverable, match="tried 1 times"):
+        Watch().deliver(server)
+    assert len(server.seen) == 1
 
 
 def test_retry_after_may_be_a_date() -> None:

@@ -20,7 +20,12 @@ from http.client import HTTPException
 from typing import IO, TYPE_CHECKING, Any, Callable
 
 from runqy_delivery.errors import DeliveryUndeliverable
-from runqy_delivery.patience import RETRY_FOR_VARIABLE, delays, retry_budget
+from runqy_delivery.patience import (
+    RETRY_FOR_VARIABLE,
+    asked_delay,
+    delays,
+    retry_budget,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,6 +154,7 @@ def deliver_over_http(
             f"The delivery request names {show(url)!r}, which is no http address."
         )
     end = clock() + retry_budget()
+    last = False
     for tries, pause in enumerate(delays(), start=1):
         asked: float | None = None
         body, headers = make_body()
@@ -162,8 +168,12 @@ def deliver_over_http(
         finally:
             if not isinstance(body, bytes):
                 body.close()
-        wait = max(pause, asked or 0.0)
-        if clock() + wait > end:
+        left = end - clock()
+        wait = pause
+        if asked is not None:
+            # Asked for more time than there is, one last try still comes at its end.
+            wait = min(max(pause, asked_delay(asked, pause)), left)
+        if last or left <= 0 or wait > left:
             raise DeliveryUndeliverable(
                 f"{method} {show(url)} was tried {tries} times and not taken; last: "
                 f"{trouble}. Check that this machine reaches that address "
@@ -172,5 +182,6 @@ def deliver_over_http(
         log.warning(
             "%s %s: %s; trying again in %.1f s", method, show(url), trouble, wait
         )
+        last = wait == left
         sleep(wait)
     raise AssertionError  # pragma: no cover - delays() never ends
