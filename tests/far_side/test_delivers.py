@@ -280,3 +280,57 @@ def test_no_secret_is_logged(server: Server, caplog: pytest.LogCaptureFixture) -
 
     assert "trying again" in caplog.text
     assert "SECRET" not in caplog.text
+
+
+class Unspeakable(Exception):
+    """An error whose own text cannot be made."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("x" * 9_000_000 + "the end"), "the end"),
+        (Unspeakable(), "text failed with ZeroDivisionError"),
+        (ValueError("\ud800"), "\ud800"),
+    ],
+    ids=["long", "unspeakable", "half a character"],
+)
+def test_any_failure_gets_there(server: Server, error: Exception, words: str) -> None:
+    @delivers
+    def handle(_payload: Any) -> None:
+        raise error
+
+    handle(request_for(server))
+    seen = server.seen[-1]
+
+    assert len(seen.body) < 200_000
+    assert words in seen.json()["error"]["message"]
+    assert seen.json()["error"]["type"] == type(error).__name__
+
+
+def test_a_text_of_another_kind_is_no_json(server: Server) -> None:
+    delivery = deliver(server, Result("a <b>ö</b>", content_type="text/html"))
+
+    assert delivery["content_type"] == "text/html"
+    assert base64.b64decode(delivery["result"]).decode() == "a <b>ö</b>"
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"{", b""])
+def test_bytes_that_are_called_json_must_be(server: Server, data: bytes) -> None:
+    delivery = deliver(server, Result(data, content_type="application/json"))
+
+    assert delivery["status"] == "failed"
+    assert "and they are not" in delivery["error"]["message"]
+
+
+def test_a_signing_secret_that_is_none_is_named(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNQY_DELIVERY_SIGNING_SECRET", "whsec_not-base64!")
+
+    with pytest.raises(DeliveryUndeliverable, match="SIGNING_SECRET cannot be used"):
+        deliver(server, 1)
+    assert server.seen == []

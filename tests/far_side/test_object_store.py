@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+import threading
 import types
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -332,3 +334,32 @@ def test_an_error_of_boto3_raises_with_its_words(
 
     with pytest.raises(DeliveryUndeliverable, match="no credentials"):
         delivers(lambda _payload: b"abc")(payload_for(server, bell=False, put_url=None))
+
+
+def test_a_store_that_hangs_up_on_a_large_body_is_not_tried_for_long(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refuses an expired URL at once, and the answer is lost in what is sent."""
+    monkeypatch.setenv("RUNQY_DELIVERY_RETRY_FOR", "300")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        hung_up = []
+
+        def hang_up() -> None:
+            connection, _ = listener.accept()
+            connection.recv(1000)
+            answer = b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n"
+            connection.sendall(answer)
+            connection.close()
+            hung_up.append(True)
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        payload = payload_for(server, bell=False)
+        port = listener.getsockname()[1]
+        payload["delivery"]["put_url"] = (
+            f"http://127.0.0.1:{port}/b/k?se=2024-01-02T03%3A04%3A05Z&sig=SECRET"
+        )
+        with pytest.raises(DeliveryUndeliverable, match="expired at 2024-01-02"):
+            delivers(lambda _payload: b"x" * 50_000_000)(payload)
+        thread.join(10)
+    assert hung_up == [True]

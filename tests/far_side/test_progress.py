@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_delivery import DeliveryRequest, delivers, progress
+from runqy_delivery import (
+    DeliveryRequest,
+    DeliveryUndeliverable,
+    delivers,
+    progress,
+)
 from runqy_delivery.wire import PROGRESS
 
 if TYPE_CHECKING:
@@ -94,3 +99,19 @@ def test_a_thread_of_its_own_has_no_delivery(server: Server) -> None:
 
     handle(DeliveryRequest("d-1", webhook_url=f"{server.url}/hook").to_fields())
     assert told(server) == []
+
+
+def test_a_signing_secret_that_is_none_costs_the_job_nothing(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNQY_DELIVERY_SIGNING_SECRET", "whsec_not-base64!")
+    reached = []
+
+    @delivers
+    def handle(_payload: Any) -> None:
+        progress(0.5)
+        reached.append(True)
+
+    with pytest.raises(DeliveryUndeliverable):
+        handle(DeliveryRequest("d-1", webhook_url=f"{server.url}/hook").to_fields())
+    assert reached == [True]

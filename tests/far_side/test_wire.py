@@ -142,3 +142,22 @@ def test_only_progress_is_not_final() -> None:
 
     assert finals == [True, True]
     assert not Delivery("d", status="progress").is_final
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ({"message": ""}, "gave no reason"),
+        ({"message": None, "type": "KeyError"}, "gave no reason"),
+        ({"code": 3}, '{"code": 3}'),
+        (["two", "lines"], '["two", "lines"]'),
+        (7, "7"),
+        ("  ", "gave no reason"),
+    ],
+)
+def test_a_failure_is_one_however_it_is_put(error: Any, words: str) -> None:
+    body = json.dumps({"task_id": "d", "status": "failed", "error": error}).encode()
+    read = Delivery.from_json(body).error
+
+    assert read is not None
+    assert words in read.message

@@ -23,8 +23,9 @@ from runqy_delivery.wire import (
 
 log = logging.getLogger("runqy_delivery")
 
-#: The longest traceback that is sent, in characters; its end says most.
-LONGEST_TRACEBACK = 20_000
+#: The longest traceback and message that are sent, in characters; more is cut out of
+#: their middles, so that a failure never is too large for the place it goes to.
+LONGEST_TRACEBACK, LONGEST_MESSAGE = 20_000, 10_000
 
 
 def delivers(handle: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,8 +88,22 @@ def _failure(request: DeliveryRequest, error: BaseException) -> Delivery:
         request.delivery_id,
         status=FAILED,
         error=JobError(
-            message=str(error) or type(error).__name__,
+            message=_shortened(_words(error), LONGEST_MESSAGE),
             type=type(error).__name__,
-            traceback=lines[-LONGEST_TRACEBACK:],
+            traceback=_shortened(lines, LONGEST_TRACEBACK),
         ),
     )
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error) or type(error).__name__
+    except Exception as trouble:  # noqa: BLE001 - an error that cannot say itself
+        return f"(the error's own text failed with {type(trouble).__name__})"
+
+
+def _shortened(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"

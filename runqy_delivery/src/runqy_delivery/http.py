@@ -129,6 +129,7 @@ def deliver_over_http(
     url: str,
     make_body: Callable[[], tuple[bytes | IO[bytes], Mapping[str, str]]],
     *,
+    is_hopeless: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Answer:
@@ -139,6 +140,8 @@ def deliver_over_http(
         url: Where to; ``http`` or ``https``.
         make_body: Returns the body and the headers, anew for every try: a stream can
             be sent once only, and a signature carries the time.
+        is_hopeless: Asked when there was no answer; True where another try would be as
+            futile. A server may refuse a large body, and hang up before it is sent.
         clock: Seconds that only grow; tests bring their own.
         sleep: How to pause; tests bring their own.
 
@@ -157,6 +160,7 @@ def deliver_over_http(
     last = False
     for tries, pause in enumerate(delays(), start=1):
         asked: float | None = None
+        answer: Answer | None = None
         body, headers = make_body()
         try:
             answer = _send(method, url, body, headers)
@@ -173,7 +177,7 @@ def deliver_over_http(
         if asked is not None:
             # Asked for more time than there is, one last try still comes at its end.
             wait = min(max(pause, asked_delay(asked, pause)), left)
-        if last or left <= 0 or wait > left:
+        if last or left <= 0 or wait > left or (answer is None and is_hopeless()):
             raise DeliveryUndeliverable(
                 f"{method} {show(url)} was tried {tries} times and not taken; last: "
                 f"{trouble}. Check that this machine reaches that address "

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from runqy_delivery.errors import DeliveryError
 from runqy_delivery.http import send_once, show
 from runqy_delivery.webhook import headers_for
 from runqy_delivery.wire import PROGRESS, Delivery
@@ -71,7 +72,11 @@ def progress(fraction: float | None = None, text: str | None = None) -> None:
         fraction=min(max(float(fraction or 0), 0.0), 1.0) if is_number else None,
         text=None if text is None else str(text)[:LONGEST_TEXT],
     ).to_json()
-    headers = headers_for(reporter.request.delivery_id, body)
+    try:
+        headers = headers_for(reporter.request.delivery_id, body)
+    except DeliveryError as error:
+        log.warning("Progress was not sent: %s", error)
+        return
     trouble = send_once(url, body, headers, TIMEOUT)
     if trouble is not None:
         log.warning("Progress was not taken by %s: %s", show(url), trouble)

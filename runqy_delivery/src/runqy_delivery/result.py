@@ -26,7 +26,8 @@ class Result:
     """A result with words about it.
 
     Args:
-        value: A JSON value, ``bytes``, or a path (``pathlib.Path``) to a file.
+        value: A JSON value, ``bytes``, or a path (``pathlib.Path``) to a file; with
+            another content type than JSON's, a text stands for its UTF-8.
         content_type: Media type; guessed from a path's ending where not given.
         metadata: A small JSON object that travels with the result.
     """
@@ -70,6 +71,8 @@ def content_of(returned: Any) -> Content:
     if isinstance(value, (bytes, bytearray, memoryview)):
         data = bytes(value)
         kind = result.content_type or BYTES_TYPE
+        if kind == JSON_TYPE:
+            _check_json(data)
         return Content(kind, len(data), metadata, data=data)
     if isinstance(value, os.PathLike):
         path = os.fspath(value)
@@ -83,8 +86,22 @@ def content_of(returned: Any) -> Content:
             ) from error
         kind = result.content_type or mimetypes.guess_type(path)[0] or BYTES_TYPE
         return Content(kind, size, metadata, path=path)
+    if isinstance(value, str) and result.content_type not in (None, JSON_TYPE):
+        # A page, a table: a text of its own kind is no JSON value.
+        data = value.encode("utf-8", "replace")
+        return Content(str(result.content_type), len(data), metadata, data=data)
     data = _dump(value, "handle returned a value that is not JSON")
     return Content(result.content_type or JSON_TYPE, len(data), metadata, data=data)
+
+
+def _check_json(data: bytes) -> None:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ResultRefused(
+            f"handle returned bytes that it calls {JSON_TYPE}, and they are not: "
+            f"{error}"
+        ) from error
 
 
 def _checked_metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -53,7 +53,16 @@ def put_signed(url: str, headers: Mapping[str, str] | None, content: Content) ->
         }
         return content.open(), given
 
-    answer = deliver_over_http("PUT", url, make_body)
+    def is_over() -> bool:
+        end = expiry_of(url)
+        return end is not None and end <= datetime.now(timezone.utc)
+
+    try:
+        answer = deliver_over_http("PUT", url, make_body, is_hopeless=is_over)
+    except DeliveryUndeliverable as error:
+        if is_over():
+            raise Expired(f"{error} {_why(url)}") from error
+        raise
     if answer.status in SUCCESS:
         return
     words = f"PUT {show(url)} was refused with {answer.status}: {answer.text[:500]}"

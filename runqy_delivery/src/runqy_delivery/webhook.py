@@ -26,11 +26,21 @@ CONFLICT, GONE, TOO_LARGE = 409, 410, 413
 
 
 def headers_for(message_id: str, body: bytes) -> Mapping[str, str]:
-    """Return the headers of a POST made now, signed where the environment says so."""
+    """Return the headers of a POST made now, signed where the environment says so.
+
+    Raises:
+        DeliveryUndeliverable: The secret in the environment is none.
+    """
     headers = {"Content-Type": "application/json", "User-Agent": "runqy-delivery"}
     secret = os.environ.get(SIGNING_SECRET_VARIABLE)
     if secret:
-        headers.update(sign(secret, message_id, int(time.time()), body))
+        try:
+            headers.update(sign(secret, message_id, int(time.time()), body))
+        except ValueError as error:
+            raise DeliveryUndeliverable(
+                f"{SIGNING_SECRET_VARIABLE} cannot be used: {error} Check the vault of "
+                "this queue."
+            ) from error
     return headers
 
 

@@ -33,6 +33,9 @@ FAILED = "failed"
 PROGRESS = "progress"
 STATUSES = (COMPLETED, FAILED, PROGRESS)
 
+#: What a failure says that says nothing.
+NO_REASON = "The task code reported a failure and gave no reason."
+
 #: The payload's fields that belong to us.
 RESERVED_FIELDS = ("task_id", "webhook_url", "delivery")
 
@@ -261,7 +264,7 @@ class Delivery:
             )
         error = _job_error(data.get("error"))
         if status == FAILED and error is None:
-            error = JobError("The task code reported a failure and gave no reason.")
+            error = JobError(NO_REASON)
         encoding = fields.text(data, "encoding")
         if encoding not in (None, "base64"):
             raise BadDelivery(f"encoding is {encoding!r}; only base64 is known.")
@@ -282,15 +285,18 @@ class Delivery:
 
 
 def _job_error(value: object) -> JobError | None:
-    """Read an error: the guide's plain text, or an object with a message."""
+    """Read an error: the guide's plain text, or an object with a message.
+
+    Whatever else it is, it is words about a failure, which must not get lost.
+    """
     if value is None:
         return None
-    if isinstance(value, str):
-        return JobError(value)
     if isinstance(value, Mapping):
-        return JobError(
-            message=fields.text(value, "message", required=True) or "",
-            type=fields.text(value, "type"),
-            traceback=fields.text(value, "traceback"),
-        )
-    raise BadDelivery("error must be a text, or an object with a message.")
+        message, *others = (value.get(key) for key in ("message", "type", "traceback"))
+        kind, lines = (one if isinstance(one, str) else None for one in others)
+        if isinstance(message, str) and message.strip():
+            return JobError(message, kind, lines)
+        if kind or lines:
+            return JobError(NO_REASON, kind, lines)
+    words = value if isinstance(value, str) else json.dumps(value, default=str)
+    return JobError(words if words.strip() else NO_REASON)
