@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from runqy_provider.errors import Misconfigured
 from runqy_provider.sinks.objects.folder_store import FolderStore
 from runqy_provider.sinks.objects.sink import ObjectSink
+from runqy_provider.sinks.objects.uri import check_name
 
 if TYPE_CHECKING:
     from runqy_provider.sinks.base import Access
@@ -33,11 +34,22 @@ class FileSink(ObjectSink):
         return FolderStore(self.bucket)
 
     def _check_bucket(self) -> None:
+        if self.prefix:
+            raise Misconfigured(
+                f"A sink in a shared folder has no prefix ({self.prefix!r}): name the "
+                f"whole folder, {self.bucket}/{self.prefix}."
+            )
         path = PurePosixPath(self.bucket)
-        if not path.is_absolute() or ".." in path.parts or str(path) != self.bucket:
+        if (
+            self.bucket.startswith("//")
+            or not path.is_absolute()
+            or ".." in path.parts
+            or str(path) != self.bucket
+        ):
             raise Misconfigured(
                 f"{self.bucket!r} is no absolute path. A sink in a shared folder is "
                 "written file:///folder."
             )
+        check_name(self.bucket)
         if self.presign:
             raise Misconfigured("Nothing can be presigned in a folder.")

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from runqy_provider.errors import Misconfigured
 from runqy_provider.sinks import inbox_parcels, job_address, sql
 from runqy_provider.sinks.base import Sink
 from runqy_provider.sinks.combined import CombinedSink
 from runqy_provider.sinks.file import FileSink
+from runqy_provider.sinks.objects.uri import unquoted
 from runqy_provider.sinks.redis_storage import RedisStorageSink
 from runqy_provider.sinks.s3 import S3Sink
 from runqy_provider.sinks.webhook import WebhookSink
@@ -79,7 +80,8 @@ def sink_of(where: str) -> Sink:
     if parts.scheme == sql.SCHEME:
         return sql.sql_sink(where)
     if parts.scheme == FileSink.scheme and not parts.netloc:
-        return FileSink(where.removeprefix("file://").rpartition("/")[0] or "/")
+        folder = where.removeprefix("file://").rpartition("/")[0]
+        return FileSink(unquoted(folder) or "/")
     kind = _object_sink(parts.scheme)
     if kind is not None:
         return kind(parts.netloc)
@@ -88,14 +90,25 @@ def sink_of(where: str) -> Sink:
 
 def _parse(text: str) -> Sink:
     text = text.strip()
-    parts = urlsplit(text)
-    options = dict(parse_qsl(parts.query))
+    if "#" in text:
+        # It would end the path, and results would go elsewhere than was meant.
+        raise Misconfigured(
+            f"The sink {text!r} has a '#': where it belongs to a name, write %23."
+        )
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise Misconfigured(f"{text!r} is no sink: {error}. Write {KNOWN}.") from error
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if text == "webhook":
         return WebhookSink()
     if text == "redis_storage":
         return RedisStorageSink()
     if parts.scheme == FileSink.scheme and not parts.netloc:
-        return FileSink.from_parts(unquote(parts.path).rstrip("/"), "", options)
+        folder = unquoted(parts.path)
+        if folder.startswith("/"):
+            folder = "/" + folder.strip("/")
+        return FileSink.from_parts(folder, "", options)
     if parts.scheme == sql.SCHEME:
         return sql.sql_sink(text)
     if parts.scheme == "amqp":
@@ -103,7 +116,7 @@ def _parse(text: str) -> Sink:
         return sink
     kind = _object_sink(parts.scheme)
     if kind is not None:
-        return kind.from_parts(parts.netloc, parts.path, options)
+        return kind.from_parts(parts.netloc, unquoted(parts.path), options)
     raise Misconfigured(
         f"{text!r} is no sink. Write {KNOWN}, on the task or in the connection's field "
         "'Default sink'."

@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runqy_provider.errors import (
@@ -21,8 +21,14 @@ from runqy_provider.errors import (
 from runqy_provider.hooks.identity import delivery_id_of
 from runqy_provider.inbox import capability
 from runqy_provider.reference import Reference, is_reference
+from runqy_provider.sinks.abfs import AzureSink
+from runqy_provider.sinks.combined import CombinedSink
+from runqy_provider.sinks.file import FileSink
+from runqy_provider.sinks.gs import GcsSink
+from runqy_provider.sinks.objects.folder_store import FolderStore
 from runqy_provider.sinks.objects.s3_url import key_in_bucket
-from runqy_provider.sinks.parse import parse_sink
+from runqy_provider.sinks.objects.uri import address_of, key_at
+from runqy_provider.sinks.parse import parse_sink, sink_of
 from runqy_provider.sinks.s3 import S3Sink
 from runqy_provider.sinks.webhook import WebhookSink
 
@@ -37,6 +43,15 @@ from runqy_provider.sinks.webhook import WebhookSink
         ("s3://bucket/a/b/", S3Sink("bucket", "a/b")),
         ("s3://bucket?presign=false", S3Sink("bucket", presign=False)),
         ("s3://bucket/p?aws_conn_id=x", S3Sink("bucket", "p", aws_conn_id="x")),
+        ("s3://bucket/run%231/a%3Fb", S3Sink("bucket", "run#1/a?b")),
+        ("s3://bucket/a%2520b", S3Sink("bucket", "a%20b")),
+        ("s3://bucket/100%", S3Sink("bucket", "100%")),
+        ("gs://bucket/my%20runs", GcsSink("bucket", "my runs")),
+        ("abfs://container/my%20runs", AzureSink("container", "my runs")),
+        ("file:///my%20folder", FileSink("/my folder")),
+        ("file:///my%2520folder/", FileSink("/my%20folder")),
+        ("file:////folder", FileSink("/folder")),
+        ("file:///", FileSink("/")),
     ],
 )
 def test_a_text_means_a_sink_and_the_sink_its_text(text: str, sink: Any) -> None:
@@ -56,11 +71,112 @@ def test_a_text_means_a_sink_and_the_sink_its_text(text: str, sink: Any) -> None
         "s3://b?presign=maybe",
         "s3://bucket/a//b",
         "s3://bucket?nope=1",
+        "s3://bucket/%FF",
+        "s3://bucket/a%09b",
+        "s3://bucket/a/../b",
+        "s3://[bucket",
+        "file://",
+        "file:///a/%2e%2e/b",
+        "file:///a%00b",
     ],
 )
 def test_what_is_no_sink_is_refused(text: str) -> None:
     with pytest.raises(Misconfigured):
         parse_sink(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("s3://bucket/run#1/x", "write %23"),
+        ("s3://bucket/run#", "write %23"),
+        ("file:///run#1", "write %23"),
+        ("s3://bucket/a?b", "written %3F"),
+    ],
+)
+def test_what_would_cut_a_name_short_is_refused(text: str, words: str) -> None:
+    with pytest.raises(Misconfigured, match=words):
+        parse_sink(text)
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://bucket/a/b", "gs://a_b/é/(1)+x=y,z", "abfs://abc", "file:///a/b~1"]
+)
+def test_plain_texts_stay_as_they_are(uri: str) -> None:
+    assert parse_sink(uri).uri == uri
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\0b", "..", "a/./b", "\ud800"])
+def test_names_that_not_all_stores_can_carry_are_refused(name: str) -> None:
+    with pytest.raises(Misconfigured, match=r"is no (name|absolute path)"):
+        S3Sink("bucket", name)
+    with pytest.raises(Misconfigured, match=r"is no (name|absolute path)"):
+        FileSink(f"/{name}")
+
+
+def test_a_folder_is_named_whole() -> None:
+    with pytest.raises(Misconfigured, match="name the whole folder, /a/b"):
+        FileSink("/a", "b")
+    with pytest.raises(Misconfigured, match="no absolute path"):
+        FileSink("//a")
+
+
+#: Characters that have a meaning in URIs, or between them, come often.
+CHARACTERS = st.one_of(
+    st.sampled_from(" %?#&=+:@;,[]~\\\u00a0\u3000"),
+    st.characters(exclude_categories=("Cs", "Cc")),
+)
+PARTS = st.text(CHARACTERS, min_size=1).filter(
+    lambda part: "/" not in part and part not in {".", ".."}
+)
+PATHS = st.lists(PARTS, max_size=4).map("/".join)
+CONNECTIONS = st.none() | st.text(st.characters(exclude_categories=("Cs",)))
+OBJECT_SINKS = st.one_of(
+    *(
+        st.builds(kind, st.from_regex(names, fullmatch=True), PATHS, st.booleans(), ids)
+        for kind, names, ids in (
+            (S3Sink, r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", CONNECTIONS),
+            (GcsSink, r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", CONNECTIONS),
+            (AzureSink, r"[a-z0-9](?:-?[a-z0-9]){2,62}", CONNECTIONS),
+        )
+    ),
+    PATHS.map(lambda path: FileSink(f"/{path}")),
+)
+
+
+@settings(deadline=None)
+@given(OBJECT_SINKS)
+def test_whatever_an_object_sink_is_named_its_text_means_the_same(sink: Any) -> None:
+    assert parse_sink(sink.uri) == sink
+    assert len(sink.uri.split()) == 1
+    both = CombinedSink(sink, (WebhookSink(),))
+    assert parse_sink(both.uri) == both
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["s3://bucket", "gs://bucket", "abfs://abc", "file:///"]), PATHS)
+def test_whatever_is_written_means_one_sink_or_none(begin: str, path: str) -> None:
+    try:
+        sink = parse_sink([f"{begin}/{path}"])
+    except Misconfigured:
+        return
+    assert parse_sink(sink.uri) == sink
+
+
+@settings(deadline=None)
+@given(PATHS.filter(bool), PARTS)
+def test_addresses_lead_back_to_their_keys(folder: str, name: str) -> None:
+    key = f"{folder}/{name}"
+    where = address_of("s3://bucket", key)
+    assert key_at("s3://bucket", where) == key
+    assert key_at("s3://other", where) is None
+    assert key_in_bucket(where, "bucket", None) == key
+    assert sink_of(where) == S3Sink("bucket")
+
+    store = FolderStore(f"/{folder}")
+    where = address_of(store.url, name)
+    assert key_at(store.url, where) == store.key_of(where) == name
+    assert sink_of(where) == FileSink(f"/{folder}")
 
 
 @pytest.mark.parametrize(

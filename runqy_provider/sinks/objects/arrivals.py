@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from runqy_delivery.wire import COMPLETED, FAILED
 from runqy_provider.errors import SinkError, SinkUnavailable
+from runqy_provider.sinks.objects.uri import address_of
 from runqy_provider.waiting.arrival import Answer, Arrival
 
 if TYPE_CHECKING:
@@ -99,5 +100,5 @@ def _arrival(
     # A result is stronger than a failure: the job may have been run again.
     for name, status in ((key, COMPLETED), (key + FAILED_SUFFIX, FAILED)):
         if name in found:
-            return Arrival(status, f"{store.url}/{name}", found[name])
+            return Arrival(status, address_of(store.url, name), found[name])
     return None

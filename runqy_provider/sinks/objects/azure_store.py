@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 from obstore.store import AzureStore as Client
 
-from runqy_provider.errors import BadDelivery, Misconfigured
+from runqy_provider.errors import BadDelivery, Misconfigured, NoAccess
 from runqy_provider.settings import extra_of
 from runqy_provider.sinks.objects.obstore_store import (
     CLIENT,
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 PUT_HEADERS = {"x-ms-blob-type": "BlockBlob"}
 
 _HOSTS = (".blob.core.windows.net", ".dfs.core.windows.net")
+
+#: What a URL must quote. obstore signs the quoted name, Azure checks the plain one, and
+#: refuses the URL.
+_UNSIGNABLE = re.compile(r"""[^!-~]|["#%<>?\\^`{}]""")
 
 _UNKNOWN = ("managed_identity_client_id", "workload_identity_tenant_id")
 
@@ -70,11 +75,11 @@ class AzureStore(ObstoreStore):
 
     def sign_put(self, key: str, seconds: int) -> SignedPut:
         """Return a URL to PUT a blob to, with the header that Azure asks for."""
-        return SignedPut(self._sign("PUT", key, seconds), PUT_HEADERS)
+        return SignedPut(self._signed("PUT", key, seconds), PUT_HEADERS)
 
     def sign_get(self, key: str, seconds: int) -> str:
         """Return a URL to GET a blob from."""
-        return self._sign("GET", key, seconds)
+        return self._signed("GET", key, seconds)
 
     def key_of(self, url: str) -> str | None:
         """Return the name that a URL means in this container of this account."""
@@ -97,6 +102,17 @@ class AzureStore(ObstoreStore):
             base = urlsplit(endpoint).path.strip("/")
             return path.removeprefix(f"{base}/{self.bucket}/") or None
         return None
+
+    def _signed(self, method: str, key: str, seconds: int) -> str:
+        found = _UNSIGNABLE.search(key)
+        if found:
+            raise NoAccess(
+                f"Could not sign a URL for {self.url}/{key}: no signed URL can be made "
+                f"for a name with {found[0]!r}. Choose another prefix, or do without "
+                "signed URLs (sink option presign=false), with rights of the workers' "
+                "own."
+            )
+        return self._sign(method, key, seconds)
 
     def _account(self) -> tuple[str, str | None]:
         config = self._client().config

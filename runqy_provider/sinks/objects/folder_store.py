@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from runqy_provider.errors import BadDelivery, NoAccess, NotThere, SinkUnavailable
 from runqy_provider.sinks.objects.store import Head, Listing
+from runqy_provider.sinks.objects.uri import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ class FolderStore:
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"file://{self.root.rstrip('/')}"
+        return f"file://{quoted(self.root.rstrip('/'))}"
 
     @property
     def access_hint(self) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from obstore.store import GCSStore
 
@@ -75,13 +75,16 @@ class GoogleStore(ObstoreStore):
             retry_config=RETRIES,
         )
 
+    # obstore signs a name as it is, where Google wants what the URL has: a '#' would
+    # end the name, and a '%' be taken for a quoted character.
+
     def sign_put(self, key: str, seconds: int) -> SignedPut:
         """Return a URL to PUT an object to."""
-        return SignedPut(self._sign("PUT", key, seconds))
+        return SignedPut(self._sign("PUT", quote(key), seconds))
 
     def sign_get(self, key: str, seconds: int) -> str:
         """Return a URL to GET an object from."""
-        return self._sign("GET", key, seconds)
+        return self._sign("GET", quote(key), seconds)
 
     def key_of(self, url: str) -> str | None:
         """Return the name that a URL means in this bucket."""

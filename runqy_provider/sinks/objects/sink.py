@@ -18,6 +18,7 @@ from runqy_provider.errors import Misconfigured, NoAccess
 from runqy_provider.sinks import inbox_parcels
 from runqy_provider.sinks.base import Access, Place, Sink
 from runqy_provider.sinks.objects.arrivals import FAILED_SUFFIX, ObjectArrivals
+from runqy_provider.sinks.objects.uri import address_of, check_name, key_at, quoted
 from runqy_provider.sinks.parcel import BYTES_TYPE, JSON_TYPE, Parcel
 from runqy_provider.waiting.waiter import Waiter
 
@@ -68,6 +69,7 @@ class ObjectSink(Sink):
                 f"The prefix {self.prefix!r} of a sink in an object store must not "
                 "begin or end with a slash, nor have two in a row."
             )
+        check_name(self.prefix)
 
     @abc.abstractmethod
     def _check_bucket(self) -> None:
@@ -81,7 +83,7 @@ class ObjectSink(Sink):
     def from_parts(
         cls, bucket: str, prefix: str, options: Mapping[str, str]
     ) -> ObjectSink:
-        """Return the sink that the parts of a URI mean.
+        """Return the sink that the parts of a URI mean, no longer quoted.
 
         Raises:
             Misconfigured: An option is unknown, or the names make no sense.
@@ -91,7 +93,7 @@ class ObjectSink(Sink):
         if unknown:
             raise Misconfigured(
                 f"A sink {cls.scheme}:// knows the options {' and '.join(known)}, not "
-                f"{', '.join(unknown)}."
+                f"{', '.join(unknown)}. A '?' that belongs to a name is written %3F."
             )
         presign = options.get("presign", str(cls.presign).lower())
         if presign not in ("true", "false"):
@@ -121,7 +123,11 @@ class ObjectSink(Sink):
         if self.conn_option is not None and conn_id is not None:
             options[self.conn_option] = conn_id
         query = f"?{urlencode(options)}" if options else ""
-        return f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/") + query
+        return f"{self.scheme}://{quoted(self._path)}{query}"
+
+    @property
+    def _path(self) -> str:
+        return f"{self.bucket}/{self.prefix}" if self.prefix else self.bucket
 
     @property
     def takes_progress(self) -> bool:
@@ -146,7 +152,7 @@ class ObjectSink(Sink):
         return DeliveryRequest(
             delivery_id,
             sink=self.scheme,
-            url=f"{store.url}/{key}",
+            url=address_of(store.url, key),
             bucket=self.bucket,
             key=key,
             put_url=put.url if put else None,
@@ -161,11 +167,11 @@ class ObjectSink(Sink):
 
     def where(self, access: Access, delivery_id: str) -> str:
         """Return where the object will be."""
-        return f"{self.store(access).url}/{self.key(delivery_id)}"
+        return address_of(self.store(access).url, self.key(delivery_id))
 
     def owns(self, where: str) -> bool:
         """True for what is in the bucket, or in the inbox of the bell."""
-        at = f"{self.scheme}://{self.bucket}/"
+        at = f"{self.scheme}://{quoted(self.bucket).rstrip('/')}/"
         return where.startswith((inbox_parcels.SCHEME, at))
 
     def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
@@ -190,8 +196,8 @@ class ObjectSink(Sink):
                 follow = functools.partial(self.follow, access)
             return inbox_parcels.open_letter(access, where, follow)
         store = self.store(access)
-        key = where.removeprefix(f"{store.url}/")
-        if key == where:
+        key = key_at(store.url, where)
+        if key is None:
             raise NoAccess(f"{where} is not in the bucket {store.url} of the sink.")
         if not key.endswith(FAILED_SUFFIX):
             return _open_object(store, key)
@@ -202,8 +208,8 @@ class ObjectSink(Sink):
     def link(self, access: Access, where: str, seconds: float) -> str | None:
         """Return a signed GET URL of an object in our bucket."""
         store = self.store(access)
-        key = where.removeprefix(f"{store.url}/")
-        return None if key == where else store.sign_get(key, lifetime(seconds))
+        key = key_at(store.url, where)
+        return None if key is None else store.sign_get(key, lifetime(seconds))
 
     def nothing_arrived(self, access: Access, ticket: Ticket) -> str:
         """Say which key nobody wrote to."""
@@ -265,7 +271,7 @@ def _open_object(
 ) -> Parcel:
     head = store.head(key)
     return Parcel(
-        where=f"{store.url}/{key}",
+        where=address_of(store.url, key),
         delivered_at=head.modified,
         content_type=head.content_type or content_type or _sniffed(store, key, head),
         size=head.size,

@@ -101,6 +101,27 @@ def test_a_failure_comes_with_its_traceback(
     assert "raise ValueError" in str(caught.value.traceback)
 
 
+@pytest.mark.parametrize("bell", [True, False])
+def test_a_name_may_have_what_means_something_in_uris(
+    bell: bool,
+    kind: Kind,
+    folder: Path,
+    connect: Callable[..., Any],
+    quick_sweeps: None,
+) -> None:
+    connect(without=() if bell else NO_BELL)
+    Path(folder, "a b#1", "50%20?").mkdir(parents=True, exist_ok=True)
+    sink = f"{kind.uri}/a%20b%231/50%2520%3F"
+    if kind.scheme == "abfs":
+        sink += "?presign=false"
+
+    large = outcome_of(run_of(sink, {"bytes": 10}))
+
+    assert outcome_of(run_of(sink, {"value": 7})) == 7
+    assert large["uri"].startswith(f"{sink.partition('?')[0]}/")
+    assert RunqyResultHook().read(large).bytes() == b"x" * 10
+
+
 def test_guide_style_task_code_runs_as_it_is(kind: Kind) -> None:
     run = run_of(kind.uri, {"numbers": [1, 2]}, f"guide_{kind.scheme}")
 
@@ -258,6 +279,28 @@ def test_other_ways_into_azure(
         httpx.put(put.url, content=b"1", headers=headers).raise_for_status()
         assert store.head("signed/k").content_type == "text/plain"
     assert store.list_folder("signed/").pages == 1
+
+
+@pytest.mark.parametrize("name", ["a b", "a%b", "a#b", "é", "a?b"])
+def test_a_name_that_cannot_be_signed_for_azure_says_so(name: str) -> None:
+    store = store_of("abfs://results")
+
+    with pytest.raises(NoAccess, match="presign=false"):
+        store.sign_put(name, 60)
+    with pytest.raises(NoAccess, match="presign=false"):
+        store.sign_get(name, 60)
+
+
+@pytest.mark.parametrize("name", ["a+b!$&'()*,;=:@[]|~/c", "a.b-c_d"])
+def test_other_names_can(name: str) -> None:
+    store = store_of("abfs://results")
+    put = store.sign_put(name, 60)
+    link = store.sign_get(name, 60)
+
+    assert put is not None
+    assert link is not None
+    httpx.put(put.url, content=b"1", headers=put.headers).raise_for_status()
+    assert httpx.get(link).content == b"1"
 
 
 def test_what_lies_elsewhere_is_not_fetched(kind: Kind, folder: Path) -> None:
