@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,10 @@ from runqy_provider.sinks.objects.uri import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+#: Nothing there; or a link that leads nowhere, or round.
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,12 @@ class FolderStore:
                 return Listing(found)  # the first result makes it
             with os.scandir(at) as entries:
                 for entry in entries:
-                    if entry.is_file():
-                        found[folder + entry.name] = entry.stat().st_mtime
+                    # Files in the making have a dot before their names.
+                    if entry.name.startswith("."):
+                        continue
+                    modified = _modified(entry)
+                    if modified is not None:
+                        found[folder + entry.name] = modified
         return Listing(found)
 
     def find(self, key: str, suffix: str) -> Listing:
@@ -67,9 +77,9 @@ class FolderStore:
             Path(self.root).stat()
         for name in (key, key + suffix):
             with _errors("look for", f"{self.root}/{name}"):
-                path = Path(self.root, name)
-                if path.is_file():
-                    found[name] = path.stat().st_mtime
+                modified = _modified(Path(self.root, name))
+                if modified is not None:
+                    found[name] = modified
         return Listing(found)
 
     def head(self, key: str) -> Head:
@@ -113,6 +123,17 @@ class FolderStore:
         if not path.is_relative_to(Path(self.root).resolve()):
             raise NoAccess(f"{self.root}/{key} leads out of the folder {self.root}.")
         return path
+
+
+def _modified(path: os.PathLike[str]) -> float | None:
+    """Return when a file was last changed; None where there is none, or none by now."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - also takes what a scan yields
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise
+    return status.st_mtime if stat.S_ISREG(status.st_mode) else None
 
 
 @contextmanager

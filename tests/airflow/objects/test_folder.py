@@ -1,0 +1,68 @@
+"""A folder in which others write while it is listed."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runqy_provider.sinks.objects.folder_store import FolderStore
+from runqy_provider.sinks.objects.store import Listing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(b"1")
+    return FolderStore(str(tmp_path))
+
+
+def test_a_file_that_goes_while_it_is_listed_is_left_out(
+    store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    @contextmanager
+    def and_rename(folder: Path) -> Iterator[Any]:
+        with scandir(folder) as found:
+            entries = list(found)
+        (tmp_path / "b").rename(tmp_path / "later")
+        yield iter(entries)
+
+    monkeypatch.setattr(os, "scandir", and_rename)
+
+    assert set(store.list_folder("").found) == {"a", "c"}
+
+
+def test_a_file_that_goes_while_it_is_looked_for_is_not_found(
+    store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_file = Path.is_file
+
+    def and_remove(path: Path) -> bool:
+        is_there = is_file(path)
+        path.unlink(missing_ok=True)
+        return is_there
+
+    monkeypatch.setattr(Path, "is_file", and_remove)
+    (tmp_path / "a").unlink()
+
+    assert store.find("a", ".failed.json") == Listing({})
+    assert set(store.find("b", ".failed.json").found) == {"b"}
+
+
+def test_files_in_the_making_and_what_is_no_file_are_left_out(
+    store: FolderStore, tmp_path: Path
+) -> None:
+    (tmp_path / ".abcdef").write_bytes(b"half of i")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "nothing")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+
+    assert set(store.list_folder("").found) == {"a", "b", "c"}
