@@ -137,8 +137,21 @@ class ObstoreStore(abc.ABC):
 
     def _client(self) -> Any:
         return shared_client(
-            (type(self), self), lambda: self.make(BaseHook.get_connection(self.conn_id))
+            f"{self.access_hint} and {self.url}", lambda _: self._made()
         )
+
+    def _made(self) -> Any:
+        connection = BaseHook.get_connection(self.conn_id)
+        try:
+            return self.make(connection)
+        except Misconfigured:
+            raise
+        except (BaseError, ValueError, OSError) as error:
+            # Nothing was sent yet: it is what stands in the connection.
+            raise Misconfigured(
+                f"No client for {self.url} can be made of {self.access_hint}: "
+                f"{_words(error)}"
+            ) from error
 
     @contextmanager
     def _errors(self, what: str, key: str = "") -> Iterator[None]:

@@ -15,7 +15,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from runqy_provider.errors import NoAccess, NotThere, SinkUnavailable
+from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
 from runqy_provider.sinks.objects.clients import shared_client
 from runqy_provider.sinks.objects.s3_url import key_in_bucket
 from runqy_provider.sinks.objects.store import Head, Listing, SignedPut
@@ -124,13 +124,25 @@ class S3Store:
 def s3_client(aws_conn_id: str) -> Any:
     """Return the process's boto3 client for an AWS connection; see shared_client."""
 
-    def make() -> Any:
+    def make(before: _Client | None) -> _Client:
         # Imported late: the hook is heavy, and DAG files import this package.
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook  # noqa: PLC0415
 
-        return S3Hook(aws_conn_id=aws_conn_id).get_conn()
+        hook = S3Hook(aws_conn_id=aws_conn_id)
+        # Where there is no such connection the hook takes what the machine has. That
+        # may be meant, but not where there was one.
+        has_connection = bool(hook.conn_config)
+        if before is not None and before.has_connection and not has_connection:
+            raise Misconfigured(f"AWS connection {aws_conn_id!r} is not there any more")
+        return _Client(hook.get_conn(), has_connection)
 
-    return shared_client(("s3", aws_conn_id), make)
+    return shared_client(f"AWS connection {aws_conn_id!r}", make).boto3
+
+
+@dataclass(frozen=True)
+class _Client:
+    boto3: Any
+    has_connection: bool
 
 
 @contextmanager
