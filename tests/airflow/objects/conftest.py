@@ -1,4 +1,4 @@
-"""Object stores: Google's, Azure's and a folder, and task code that writes there."""
+"""Object stores of all kinds, and task code that writes there."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def azurite() -> Iterator[Azurite]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that must be there, as a mount must: nobody makes one by the way."""
     folder = tmp_path_factory.mktemp("shared")
-    for name in ("values", "quiet", "large", "linked", "hundred"):
+    for name in ("values", "quiet", "large", "linked", "hundred", "many"):
         (folder / name).mkdir()
     return folder
 
@@ -93,7 +93,7 @@ def connections(
     forget_clients()
 
 
-@pytest.fixture(params=["gs", "abfs", "file"])
+@pytest.fixture(params=["s3", "gs", "abfs", "file"])
 def kind(
     request: pytest.FixtureRequest,
     google: GoogleStorage,
@@ -101,6 +101,7 @@ def kind(
     folder: Path,
 ) -> Kind:
     return {
+        "s3": Kind("s3", "s3://results", None),
         "gs": Kind("gs", "gs://results", google),
         "abfs": Kind("abfs", "abfs://results", azurite),
         "file": Kind("file", f"file://{folder}", None),

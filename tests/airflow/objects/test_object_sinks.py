@@ -1,10 +1,11 @@
-"""Results in Google's storage, Azure's, and a folder; S3's are in test_operator.py."""
+"""Results in S3, Google's storage, Azure's, and a folder."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from azure.storage.blob import generate_container_sas
 from azurite import ACCOUNT, KEY
 from harness import Run, outcome_of, outcomes_of_example
 
+from runqy_delivery.signed_url import expiry_of
 from runqy_provider.errors import (
     BadDelivery,
     DeliveryTimeout,
@@ -28,6 +30,7 @@ from runqy_provider.errors import (
 from runqy_provider.hooks.access import get_access
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.reference import is_reference
+from runqy_provider.sinks.objects.s3_store import s3_client
 from runqy_provider.sinks.objects.sink import ObjectSink
 from runqy_provider.sinks.parse import parse_sink
 from runqy_provider.sinks.ticket import Ticket
@@ -35,11 +38,12 @@ from runqy_provider.sinks.wait import wait_for_arrival
 from runqy_provider.waiting.registry import close_waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from azurite import Azurite
     from google_storage import GoogleStorage
 
+    from runqy_delivery import DeliveryRequest
     from runqy_provider.sinks.objects.store import ObjectStore
     from tests.airflow.objects.conftest import Kind
 
@@ -53,6 +57,21 @@ def store_of(sink: str) -> ObjectStore:
     parsed = parse_sink(sink)
     assert isinstance(parsed, ObjectSink)
     return parsed.store(get_access("runqy_default"))
+
+
+def put_objects(kind: Kind, store: ObjectStore, names: Sequence[str]) -> None:
+    with httpx.Client(timeout=30) as client:
+
+        def put_object(name: str) -> None:
+            put = store.sign_put(name, 60)
+            if put is None:
+                Path(kind.uri.removeprefix("file://"), name).write_bytes(b"1")
+            else:
+                answer = client.put(put.url, content=b"1", headers=put.headers)
+                answer.raise_for_status()
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(put_object, names))
 
 
 def sas_of_container() -> str:
@@ -155,6 +174,11 @@ def test_fifty_megabytes_come_home_as_a_reference(kind: Kind) -> None:
             assert block == b"x" * len(block)
             count, block = count + len(block), stream.read(1 << 20)
     assert count == 50_000_000
+    if kind.scheme == "s3":
+        # One PUT, by the presigned URL: boto3 of the worker's own would make parts.
+        key = value["uri"].removeprefix("s3://results/")
+        head = s3_client("aws_default").head_object(Bucket="results", Key=key)
+        assert "-" not in head["ETag"]
 
 
 def test_a_worker_without_signed_urls_uses_its_own_rights(
@@ -201,7 +225,9 @@ def test_a_link_that_cannot_be_made_is_no_reason_to_fail(
 @pytest.mark.parametrize(
     ("sink", "error", "words"),
     [
-        ("gs://nobody-has-this", (NotThere, SinkUnavailable), "nobody-has-this"),
+        ("gs://results?gcp_conn_id=bad_key", Misconfigured, "missing field"),
+        ("gs://results?gcp_conn_id=no_pem", Misconfigured, "pem file"),
+        ("gs://results?gcp_conn_id=no_file", Misconfigured, "/nobody/has/this"),
         ("abfs://nobody-has-this", NotThere, "nobody-has-this.*does not exist"),
         ("file:///nobody/has/this", NotThere, "mount at the same path"),
         ("file://relative/folder", Misconfigured, "no sink"),
@@ -222,6 +248,7 @@ def test_bad_input_is_told_and_nothing_enqueued(
     sink: str,
     error: type[Exception],
     words: str,
+    google: GoogleStorage,
     azurite: Azurite,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -233,6 +260,9 @@ def test_bad_input_is_told_and_nothing_enqueued(
             "managed_identity_client_id": "x",
         },
         "wrong_key": {"connection_string": wrong},
+        "bad_key": {"keyfile_dict": '{"type": "service_account"}'},
+        "no_pem": {"keyfile_dict": json.dumps({**google.key, "private_key": "x"})},
+        "no_file": {"key_path": "/nobody/has/this"},
         "bad_string": {"connection_string": "AccountKey=eA=="},
         "away": {"connection_string": away},
         "nothing": {},
@@ -307,7 +337,7 @@ def test_what_lies_elsewhere_is_not_fetched(kind: Kind, folder: Path) -> None:
     store = store_of(kind.uri)
     strangers = [
         "https://evil.example.com/results/x",
-        "s3://results/x",
+        "s3://other/x",
         "gs://other/x",
         "https://storage.googleapis.com/other/x",
         "https://results.storage.googleapis.com.evil.example.com/x",
@@ -387,6 +417,66 @@ class Counted:
         return found
 
 
+def test_a_listing_may_have_many_pages(kind: Kind, connect: Callable[..., Any]) -> None:
+    """S3 and Google give 1000 names at a time, Azure 5000; a folder all of them."""
+    names = [f"many/{n:04}" for n in range(1001)]
+    store = store_of(kind.uri)
+    put_objects(kind, store, names)
+
+    listing = store.list_folder("many/")
+    assert set(listing.found) == set(names)
+    assert listing.pages == (1 if kind.scheme == "file" else 2)
+
+    connect(without=NO_BELL)
+    sink = parse_sink(f"{kind.uri}/many")
+    access = get_access("runqy_default")
+
+    async def last_of_three() -> Any:
+        waits = [
+            asyncio.ensure_future(
+                wait_for_arrival(
+                    sink.places(access, Ticket(delivery_id)), deadline=time.time() + 20
+                )
+            )
+            for delivery_id in ("1000", "never-1", "never-2")
+        ]
+        try:
+            return await waits[0]
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await close_waiters()
+
+    arrival = asyncio.run(last_of_three())
+    assert arrival.where == f"{kind.uri}/many/1000"
+
+
+@pytest.mark.parametrize("uri", ["s3://results", "gs://results", "abfs://results"])
+def test_a_signed_url_lives_for_seven_days_at_most_and_that_is_said(
+    uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink, access, day = parse_sink(uri), get_access("runqy_default"), 24 * 3600
+
+    request = sink.request(access, "d-1", time.time() + 6 * day)
+    assert days_of(request) == pytest.approx(6, abs=0.1)
+    assert not caplog.messages
+
+    request = sink.request(access, "d-2", time.time() + 9 * day)
+    assert days_of(request) == pytest.approx(7, abs=0.1)
+    (words,) = caplog.messages
+    assert f"{uri}/d-2 works for 7 days only" in words
+    assert "may take 9.0" in words
+    assert "Signature" not in words
+
+
+def days_of(request: DeliveryRequest) -> float:
+    """Return for how many days a request's signed URL works."""
+    assert request.put_url is not None
+    until = expiry_of(request.put_url)
+    assert until is not None
+    return (until.timestamp() - time.time()) / 86400
+
+
 def test_a_look_for_a_hundred_is_one_listing(
     kind: Kind, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -423,10 +513,4 @@ def test_a_look_for_a_hundred_is_one_listing(
 
 
 def _put_all(kind: Kind, store: ObjectStore) -> None:
-    for n in range(100):
-        name = f"hundred/h-{n}"
-        put = store.sign_put(name, 60)
-        if put is None:
-            Path(kind.uri.removeprefix("file://"), name).write_bytes(b"1")
-        else:
-            httpx.put(put.url, content=b"1", headers=put.headers).raise_for_status()
+    put_objects(kind, store, [f"hundred/h-{n}" for n in range(100)])
