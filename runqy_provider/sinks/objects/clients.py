@@ -55,9 +55,7 @@ def shared_client(place: str, make: Callable[[T | None], T]) -> T:
         return cast("T", client)
 
 
-def _made_anew(
-    place: str, client: T, make: Callable[[T | None], T]
-) -> tuple[T, float]:
+def _made_anew(place: str, client: T, make: Callable[[T | None], T]) -> tuple[T, float]:
     """Return the new client, or else the old, and for how many seconds it is good."""
     try:
         return make(client), CLIENT_TTL
