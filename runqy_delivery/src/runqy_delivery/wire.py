@@ -296,7 +296,7 @@ def _job_error(value: object) -> JobError | None:
         kind, lines = (one if isinstance(one, str) else None for one in others)
         if isinstance(message, str) and message.strip():
             return JobError(message, kind, lines)
-        if kind or lines:
+        if set(value) <= {"message", "type", "traceback"}:
             return JobError(NO_REASON, kind, lines)
     words = value if isinstance(value, str) else json.dumps(value, default=str)
     return JobError(words if words.strip() else NO_REASON)
