@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runqy_delivery.wire import FAILED
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.progress import Progress
 from runqy_provider.redis_client import async_client, redis_errors
@@ -25,22 +26,27 @@ PING_INTERVAL = 30.0
 CONNECTIONS = 2
 
 
-def where(conn_id: str, delivery_id: str) -> str:
+def where(box: str, delivery_id: str) -> str:
     """Return the address of a delivery in the inbox."""
-    return f"inbox://{conn_id}/{delivery_id}"
+    return f"inbox://{box}/{delivery_id}"
 
 
 class InboxArrivals:
-    """Final deliveries of one connection; addresses are delivery ids.
+    """Final deliveries in one box; addresses are delivery ids.
 
     Args:
         settings: How to reach the Redis of the inbox.
-        conn_id: The runqy connection.
+        box: Which; see ``keys``.
+        takes_results: False where results come another way, and a completed delivery
+            here only says so, perhaps before the result can be opened.
     """
 
-    def __init__(self, settings: RedisSettings, conn_id: str) -> None:
+    def __init__(
+        self, settings: RedisSettings, box: str, *, takes_results: bool = True
+    ) -> None:
         self._settings = settings
-        self._conn_id = conn_id
+        self._box = box
+        self._takes_results = takes_results
         self._opened: Redis | None = None
 
     async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
@@ -48,17 +54,19 @@ class InboxArrivals:
         with redis_errors(self._settings, "look for deliveries"):
             async with self._client().pipeline(transaction=False) as pipeline:
                 for delivery_id in addresses:
-                    key = keys.delivery(self._conn_id, delivery_id)
+                    key = keys.delivery(self._box, delivery_id)
                     pipeline.hmget(key, "status", "at")
-                    pipeline.get(keys.progress(self._conn_id, delivery_id))
+                    pipeline.get(keys.progress(self._box, delivery_id))
                 rows = await pipeline.execute()
         answers: dict[str, Answer] = {}
         found = zip(addresses, rows[::2], rows[1::2], strict=True)
         for delivery_id, (status, at), progress in found:
-            if status is not None:
+            if status is not None and (
+                self._takes_results or status == FAILED.encode()
+            ):
                 answers[delivery_id] = Arrival(
                     status=status.decode(),
-                    where=where(self._conn_id, delivery_id),
+                    where=where(self._box, delivery_id),
                     delivered_at=float(at),
                 )
             elif progress is not None:
@@ -70,7 +78,7 @@ class InboxArrivals:
         """Yield the id of each message as it comes, None after each (re)connection."""
         with redis_errors(self._settings, "listen for deliveries"):
             async with self._client().pubsub() as subscription:
-                await subscription.subscribe(keys.arrivals(self._conn_id))
+                await subscription.subscribe(keys.arrivals(self._box))
                 while True:
                     message = await subscription.get_message(timeout=PING_INTERVAL)
                     if message is None:

@@ -34,16 +34,16 @@ class Letter:
 
 
 class InboxReader:
-    """Reads the inbox of one connection; use it as a context manager.
+    """Reads one box of the inbox; use it as a context manager.
 
     Args:
         settings: How to reach the Redis of the inbox.
-        conn_id: The runqy connection.
+        box: Which; see ``keys``.
     """
 
-    def __init__(self, settings: RedisSettings, conn_id: str) -> None:
+    def __init__(self, settings: RedisSettings, box: str) -> None:
         self._settings = settings
-        self._conn_id = conn_id
+        self._box = box
         self._client = client(settings)
 
     def __enter__(self) -> Self:
@@ -75,7 +75,7 @@ class InboxReader:
             SinkUnavailable: Redis is away.
             BadDelivery: What lies there cannot be read.
         """
-        key = keys.delivery(self._conn_id, delivery_id)
+        key = keys.delivery(self._box, delivery_id)
         with redis_errors(self._settings, "read a delivery"):
             body, at = cast(
                 "list[bytes | None]", self._client.hmget(key, ["body", "at"])
@@ -92,7 +92,5 @@ class InboxReader:
     def forget(self, delivery_id: str) -> None:
         """Let a delivery expire soon: its value was read and stands elsewhere now."""
         with redis_errors(self._settings, "mark a delivery as read"):
-            self._client.expire(
-                keys.delivery(self._conn_id, delivery_id), keys.READ_TTL
-            )
-            self._client.delete(keys.progress(self._conn_id, delivery_id))
+            self._client.expire(keys.delivery(self._box, delivery_id), keys.READ_TTL)
+            self._client.delete(keys.progress(self._box, delivery_id))

@@ -45,12 +45,12 @@ class Outcome(Enum):
 
 
 class InboxWriter:
-    """Puts deliveries of one connection into the inbox.
+    """Puts deliveries into one box of the inbox.
 
     Args:
         client: A connected client; whoever made it closes it.
         settings: How that client reaches its Redis, for messages.
-        conn_id: The runqy connection.
+        box: Which; see ``keys``.
         ttl: Seconds that an unread delivery stays.
     """
 
@@ -58,12 +58,12 @@ class InboxWriter:
         self,
         client: Redis,
         settings: RedisSettings,
-        conn_id: str,
+        box: str,
         ttl: int = keys.UNREAD_TTL,
     ) -> None:
         self._client = client
         self._settings = settings
-        self._conn_id = conn_id
+        self._box = box
         self._ttl = ttl
         self._put = client.register_script(_PUT)
 
@@ -83,16 +83,16 @@ class InboxWriter:
             SinkUnavailable: Redis is away: nothing was stored.
             NoAccess: Redis refuses us: nothing was stored.
         """
-        conn_id, delivery_id = self._conn_id, delivery.delivery_id
+        box, delivery_id = self._box, delivery.delivery_id
         with redis_errors(self._settings, "store a delivery"):
             if not delivery.is_final:
-                key = keys.progress(conn_id, delivery_id)
+                key = keys.progress(box, delivery_id)
                 note = Progress.of(delivery).to_json()
                 await self._client.set(key, note, ex=self._ttl)
-                await self._client.publish(keys.arrivals(conn_id), delivery_id)
+                await self._client.publish(keys.arrivals(box), delivery_id)
                 return Outcome.NOTED
             answer = await self._put(
-                keys=[keys.delivery(conn_id, delivery_id), keys.arrivals(conn_id)],
+                keys=[keys.delivery(box, delivery_id), keys.arrivals(box)],
                 args=[
                     mark,
                     delivery.status,

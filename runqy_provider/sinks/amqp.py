@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from runqy_delivery import DeliveryRequest
 from runqy_provider.errors import Misconfigured
+from runqy_provider.inbox import keys
 from runqy_provider.sinks import inbox_parcels
 from runqy_provider.sinks.amqp_arrivals import AmqpArrivals
 from runqy_provider.sinks.amqp_broker import BrokerSettings, amqp_errors
@@ -79,29 +80,27 @@ class AmqpSink(Sink):
 
     def where(self, access: Access, delivery_id: str) -> str:
         """Return the delivery's address in the inbox."""
-        return inbox_parcels.where(access, delivery_id)
+        return inbox_parcels.where(access, delivery_id, self.queue.box)
 
     def owns(self, where: str) -> bool:
-        """True for what is in the inbox."""
-        return where.startswith(inbox_parcels.SCHEME)
+        """True for what the queue brought to the inbox."""
+        return where.startswith(f"{inbox_parcels.SCHEME}{self.queue.box}/")
 
     def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
         """Return the inbox, and the queue whose messages are moved there."""
-        inbox = inbox_parcels.place(access, ticket.delivery_id)
+        inbox = inbox_parcels.place(access, ticket.delivery_id, self.queue.box)
         redis = inbox_parcels.inbox_redis(access)
-        conn_id = access.settings.conn_id
 
         def make() -> Waiter:
             source = AmqpArrivals(
                 self.queue,
                 redis,
-                conn_id,
                 ttl=access.unread_ttl,
                 max_body=access.max_body,
             )
             return Waiter(source, access.inbox_sweep)
 
-        key = (SCHEME, self.queue, conn_id, redis)
+        key = (SCHEME, self.queue, redis)
         return [inbox, Place(key, make, ticket.delivery_id)]
 
     def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
@@ -116,9 +115,10 @@ class AmqpSink(Sink):
         return (
             f"No message with task_id {ticket.delivery_id!r} came to queue "
             f"{self.queue.name!r} (connection {self.queue.conn_id!r}); messages are "
-            f"moved to the inbox (Redis at {redis.address}). Check that the task code "
-            f"publishes there, its log, and the queue {self.queue.rejected!r} for what "
-            "was no delivery."
+            f"moved to the inbox (Redis at {redis.address}, key "
+            f"{keys.delivery(self.queue.box, ticket.delivery_id)}). Check that the "
+            "task code publishes there, its log, and the queue "
+            f"{self.queue.rejected!r} for what was no delivery."
         )
 
     async def _declare(self) -> None:

@@ -15,19 +15,24 @@ import random
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from aio_pika import DeliveryMode, Message
-
 from runqy_delivery import BadDelivery, Delivery
-from runqy_provider.errors import NoAccess, SinkError, SinkUnavailable
+from runqy_provider.errors import (
+    Misconfigured,
+    NoAccess,
+    SinkError,
+    SinkUnavailable,
+)
 from runqy_provider.inbox.capability import DELIVERY_ID
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.redis_client import async_client
+from runqy_provider.sinks.amqp_awaited import Awaited
 from runqy_provider.sinks.amqp_broker import BrokerSettings, amqp_errors
+from runqy_provider.sinks.amqp_consumer import Consumer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
 
-    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+    from aio_pika.abc import AbstractIncomingMessage
 
     from runqy_provider.settings import RedisSettings
     from runqy_provider.sinks.amqp_queue import AmqpQueue
@@ -35,37 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Messages that are under way to the inbox at once.
-PREFETCH = 32
-
 #: Seconds between two tries to put a message into an inbox that is away.
 INBOX_DELAY = 2.0
-
-
-class Consumer:
-    """A channel that is consumed, and what came on it.
-
-    Args:
-        channel: The channel.
-        writer: The inbox.
-        closing: What closes it all.
-    """
-
-    def __init__(
-        self, channel: AbstractChannel, writer: InboxWriter, closing: AsyncExitStack
-    ) -> None:
-        self.channel = channel
-        self.writer = writer
-        self.closing = closing
-        #: Messages as they come; None when no more will.
-        self.messages: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
-        #: Why no more will, if the broker said so.
-        self.end: BaseException | None = None
-
-    def note_end(self, _sender: object, error: BaseException | None) -> None:
-        """Note that the channel was closed."""
-        self.end = error
-        self.messages.put_nowait(None)
 
 
 class AmqpArrivals:
@@ -76,29 +52,23 @@ class AmqpArrivals:
     Args:
         queue: The queue.
         redis: The Redis of the inbox.
-        conn_id: The runqy connection.
         ttl: Seconds that an unread delivery stays in the inbox.
         max_body: The largest delivery that is taken, in bytes.
     """
 
     def __init__(
-        self,
-        queue: AmqpQueue,
-        redis: RedisSettings,
-        conn_id: str,
-        *,
-        ttl: int,
-        max_body: int,
+        self, queue: AmqpQueue, redis: RedisSettings, *, ttl: int, max_body: int
     ) -> None:
         self._queue = queue
         self._redis = redis
-        self._conn_id = conn_id
         self._ttl = ttl
         self._max_body = max_body
+        self._awaited = Awaited()
         self._trouble: SinkError | None = None
 
     async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
         """Return nothing, or what keeps messages from coming."""
+        self._awaited.add(addresses)
         if isinstance(self._trouble, SinkUnavailable):
             raise self._trouble
         if self._trouble is not None:
@@ -111,17 +81,25 @@ class AmqpArrivals:
             await self._consume()
         except SinkError as error:
             self._trouble = error
+        except Misconfigured as error:
+            # It was right when the job was enqueued, and may be again before it ends;
+            # and Airflow has no other word where it cannot be asked for a connection.
+            self._trouble = SinkUnavailable(str(error))
+        trouble = self._trouble
+        if trouble is not None:
             yield None
-            raise SinkUnavailable(str(error)) from error
+            raise SinkUnavailable(str(trouble)) from trouble
 
     async def aclose(self) -> None:
-        """Nothing to let go of: connections end with the consumer."""
+        """Forget the trouble there was; connections end with the consumer."""
+        self._trouble = None
 
     async def _consume(self) -> None:
         """Move messages to the inbox, one after another, until something breaks.
 
         Raises:
             SinkError: It broke, or it never came about.
+            Misconfigured: There is no such connection just now, or it lacks a field.
         """
         conn_id = self._queue.conn_id
         with amqp_errors(conn_id, f"consume queue {self._queue.name!r}"):
@@ -130,53 +108,41 @@ class AmqpArrivals:
             opening = asyncio.ensure_future(self._open())
             try:
                 await asyncio.wait([opening])
-                consumer = opening.result()
+                consumer, writer, _ = opening.result()
                 self._trouble = None
-                await self._move(consumer)
+                await self._move(consumer, writer)
             finally:
                 await _to_its_end(_take_down(opening))
 
-    async def _open(self) -> Consumer:
+    async def _open(self) -> tuple[Consumer, InboxWriter, AsyncExitStack]:
         settings = await asyncio.to_thread(BrokerSettings.fetch, self._queue.conn_id)
         async with AsyncExitStack() as stack:
             redis = async_client(self._redis, most_connections=1)
             stack.push_async_callback(redis.aclose)
             connection = await stack.enter_async_context(await settings.connect())
-            channel = await connection.channel()
-            await channel.set_qos(prefetch_count=PREFETCH)
-            consumer = Consumer(
-                channel,
-                InboxWriter(redis, self._redis, self._conn_id, self._ttl),
-                stack,
-            )
-            channel.close_callbacks.add(consumer.note_end)
-            queue = await self._queue.open(channel)
-            await queue.consume(consumer.messages.put)
-            consumer.closing = stack.pop_all()
-        return consumer
+            consumer = Consumer(self._queue, connection)
+            await consumer.start()
+            writer = InboxWriter(redis, self._redis, self._queue.box, self._ttl)
+            return consumer, writer, stack.pop_all()
 
-    async def _move(self, consumer: Consumer) -> None:
+    async def _move(self, consumer: Consumer, writer: InboxWriter) -> None:
         task = asyncio.current_task()
         while task is None or not task.cancelling():
-            message = await consumer.messages.get()
-            if message is None:
-                raise SinkUnavailable(
-                    f"Queue {self._queue.name!r} (connection {self._queue.conn_id!r}) "
-                    f"is not consumed any more: {consumer.end or 'it was closed'}"
-                )
-            await self._take(consumer, message)
+            await self._take(consumer, writer, await consumer.next())
 
-    async def _take(self, consumer: Consumer, message: AbstractIncomingMessage) -> None:
+    async def _take(
+        self, consumer: Consumer, writer: InboxWriter, message: AbstractIncomingMessage
+    ) -> None:
         """Put one message where it belongs, and only then acknowledge it."""
         try:
             delivery = self._read(message.body)
             mark = digest(delivery)
         except BadDelivery as error:
-            await self._reject(consumer.channel, message, str(error))
+            await consumer.keep_elsewhere(message, str(error))
             return
         while True:
             try:
-                outcome = await consumer.writer.put(delivery, message.body, mark)
+                outcome = await writer.put(delivery, message.body, mark)
             except (SinkUnavailable, NoAccess) as error:
                 # Unacknowledged, it stays with the broker meanwhile.
                 log.warning("A message waits for the inbox: %s", error)
@@ -185,9 +151,15 @@ class AmqpArrivals:
                 break
         if outcome is Outcome.CONFLICT:
             words = "another final delivery of this job came before it"
-            await self._reject(consumer.channel, message, words)
-            return
-        await message.ack()
+            await consumer.keep_elsewhere(message, words)
+        elif delivery.delivery_id not in self._awaited:
+            words = (
+                f"nobody here waits for task_id {delivery.delivery_id!r} yet, which no "
+                f"RunqyOperator chose; it is in the inbox, too, for {self._ttl} s"
+            )
+            await consumer.keep_elsewhere(message, words)
+        else:
+            await message.ack()
 
     def _read(self, body: bytes) -> Delivery:
         if len(body) > self._max_body:
@@ -201,28 +173,6 @@ class AmqpArrivals:
                 f"its task_id {delivery.delivery_id[:80]!r} is none of ours"
             )
         return delivery
-
-    async def _reject(
-        self, channel: AbstractChannel, message: AbstractIncomingMessage, reason: str
-    ) -> None:
-        """Keep a message that nobody can wait for, in a queue of its own."""
-        log.warning(
-            "A message in queue %r goes to %r: %s",
-            self._queue.name,
-            self._queue.rejected,
-            reason,
-        )
-        await channel.declare_queue(self._queue.rejected, durable=True)
-        kept = Message(
-            message.body,
-            headers={**message.headers, "x-runqy-reason": reason[:500]},
-            content_type=message.content_type,
-            message_id=message.message_id,
-            delivery_mode=DeliveryMode.PERSISTENT,
-        )
-        # Confirmed by the broker before the original is let go.
-        await channel.default_exchange.publish(kept, self._queue.rejected)
-        await message.ack()
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
@@ -238,7 +188,10 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
     task.result()
 
 
-async def _take_down(opening: asyncio.Future[Consumer]) -> None:
+async def _take_down(
+    opening: asyncio.Future[tuple[Consumer, InboxWriter, AsyncExitStack]],
+) -> None:
     await asyncio.wait([opening])
     if opening.exception() is None:
-        await opening.result().closing.aclose()
+        _, _, closing = opening.result()
+        await closing.aclose()

@@ -17,6 +17,7 @@ from aiormq.exceptions import (
     InvalidFrameError,
 )
 from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
 from runqy_provider.settings import extra_of
@@ -67,9 +68,16 @@ class BrokerSettings:
         """Fetch an Airflow connection; blocks: from async code, call it in a thread.
 
         Raises:
-            Misconfigured: The host is missing, or the extra is not JSON.
+            Misconfigured: Airflow does not give it, the host is missing, or the extra
+                is not JSON.
         """
-        connection = BaseHook.get_connection(conn_id)
+        try:
+            connection = BaseHook.get_connection(conn_id)
+        except AirflowNotFoundException as error:
+            raise Misconfigured(
+                f"Airflow gives no connection {conn_id!r}, which the sink names: "
+                f"{error}. Create it, or name another one: amqp://conn_id/queue."
+            ) from error
         extra = extra_of(connection)
         ssl = bool(extra.get("ssl")) or connection.conn_type == "amqps"
         if not connection.host:
@@ -131,7 +139,8 @@ def amqp_errors(conn_id: str, what: str) -> Iterator[None]:
             f"arguments than durable: {_words(error)}. Name another queue, or take it "
             "as it is: amqp://conn_id/queue?declare=false."
         ) from error
-    except (exceptions.AMQPError, OSError, TimeoutError) as error:
+    except exceptions.CONNECTION_EXCEPTIONS as error:
+        # aio-pika's own list; a channel that has closed meanwhile is a RuntimeError.
         raise SinkUnavailable(
             f"Could not {what} (connection {conn_id!r}): {_words(error)}"
         ) from error

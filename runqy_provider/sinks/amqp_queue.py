@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runqy_provider.errors import Misconfigured
+from runqy_provider.inbox import keys
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractQueue
@@ -56,6 +57,11 @@ class AmqpQueue:
     def rejected(self) -> str:
         """The queue for messages that are no deliveries of ours."""
         return f"{self.name}.rejected"
+
+    @property
+    def box(self) -> str:
+        """Where its deliveries lie in the inbox, whoever consumes them."""
+        return keys.queue_box(self.conn_id, self.name)
 
     async def open(self, channel: AbstractChannel) -> AbstractQueue:
         """Declare the queue on a channel, and bind it to its exchange."""

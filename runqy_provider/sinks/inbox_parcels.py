@@ -86,19 +86,42 @@ def webhook_url(access: Access, delivery_id: str, expires: float) -> str:
     )
 
 
-def where(access: Access, delivery_id: str) -> str:
-    """Return the address of a delivery in the inbox."""
-    return f"{SCHEME}{access.settings.conn_id}/{delivery_id}"
+def where(access: Access, delivery_id: str, box: str | None = None) -> str:
+    """Return the address of a delivery in the inbox.
+
+    Args:
+        access: What is known of the connection.
+        delivery_id: Which.
+        box: Where it comes to; the connection's own where not given.
+    """
+    return f"{SCHEME}{box or access.settings.conn_id}/{delivery_id}"
 
 
-def place(access: Access, delivery_id: str, *, is_essential: bool = True) -> Place:
-    """Return where a pushed delivery arrives."""
-    redis, conn_id = inbox_redis(access), access.settings.conn_id
+def place(
+    access: Access,
+    delivery_id: str,
+    box: str | None = None,
+    *,
+    is_essential: bool = True,
+    takes_results: bool = True,
+) -> Place:
+    """Return where a delivery comes to the inbox.
+
+    Args:
+        access: What is known of the connection.
+        delivery_id: Which.
+        box: Where it comes to; the connection's own where not given.
+        is_essential: See ``Place``.
+        takes_results: False for progress and failures only.
+    """
+    redis, box = inbox_redis(access), box or access.settings.conn_id
 
     def make() -> Waiter:
-        return Waiter(InboxArrivals(redis, conn_id), access.inbox_sweep)
+        source = InboxArrivals(redis, box, takes_results=takes_results)
+        return Waiter(source, access.inbox_sweep)
 
-    return Place(("inbox", conn_id, redis), make, delivery_id, is_essential)
+    key = ("inbox", box, redis, takes_results)
+    return Place(key, make, delivery_id, is_essential)
 
 
 def open_letter(access: Access, where: str, follow: Follow) -> Parcel:
@@ -106,16 +129,20 @@ def open_letter(access: Access, where: str, follow: Follow) -> Parcel:
 
     Args:
         access: What is known of the connection.
-        where: ``inbox://conn_id/delivery_id``.
+        where: ``inbox://conn_id/delivery_id``, or, out of a message queue,
+            ``inbox://amqp/amqp_conn_id/queue/delivery_id``.
         follow: Opens a result that lies elsewhere; gets the delivery and its URL.
+
+    Raises:
+        Misconfigured: It came through another runqy connection.
     """
-    conn_id, _, delivery_id = where.removeprefix(SCHEME).rpartition("/")
-    if conn_id != access.settings.conn_id:
+    box, _, delivery_id = where.removeprefix(SCHEME).rpartition("/")
+    if box != access.settings.conn_id and not keys.is_queue_box(box):
         raise Misconfigured(
-            f"{where} was delivered through connection {conn_id!r}; it cannot be read "
+            f"{where} was delivered through connection {box!r}; it cannot be read "
             f"through {access.settings.conn_id!r}."
         )
-    with InboxReader(inbox_redis(access), conn_id) as reader:
+    with InboxReader(inbox_redis(access), box) as reader:
         letter = reader.read(delivery_id)
     delivery = letter.delivery
     if delivery.status != FAILED and delivery.result_url is not None:
@@ -138,6 +165,6 @@ def forget(access: Access, where: str) -> None:
     """Let a delivery whose value was read expire soon; elsewhere: nothing to do."""
     if not where.startswith(SCHEME):
         return
-    conn_id, _, delivery_id = where.removeprefix(SCHEME).rpartition("/")
-    with InboxReader(inbox_redis(access), conn_id) as reader:
+    box, _, delivery_id = where.removeprefix(SCHEME).rpartition("/")
+    with InboxReader(inbox_redis(access), box) as reader:
         reader.forget(delivery_id)

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "servers"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from rabbitmq import RabbitMQ, running_rabbitmq
 from world import World, example_code, make_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pika.adapters.blocking_connection import BlockingChannel
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +53,14 @@ def _mq(rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
 def queue() -> str:
     """A queue of the test's own."""
     return f"q-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def channel(rabbitmq: RabbitMQ) -> Iterator[BlockingChannel]:
+    """A channel of the test's own, which waits for the broker's word."""
+    connection = rabbitmq.connect()
+    channel = connection.channel()
+    channel.confirm_delivery()
+    yield channel
+    if connection.is_open:
+        connection.close()

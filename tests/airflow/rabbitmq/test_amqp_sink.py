@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import harness
 import pytest
 from harness import Run, outcome_of, outcomes_of_example
 from line import slow_line
+from messages import consumed, publish, start_wait
 from redis import Redis
 
 from runqy_provider.errors import (
@@ -31,7 +31,7 @@ from runqy_provider.sinks.wait import wait_for_arrival
 from runqy_provider.waiting.registry import close_waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pika.adapters.blocking_connection import BlockingChannel
     from rabbitmq import RabbitMQ
@@ -44,22 +44,6 @@ def run_of(
     sink: str, payload: Any = None, runqy_queue: str = "helper", **arguments: Any
 ) -> Run:
     return harness.run_of(payload, runqy_queue, sink=sink, **arguments)
-
-
-@pytest.fixture
-def channel(rabbitmq: RabbitMQ) -> Iterator[BlockingChannel]:
-    """A channel of the test's own, which waits for the broker's word."""
-    connection = rabbitmq.connect()
-    channel = connection.channel()
-    channel.confirm_delivery()
-    yield channel
-    if connection.is_open:
-        connection.close()
-
-
-def publish(channel: BlockingChannel, queue: str, body: Any) -> None:
-    text = body if isinstance(body, bytes) else json.dumps(body).encode()
-    channel.basic_publish("", queue, text, mandatory=True)
 
 
 @pytest.mark.parametrize("value", [{"a": [1, None]}, None, "7"])
@@ -192,6 +176,7 @@ BAD = [
     ("amqp://wrong_host/{queue}", NoAccess, "wrong_host"),
     ("amqp://away/{queue}", SinkUnavailable, "away"),
     ("amqp://nameless/{queue}", Misconfigured, "no host"),
+    ("amqp://unheard_of/{queue}", Misconfigured, "no connection 'unheard_of'"),
 ]
 
 
@@ -251,7 +236,7 @@ def test_a_broker_that_restarts_loses_nothing(rabbitmq: RabbitMQ, queue: str) ->
 
     async def scenario() -> Any:
         waiting = asyncio.ensure_future(anext(run.trigger.run()))
-        await asyncio.to_thread(_wait_for_consumers, rabbitmq, queue, 1)
+        await consumed(rabbitmq, queue)
         await asyncio.to_thread(rabbitmq.child.stop)
         await asyncio.to_thread(rabbitmq.child.start)
         connection = rabbitmq.connect()
@@ -261,18 +246,6 @@ def test_a_broker_that_restarts_loses_nothing(rabbitmq: RabbitMQ, queue: str) ->
             return (await waiting).payload
 
     assert run.resume(asyncio.run(scenario())).value == 1
-
-
-def _wait_for_consumers(rabbitmq: RabbitMQ, queue: str, count: int) -> None:
-    connection = rabbitmq.connect()
-    channel = connection.channel()
-    end = time.monotonic() + 20
-    found = None
-    while found != count:
-        assert time.monotonic() < end, f"{found} consumers, not {count}"
-        connection.sleep(0.05)
-        found = channel.queue_declare(queue, passive=True).method.consumer_count
-    connection.close()
 
 
 def test_a_message_stays_with_the_broker_while_the_inbox_is_away(
@@ -290,7 +263,7 @@ def test_a_message_stays_with_the_broker_while_the_inbox_is_away(
 
     async def scenario() -> Any:
         waiting = asyncio.ensure_future(anext(run.trigger.run()))
-        await asyncio.to_thread(_wait_for_consumers, rabbitmq, queue, 1)
+        await consumed(rabbitmq, queue)
         redis = Redis(port=sandbox.redis_port)
         redis.config_set("maxmemory", "1")  # it takes nothing any more
         try:
@@ -328,20 +301,13 @@ def test_a_hundred_waits_are_one_consumer(
     rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
 ) -> None:
     access = get_access("runqy_default")
-    sink = parse_sink(f"amqp://mq/{queue}")
-    sink.check(access)
+    sink = f"amqp://mq/{queue}"
+    parse_sink(sink).check(access)
     ids = [f"{queue}-{n}" for n in range(100)]
 
     async def scenario() -> tuple[int, list[Any]]:
-        waits = [
-            asyncio.ensure_future(
-                wait_for_arrival(
-                    sink.places(access, Ticket(delivery_id)), deadline=time.time() + 30
-                )
-            )
-            for delivery_id in ids
-        ]
-        await asyncio.to_thread(_wait_for_consumers, rabbitmq, queue, 1)
+        waits = [start_wait(access, sink, delivery_id) for delivery_id in ids]
+        await consumed(rabbitmq, queue)
         for delivery_id in ids:
             publish(channel, queue, {"task_id": delivery_id, "result": 1})
         arrivals = await asyncio.gather(*waits)
