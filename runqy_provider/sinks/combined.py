@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from runqy_delivery import Delivery
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere
+from runqy_provider.sinks import inbox_parcels
 from runqy_provider.sinks.base import Sink
 from runqy_provider.sinks.objects.sink import ObjectSink
 from runqy_provider.sinks.redis_storage import RedisStorageSink
@@ -110,7 +111,13 @@ class CombinedSink(Sink):
     def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
         """Return the holder's places, and the others' where their news can be used."""
         if self.holder.is_moved:
-            return self.holder.places(access, ticket)
+            # News of a result may come before it can be opened; who says how far the
+            # job is, or that it failed, is heard.
+            heard = any(sink.takes_progress for sink in self.tellers)
+            inbox = inbox_parcels.place(
+                access, ticket.delivery_id, is_essential=False, takes_results=False
+            )
+            return [*self.holder.places(access, ticket), *([inbox] if heard else ())]
         places = {
             (place.key, place.address): dataclasses.replace(place, is_essential=False)
             for sink in self.tellers
@@ -169,5 +176,6 @@ class CombinedSink(Sink):
         return self.holder.follow(access, delivery, said)
 
     def nothing_arrived(self, access: Access, ticket: Ticket) -> str:
-        """Say where we looked, in all of them."""
-        return " ".join(sink.nothing_arrived(access, ticket) for sink in self._all)
+        """Say where we looked for a result."""
+        looked = (self.holder,) if self.holder.is_moved else self._all
+        return " ".join(sink.nothing_arrived(access, ticket) for sink in looked)

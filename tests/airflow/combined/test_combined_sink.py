@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import harness
+import httpx
 import pytest
 from harness import Run, outcome_of
 
-from runqy_provider.errors import DeliveryTimeout, JobFailed
+from runqy_provider.errors import DeliveryTimeout, HeartbeatTimeout, JobFailed
+from runqy_provider.hooks.access import get_access
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.reference import is_reference
+from runqy_provider.sinks.parse import parse_sink
+from runqy_provider.sinks.ticket import Ticket
+from runqy_provider.sinks.wait import wait_for_arrival
+from runqy_provider.waiting.registry import close_waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postgres import Postgres
+    from rabbitmq import RabbitMQ
     from world import Gate
+
+    from runqy_provider.waiting.arrival import Arrival
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
@@ -33,6 +45,9 @@ COMBINATIONS = [
     [SQL, AMQP],
     ["webhook", SQL],
     [AMQP, SQL],
+    [AMQP, "webhook"],
+    ["webhook", AMQP],
+    [AMQP, SQL, "webhook"],
 ]
 
 
@@ -123,6 +138,81 @@ def test_the_holder_is_looked_at_though_a_teller_is_at_fault(
     gate.open()
 
     assert run.resume(run.fire()).value == 5
+
+
+@pytest.mark.parametrize("sink", [[AMQP, "webhook"], ["webhook", AMQP]])
+def test_news_by_webhook_and_messages_do_not_stand_in_each_others_way(
+    sink: list[str], rabbitmq: RabbitMQ
+) -> None:
+    connection = rabbitmq.connect()
+    channel = connection.channel()
+    channel.queue_declare("told.rejected", durable=True)
+    channel.queue_purge("told.rejected")
+
+    outcomes = [outcome_of(run_of(sink, {"value": n})) for n in range(5)]
+    image = outcome_of(run_of(sink, {"bytes": 100_000}))
+
+    assert outcomes == list(range(5))
+    assert RunqyResultHook().read(image).bytes() == b"x" * 100_000
+    rejected = channel.queue_declare("told.rejected", passive=True).method
+    assert rejected.message_count == 0
+    connection.close()
+
+
+def test_news_by_webhook_end_no_wait_for_a_message_but_a_failure_does(
+    rabbitmq: RabbitMQ,
+) -> None:
+    """A message cannot be opened before it is in the inbox; it may not be there yet."""
+    queue = f"late-{uuid.uuid4().hex}"
+    access, sink = (
+        get_access("runqy_default"),
+        parse_sink(f"amqp://rabbit/{queue} webhook"),
+    )
+    sink.check(access)
+
+    def post(**words: Any) -> str:
+        delivery_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{queue}{words}"))
+        request = sink.request(access, delivery_id, time.time() + 600)
+        said = {"task_id": delivery_id, "result_url": request.url, **words}
+        answer = httpx.post(str(request.webhook_url), json=said)
+        assert answer.status_code == 200
+        return delivery_id
+
+    def wait(delivery_id: str, seconds: float) -> Arrival | None:
+        async def scenario() -> Arrival | None:
+            places = sink.places(access, Ticket(delivery_id))
+            try:
+                return await wait_for_arrival(places, deadline=time.time() + seconds)
+            finally:
+                await close_waiters()
+
+        return asyncio.run(scenario())
+
+    delivery_id = post()
+    assert wait(delivery_id, 1) is None
+    connection = rabbitmq.connect()
+    message = json.dumps({"task_id": delivery_id, "result": 1}).encode()
+    connection.channel().basic_publish("", queue, message, mandatory=True)
+    connection.close()
+    arrival = wait(delivery_id, 20)
+    assert arrival is not None
+    assert sink.open(access, arrival.where).value() == 1
+
+    failed = wait(post(status="failed", error="too dark"), 20)
+    assert failed is not None
+    assert sink.open(access, failed.where).error is not None
+
+
+def test_a_job_that_answers_by_message_is_heard_by_webhook_meanwhile(
+    gate: Gate,
+) -> None:
+    payload = {"value": 7, "progress": 0.25, **gate.closed}
+    run = run_of([AMQP, "webhook"], payload, heartbeat_timeout=timedelta(seconds=2))
+    run.execute()
+    event = run.fire()
+
+    with pytest.raises(HeartbeatTimeout, match="Last progress: 25% rendering"):
+        raise run.resume(event).error
 
 
 def test_a_timeout_names_all_places() -> None:
