@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from runqy_delivery.fields import finite, refuse_constant
 from runqy_delivery.wire import FAILED
 from runqy_provider.errors import BadDelivery
 
@@ -115,7 +116,10 @@ class Parcel:
             BadDelivery: It is not JSON.
         """
         try:
-            return json.loads(self.read())
+            # Python reads NaN; Airflow's database does not keep it.
+            return json.loads(
+                self.read(), parse_constant=refuse_constant, parse_float=finite
+            )
         except ValueError as error:
             raise BadDelivery(
                 f"{self.where} says it is {self.content_type} but is not JSON: {error}"
