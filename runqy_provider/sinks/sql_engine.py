@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Database engines, one per connection and process, and our errors for SQLAlchemy's.
+"""Database engines, one per connection and process.
 
 The engine is the one that the connection's own hook makes, so that every database that
 Airflow's common-sql hooks speak can be a sink.
@@ -8,68 +8,86 @@ Airflow's common-sql hooks speak can be a sink.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from contextlib import contextmanager
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
-from sqlalchemy.exc import (
-    ArgumentError,
-    DataError,
-    DBAPIError,
-    InterfaceError,
-    OperationalError,
-    SQLAlchemyError,
-)
+from sqlalchemy import event
+from sqlalchemy.exc import ArgumentError
 
-from runqy_provider.errors import (
-    Misconfigured,
-    NoAccess,
-    NotThere,
-    SinkError,
-    SinkUnavailable,
-)
+from runqy_provider.errors import Misconfigured
+from runqy_provider.sinks.sql_bounds import BOUND, connect_bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from airflow.sdk import Connection
     from sqlalchemy.engine import Engine
+
+log = logging.getLogger(__name__)
 
 #: Seconds after which an engine is made anew, so that a changed connection is noticed.
 ENGINE_TTL = 900.0
 
-#: One connection for looks; a reading task, or a second table, may need one more.
-POOL = {"pool_size": 1, "max_overflow": 4, "pool_pre_ping": True}
+#: Seconds after which that is tried again, where it did not work.
+ENGINE_RETRY = 60.0
 
-#: What databases say in their own ways; by the SQL standard's code where there is one.
-_MISSING_CODES = frozenset({"42P01", "42703", "42S02", "42S22", "3D000", "3F000"})
-_MISSING_WORDS = ("no such table", "no such column", "doesn't exist", "unknown column")
-_DENIED_CODES = frozenset({"28000", "28P01", "42501"})
-_DENIED_WORDS = ("authentication failed", "access denied", "permission denied")
-_WRONG_TYPE_CODES = frozenset({"22P02", "42883", "42804"})
+#: One connection for looks; a reading task, or a second table, may need one more.
+POOL = {"pool_size": 1, "max_overflow": 4, "pool_timeout": BOUND}
+
+#: Extras of a PostgreSQL connection that tell the hook something, not the driver; old
+#: hooks do not count all of them among theirs.
+_FOR_THE_HOOK = frozenset({"sqlalchemy_scheme", "sqlalchemy_query", "azure_conn_id"})
 
 _engines: dict[str, tuple[float, Engine]] = {}
 _lock = threading.Lock()
+
+#: What each engine's driver is given when it connects, besides what its URL says.
+_given: weakref.WeakKeyDictionary[Engine, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
 def sql_engine(conn_id: str) -> Engine:
     """Return the process's engine for a database connection.
 
     Blocks while Airflow is asked for the connection: from async code, call it in a
-    thread.
+    thread. Where Airflow cannot say just now, an engine that was made before stays.
 
     Raises:
         Misconfigured: It is no connection to a database with a SQLAlchemy dialect.
     """
     with _lock:
-        made, engine = _engines.get(conn_id, (0.0, None))
-        if engine is None or time.monotonic() - made > ENGINE_TTL:
-            if engine is not None:
-                engine.dispose()
+        made, old = _engines.get(conn_id, (0.0, None))
+        if old is not None and time.monotonic() - made <= ENGINE_TTL:
+            return old
+        try:
             engine = _make(conn_id)
-            _engines[conn_id] = time.monotonic(), engine
+        except Exception as error:
+            if old is None:
+                raise
+            # The type alone: what cannot read a connection may quote its password.
+            log.warning(
+                "Connection %r could not be read anew (%s): the database is asked "
+                "with what is known of it. Next try in %.0f s.",
+                conn_id,
+                type(error).__name__,
+                ENGINE_RETRY,
+            )
+            _engines[conn_id] = time.monotonic() - ENGINE_TTL + ENGINE_RETRY, old
+            return old
+        _engines[conn_id] = time.monotonic(), engine
+        if old is not None:
+            old.dispose()
         return engine
+
+
+def connect_arguments(engine: Engine) -> dict[str, Any]:
+    """Return what an engine's driver is given when it connects.
+
+    For a connection beside the engine's: it may hold a password.
+    """
+    _, arguments = engine.dialect.create_connect_args(engine.url)
+    return {**_given.get(engine, {}), **arguments}
 
 
 def _make(conn_id: str) -> Engine:
@@ -89,52 +107,31 @@ def _make(conn_id: str) -> Engine:
             f"Connection {conn_id!r} (type {connection.conn_type!r}) has no SQLAlchemy "
             f"engine: {type(error).__name__}: {error}"
         ) from error
+    given = {**connect_bounds(engine.driver), **_extras(connection, hook)}
+
+    def complete(
+        _dialect: object, _record: object, _positional: object, named: dict[str, Any]
+    ) -> None:
+        for name, value in given.items():
+            named.setdefault(name, value)
+
+    event.listen(engine, "do_connect", complete)
+    _given[engine] = given
     return engine
 
 
-@contextmanager
-def sql_errors(place: str, conn_id: str, what: str) -> Iterator[None]:
-    """Turn SQLAlchemy's errors into ours.
+def _extras(connection: Connection, hook: Any) -> dict[str, Any]:
+    """Return the connection's extras that its hook gives the driver, as ``sslmode``.
 
-    Args:
-        place: Which table, for the message.
-        conn_id: The Airflow connection in use.
-        what: What was being done: ``"read"``.
+    A hook that says which extras it keeps for itself gives all others to its driver;
+    its engine's URL has none of them. Other hooks' URLs have them.
     """
-    try:
-        yield
-    except DBAPIError as error:
-        raise _translated(error, place, conn_id, what) from error
-    except SQLAlchemyError as error:
-        raise SinkUnavailable(f"Could not {what} {place}: {error}") from error
-
-
-def _translated(
-    error: DBAPIError, place: str, conn_id: str, what: str
-) -> SinkError | Misconfigured:
-    # The driver's own words: SQLAlchemy's repeat the statement.
-    words = f"{type(error.orig).__name__}: {error.orig}".strip()
-    code = str(getattr(error.orig, "sqlstate", None) or "")
-    said = words.lower()
-    if code in _DENIED_CODES or any(text in said for text in _DENIED_WORDS):
-        return NoAccess(
-            f"Could not {what} {place}: {words}. Check login, password and rights of "
-            f"connection {conn_id!r}."
-        )
-    if code in _MISSING_CODES or any(text in said for text in _MISSING_WORDS):
-        return NotThere(
-            f"Could not {what} {place}: {words}. Create it as in docs/sinks.md, or "
-            "name table and columns in the sink: sql://conn_id/table?id=job&result=out."
-        )
-    if code in _WRONG_TYPE_CODES or isinstance(error, DataError):
-        return Misconfigured(
-            f"Could not {what} {place}: {words}. The id of a row is a delivery_id: its "
-            "column must be a text or a UUID."
-        )
-    if error.connection_invalidated or isinstance(
-        error, (OperationalError, InterfaceError)
-    ):
-        return SinkUnavailable(
-            f"Could not {what} {place} (connection {conn_id!r}): {words}"
-        )
-    return SinkError(f"Could not {what} {place} (connection {conn_id!r}): {words}")
+    kept = getattr(hook, "ignored_extra_options", None)
+    if kept is None:
+        return {}
+    extras: dict[str, Any] = connection.extra_dejson
+    return {
+        name: value
+        for name, value in extras.items()
+        if name not in kept and name not in _FOR_THE_HOOK
+    }

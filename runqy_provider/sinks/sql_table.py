@@ -11,13 +11,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import NULLTYPE
 
 from runqy_provider.errors import Misconfigured
-from runqy_provider.sinks.sql_engine import sql_engine, sql_errors
+from runqy_provider.sinks.sql_bounds import BOUND, in_transaction
+from runqy_provider.sinks.sql_engine import sql_engine
+from runqy_provider.sinks.sql_errors import sql_errors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+
+    from sqlalchemy.engine import Connection
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -102,38 +107,54 @@ class SqlTable:
         for start in range(0, len(wanted), IDS_AT_ONCE):
             yield from self._select(wanted[start : start + IDS_AT_ONCE], "look into")
 
-    def read(self, row_id: str) -> Row | None:
-        """Return a row with its result."""
-        rows = self._select([row_id], "read", self.result)
+    def status_of(self, row_id: str) -> str | None:
+        """Return the status of a row; None where it is not there."""
+        rows = self._select([row_id], "look into")
+        return rows[0].status if rows else None
+
+    def read(self, row_id: str, seconds: float = BOUND) -> Row | None:
+        """Return a row with its result, which may take so many seconds to come."""
+        rows = self._select([row_id], "read", self.result, seconds=seconds)
         return rows[0] if rows else None
 
     def insert(self, row_id: str) -> None:
         """Insert a row for a job to come, if there is none."""
-        with sql_errors(self.place, self.conn_id, "insert into"):
-            engine = sql_engine(self.conn_id)
-            statement = text(
-                f"INSERT INTO {self.name} ({self.id}, {self.status}) "  # noqa: S608 - checked names
-                "VALUES (:id, :status)"
-            ).bindparams(
-                bindparam("id", type_=NULLTYPE), bindparam("status", type_=NULLTYPE)
-            )
-            if self._select([row_id], "look into"):
-                return  # of an execution of the same attempt
-            with engine.begin() as connection:
-                connection.execute(statement, {"id": row_id, "status": PENDING})
-
-    def _select(self, ids: Sequence[str], what: str, *more: str) -> list[Row]:
-        columns = ", ".join((self.id, self.status, self.completed_at, *more))
         # A bare type: a database with a type for UUIDs is to see one in the text.
+        statement = text(
+            f"INSERT INTO {self.name} ({self.id}, {self.status}) "  # noqa: S608 - checked names
+            "VALUES (:id, :status)"
+        ).bindparams(
+            bindparam("id", type_=NULLTYPE), bindparam("status", type_=NULLTYPE)
+        )
+        values = {"id": row_id, "status": PENDING}
+        if self.status_of(row_id) is not None:
+            return  # of an execution of the same attempt
+        with sql_errors(self.place, self.conn_id, "insert into"):
+            try:
+                in_transaction(
+                    sql_engine(self.conn_id),
+                    lambda connection: connection.execute(statement, values),
+                )
+            except IntegrityError:
+                # Another execution of the attempt may have come in between.
+                if self.status_of(row_id) is None:
+                    raise
+
+    def _select(
+        self, ids: Sequence[str], what: str, *more: str, seconds: float = BOUND
+    ) -> list[Row]:
+        columns = ", ".join((self.id, self.status, self.completed_at, *more))
         statement = text(
             f"SELECT {columns} FROM {self.name} WHERE {self.id} IN :ids"  # noqa: S608 - checked names
         ).bindparams(bindparam("ids", expanding=True, type_=NULLTYPE))
-        with sql_errors(self.place, self.conn_id, what):
+
+        def select(connection: Connection) -> tuple[list[Any], Sequence[Any]]:
+            cursor = connection.execute(statement, {"ids": list(ids)})
+            return [column[1] for column in cursor.cursor.description], cursor.all()
+
+        with sql_errors(self.place, self.conn_id, what, seconds):
             engine = sql_engine(self.conn_id)
-            with engine.connect() as connection:
-                cursor = connection.execute(statement, {"ids": list(ids)})
-                types = [column[1] for column in cursor.cursor.description]
-                rows = cursor.all()
+            types, rows = in_transaction(engine, select, seconds)
         return [
             Row(
                 id=str(row[0]).strip(),
