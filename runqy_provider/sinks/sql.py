@@ -15,6 +15,7 @@ from runqy_delivery.wire import COMPLETED, FAILED
 from runqy_provider.errors import Misconfigured, NotThere, RunqyError
 from runqy_provider.sinks.base import Access, Place, Sink
 from runqy_provider.sinks.sql_arrivals import SqlArrivals
+from runqy_provider.sinks.sql_bounds import RESULT_BOUND
 from runqy_provider.sinks.sql_table import SqlTable
 from runqy_provider.sinks.stored import parcel_of_value
 from runqy_provider.waiting.waiter import Waiter
@@ -30,6 +31,9 @@ SCHEME = "sql"
 
 #: An id that no delivery has: it shows whether the table takes ids like ours.
 PROBE = "00000000-0000-5000-8000-000000000000"
+
+#: A row that was not asked for in so many of the longest pauses is waited for no more.
+FORGET_AFTER = 6
 
 _OPTIONS = ("id", "status", "result", "completed_at")
 _CHANNEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -115,17 +119,26 @@ class SqlSink(Sink):
 
     def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
         """Return the table."""
+        # Whoever enqueued a job has inserted its row before. A sensor that knows no
+        # job may be early: nothing was inserted yet.
+        is_inserted = self.insert and ticket.job_id is not None
 
         def make() -> Waiter:
-            source = SqlArrivals(self.table, self.channel, self._where)
+            source = SqlArrivals(
+                self.table,
+                self.channel,
+                self._where,
+                is_inserted=is_inserted,
+                forget_after=FORGET_AFTER * max(1.0, access.longest_poll),
+            )
             return Waiter(source, access.poll, access.longest_poll)
 
-        return [Place(("sql", self), make, ticket.delivery_id)]
+        return [Place(("sql", self, is_inserted), make, ticket.delivery_id)]
 
     def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
         """Read the row."""
         row_id = urlsplit(where).fragment
-        row = self.table.read(row_id)
+        row = self.table.read(row_id, RESULT_BOUND)
         if row is None or row.status not in (COMPLETED, FAILED):
             state = "is not there" if row is None else f"has the status {row.status!r}"
             raise NotThere(
@@ -145,11 +158,11 @@ class SqlSink(Sink):
     def nothing_arrived(self, access: Access, ticket: Ticket) -> str:  # noqa: ARG002 - the table has its own connection
         """Say which row did not come to its end."""
         try:
-            row = self.table.read(ticket.delivery_id)
+            status = self.table.status_of(ticket.delivery_id)
         except RunqyError as error:
             state = f"could not be read just now ({error})"
         else:
-            state = "is not there" if row is None else f"has the status {row.status!r}"
+            state = "is not there" if status is None else f"has the status {status!r}"
         return (
             f"Row {ticket.delivery_id} of {self.table.place} (connection "
             f"{self.table.conn_id!r}) {state}. Check that the task code writes to that "
