@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import COMPLETED, FAILED
-from runqy_provider.errors import NotThere, SinkUnavailable
+from runqy_provider.errors import NotThere, RunqyError, SinkUnavailable
 from runqy_provider.sinks.sql_bounds import BOUND, cut_after
 from runqy_provider.sinks.sql_engine import connect_arguments, sql_engine
 from runqy_provider.waiting.arrival import Answer, Arrival
@@ -75,7 +75,13 @@ class SqlArrivals:
 
     async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
         """Look for all of them at once, in a thread."""
-        rows = await asyncio.to_thread(lambda: list(self._table.look(addresses)))
+        try:
+            rows = await asyncio.to_thread(lambda: list(self._table.look(addresses)))
+        except SinkUnavailable:
+            raise
+        except RunqyError as error:
+            # A table that is gone, or refuses us, ends the waits, not their waiter.
+            return dict.fromkeys(addresses, error)
         found = {_same(row.id): row for row in rows}
         now = time.monotonic()
         answers: dict[str, Answer] = {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from runqy_provider.errors import NotThere
+from runqy_provider.errors import NoAccess, NotThere, RunqyError, SinkUnavailable
 from runqy_provider.sinks import sql_arrivals
 from runqy_provider.sinks.sql_arrivals import SqlArrivals
 from runqy_provider.sinks.sql_table import Row, SqlTable
@@ -85,3 +85,21 @@ def test_a_row_never_seen_is_deleted_only_if_it_was_inserted(
     monkeypatch.setattr(sql_arrivals, "MISSING_GRACE", 0.0)
 
     assert isinstance(answer_of(source, "r"), NotThere) is is_inserted
+
+
+@pytest.mark.parametrize("error", [NotThere("gone"), NoAccess("refused")])
+def test_a_table_at_fault_ends_its_waits(error: RunqyError) -> None:
+    class Refusing(Table):
+        def look(self, ids: Collection[str]) -> list[Row]:  # noqa: ARG002 - as Table's
+            raise error
+
+    assert answer_of(source_of(Refusing()), "r") is error
+
+
+def test_a_database_that_is_away_is_asked_again() -> None:
+    class Away(Table):
+        def look(self, ids: Collection[str]) -> list[Row]:  # noqa: ARG002 - as Table's
+            raise SinkUnavailable("away")
+
+    with pytest.raises(SinkUnavailable):
+        answer_of(source_of(Away()), "r")
