@@ -120,7 +120,7 @@ class Parcel:
             return json.loads(
                 self.read(), parse_constant=refuse_constant, parse_float=finite
             )
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadDelivery(
                 f"{self.where} says it is {self.content_type} but is not JSON: {error}"
             ) from error

@@ -462,3 +462,31 @@ def test_in_the_slot_execution_timeout_ends_the_wait_with_words() -> None:
 def test_a_timeout_that_is_no_time_is_refused() -> None:
     with pytest.raises(Misconfigured, match="longer than zero"):
         outcome_of(run_of({}, delivery_timeout=timedelta(0)))
+
+
+def test_an_object_whose_kind_nobody_told_is_looked_into(world: World) -> None:
+    """As task code leaves it that puts an object and says no more."""
+    run = run_of({}, "idle", sink="s3://results/untold").execute()
+    delivery_id = run.xcoms["runqy_job"]["delivery_id"]
+    s3_client("aws_default").put_object(
+        Bucket="results", Key=f"untold/{delivery_id}", Body=b'{"a": 1}'
+    )
+
+    assert run.resume(run.fire()).value == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"loss": NaN}', b"[" * 100_000], ids=["NaN", "deep"]
+)
+def test_what_is_called_json_and_is_none_is_a_bad_delivery(body: bytes) -> None:
+    run = run_of({}, "idle", sink="s3://results/no-json").execute()
+    delivery_id = run.xcoms["runqy_job"]["delivery_id"]
+    s3_client("aws_default").put_object(
+        Bucket="results",
+        Key=f"no-json/{delivery_id}",
+        Body=body,
+        ContentType="application/json",
+    )
+
+    with pytest.raises(BadDelivery, match="is not JSON"):
+        raise run.resume(run.fire()).error

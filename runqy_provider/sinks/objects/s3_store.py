@@ -16,12 +16,19 @@ from botocore.exceptions import (
 )
 
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
+from runqy_provider.settings import DEFAULT_AWS_CONN_ID
 from runqy_provider.sinks.objects.clients import shared_client
 from runqy_provider.sinks.objects.s3_url import key_in_bucket
 from runqy_provider.sinks.objects.store import Head, Listing, SignedPut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+#: What S3 says of an object that was put without a word about its kind.
+UNTOLD = "binary/octet-stream"
+
+#: Seconds, and tries: a task waits for a look, and must not do so for minutes.
+BOUNDS = {"connect_timeout": 5, "read_timeout": 15, "retries": {"max_attempts": 2}}
 
 _DENIED = frozenset(
     {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
@@ -79,10 +86,11 @@ class S3Store:
         """Return what is known of an object."""
         with self._errors("read", key):
             head = self._client().head_object(Bucket=self.bucket, Key=key)
+        kind = head.get("ContentType")
         return Head(
             head["ContentLength"],
             head["LastModified"].timestamp(),
-            head.get("ContentType"),
+            None if kind == UNTOLD else kind,
         )
 
     def stream(self, key: str) -> BinaryIO:
@@ -127,6 +135,7 @@ def s3_client(aws_conn_id: str) -> Any:
     def make(before: _Client | None) -> _Client:
         # Imported late: the hook is heavy, and DAG files import this package.
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook  # noqa: PLC0415
+        from botocore.config import Config  # noqa: PLC0415
 
         hook = S3Hook(aws_conn_id=aws_conn_id)
         # Where there is no such connection the hook takes what the machine has. That
@@ -134,7 +143,14 @@ def s3_client(aws_conn_id: str) -> Any:
         has_connection = bool(hook.conn_config)
         if before is not None and before.has_connection and not has_connection:
             raise Misconfigured(f"AWS connection {aws_conn_id!r} is not there any more")
-        return _Client(hook.get_conn(), has_connection)
+        if not has_connection and aws_conn_id != DEFAULT_AWS_CONN_ID:
+            raise Misconfigured(
+                f"AWS connection {aws_conn_id!r} does not exist. Make it, or name "
+                f"none: then {DEFAULT_AWS_CONN_ID!r} is used, or what the machine has."
+            )
+        # What the connection says of its own goes before ours.
+        config = Config(**BOUNDS).merge(hook.config)
+        return _Client(hook.get_client_type(config=config), has_connection)
 
     return shared_client(f"AWS connection {aws_conn_id!r}", make).boto3
 

@@ -129,7 +129,7 @@ def test_without_an_aws_connection_the_machines_own_credentials_stay(
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "sandbox")
-    store = store_of("s3://results?aws_conn_id=nobody")
+    store = store_of("s3://results")
     asked.error = AirflowNotFoundException("not found")
 
     store.check()
@@ -138,6 +138,9 @@ def test_without_an_aws_connection_the_machines_own_credentials_stay(
 
     assert asked.times == once + 1, "made anew, without a connection as before"
     assert warnings_of(caplog) == []
+    # One that was named was meant: nothing is to go elsewhere in its place.
+    with pytest.raises(Misconfigured, match="'nobody' does not exist"):
+        store_of("s3://results?aws_conn_id=nobody").check()
 
 
 def test_waits_outlive_a_connection_that_is_away(
