@@ -12,6 +12,7 @@ import pytest
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
+from runqy_provider.errors import Misconfigured
 from runqy_provider.hooks.access import get_access
 from runqy_provider.sinks.objects import clients
 from runqy_provider.sinks.objects.sink import ObjectSink
@@ -140,7 +141,7 @@ def test_without_an_aws_connection_the_machines_own_credentials_stay(
     assert warnings_of(caplog) == []
     # One that was named was meant: nothing is to go elsewhere in its place.
     with pytest.raises(Misconfigured, match="'nobody' does not exist"):
-        store_of("s3://results?aws_conn_id=nobody").check()
+        store_of_nothing("s3://results?aws_conn_id=nobody").check()
 
 
 def test_waits_outlive_a_connection_that_is_away(

@@ -121,7 +121,7 @@ def test_what_may_be_waited_for_is_not_kept_elsewhere(
     access = get_access("runqy_default")
     parse_sink(sink).check(access)
     channel.queue_declare(f"{queue}.rejected", durable=True)
-    of_a_task = delivery_id_of("d", "r", queue, -1, 1)
+    of_a_task = delivery_id_of("d", "r", queue, -1, 1, "ti")
 
     async def scenario() -> None:
         wait = start_wait(access, sink, "of-my-own")
