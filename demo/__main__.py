@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from demo.airflow import Airflow, AirflowError
 from demo.client import FINISHED, AirflowClient
 from demo.report import Expected, print_table, rows_of
+from runqy_provider.sandbox.errors import SandboxError
 from runqy_provider.sandbox.loopback import free_port
 from runqy_provider.sandbox.sandbox import Sandbox
 
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 say=say,
             )
             return _run(airflow, keep=options.keep)
-    except AirflowError as error:
+    except (AirflowError, SandboxError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -142,6 +143,11 @@ def _run(airflow: Airflow, *, keep: bool) -> int:
             "worker slots."
         )
         print(f"{len(rows)} tasks, {wrong} not as they should be.")
+        if most_waiting <= SLOTS:
+            print(
+                "The fan-out held its slots: more tasks than these should have waited."
+            )
+            wrong += 1
         if keep:
             print(f"\nAirflow runs at {airflow.url} (no login); its files: {HOME}")
             print("Ctrl-C stops everything.", flush=True)

@@ -36,6 +36,7 @@ from runqy_provider.links.result import ResultLink
 from runqy_provider.reference import is_reference
 from runqy_provider.settings import DEFAULT_CONN_ID
 from runqy_provider.sinks import inbox_parcels
+from runqy_provider.sinks.combined import how_to_take_progress
 from runqy_provider.sinks.parse import parse_sink
 from runqy_provider.triggers.delivery import DeliveryTrigger
 
@@ -230,7 +231,7 @@ class RunqyOperator(BaseOperator):
             raise Misconfigured("heartbeat_timeout must be longer than zero.")
         words = inbox_parcels.missing(access)
         if words is None and not sink.takes_progress:
-            words = _how_to_take_progress(sink)
+            words = how_to_take_progress(sink)
         if words is not None:
             raise Misconfigured(
                 f"heartbeat_timeout needs progress messages, and the sink {sink.uri!r} "
@@ -299,11 +300,3 @@ class RunqyOperator(BaseOperator):
             # The result is home: a link for people is no reason to fail.
             self.log.warning("There is no link to the result: %s", error)
             return None
-
-
-def _how_to_take_progress(sink: Sink) -> str:
-    try:
-        parse_sink([sink, "webhook"])
-    except Misconfigured as error:
-        return str(error)
-    return f"Add the webhook: sink=[{sink.uri!r}, 'webhook']."

@@ -16,6 +16,7 @@ from runqy_provider.sinks import inbox_parcels
 from runqy_provider.sinks.base import Sink
 from runqy_provider.sinks.objects.sink import ObjectSink
 from runqy_provider.sinks.redis_storage import RedisStorageSink
+from runqy_provider.sinks.webhook import WebhookSink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -179,3 +180,14 @@ class CombinedSink(Sink):
         """Say where we looked for a result."""
         looked = (self.holder,) if self.holder.is_moved else self._all
         return " ".join(sink.nothing_arrived(access, ticket) for sink in looked)
+
+
+def how_to_take_progress(sink: Sink) -> str:
+    """Say how a sink without progress messages may get them, or why it cannot."""
+    parts = (sink.holder, *sink.tellers) if isinstance(sink, CombinedSink) else (sink,)
+    try:
+        CombinedSink(parts[0], (*parts[1:], WebhookSink()))
+    except Misconfigured as error:
+        return str(error)
+    uris = [part.uri for part in parts]
+    return f"Add the webhook: sink={[*uris, WebhookSink().uri]}."

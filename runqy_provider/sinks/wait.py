@@ -5,18 +5,18 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 from runqy_provider.errors import JobFailed, JobVanished, RunqyError
 from runqy_provider.waiting.arrival import News
+from runqy_provider.waiting.pauses import pauses
 from runqy_provider.waiting.registry import shared_waiter
 from runqy_provider.waiting.vigil import Vigil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from runqy_provider.sinks.base import Place
     from runqy_provider.waiting.arrival import Arrival
@@ -50,7 +50,7 @@ async def wait_for_arrival(
     """
     vigil = vigil or Vigil()
     looks_once = deadline <= time.time()
-    for pause in _pauses():
+    for pause in pauses(FIRST_PAUSE, LONGEST_PAUSE):
         waits = {
             _wait(place, deadline, not_before, vigil): place
             for place in (*places, *([watch] if watch else ()))
@@ -79,12 +79,6 @@ async def wait_for_arrival(
         vigil.hear(News(f"{verdict} But not all places could be looked at: {trouble}"))
         await asyncio.sleep(min(pause, max(0.0, deadline - time.time())))
     raise AssertionError  # pragma: no cover - the pauses never end
-
-
-def _pauses() -> Iterator[float]:
-    """Yield pauses between two verdicts that cannot be trusted: doubling, capped."""
-    for n in itertools.count():
-        yield min(FIRST_PAUSE * 2 ** min(n, 10), LONGEST_PAUSE)
 
 
 async def _first(waits: dict[asyncio.Future[Arrival | None], Place]) -> Arrival | None:

@@ -12,18 +12,18 @@ import asyncio
 import contextvars
 import itertools
 import logging
-import random
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from runqy_provider.errors import RunqyError, SinkUnavailable
 from runqy_provider.waiting.arrival import News
+from runqy_provider.waiting.pauses import pauses
 from runqy_provider.waiting.timers import LOOK_PATIENCE, Timers, Wait
 from runqy_provider.waiting.vigil import Vigil
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator
+    from collections.abc import Coroutine, Iterable
 
     from runqy_provider.waiting.arrival import Arrival, Source
 
@@ -180,7 +180,7 @@ class Waiter:
 
     async def _look_until_idle(self) -> None:
         next_sweep = time.time() + self._sweep
-        delays = _delays()
+        delays = pauses(FIRST_DELAY, LONGEST_DELAY)
         while True:
             _heed_cancellation()
             if time.time() >= next_sweep:
@@ -195,7 +195,7 @@ class Waiter:
                 # Listed now: a wait may be given up before the look begins.
                 looking = [wait for key in asked for wait in self._waits[key]]
                 if await self._end_meanwhile(self._look(asked, looking)):
-                    delays = _delays()
+                    delays = pauses(FIRST_DELAY, LONGEST_DELAY)
                 else:
                     next_sweep = time.time() + next(delays)
             self._end_what_is_due()
@@ -288,7 +288,7 @@ class Waiter:
 
     async def _listen(self) -> None:
         """Turn hints into looks; a broken stream of hints is opened again."""
-        for delay in _delays():
+        for delay in pauses(FIRST_DELAY, LONGEST_DELAY):
             try:
                 async for hint in self._source.hints():
                     # None, after a (re)connection: anything may have been missed.
@@ -315,10 +315,3 @@ def _end_all(waits: Iterable[Wait], error: BaseException) -> None:
     for wait in waits:
         if not wait.done.done():
             wait.done.set_exception(error)
-
-
-def _delays() -> Iterator[float]:
-    """Yield pauses: doubling, capped, jittered."""
-    for n in itertools.count():
-        limit = min(FIRST_DELAY * 2 ** min(n, 10), LONGEST_DELAY)
-        yield limit * random.uniform(0.5, 1)  # noqa: S311 - not for secrets
