@@ -171,7 +171,9 @@ class DeliveryTrigger(BaseTrigger):
         event = self._facts()
         ticket = self._ticket
         watched = watch_place(access, ticket) if watch else None
-        vigil = Vigil(self.heartbeat, self._teller(), is_watched=watched is not None)
+        # A short look is no time to tell silence from a job that has yet to begin.
+        heartbeat = self.heartbeat if watch else None
+        vigil = Vigil(heartbeat, self._teller(), is_watched=watched is not None)
         looks: dict[str, Any] = {}
         try:
             places = parse_sink(self.sink).places(access, ticket)

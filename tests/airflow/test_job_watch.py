@@ -319,6 +319,24 @@ def test_a_job_that_has_gone_silent_ends_the_wait_and_is_not_waited_for_again(
     assert again.xcoms["runqy_job"]["job_id"] != run.xcoms["runqy_job"]["job_id"]
 
 
+def test_a_heartbeat_shorter_than_the_watchs_interval_ends_no_job_that_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor does one shorter than the time in the slot."""
+    monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "30")
+    run = started(
+        run_of(
+            {},
+            "idle",
+            heartbeat_timeout=timedelta(seconds=0.2),
+            delivery_timeout=timedelta(seconds=2),
+            defer_after=timedelta(seconds=0.5),
+        )
+    )
+
+    assert run.fire()["event"] == "deadline"
+
+
 def test_time_in_the_queue_is_no_silence(capsys: pytest.CaptureFixture[str]) -> None:
     run = started(
         run_of(
