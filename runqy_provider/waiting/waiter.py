@@ -36,6 +36,9 @@ LONGEST_DELAY = 30.0
 #: Seconds for which looks may fail in a way that nobody has thought of.
 UNEXPECTED_PATIENCE = 120.0
 
+#: Seconds that a look may still take when its waiter is closed.
+LAST_LOOK = 1.0
+
 #: Seconds that a source may take to stop listening.
 CLOSE_TIMEOUT = 15.0
 
@@ -230,9 +233,14 @@ class Waiter:
                     )
                 self._end_what_is_due()
         finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait([task])
+            try:
+                # Most come to their end at once; libraries leave sockets open where
+                # they are cancelled as they connect.
+                await asyncio.wait([task], timeout=LAST_LOOK)
+            finally:
+                if not task.done():
+                    task.cancel()
+                    await asyncio.wait([task])
         return task.result()
 
     async def _look(self, asked: list[str], looking: list[Wait]) -> bool:

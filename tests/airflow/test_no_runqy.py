@@ -6,7 +6,7 @@ import http.server
 import json
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +51,11 @@ def answering(status: int, body: bytes, wait: float = 0.0) -> Iterator[Any]:
         def do_GET(self) -> None:
             server.asked += 1  # type: ignore[attr-defined]
             never.wait(wait)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # whoever asked has gone
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
         do_POST = do_DELETE = do_GET  # noqa: N815 - the library's names
 

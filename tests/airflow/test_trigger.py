@@ -218,6 +218,7 @@ def test_a_trigger_whose_connection_is_gone_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_RUNQY_DEFAULT", raising=False)
+    monkeypatch.setattr("runqy_provider.hooks.access._remembered", {})
     trigger = _trigger(1, "webhook")
     event = asyncio.run(_first_event(trigger))
 

@@ -546,3 +546,17 @@ async def test_a_wait_may_be_given_up_at_any_moment_of_a_look(source: Source) ->
     async with asyncio.timeout(10):
         assert await other == ARRIVED
     await waiter.aclose()
+
+
+async def test_a_look_under_way_comes_to_its_end_as_the_waiter_closes() -> None:
+    source = Stuck()
+    waiter = Waiter(source, sweep=LONG)
+    wait = start(waiter, "stuck")
+    await source.looked.wait()
+    closing = asyncio.create_task(waiter.aclose())
+    await asyncio.sleep(0)
+    source.stuck.set()
+    await closing
+
+    assert (source.cancelled, source.closed) == (0, 1)
+    wait.cancel()
