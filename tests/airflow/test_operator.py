@@ -488,3 +488,12 @@ def test_what_is_called_json_and_is_none_is_a_bad_delivery(body: bytes) -> None:
 
     with pytest.raises(BadDelivery, match="is not JSON"):
         raise run.resume(run.fire()).error
+
+
+def test_signed_urls_are_such_as_new_buckets_take(world: World) -> None:
+    """By default boto3 signs for us-east-1 by the old way, which AWS refuses there."""
+    run = run_of({}, "idle", sink="s3://results/signed").execute()
+    with RunqyHook() as hook:
+        payload = hook.get_job(run.xcoms["runqy_job"]["job_id"]).payload
+
+    assert "X-Amz-Signature=" in payload["delivery"]["put_url"]

@@ -27,8 +27,14 @@ if TYPE_CHECKING:
 #: What S3 says of an object that was put without a word about its kind.
 UNTOLD = "binary/octet-stream"
 
-#: Seconds, and tries: a task waits for a look, and must not do so for minutes.
-BOUNDS = {"connect_timeout": 5, "read_timeout": 15, "retries": {"max_attempts": 2}}
+#: Seconds, and tries: a task waits for a look, and must not do so for minutes. And
+#: boto3 still signs URLs for us-east-1 in the old way, which no new bucket takes.
+DEFAULTS: dict[str, Any] = {
+    "connect_timeout": 5,
+    "read_timeout": 15,
+    "retries": {"max_attempts": 2},
+    "signature_version": "s3v4",
+}
 
 _DENIED = frozenset(
     {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
@@ -149,7 +155,7 @@ def s3_client(aws_conn_id: str) -> Any:
                 f"none: then {DEFAULT_AWS_CONN_ID!r} is used, or what the machine has."
             )
         # What the connection says of its own goes before ours.
-        config = Config(**BOUNDS).merge(hook.config)
+        config = Config(**DEFAULTS).merge(hook.config)
         return _Client(hook.get_client_type(config=config), has_connection)
 
     return shared_client(f"AWS connection {aws_conn_id!r}", make).boto3
