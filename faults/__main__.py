@@ -122,6 +122,9 @@ def _cause(world: World, fault: Fault, sink: str, jobs: int) -> Row:
         world.wait_deferred(run)
     else:
         fault.after_start(world, run)
+    if fault.drops:
+        # A trigger that never ran is told of nothing; see docs/operator.md.
+        world.wait_triggered(run)
     began = time.monotonic()
     fault.cause(world, run)
     kept = 0

@@ -239,6 +239,21 @@ class World:
                 return
         raise TimeoutError(f"not all in flight after {limit:.0f} s: {states}")
 
+    def wait_triggered(self, run: Run, limit: float = 60.0) -> None:
+        """Wait until a triggerer has all of a run's triggers.
+
+        Raises:
+            TimeoutError: It has not.
+        """
+        end = time.monotonic() + limit
+        while time.monotonic() < end:
+            if all(ti["triggerer_job"] for ti in self.tasks(run)):
+                # Airflow says so before it runs them, and not when it does.
+                time.sleep(3)
+                return
+            time.sleep(0.5)
+        raise TimeoutError(f"not all triggers were taken after {limit:.0f} s")
+
     def wait_finished(self, run: Run, limit: float) -> bool:
         """Wait until all tasks have ended; False where they have not by then."""
         return any(
