@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import time
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
@@ -407,4 +408,17 @@ async def test_json_that_is_nested_too_deeply_is_refused(
         answer = await client.post(url(), content=body)
 
     assert answer.status_code == 400
+    assert stored() == []
+
+
+async def test_a_body_of_countless_little_parts_is_refused_unparsed(
+    client: Client, url: Any, stored: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parsed, they would take fifty times the room."""
+    monkeypatch.setattr("runqy_provider.receiver.app.MOST_CONTAINERS", 20)
+    body = json.dumps({"task_id": "d", "result": [{} for _ in range(30)]}).encode()
+    answer = await client.post(url(), content=body)
+
+    assert answer.status_code == 400
+    assert "more than 20 lists and objects" in answer.json()["error"]
     assert stored() == []
