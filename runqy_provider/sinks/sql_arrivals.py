@@ -91,7 +91,7 @@ class SqlArrivals:
                 answers[row_id] = NotThere(
                     f"Row {row_id} of {self._table.place} (connection "
                     f"{self._table.conn_id!r}) was deleted while its job was waited "
-                    "for. Its result cannot come home; clear the task to run it again."
+                    "for. Its result is lost: a retry, or a clear, runs it again."
                 )
             elif row is not None and row.status in (COMPLETED, FAILED):
                 where = self._where(row_id)
