@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -19,7 +20,13 @@ from runqy_provider.errors import (
 )
 from runqy_provider.redis_client import async_client, redis_errors
 from runqy_provider.server import calls, http
-from runqy_provider.server.stored_jobs import WORKERS, hash_key, queues_of, worker_key
+from runqy_provider.server.stored_jobs import (
+    WORKERS,
+    hash_key,
+    lease_key,
+    queues_of,
+    worker_key,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -31,6 +38,9 @@ if TYPE_CHECKING:
 
 #: How many jobs the server is asked about at once.
 AT_ONCE = 4
+
+#: Seconds for which a lease may be over before its job is called lost.
+LEASE_MARGIN = 5.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,10 @@ class Lookout(Protocol):
 
     async def served(self) -> set[str] | None:
         """Return the queues that a live worker serves; None where nobody says."""
+        ...
+
+    async def lost(self, jobs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Return those active jobs whose worker has let its lease run out."""
         ...
 
     async def aclose(self) -> None:
@@ -136,6 +150,21 @@ class RedisLookout:
                 texts = await pipeline.execute() if workers else []
         alive = [queues_of(text.decode()) for text in texts if text is not None]
         return cast("set[str]", set()).union(*alive)
+
+    async def lost(self, jobs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Ask until when their workers have them."""
+        with redis_errors(self._settings, "look at leases"):
+            async with self._client().pipeline(transaction=False) as pipeline:
+                for queue, job_id in jobs:
+                    pipeline.zscore(lease_key(queue), job_id)
+                leases = await pipeline.execute()
+        # A lease is as the worker's clock has it, and may be about to be prolonged.
+        over = time.time() - LEASE_MARGIN
+        return {
+            job
+            for job, until in zip(jobs, leases, strict=True)
+            if until is not None and until < over
+        }
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -200,6 +229,13 @@ class ServerLookout:
             return None
         alive = [queues_of(one.queues) for one in workers if not one.is_stale]
         return cast("set[str]", set()).union(*alive)
+
+    async def lost(
+        self,
+        jobs: Collection[tuple[str, str]],  # noqa: ARG002 - the API does not say
+    ) -> set[tuple[str, str]]:
+        """Return none: the server says nothing of leases."""
+        return set()
 
     async def aclose(self) -> None:
         """Close the HTTP session."""

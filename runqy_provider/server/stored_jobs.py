@@ -4,7 +4,9 @@
 
 The hash ``asynq:{QUEUE}:t:ID`` (the braces are part of the key) has the fields
 ``state``, ``result`` (what the handler returned, as JSON, where the queue stores
-results), ``error_msg`` (the last error) and ``completed_at`` (seconds since 1970).
+results), ``error_msg`` (the last error) and ``completed_at`` (seconds since 1970). The
+sorted set ``asynq:{QUEUE}:lease`` holds the ids of active jobs by the time until which
+their worker has them, in seconds since 1970; a live worker prolongs it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,11 @@ _WEIGHTS = re.compile(r"map\[(.*)\]")
 def hash_key(runqy_queue: str, job_id: str) -> str:
     """Return the key of a job's hash."""
     return f"asynq:{{{runqy_queue}}}:t:{job_id}"
+
+
+def lease_key(runqy_queue: str) -> str:
+    """Return the key of a queue's leases."""
+    return f"asynq:{{{runqy_queue}}}:lease"
 
 
 def worker_key(worker_id: str) -> str:

@@ -20,7 +20,7 @@ from runqy_provider.errors import (
     SinkUnavailable,
 )
 from runqy_provider.server import job as states
-from runqy_provider.server.sight import RedisLookout, lookout
+from runqy_provider.server.sight import JobSight, RedisLookout, lookout
 from runqy_provider.sinks.base import Place
 from runqy_provider.sinks.job_address import JobAddress
 from runqy_provider.waiting.arrival import Answer, News
@@ -29,12 +29,15 @@ from runqy_provider.waiting.waiter import Waiter
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
 
-    from runqy_provider.server.sight import JobSight, Lookout
+    from runqy_provider.server.sight import Lookout
     from runqy_provider.sinks.base import Access
     from runqy_provider.sinks.ticket import Ticket
 
 #: States in which a job waits for a worker.
 WAITING = (states.PENDING, states.SCHEDULED, states.RETRY)
+
+#: Of a job that is active, though its worker has let its lease run out.
+LOST = "lost"
 
 #: Seconds after which an ended job that nobody asks for is forgotten.
 FORGET_AFTER = 600.0
@@ -84,8 +87,12 @@ class JobWatch:
         try:
             seen = await self._lookout.look([at.job for at in jobs.values()])
             served = await self._lookout.served()
+            active = [job for job, sight in seen.items() if _is_active(sight)]
+            lost = await self._lookout.lost(active) if active else set()
         except (Rejected, NoAccess) as error:
             raise SinkUnavailable(str(error)) from error
+        for job in lost:
+            seen[job] = JobSight(LOST)
         return {
             text: self._judge(text, at, seen[at.job], served)
             for text, at in jobs.items()
@@ -117,16 +124,10 @@ class JobWatch:
             return self._ended_without(text, at, seen)
         self._ended.pop(text, None)
         is_served = served is None or at.runqy_queue in served
+        if seen.state == LOST or (seen.state not in WAITING and not is_served):
+            return self._lost(at, is_served=is_served)
         if seen.state not in WAITING:
-            if is_served:
-                return News(has_begun=True)
-            return News(
-                f"Job {at.job_id} is {seen.state}, and no live worker serves the queue "
-                f"{at.runqy_queue!r}: its worker was lost. runqy gives the job to "
-                "another one when its lease is over: start one, or wait for one. (Seen "
-                f"in {self._lookout.place}.)",
-                has_begun=True,
-            )
+            return News(has_begun=True)
         if seen.state == states.RETRY:
             words = (
                 f"Job {at.job_id} is to be run again by runqy (retry {seen.retried}): "
@@ -141,6 +142,19 @@ class JobWatch:
         else:
             words = ""
         return News(words, has_begun=False)
+
+    def _lost(self, at: JobAddress, *, is_served: bool) -> News:
+        if is_served:
+            why = "its lease is over"
+            then = "another one that serves the queue takes it back soon"
+        else:
+            why = f"no live worker serves the queue {at.runqy_queue!r}"
+            then = "another one gets it when its lease is over: start one"
+        return News(
+            f"Job {at.job_id} is {states.ACTIVE}, but {why}: its worker was lost. "
+            f"runqy runs the job again; {then}. (Seen in {self._lookout.place}.)",
+            has_begun=True,
+        )
 
     def _ended_without(
         self, text: str, at: JobAddress, seen: JobSight | None
@@ -179,6 +193,10 @@ class JobWatch:
             "runqy's API does not say why: name runqy's own Redis in the connection, "
             "or see the worker's log."
         )
+
+
+def _is_active(seen: JobSight | None) -> bool:
+    return seen is not None and seen.state == states.ACTIVE
 
 
 def _clock(seconds: float) -> str:

@@ -424,3 +424,25 @@ def test_a_job_whose_worker_was_lost_is_told_of(
     finally:
         world.sandbox.worker.start()
     assert "its worker was lost" in capsys.readouterr().out
+
+
+def test_a_job_whose_lease_is_over_is_told_of_though_others_serve_its_queue(
+    gate: Gate, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stand-in for the hours that a worker may hang: its lease is set back."""
+    limit = timedelta(seconds=4)
+    run = started(run_of(dict(gate.closed), delivery_timeout=limit))
+    job_id = run.xcoms["runqy_job"]["job_id"]
+    leases = "asynq:{helper.default}:lease"
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        until = time.monotonic() + 10
+        while redis.zscore(leases, job_id) is None and time.monotonic() < until:
+            time.sleep(0.05)
+        world.sandbox.worker.kill()
+        redis.zadd(leases, {job_id: time.time() - 60}, xx=True)
+    try:
+        assert run.fire()["event"] == "deadline"
+    finally:
+        world.sandbox.worker.start()
+    said = capsys.readouterr().out
+    assert f"Job {job_id} is active, but its lease is over: its worker was lost" in said
