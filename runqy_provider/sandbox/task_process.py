@@ -47,6 +47,7 @@ class TaskProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._ready = asyncio.Event()
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._in_hand = 0
 
     @property
     def is_healthy(self) -> bool:
@@ -54,9 +55,9 @@ class TaskProcess:
         return self._ready.is_set()
 
     @property
-    def in_flight(self) -> int:
-        """The number of jobs the process has not answered for."""
-        return len(self._waiting)
+    def in_hand(self) -> int:
+        """How many jobs it has not answered for, or is to get once it is ready."""
+        return self._in_hand
 
     async def start(self) -> None:
         """Start the process and wait until it says that it is ready.
@@ -98,6 +99,13 @@ class TaskProcess:
         Raises:
             TaskFailed: The handler raised, or the process died.
         """
+        self._in_hand += 1
+        try:
+            return await self._run(job)
+        finally:
+            self._in_hand -= 1
+
+    async def _run(self, job: Job) -> str:
         try:
             async with asyncio.timeout(self.queue.startup_timeout):
                 await self._ready.wait()

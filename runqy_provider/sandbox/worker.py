@@ -118,7 +118,9 @@ class Worker:
         parent = self._queues[job.queue]
         store = parent.redis_storage
         processes = self._processes[parent.name]
-        process = min(processes, key=lambda p: (not p.is_healthy, p.in_flight))
+        # One that starts again is waited for: a process that has several jobs takes all
+        # of them with it when it dies.
+        process = min(processes, key=lambda p: (p.in_hand, not p.is_healthy))
         try:
             result = await process.run(job)
         except TaskFailed as error:

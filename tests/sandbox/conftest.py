@@ -179,7 +179,7 @@ def client(start: Any) -> Client:
     """A sandbox with quick retries and short leases, shared by a module's tests."""
     return start(
         retry_unit=0.01,
-        lease_seconds=1.0,
+        lease_seconds=2.0,
         buckets=("results",),
         redis_appendonly=True,
     )

@@ -246,3 +246,17 @@ def test_two_processes_work_side_by_side(start: Any, tmp_path: Path) -> None:
     os.kill(client.sandbox.worker.pid, signal.SIGINT)
     while client.sandbox.worker.is_running:
         time.sleep(0.01)
+
+
+def test_a_process_that_dies_takes_no_job_of_another_with_it(
+    start: Any, tmp_path: Path
+) -> None:
+    client = start(processes=2, concurrency=2)
+    jobs = [
+        client.add("stored.high", kind="crash once", flag=str(tmp_path / f"flag-{n}"))
+        for n in range(6)
+    ]
+    for job in jobs:
+        client.wait_for(job, "completed")
+    retried = [client.task("stored.high", job)["retried"] for job in jobs]
+    assert retried == ["1"] * 6
