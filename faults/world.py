@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
     from faults.places import Places
 
-#: With tasks that defer at once and are not retried; and that are, and wait a while.
-DAG, RETRIED = "faults", "faults_retried"
+#: The DAGs: their tasks defer at once and are not retried; wait in their slots, and are
+#: retried; defer at once, and are retried.
+DAG, IN_SLOTS, RETRIED = "faults", "faults_in_slots", "faults_retried"
 
 #: Worker slots: fewer than jobs.
 SLOTS = 8
@@ -144,7 +145,7 @@ class World:
         for conn_id, receiver_port in off.items():
             self._start_receiver(stack, conn_id, receiver_port, (secret, signing))
         self.client = AirflowClient(self.airflow.url)
-        self.client.wait_for_dags({DAG, RETRIED})
+        self.client.wait_for_dags({DAG, IN_SLOTS, RETRIED})
 
     def _start_receiver(
         self, stack: ExitStack, conn_id: str, port: int, own: tuple[str, str]

@@ -12,8 +12,13 @@ from airflow.sdk import dag, get_current_context, task
 from runqy_provider.operators.runqy import RunqyOperator
 
 
-def make(dag_id: str, retries: int, defer_after: timedelta) -> None:
-    """Make a DAG whose tasks have so many retries, and wait in the slot for so long."""
+def make(
+    dag_id: str,
+    retries: int = 0,
+    retry_delay: timedelta = timedelta(seconds=1),
+    defer_after: timedelta = timedelta(0),
+) -> None:
+    """Make a DAG whose tasks are retried so often, and wait in the slot for so long."""
 
     @dag(dag_id=dag_id, schedule=None, max_active_tasks=500, max_active_runs=20)
     def faults() -> None:
@@ -35,13 +40,16 @@ def make(dag_id: str, retries: int, defer_after: timedelta) -> None:
             defer_after=defer_after,
             delivery_timeout=timedelta(minutes=10),
             retries=retries,
-            retry_delay=timedelta(seconds=1),
+            retry_delay=retry_delay,
             max_active_tis_per_dag=500,
         ).expand(payload=payloads())
 
     faults()
 
 
-# No retry hides what a fault does to a task; but for one whose worker is killed.
-make("faults", retries=0, defer_after=timedelta(0))
-make("faults_retried", retries=2, defer_after=timedelta(minutes=2))
+# No retry hides what a fault does to a task.
+make("faults")
+# But for one whose worker is killed in the slot,
+make("faults_in_slots", retries=2, defer_after=timedelta(minutes=2))
+# and for one that Airflow starts while its own API server is away, and so fails.
+make("faults_retried", retries=3, retry_delay=timedelta(seconds=20))
