@@ -154,8 +154,12 @@ def test_a_result_over_the_limit_is_a_failure_that_names_the_way_out(
     assert "s3://bucket/prefix" in delivery["error"]["message"]
 
 
-def test_a_body_that_the_receiver_finds_too_large_is_a_failure(server: Server) -> None:
-    server.answers = [(413, {}, b"too large"), (200, {}, b"{}")]
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_body_that_the_receiver_refuses_for_good_is_a_failure(
+    server: Server, status: int
+) -> None:
+    """Run again by runqy, the job would only be refused again."""
+    server.answers = [(status, {}, b"not so"), (200, {}, b"{}")]
 
     deliver(server, "x" * 100)
 
@@ -318,7 +322,18 @@ def test_a_text_of_another_kind_is_no_json(server: Server) -> None:
     assert base64.b64decode(delivery["result"]).decode() == "a <b>ö</b>"
 
 
-@pytest.mark.parametrize("data", [b"\xff", b"{", b""])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff",
+        b"{",
+        b"",
+        b'{"loss": NaN}',
+        b"[1e999]",
+        b"\xef\xbb\xbf[]",
+        '["x"]'.encode("utf-16"),
+    ],
+)
 def test_bytes_that_are_called_json_must_be(server: Server, data: bytes) -> None:
     delivery = deliver(server, Result(data, content_type="application/json"))
 

@@ -165,3 +165,12 @@ def test_the_environment_sets_how_long_to_try(
 @pytest.mark.parametrize("value", ["soon", "Mon, 99 Foo", None])
 def test_a_retry_after_that_cannot_be_read_is_ignored(value: str | None) -> None:
     assert http._seconds(value) is None
+
+
+def test_an_address_that_is_none_is_not_tried_and_not_repeated() -> None:
+    """The words of http.client would repeat it, and with it the capability."""
+    url = "http://127.0.0.1:9/a b?token=SECRET"
+    with pytest.raises(DeliveryUndeliverable, match="a blank") as caught:
+        webhook.post(url, "id", b"{}")
+    assert "SECRET" not in f"{caught.value!r} {caught.value.__cause__!r}"
+    assert "SECRET" not in str(http.send_once(url, b"{}", {}, 1.0))

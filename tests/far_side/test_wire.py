@@ -160,3 +160,12 @@ def test_a_failure_is_one_however_it_is_put(error: Any, words: str) -> None:
 
     assert read is not None
     assert words in read.message
+
+
+def test_an_error_of_any_depth_is_read_or_refused() -> None:
+    """At some depth it can be read, and not be written again."""
+    lists: Any = "deep"
+    for _ in range(20_000):
+        lists = [lists]
+    with pytest.raises(BadDelivery, match="nested too deeply"):
+        Delivery.from_fields({"task_id": "d", "status": "failed", "error": lists})

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from typing import IO, TYPE_CHECKING, Any, Callable
 
 from runqy_delivery.errors import DeliveryUndeliverable
@@ -119,6 +119,8 @@ def send_once(
         return "it is no http address"
     try:
         answer = _send("POST", url, body, headers, timeout)
+    except InvalidURL:
+        return "it is no address"  # its own words repeat the URL, and its capability
     except (OSError, HTTPException, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     return None if answer.status < 300 else f"{answer.status} {answer.text[:200]}"  # noqa: PLR2004 - HTTP's successes
@@ -167,6 +169,12 @@ def deliver_over_http(
             if answer.status not in TRANSIENT:
                 return answer
             trouble, asked = f"{answer.status} {answer.text[:200]}", answer.retry_after
+        except InvalidURL:
+            # Its own words repeat the URL, and with it the capability.
+            raise DeliveryUndeliverable(
+                f"The delivery request names {show(url)!r}: a blank, or another "
+                "character that no address may have, is in it."
+            ) from None
         except (OSError, HTTPException) as error:
             trouble = f"{type(error).__name__}: {error}"
         finally:

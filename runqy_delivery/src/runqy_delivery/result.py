@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from runqy_delivery import fields
 from runqy_delivery.errors import ResultRefused
 
 if TYPE_CHECKING:
@@ -96,7 +97,12 @@ def content_of(returned: Any) -> Content:
 
 def _check_json(data: bytes) -> None:
     try:
-        json.loads(data)
+        # Read as strictly as where it goes to: no other encoding, no NaN.
+        json.loads(
+            data.decode(),
+            parse_constant=fields.refuse_constant,
+            parse_float=fields.finite,
+        )
     except (ValueError, RecursionError) as error:
         raise ResultRefused(
             f"handle returned bytes that it calls {JSON_TYPE}, and they are not: "

@@ -22,7 +22,7 @@ log = logging.getLogger("runqy_delivery")
 SIGNING_SECRET_VARIABLE = "RUNQY_DELIVERY_SIGNING_SECRET"  # noqa: S105 - a name
 
 SUCCESS = range(200, 300)
-CONFLICT, GONE, TOO_LARGE = 409, 410, 413
+BAD, CONFLICT, GONE, TOO_LARGE = 400, 409, 410, 413
 
 
 def headers_for(message_id: str, body: bytes) -> Mapping[str, str]:
@@ -53,7 +53,8 @@ def post(url: str, message_id: str, body: bytes) -> None:
         body: The delivery as JSON.
 
     Raises:
-        ResultRefused: The receiver says that the body is too large.
+        ResultRefused: The receiver says that the body is too large, or cannot be read:
+            it would say so again.
         DeliveryUndeliverable: Nobody took it, or the receiver refuses it.
     """
     answer = deliver_over_http(
@@ -72,6 +73,7 @@ def post(url: str, message_id: str, body: bytes) -> None:
             f"The receiver takes no body of {len(body):,} bytes. Use an object store "
             "as the sink of this task (sink='s3://bucket/prefix')."
         )
-    raise DeliveryUndeliverable(
-        f"POST {show(url)} was refused with {answer.status}: {answer.text[:500]}"
-    )
+    words = f"POST {show(url)} was refused with {answer.status}: {answer.text[:500]}"
+    if answer.status == BAD:
+        raise ResultRefused(words)
+    raise DeliveryUndeliverable(words)

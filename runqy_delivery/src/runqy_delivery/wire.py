@@ -288,6 +288,9 @@ def _job_error(value: object) -> JobError | None:
     """Read an error: the guide's plain text, or an object with a message.
 
     Whatever else it is, it is words about a failure, which must not get lost.
+
+    Raises:
+        BadDelivery: It could be read, but not be written again.
     """
     if value is None:
         return None
@@ -298,5 +301,8 @@ def _job_error(value: object) -> JobError | None:
             return JobError(message, kind, lines)
         if set(value) <= {"message", "type", "traceback"}:
             return JobError(NO_REASON, kind, lines)
-    words = value if isinstance(value, str) else json.dumps(value, default=str)
+    try:
+        words = value if isinstance(value, str) else json.dumps(value, default=str)
+    except RecursionError as trouble:
+        raise BadDelivery("The error is nested too deeply.") from trouble
     return JobError(words if words.strip() else NO_REASON)
