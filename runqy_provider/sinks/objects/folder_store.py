@@ -84,14 +84,14 @@ class FolderStore:
 
     def head(self, key: str) -> Head:
         """Return what is known of a file: of what type it is, is not."""
-        with _errors("read", f"{self.root}/{key}"):
-            status = self._inside(key).stat()
+        with _errors("read", f"{self.root}/{key}"), self._open(key) as file:
+            status = os.fstat(file.fileno())
         return Head(status.st_size, status.st_mtime, None)
 
     def stream(self, key: str) -> BinaryIO:
         """Open a file for reading."""
         with _errors("read", f"{self.root}/{key}"):
-            return self._inside(key).open("rb")
+            return self._open(key)
 
     def sign_put(self, key: str, seconds: int) -> None:
         """Return nothing: files have no URLs that let in."""
@@ -113,16 +113,32 @@ class FolderStore:
             return None
         return path.removeprefix(root) or None
 
-    def _inside(self, key: str) -> Path:
-        """Return the file's real path.
+    def _open(self, key: str) -> BinaryIO:
+        """Open a file, wherever in the folder its links lead.
 
         Raises:
             NoAccess: It is outside the folder: a link leads there.
+            FileNotFoundError: It is no file.
         """
+        root = Path(self.root).resolve()
         path = Path(self.root, key).resolve(strict=True)
-        if not path.is_relative_to(Path(self.root).resolve()):
+        if not path.is_relative_to(root):
             raise NoAccess(f"{self.root}/{key} leads out of the folder {self.root}.")
-        return path
+        # Step by step, and by no link any more: one may have been put there since.
+        at = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        for part in path.relative_to(root).parts:
+            try:
+                # Not blocking: to open a pipe would wait for its writer.
+                inner = os.open(
+                    part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at
+                )
+            finally:
+                os.close(at)
+            at = inner
+        if not stat.S_ISREG(os.fstat(at).st_mode):
+            os.close(at)
+            raise FileNotFoundError(errno.ENOENT, "it is no file")
+        return os.fdopen(at, "rb")
 
 
 def _modified(path: os.PathLike[str]) -> float | None:
@@ -151,4 +167,8 @@ def _errors(what: str, path: str) -> Iterator[None]:
             "and list that folder."
         ) from error
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NoAccess(
+                f"Could not {what} {path}: a link was put in its way."
+            ) from error
         raise SinkUnavailable(f"Could not {what} {path}: {error}") from error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runqy_provider.errors import NoAccess, NotThere
 from runqy_provider.sinks.objects.folder_store import FolderStore
 from runqy_provider.sinks.objects.store import Listing
 
@@ -66,3 +67,43 @@ def test_files_in_the_making_and_what_is_no_file_are_left_out(
     (tmp_path / "round").symlink_to(tmp_path / "round")
 
     assert set(store.list_folder("").found) == {"a", "b", "c"}
+
+
+def test_a_link_that_is_put_in_the_way_as_a_file_is_opened_leads_nowhere(
+    store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Task code may write there, and must not choose what Airflow's user reads."""
+    secret = tmp_path.parent / "secret"
+    secret.write_bytes(b"of Airflow")
+    real = os.open
+
+    def swap_first(path: Any, *arguments: Any, **options: Any) -> int:
+        if path == "a":
+            (tmp_path / "a").unlink(missing_ok=True)
+            (tmp_path / "a").symlink_to(secret)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", swap_first)
+
+    with pytest.raises(NoAccess, match="a link was put in its way"):
+        store.stream("a")
+
+
+def test_a_link_within_the_folder_is_followed(
+    store: FolderStore, tmp_path: Path
+) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "latest").symlink_to(tmp_path / "a")
+
+    assert store.head("inner/latest").size == 1
+    with store.stream("inner/latest") as file:
+        assert file.read() == b"1"
+
+
+def test_a_pipe_is_no_file_and_holds_nobody_up(
+    store: FolderStore, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(NotThere, match="no file"):
+        store.stream("pipe")
