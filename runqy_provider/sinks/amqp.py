@@ -101,7 +101,7 @@ class AmqpSink(Sink):
             return Waiter(source, access.inbox_sweep)
 
         key = (SCHEME, self.queue, redis)
-        return [inbox, Place(key, make, ticket.delivery_id)]
+        return [inbox, Place(key, make, ticket.delivery_id, moves=True)]
 
     def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
         """Open the delivery in the inbox."""

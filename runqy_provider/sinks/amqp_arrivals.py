@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,13 @@ log = logging.getLogger(__name__)
 #: Seconds between two tries to put a message into an inbox that is away.
 INBOX_DELAY = 2.0
 
+#: Seconds that a look waits for messages that came before it to be moved; less than a
+#: look may take.
+CATCH_UP_PATIENCE = 10.0
+
+#: Seconds between two questions whether they are.
+CATCH_UP_PAUSE = 0.05
+
 
 class AmqpArrivals:
     """Moves messages to the inbox; addresses are delivery ids.
@@ -65,10 +73,19 @@ class AmqpArrivals:
         self._max_body = max_body
         self._awaited = Awaited()
         self._trouble: SinkError | None = None
+        self._consumer: Consumer | None = None
+        self._is_moving = False
+        self._is_caught_up = False
 
     async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
-        """Return nothing, or what keeps messages from coming."""
+        """Return nothing, once what came before is in the inbox.
+
+        Raises:
+            SinkUnavailable: Something keeps messages from coming, or they are many:
+                one of them may be what is looked for.
+        """
         self._awaited.add(addresses)
+        await self._catch_up()
         if isinstance(self._trouble, SinkUnavailable):
             raise self._trouble
         if self._trouble is not None:
@@ -90,6 +107,25 @@ class AmqpArrivals:
             yield None
             raise SinkUnavailable(str(trouble)) from trouble
 
+    async def _catch_up(self) -> None:
+        """Wait until the queue was seen empty since its consumer began."""
+        name, conn_id = self._queue.name, self._queue.conn_id
+        end = time.monotonic() + CATCH_UP_PATIENCE
+        while not self._is_caught_up and self._trouble is None:
+            consumer = self._consumer
+            if consumer is not None and not self._is_moving:
+                with amqp_errors(conn_id, f"look at queue {name!r}"):
+                    is_drained = await consumer.is_drained()
+                self._is_caught_up = (
+                    is_drained and not self._is_moving and consumer is self._consumer
+                )
+            if time.monotonic() >= end:
+                raise SinkUnavailable(
+                    f"Queue {name!r} (connection {conn_id!r}) is not consumed yet, or "
+                    "has messages that are still being moved to the inbox."
+                )
+            await asyncio.sleep(CATCH_UP_PAUSE if not self._is_caught_up else 0)
+
     async def aclose(self) -> None:
         """Forget the trouble there was; connections end with the consumer."""
         self._trouble = None
@@ -108,10 +144,17 @@ class AmqpArrivals:
             opening = asyncio.ensure_future(self._open())
             try:
                 await asyncio.wait([opening])
+                if opening.cancelled():
+                    # aiormq's way to say that its heartbeats had no answer.
+                    raise SinkUnavailable(
+                        f"The broker of connection {conn_id!r} fell silent while queue "
+                        f"{self._queue.name!r} was being opened."
+                    )
                 consumer, writer, _ = opening.result()
-                self._trouble = None
+                self._trouble, self._consumer = None, consumer
                 await self._move(consumer, writer)
             finally:
+                self._consumer, self._is_caught_up = None, False
                 await _to_its_end(_take_down(opening))
 
     async def _open(self) -> tuple[Consumer, InboxWriter, AsyncExitStack]:
@@ -128,7 +171,12 @@ class AmqpArrivals:
     async def _move(self, consumer: Consumer, writer: InboxWriter) -> None:
         task = asyncio.current_task()
         while task is None or not task.cancelling():
-            await self._take(consumer, writer, await consumer.next())
+            message = await consumer.next()
+            self._is_moving = True
+            try:
+                await self._take(consumer, writer, message)
+            finally:
+                self._is_moving = False
 
     async def _take(
         self, consumer: Consumer, writer: InboxWriter, message: AbstractIncomingMessage
@@ -192,6 +240,6 @@ async def _take_down(
     opening: asyncio.Future[tuple[Consumer, InboxWriter, AsyncExitStack]],
 ) -> None:
     await asyncio.wait([opening])
-    if opening.exception() is None:
+    if not opening.cancelled() and opening.exception() is None:
         _, _, closing = opening.result()
         await closing.aclose()

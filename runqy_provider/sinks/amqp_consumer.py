@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from aio_pika.exceptions import AMQPChannelError
+
 from runqy_provider.errors import SinkUnavailable
 from runqy_provider.sinks.amqp_rejected import RejectedQueue
 
@@ -68,6 +70,19 @@ class Consumer:
                 f"not consumed any more: {self._end}"
             )
         return message
+
+    async def is_drained(self) -> bool:
+        """Tell whether no message waits any more, at the broker or here."""
+        if not self._messages.empty():
+            return False
+        name = self._queue.name
+        try:
+            # On a channel of its own, which a refusal closes.
+            async with self._connection.channel() as channel:
+                queue = await channel.declare_queue(name, passive=True)
+        except AMQPChannelError:
+            return True  # a broker that does not say, or a queue that is gone
+        return not queue.declaration_result.message_count
 
     async def keep_elsewhere(
         self, message: AbstractIncomingMessage, reason: str

@@ -86,6 +86,17 @@ class RejectedQueue:
             message_id=message.message_id,
             delivery_mode=DeliveryMode.PERSISTENT,
         )
+        try:
+            await self._send(kept)
+        except (TypeError, ValueError, OverflowError) as error:
+            # What is in them can be read, but not be written again: a text that is no
+            # UTF-8, for one. The body counts.
+            log.warning("Headers of a message cannot be kept: %s", error)
+            kept.headers = {"x-runqy-reason": reason[:LONGEST_REASON]}
+            kept.content_type = kept.message_id = None
+            await self._send(kept)
+
+    async def _send(self, kept: Message) -> None:
         channel = await self._open()
         try:
             await channel.default_exchange.publish(kept, self._queue.rejected)

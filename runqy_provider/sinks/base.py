@@ -66,12 +66,15 @@ class Place:
         address: What the waiter knows this wait by.
         is_essential: True where nothing can come if this place is at fault; False for
             a place that only says earlier what another one holds.
+        moves: True where what came is only moved to another place, which is to be
+            looked at again afterwards.
     """
 
     key: Hashable
     make: Callable[[], Waiter]
     address: str
     is_essential: bool = True
+    moves: bool = False
 
 
 Follow: TypeAlias = "Callable[[Delivery, str], Parcel]"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import COMPLETED, FAILED
-from runqy_provider.errors import NotThere, RunqyError, SinkUnavailable
+from runqy_provider.errors import ResultLost, RunqyError, SinkUnavailable
 from runqy_provider.sinks.sql_bounds import BOUND, cut_after
 from runqy_provider.sinks.sql_engine import connect_arguments, sql_engine
 from runqy_provider.waiting.arrival import Answer, Arrival
@@ -88,7 +88,7 @@ class SqlArrivals:
         for row_id in addresses:
             row = found.get(_same(row_id))
             if self._is_deleted(row_id, row is not None, now):
-                answers[row_id] = NotThere(
+                answers[row_id] = ResultLost(
                     f"Row {row_id} of {self._table.place} (connection "
                     f"{self._table.conn_id!r}) was deleted while its job was waited "
                     "for. Its result is lost: a retry, or a clear, runs it again."

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from runqy_provider.sinks.base import Place
     from runqy_provider.waiting.arrival import Arrival
+    from runqy_provider.waiting.waiter import Waiter
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ async def wait_for_arrival(
             that its job has ended, and it is at none of the others.
     """
     vigil = vigil or Vigil()
-    looks_once = deadline <= time.time()
+    is_brief = deadline <= time.time() and not any(place.moves for place in places)
     for pause in pauses(FIRST_PAUSE, LONGEST_PAUSE):
         waits = {
             _wait(place, deadline, not_before, vigil): place
@@ -64,7 +65,7 @@ async def wait_for_arrival(
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
-        if arrival is not None or (verdict is None and looks_once):
+        if arrival is not None or (verdict is None and is_brief):
             return arrival
         # It may have come just before, and nobody said so: one last look.
         looks = await asyncio.gather(*(_look(place, not_before) for place in places))
@@ -122,10 +123,17 @@ def looks_at(places: Sequence[Place]) -> dict[str, Any]:
 
     Returns:
         ``last_look`` in seconds since 1970, None if no look ever succeeded; and
-        ``trouble`` in words, empty where there is none.
+        ``trouble`` in words, empty where there is none; ``unseen`` is that of places
+        without which nobody can say that nothing has come.
     """
     waiters = [shared_waiter(place.key, place.make) for place in places]
+    essential = [w for w, at in zip(waiters, places, strict=True) if at.is_essential]
     return {
         "last_look": max((w.last_look for w in waiters if w.last_look), default=None),
-        "trouble": " ".join(w.trouble for w in waiters if w.trouble),
+        "trouble": _troubles(waiters),
+        "unseen": _troubles(essential),
     }
+
+
+def _troubles(waiters: Sequence[Waiter]) -> str:
+    return " ".join(waiter.trouble for waiter in waiters if waiter.trouble)

@@ -253,6 +253,11 @@ class Waiter:
                 log.warning("A look failed; waiting goes on: %s", error)
             self._note_trouble(looking, error)
             return False
+        except asyncio.CancelledError:
+            _heed_cancellation()
+            # A library's own, not ours: unheeded, it would end the loop in silence.
+            self._note_trouble(looking, SinkUnavailable("the look was cut off"))
+            return False
         except Exception as error:
             # A fault of ours, or of a library: it may pass, and ends the waits if not.
             self._unexpected_since = self._unexpected_since or began
@@ -305,6 +310,10 @@ class Waiter:
                         self._look_soon(fresh)
             except SinkUnavailable as error:
                 log.warning("Listening broke off, sweeps go on: %s", error)
+            except asyncio.CancelledError:
+                _heed_cancellation()
+                # aiormq's way to say that a broker fell silent.
+                log.warning("Listening was cut off, sweeps go on")
             except Exception:
                 log.exception("Listening failed unexpectedly, sweeps go on")
             else:

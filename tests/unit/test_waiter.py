@@ -29,8 +29,8 @@ class Source:
     def __init__(self) -> None:
         self.state: dict[str, Answer] = {}
         self.looks: list[set[str]] = []
-        self.trouble: Exception | None = None
-        self.queue: asyncio.Queue[str | Exception | None] = asyncio.Queue()
+        self.trouble: BaseException | None = None
+        self.queue: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
         self.listeners = 0
         self.closed = 0
         self.looked = asyncio.Event()
@@ -48,7 +48,7 @@ class Source:
             yield None  # something may have been missed
         while True:
             hint = await self.queue.get()
-            if isinstance(hint, Exception):
+            if isinstance(hint, BaseException):
                 raise hint
             yield hint
 
@@ -560,3 +560,29 @@ async def test_a_look_under_way_comes_to_its_end_as_the_waiter_closes() -> None:
 
     assert (source.cancelled, source.closed) == (0, 1)
     wait.cancel()
+
+
+async def test_hints_that_a_library_cuts_off_are_asked_for_again(
+    waiter: Waiter, source: Source
+) -> None:
+    """As aiormq does where a broker falls silent: by a cancellation of its own."""
+    wait = start(waiter, "a")
+    await source.looked.wait()
+    source.state["a"] = ARRIVED
+    source.queue.put_nowait(asyncio.CancelledError())
+
+    assert await wait == ARRIVED
+    assert source.listeners == 2
+
+
+async def test_a_look_that_a_library_cuts_off_is_made_again(
+    waiter: Waiter, source: Source
+) -> None:
+    source.trouble = asyncio.CancelledError()
+    wait = start(waiter, "a")
+    await source.looked.wait()
+    await source.next_look()
+    assert "cut off" in str(waiter.trouble)
+    source.trouble, source.state["a"] = None, ARRIVED
+
+    assert await wait == ARRIVED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pika
 import pytest
 from messages import consumed, publish, reason_of, start_wait, wait_until
 
@@ -103,3 +104,38 @@ def test_where_it_cannot_be_used_they_stay_and_hold_nobody_up(
     wait_until(rabbitmq, queue, "message_count", 3 * PREFETCH)
     assert f"Queue '{queue}.rejected' (connection 'mq') cannot be used" in caplog.text
     assert f"stays in queue '{queue}'" in caplog.text
+
+
+def deep(depth: int) -> bytes:
+    lists = b"[" * depth + b"]" * depth
+    return b'{"task_id": "x", "status": "failed", "error": [' + lists + b"]}"
+
+
+def test_an_error_that_is_nested_too_deeply_holds_nobody_up(
+    access: Access, channel: BlockingChannel, queue: str
+) -> None:
+    """At some depth it can be read, and not be written again."""
+    for depth in range(900, 1000, 2):
+        publish(channel, queue, deep(depth))
+
+    async def scenario() -> Any:
+        arrival = await bring_home(access, queue, channel)
+        await close_waiters()
+        return arrival
+
+    assert asyncio.run(scenario()) is not None
+
+
+def test_headers_that_cannot_be_written_again_are_left_out(
+    access: Access, channel: BlockingChannel, queue: str
+) -> None:
+    properties = pika.BasicProperties(headers={"x-odd": b"\xff\xfe", "x-even": 1})
+    channel.basic_publish("", queue, b"not json", properties, mandatory=True)
+
+    async def scenario() -> Any:
+        arrival = await bring_home(access, queue, channel)
+        await close_waiters()
+        return arrival
+
+    assert asyncio.run(scenario()) is not None
+    assert reason_of(channel, queue)[1] == b"not json"
