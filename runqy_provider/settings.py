@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -237,6 +238,10 @@ def _server_url(connection: ConnectionLike) -> str:
     return host.rstrip("/")
 
 
+#: What no URL may hold as it is: controls and blanks, and what is beyond ASCII.
+_NOT_IN_URLS = re.compile(r"[^!-~]")
+
+
 def _callback_url(conn_id: str, value: object) -> str | None:
     if not value:
         return None
@@ -247,9 +252,10 @@ def _callback_url(conn_id: str, value: object) -> str | None:
         or not parts.hostname
         or parts.query
         or parts.fragment
+        or _NOT_IN_URLS.search(url)
     ):
         raise Misconfigured(
             f"callback_url of connection {conn_id!r} must be the receiver's http(s) "
-            "address without a query, such as https://airflow.example.com/runqy."
+            "address without a query or blanks, such as https://airflow.example.com/runqy."
         )
     return url

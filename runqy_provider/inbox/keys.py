@@ -3,6 +3,7 @@
 """All Redis keys of the inbox, and how long they live.
 
 runqy:inbox:BOX:delivery:DELIVERY_ID   hash: status, body, digest, at
+runqy:inbox:BOX:seen:DELIVERY_ID       text: its digest, while more may come for it
 runqy:inbox:BOX:progress:DELIVERY_ID   text: the newest progress message
 runqy:inbox:BOX:arrivals               channel: ids of what came
 
@@ -48,6 +49,11 @@ def is_queue_box(box: str) -> bool:
 def delivery(box: str, delivery_id: str) -> str:
     """Return the key of a final delivery."""
     return f"{PREFIX}:{box}:delivery:{delivery_id}"
+
+
+def seen(box: str, delivery_id: str) -> str:
+    """Return the key of what is left of a final delivery that was forgotten."""
+    return f"{PREFIX}:{box}:seen:{delivery_id}"
 
 
 def progress(box: str, delivery_id: str) -> str:

@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 # One script, so that of two deliveries at once exactly one is first. A repeat says
 # again that it came: whoever waits may have missed the first time.
 _PUT = """
-local known = redis.call('HGET', KEYS[1], 'digest')
+local known = redis.call('HGET', KEYS[1], 'digest') or redis.call('GET', KEYS[3])
 if known and known ~= ARGV[1] then return 'conflict' end
 if not known then
   redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'status', ARGV[2], 'body', ARGV[3],
              'at', ARGV[4])
   redis.call('EXPIRE', KEYS[1], ARGV[5])
+  if ARGV[7] ~= '0' then
+    redis.call('SET', KEYS[3], ARGV[1])
+    redis.call('EXPIREAT', KEYS[3], ARGV[7])
+  end
 end
 redis.call('PUBLISH', KEYS[2], ARGV[6])
 return known and 'repeated' or 'stored'
@@ -67,13 +71,17 @@ class InboxWriter:
         self._ttl = ttl
         self._put = client.register_script(_PUT)
 
-    async def put(self, delivery: Delivery, body: bytes, mark: str) -> Outcome:
+    async def put(
+        self, delivery: Delivery, body: bytes, mark: str, until: int = 0
+    ) -> Outcome:
         """Keep a delivery; when this returns, Redis has it.
 
         Args:
             delivery: The delivery, checked.
             body: Its bytes as they came; what is read later.
             mark: The delivery's ``digest``.
+            until: Until when another one could come, in seconds since 1970, though
+                this one be read and forgotten by then; 0 where nobody says.
 
         Returns:
             STORED for the first final delivery, REPEATED for the same again, CONFLICT
@@ -92,7 +100,11 @@ class InboxWriter:
                 await self._client.publish(keys.arrivals(box), delivery_id)
                 return Outcome.NOTED
             answer = await self._put(
-                keys=[keys.delivery(box, delivery_id), keys.arrivals(box)],
+                keys=[
+                    keys.delivery(box, delivery_id),
+                    keys.arrivals(box),
+                    keys.seen(box, delivery_id),
+                ],
                 args=[
                     mark,
                     delivery.status,
@@ -100,6 +112,7 @@ class InboxWriter:
                     f"{time.time():.3f}",
                     self._ttl,
                     delivery_id,
+                    until,
                 ],
             )
         return Outcome(cast("bytes", answer).decode())

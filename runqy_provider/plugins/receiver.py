@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Any
 
+from airflow.sdk import BaseHook
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils.session import create_session
@@ -15,13 +17,20 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from runqy_provider.errors import Misconfigured
-from runqy_provider.hooks.access import MOUNT, get_access
+from runqy_provider.hooks.access import MOUNT, access_of
+from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.doors import Door, DoorAway, DoorsBusy, Limits
 
 #: How many names of no connection are remembered at most: a stranger can make up any
 #: number of them.
 MOST_STRANGERS = 256
+
+#: Seconds to remember a name of no connection, or one that is set up wrongly.
+DOUBT_TTL = 5.0
+
+#: Seconds between two looks at a connection whose secret a token did not fit.
+LOOK_ANEW_AFTER = 5.0
 
 #: How many connections that nobody has heard of are looked for at once.
 LOOKS_FOR_STRANGERS = 2
@@ -45,16 +54,16 @@ class ConnectionDoors:
     """Finds doors among Airflow's connections, and remembers them for a while.
 
     Args:
-        ttl: Seconds to remember for; also that a connection does not exist.
+        ttl: Seconds to remember a connection for.
     """
 
     def __init__(self, ttl: float) -> None:
         self._ttl = ttl
         self._known: dict[str, tuple[float, Door]] = {}
-        self._strangers: dict[str, float] = {}
+        self._strangers: dict[str, tuple[float, Misconfigured | None]] = {}
         self._looks: dict[str, asyncio.Task[Door | None]] = {}
 
-    async def find(self, conn_id: str) -> Door | None:
+    async def find(self, conn_id: str, *, anew: bool = False) -> Door | None:
         """Return the door of a connection, or None.
 
         However many ask for one, it is looked for once. Doors that were opened before
@@ -67,10 +76,14 @@ class ConnectionDoors:
                 not ask: no reason to refuse a delivery for good.
             DoorsBusy: Too many connections that nobody has heard of are asked for.
         """
-        until, door = self._known.get(conn_id, (0.0, None))
-        if time.monotonic() < until:
+        now = time.monotonic()
+        looked, door = self._known.get(conn_id, (-math.inf, None))
+        if now < looked + (min(self._ttl, LOOK_ANEW_AFTER) if anew else self._ttl):
             return door
-        if time.monotonic() < self._strangers.get(conn_id, 0.0):
+        until, trouble = self._strangers.get(conn_id, (0.0, None))
+        if now < until:
+            if trouble is not None:
+                raise Misconfigured(str(trouble))
             return None
         if conn_id not in self._looks:
             strangers = sum(name not in self._known for name in self._looks)
@@ -85,24 +98,33 @@ class ConnectionDoors:
     async def _look(self, conn_id: str) -> Door | None:
         try:
             found = await asyncio.to_thread(_door, conn_id)
+        except Misconfigured as error:
+            self._doubt(conn_id, error)
+            raise
         finally:
             del self._looks[conn_id]
-        until = time.monotonic() + self._ttl
         if found is not None:
-            self._known[conn_id] = (until, found)
+            self._known[conn_id] = (time.monotonic(), found)
         elif conn_id not in self._known:
-            while len(self._strangers) >= MOST_STRANGERS:
-                del self._strangers[next(iter(self._strangers))]
-            self._strangers[conn_id] = until
+            self._doubt(conn_id, None)
         return found
+
+    def _doubt(self, conn_id: str, trouble: Misconfigured | None) -> None:
+        """Remember for a moment that there is no door, or what is wrong with it."""
+        while len(self._strangers) >= MOST_STRANGERS:
+            del self._strangers[next(iter(self._strangers))]
+        self._strangers[conn_id] = (time.monotonic() + DOUBT_TTL, trouble)
 
 
 def _door(conn_id: str) -> Door | None:
     try:
-        access = get_access(conn_id)
+        connection = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
         _check_database()
         return None
+    if connection.conn_type != RunqyHook.conn_type:
+        return None  # somebody else's: a stranger learns no more of it than of none
+    access = access_of(connection)
     if access.redis is None:
         _check_database()
         raise Misconfigured(

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"The receiver cannot start: {error}", file=sys.stderr)  # noqa: T201 - a command line
         return 2
 
-    async def find_door(conn_id: str) -> Door | None:
+    async def find_door(conn_id: str, *, anew: bool = False) -> Door | None:  # noqa: ARG001 - an environment does not change
         return door if conn_id == door.conn_id else None
 
     uvicorn.run(

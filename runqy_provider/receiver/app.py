@@ -121,7 +121,9 @@ class Receiver:
             )
             _check_signature(door, request, body)
             delivery, mark = await self._parse(body, delivery_id)
-            return await self._store(door, delivery, body, mark)
+            # Checked with the token, so it is a number.
+            until = int(request.query_params["expires"])
+            return await self._store(door, delivery, body, mark, until)
 
     @contextmanager
     def _turn(self, conn_id: str, delivery_id: str) -> Iterator[None]:
@@ -152,8 +154,26 @@ class Receiver:
 
     async def _door(self, request: Request, conn_id: str, delivery_id: str) -> Door:
         """Return the door that the request's address opens."""
+        door = await self._find(conn_id)
+        allowed = _opens(door, request, conn_id, delivery_id)
+        if door is not None and not allowed:
+            # Its secret may have been changed since it was last looked at.
+            door = await self._find(conn_id, anew=True)
+            allowed = _opens(door, request, conn_id, delivery_id)
+        if door is None or not allowed:
+            log.warning(
+                "Refused a delivery: connection %r, delivery %r, expires %r: %s",
+                conn_id[:64],
+                delivery_id[:64],
+                request.query_params.get("expires", "")[:16],
+                "no such connection" if door is None else "bad token or expired",
+            )
+            raise bad_address()
+        return door
+
+    async def _find(self, conn_id: str, *, anew: bool = False) -> Door | None:
         try:
-            door = await self._find_door(conn_id)
+            return await self._find_door(conn_id, anew=anew)
         except DoorsBusy as error:
             raise Refusal(429, "Too many deliveries at once.", RETRY_AFTER) from error
         except (DoorAway, Misconfigured) as error:
@@ -162,35 +182,15 @@ class Receiver:
             raise Refusal(
                 503, "The inbox cannot be reached just now.", RETRY_AFTER
             ) from error
-        query = request.query_params
-        allowed = is_valid(
-            # A comparison takes place either way: time tells no connection's name.
-            door.callback_secrets if door is not None else ("no such connection",),
-            conn_id,
-            delivery_id,
-            query.get("expires", ""),
-            query.get("token", ""),
-            time.time(),
-        )
-        if door is None or not allowed:
-            log.warning(
-                "Refused a delivery: connection %r, delivery %r, expires %r: %s",
-                conn_id[:64],
-                delivery_id[:64],
-                query.get("expires", "")[:16],
-                "no such connection" if door is None else "bad token or expired",
-            )
-            raise bad_address()
-        return door
 
     async def _store(
-        self, door: Door, delivery: Delivery, body: bytes, mark: str
+        self, door: Door, delivery: Delivery, body: bytes, mark: str, until: int
     ) -> JSONResponse:
         writer = InboxWriter(
             self._client(door.redis), door.redis, door.conn_id, self._limits.ttl
         )
         try:
-            outcome = await writer.put(delivery, body, mark)
+            outcome = await writer.put(delivery, body, mark, until)
         except (SinkUnavailable, NoAccess) as error:
             log.error("A delivery could not be stored: %s", error)  # noqa: TRY400 - same
             raise Refusal(
@@ -237,6 +237,20 @@ class Receiver:
             known = async_client(settings, most_connections=self._limits.in_flight)
             self._clients[settings] = known
         return known
+
+
+def _opens(door: Door | None, request: Request, conn_id: str, delivery_id: str) -> bool:
+    """Tell whether a request's address opens a door; none opens no door."""
+    query = request.query_params
+    return is_valid(
+        # A comparison takes place either way: time tells no connection's name.
+        door.callback_secrets if door is not None else ("no such connection",),
+        conn_id,
+        delivery_id,
+        query.get("expires", ""),
+        query.get("token", ""),
+        time.time(),
+    )
 
 
 def _check_signature(door: Door, request: Request, body: bytes) -> None:

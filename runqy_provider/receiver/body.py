@@ -28,29 +28,38 @@ async def read_body(
     Raises:
         Refusal: 413 for too much, 408 for too slow.
     """
-    limit = limits.max_body
+    limit, most = limits.max_body, limits.max_body + limits.drained
     too_large = Refusal(
         413,
         f"The body has more than {limit} bytes, which is the most this receiver takes. "
         "Deliver large results to an object store.",
     )
-    if declared is not None and declared.isdigit() and int(declared[:18]) > limit:
+    if declared is not None and declared.isdigit() and int(declared[:18]) > most:
         raise too_large
+    size = 0
     body = bytearray()
     began = asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout_at(began + _time_for(0, limits)) as patience:
             async for chunk in chunks:
-                body += chunk
-                if len(body) > limit:
+                size += len(chunk)
+                if size > most:
                     raise too_large
-                patience.reschedule(began + _time_for(len(body), limits))
+                if size > limit:
+                    # Read to its end all the same: a sender hears no answer before it
+                    # has sent, and would take a closed connection for a broken one.
+                    body.clear()
+                else:
+                    body += chunk
+                patience.reschedule(began + _time_for(size, limits))
     except TimeoutError:
         raise Refusal(
             408,
-            f"The body came too slowly: {len(body)} bytes, and not whole. It must come "
+            f"The body came too slowly: {size} bytes, and not whole. It must come "
             f"at {limits.slowest:g} bytes a second, within {limits.body_seconds:g} s.",
         ) from None
+    if size > limit:
+        raise too_large
     return bytes(body)
 
 

@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from runqy_provider.inbox.keys import UNREAD_TTL
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from runqy_provider.settings import RedisSettings
 
 #: The largest body that is taken by default, in bytes.
@@ -42,9 +43,21 @@ class DoorsBusy(Exception):
     """Too many unheard-of doors are being looked for: come again."""
 
 
-#: Finds the door of a connection; None where there is no such connection. Raises
-#: ``DoorAway`` or ``DoorsBusy`` where it cannot tell.
-FindDoor = Callable[[str], Awaitable[Door | None]]
+class FindDoor(Protocol):
+    """Finds doors."""
+
+    def __call__(self, conn_id: str, *, anew: bool = False) -> Awaitable[Door | None]:
+        """Return the door of a connection; None where there is no such connection.
+
+        Args:
+            conn_id: The runqy connection.
+            anew: A key did not fit: look again, if the door was remembered.
+
+        Raises:
+            DoorAway: It cannot be told just now.
+            DoorsBusy: Likewise, as too many others are looked for.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,7 @@ class Limits:
 
     Attributes:
         max_body: The largest body, in bytes.
+        drained: By how many bytes one may be larger and is still read, and dropped.
         ttl: Seconds that an unread delivery stays.
         body_seconds: Seconds within which a body must have come whole.
         slowest: Bytes a second below which a body is given up, after ``grace``.
@@ -62,6 +76,7 @@ class Limits:
     """
 
     max_body: int = MAX_BODY
+    drained: int = 64 * 1024 * 1024
     ttl: int = UNREAD_TTL
     body_seconds: float = 60.0
     slowest: float = 16 * 1024

@@ -77,13 +77,13 @@ async def test_a_connection_is_looked_up_once_for_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked_up: list[str] = []
-    real = receiver.get_access
+    real = receiver._door
 
     def count(conn_id: str) -> Any:
         looked_up.append(conn_id)
         return real(conn_id)
 
-    monkeypatch.setattr(receiver, "get_access", count)
+    monkeypatch.setattr(receiver, "_door", count)
     doors = ConnectionDoors(ttl=60)
 
     found = await asyncio.gather(*(doors.find("runqy_default") for _ in range(50)))
@@ -104,14 +104,14 @@ async def test_made_up_names_do_not_fill_the_memory() -> None:
 async def test_strangers_hold_up_no_door_that_is_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gate, real = threading.Event(), receiver.get_access
+    gate, real = threading.Event(), receiver._door
 
     def slow(conn_id: str) -> Any:
         if conn_id.startswith("made_up"):
             gate.wait(30)
         return real(conn_id)
 
-    monkeypatch.setattr(receiver, "get_access", slow)
+    monkeypatch.setattr(receiver, "_door", slow)
     doors = ConnectionDoors(ttl=0)  # looked for again each time
     assert await doors.find("runqy_default") is not None
     held = [
@@ -170,3 +170,63 @@ def test_a_changed_connection_is_noticed_after_its_time() -> None:
     doors = ConnectionDoors(ttl=0)
 
     assert asyncio.run(doors.find("runqy_default")) is not None
+
+
+async def test_a_connection_of_another_kind_is_no_door(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or a stranger could tell which names Airflow's connections have."""
+    monkeypatch.setenv("AIRFLOW_CONN_SOME_BUCKET", "aws://key:secret@")
+    assert await ConnectionDoors(ttl=60).find("some_bucket") is None
+
+
+async def test_a_connection_that_is_set_up_wrongly_is_looked_up_once_in_a_while(
+    monkeypatch: pytest.MonkeyPatch, connect: Any
+) -> None:
+    looked_up: list[str] = []
+    real = receiver._door
+
+    def count(conn_id: str) -> Any:
+        looked_up.append(conn_id)
+        return real(conn_id)
+
+    monkeypatch.setattr(receiver, "_door", count)
+    connect(redis_conn_id="no_such_redis")
+    doors = ConnectionDoors(ttl=60)
+    for _ in range(3):
+        with pytest.raises(Misconfigured, match="no_such_redis"):
+            await doors.find("runqy_default")
+    assert looked_up == ["runqy_default"]
+
+
+async def test_a_door_that_did_not_open_is_looked_for_again_but_not_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(receiver, "LOOK_ANEW_AFTER", 0.2)
+    looked_up: list[str] = []
+    real = receiver._door
+
+    def count(conn_id: str) -> Any:
+        looked_up.append(conn_id)
+        return real(conn_id)
+
+    monkeypatch.setattr(receiver, "_door", count)
+    doors = ConnectionDoors(ttl=60)
+    await doors.find("runqy_default")
+    await doors.find("runqy_default", anew=True)
+    assert len(looked_up) == 1
+    end = time.monotonic() + 10
+    while len(looked_up) == 1 and time.monotonic() < end:
+        await doors.find("runqy_default", anew=True)
+        await asyncio.sleep(0.02)
+    assert len(looked_up) == 2
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1"])
+async def test_an_inbox_that_keeps_nothing_is_no_door(
+    monkeypatch: pytest.MonkeyPatch, seconds: str
+) -> None:
+    """It would answer 200, and lose the delivery."""
+    monkeypatch.setenv("AIRFLOW__RUNQY__UNREAD_TTL_SECONDS", seconds)
+    with pytest.raises(Misconfigured, match="unread_ttl_seconds must be 1 or more"):
+        await ConnectionDoors(ttl=60).find("runqy_default")

@@ -34,7 +34,7 @@ MAX_BODY = 100_000
 SERVER_ERRORS = range(500, 600)
 
 
-async def _nobody(_conn_id: str) -> Door | None:
+async def _nobody(_conn_id: str, *, anew: bool = False) -> Door | None:
     return None
 
 
