@@ -17,6 +17,7 @@ RunqyError
   + SinkError           the place of the result
   |   + NoAccess
   |   + NotThere
+  |   |   + ResultLost  it was there, or was to be, and is gone for good
   |   + TooLarge
   |   + SinkUnavailable
   + BadDelivery         a delivery came and cannot be used
@@ -102,6 +103,10 @@ class NoAccess(SinkError):
 
 class NotThere(SinkError):
     """The place of the result, or the result, does not exist."""
+
+
+class ResultLost(NotThere):
+    """The result is gone for good: only another job can bring one."""
 
 
 class TooLarge(SinkError):

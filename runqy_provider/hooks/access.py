@@ -26,6 +26,8 @@ from runqy_provider.sinks.base import Access
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from airflow.sdk import Connection
+
 #: Where the plugin mounts the receiver in Airflow's API server.
 MOUNT = "/runqy"
 
@@ -45,7 +47,16 @@ def get_access(conn_id: str) -> Access:
         AirflowNotFoundException: There is no such connection.
         Misconfigured: A field makes no sense.
     """
-    settings = RunqySettings.from_connection(BaseHook.get_connection(conn_id))
+    return access_of(BaseHook.get_connection(conn_id))
+
+
+def access_of(connection: Connection) -> Access:
+    """Return the same of a connection that was fetched.
+
+    Raises:
+        Misconfigured: A field makes no sense.
+    """
+    settings = RunqySettings.from_connection(connection)
     return _access(settings, {name: _redis(name) for name in _redis_names(settings)})
 
 
@@ -110,15 +121,22 @@ def _access(
         redis=redis[settings.redis_conn_id],
         runqy_redis=runqy_redis,
         base_url=urljoin(base.rstrip("/") + "/", MOUNT.lstrip("/")) if base else None,
-        max_body=conf.getint("runqy", "max_body_bytes"),
+        max_body=_whole("max_body_bytes"),
         inbox_sweep=_seconds("inbox_sweep_seconds"),
-        unread_ttl=conf.getint("runqy", "unread_ttl_seconds"),
+        unread_ttl=_whole("unread_ttl_seconds"),
         object_sweep=_seconds("object_sweep_seconds"),
         poll=_seconds("poll_seconds"),
         longest_poll=_seconds("longest_poll_seconds"),
         watch=_seconds("watch_seconds", zero=True),
         vanished_grace=_seconds("vanished_grace_seconds", zero=True),
     )
+
+
+def _whole(option: str) -> int:
+    value: int = conf.getint("runqy", option)
+    if value < 1:
+        raise Misconfigured(f"[runqy] {option} must be 1 or more, not {value}.")
+    return value
 
 
 def _seconds(option: str, *, zero: bool = False) -> float:

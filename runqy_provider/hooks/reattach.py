@@ -10,9 +10,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import COMPLETED
-from runqy_provider.errors import JobVanished, by_name
+from runqy_provider.errors import (
+    JobVanished,
+    Misconfigured,
+    ResultLost,
+    SinkUnavailable,
+    by_name,
+)
 from runqy_provider.hooks.outcome import ARRIVED, ERROR
-from runqy_provider.hooks.unbegun import delete_unbegun
 from runqy_provider.server import job as states
 from runqy_provider.server.find_job import find_job
 
@@ -55,14 +60,17 @@ def find_again(
     if before.job_id is None and access.runqy_redis is not None:
         found = find_job(access.runqy_redis, before.runqy_queue, before.delivery_id)
         before = dataclasses.replace(before, job_id=found)
-    has_come = _has_come(look, before)
+    try:
+        has_come = _has_come(look, before)
+    except SinkUnavailable as error:
+        log.warning("Whether the attempt before has a result is not known: %s", error)
+        has_come = None  # a job that lives is waited for all the same
     if has_come is not None:
         return before if has_come else None
     if before.job_id is None:
-        return None
+        return before if _has_come(look, before) else None
     if before.expires <= time.time():
-        words = delete_unbegun(hook, before.runqy_queue, before.job_id)
-        log.info("The job before may not deliver any more: its time is up. %s", words)
+        log.info("The job before may not deliver any more: its time is up.")
         return None
     try:
         state = hook.get_job(before.job_id).state
@@ -77,13 +85,26 @@ def find_again(
 def _has_come(
     look: Callable[[Attempt], Mapping[str, Any]], before: Attempt
 ) -> bool | None:
-    """Tell whether a result is there: False for a failure, None for nothing yet."""
+    """Tell whether a result is there: False for a failure, None for nothing yet.
+
+    Raises:
+        SinkUnavailable: Nobody can tell just now: to enqueue anew might lose it.
+        SinkError: The sink says more than that.
+    """
     event = look(before)
     if event["event"] == ERROR:
         error = by_name(event["error"])
-        if issubclass(error, JobVanished) or before.job_id is None:
+        # Some sinks cannot look without a job's id.
+        has_no_job = issubclass(error, Misconfigured) and before.job_id is None
+        if issubclass(error, (JobVanished, ResultLost)) or has_no_job:
             return None
         raise error(event["message"])
-    if event["event"] != ARRIVED:
-        return None
-    return bool(event["status"] == COMPLETED)
+    if event["event"] == ARRIVED:
+        return bool(event["status"] == COMPLETED)
+    if event.get("unseen"):
+        raise SinkUnavailable(
+            f"The attempt before may have left its result (delivery "
+            f"{before.delivery_id}) at {before.sink!r}, which cannot be looked at just "
+            f"now, so nothing was enqueued: {event['unseen']}"
+        )
+    return None

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import functools
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from airflow.sdk import BaseHook
 from airflow.sdk.configuration import conf
 
-from runqy_provider.errors import JobFailed
+from runqy_delivery import BadDelivery as WireBadDelivery
+from runqy_provider.errors import BadDelivery, JobFailed, RunqyError
 from runqy_provider.hooks.access import get_access
 from runqy_provider.reference import Reference, could_pass_for_reference
 from runqy_provider.settings import DEFAULT_CONN_ID
@@ -20,6 +22,8 @@ from runqy_provider.sinks.parse import sink_of
 from runqy_provider.text import is_storable, storable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from runqy_delivery import JobError
     from runqy_provider.sinks.base import Access, Sink
     from runqy_provider.sinks.parcel import Parcel
@@ -96,7 +100,8 @@ class RunqyResultHook(BaseHook):
         sink = sink_of(known.uri)
         if isinstance(sink, ObjectSink) and conn_id is not None:
             sink = sink.through(conn_id)
-        return StoredResult(sink.open(self.access, known.uri))
+        with _our_errors():
+            return StoredResult(sink.open(self.access, known.uri))
 
     def link(self, sink: Sink, reference: Reference | dict[str, Any]) -> str | None:
         """Return a URL under which people find a result, for ``[runqy] link_seconds``.
@@ -132,7 +137,8 @@ class RunqyResultHook(BaseHook):
             SinkError: The result cannot be read.
             BadDelivery: The result is not what it says it is.
         """
-        parcel = sink.open(self.access, where)
+        with _our_errors():
+            parcel = sink.open(self.access, where)
         if parcel.error is not None:
             raise job_failed(delivery_id, parcel.error)
         limit = conf.getint("runqy", "xcom_limit")
@@ -150,6 +156,17 @@ class RunqyResultHook(BaseHook):
             delivery_id=delivery_id,
             metadata=parcel.metadata if is_storable(parcel.metadata) else None,
         ).to_xcom()
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    """Turn what the wire format says of a delivery into an error of our tree."""
+    try:
+        yield
+    except WireBadDelivery as error:
+        if isinstance(error, RunqyError):
+            raise
+        raise BadDelivery(str(error)) from error
 
 
 def job_failed(delivery_id: str, error: JobError) -> JobFailed:

@@ -35,6 +35,8 @@ class Work:
         payload: What the handler gets.
         sink: Where the result is to go.
         job_timeout: Seconds, as runqy stores them.
+        deletes: Whether a job that is waited for no more is deleted, if it has not
+            begun.
     """
 
     runqy_conn_id: str
@@ -42,6 +44,7 @@ class Work:
     payload: Mapping[str, Any]
     sink: Sink
     job_timeout: float | None = None
+    deletes: bool = True
 
     def attempt(self, context: Context, deadline: float) -> Attempt:
         """Return the attempt of a task instance at it, with no job yet."""
@@ -86,12 +89,15 @@ def start(
     """
     attempt = work.attempt(context, deadline)
     with RunqyHook(work.runqy_conn_id) as hook:
-        before = None if look is None else read_attempt(context)
-        if look is not None and before is not None and not before.is_given_up:
+        before = read_attempt(context)
+        if before is not None:
             found = _find_again(hook, access, before, attempt, look)
             if found is not None:
                 keep_attempt(context, found)
                 return found
+            if work.deletes and before.job_id is not None and not before.is_consumed:
+                # Nobody waits for it any more: it is not to run beside the new one.
+                log.info(delete_unbegun(hook, before.runqy_queue, before.job_id))
         keep_attempt(context, attempt)
         submission = submit(
             hook,
@@ -120,12 +126,9 @@ def _find_again(
     access: Access,
     before: Attempt,
     attempt: Attempt,
-    look: Callable[[Attempt], Mapping[str, Any]],
+    look: Callable[[Attempt], Mapping[str, Any]] | None,
 ) -> Attempt | None:
-    if not before.is_same_work(attempt):
-        if before.job_id is not None and before.max_tries == attempt.max_tries:
-            words = delete_unbegun(hook, before.runqy_queue, before.job_id)
-            log.info("This attempt asks for other work. %s", words)
+    if look is None or before.is_given_up or not before.is_same_work(attempt):
         return None
     found = find_again(hook, access, before, look)
     if found is not None:

@@ -20,11 +20,12 @@ from runqy_provider.errors import (
     JobFailed,
     Misconfigured,
     NotThere,
+    ResultLost,
     SinkError,
     TooLarge,
 )
 from runqy_provider.hooks.access import get_access
-from runqy_provider.hooks.attempt import mark_attempt
+from runqy_provider.hooks.attempt import mark_attempt, read_attempt
 from runqy_provider.hooks.kill_guard import has_ended
 from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, SILENT, outcome_of
 from runqy_provider.hooks.result import RunqyResultHook
@@ -98,7 +99,8 @@ class RunqyOperator(BaseOperator):
     :param reattach: Let a retry wait for the job of the attempt before, if that asked
         for the same and has not failed; False enqueues anew at every attempt.
     :param delete_on_kill: Delete the job, if it has not begun, when a user ends the
-        task; needs the connection's admin key.
+        task, or when a later attempt enqueues another one; needs the connection's
+        admin key.
     """
 
     template_fields: Sequence[str] = ("runqy_queue", "payload", "sink", "runqy_conn_id")
@@ -151,6 +153,7 @@ class RunqyOperator(BaseOperator):
             self.payload,
             sink,
             None if job_timeout is None else job_timeout.total_seconds(),
+            deletes=self.delete_on_kill,
         )
         look = functools.partial(self._look, access) if self.reattach else None
         attempt = start(context, access, work, deadline=deadline, look=look)
@@ -185,6 +188,12 @@ class RunqyOperator(BaseOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout as error:
+            # It may have come all the same, with nobody there to see it.
+            attempt = read_attempt(context)
+            if attempt is not None:
+                event = self._look(get_access(self.runqy_conn_id), attempt)
+                if event["event"] == ARRIVED:
+                    return self._finish(context, event)
             name, length = self._limit()
             raise DeliveryTimeout(
                 f"Airflow ended the wait {BACKSTOP} after {name} ({length}): no "
@@ -288,8 +297,10 @@ class RunqyOperator(BaseOperator):
             mark_attempt(context, is_given_up=True)
         try:
             return outcome_of(event, self.runqy_conn_id, f"{name} ({length})")
-        except FRUITLESS:
-            mark_attempt(context, is_given_up=True)
+        except FRUITLESS as error:
+            # A place that is not there just now says nothing of the job.
+            if not isinstance(error, NotThere) or isinstance(error, ResultLost):
+                mark_attempt(context, is_given_up=True)
             raise
 
     def _link(self, event: dict[str, Any], reference: dict[str, Any]) -> str | None:

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferralTimeout,
+)
 
 from runqy_provider.errors import DeliveryTimeout, JobVanished, RunqyError
 from runqy_provider.hooks.access import get_access
-from runqy_provider.hooks.outcome import DEADLINE, SILENT, outcome_of
+from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, SILENT, outcome_of
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.hooks.submission import check_delivery_id
 from runqy_provider.settings import DEFAULT_CONN_ID
@@ -103,12 +107,33 @@ class RunqySensor(BaseSensorOperator):
         """Return the result that the trigger saw arrive."""
         return self._outcome(event)
 
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Go on after the wait; look once more where Airflow ended it."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except (AirflowSensorTimeout, AirflowSkipException) as error:
+            if not _is_of_airflow(error):
+                raise
+            # It may have come all the same, with nobody there to see it.
+            access = self._access()
+            event = self._trigger(access, deadline=0.0).wait_here(access, watch=False)
+            if event["event"] != ARRIVED:
+                raise
+            return self._outcome(event)
+
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow's signature
         """Look once."""
         access = self._access()
         event = self._trigger(access, deadline=0.0).wait_here(access, watch=False)
         if event["event"] == DEADLINE:
-            self._check_job(access)
+            if event.get("unseen"):
+                # What cannot be looked at may hold the result of a job that is gone.
+                self.log.warning("Nothing could be seen: %s", event["unseen"])
+                self._gone_since = None
+            else:
+                self._check_job(access)
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._outcome(event))
 
@@ -173,3 +198,11 @@ class RunqySensor(BaseSensorOperator):
             if isinstance(error, DeliveryTimeout):
                 raise AirflowSensorTimeout(str(error)) from error
             raise
+
+
+def _is_of_airflow(error: BaseException) -> bool:
+    """Tell whether it was Airflow's own limit that ended the wait."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, TaskDeferralTimeout):
+        cause = cause.__cause__
+    return cause is not None

@@ -19,6 +19,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 from airflow.sdk.api.client import Client
 from airflow.sdk.api.datamodels._generated import TaskInstance
+from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR, TriggerFailureReason
 from airflow.sdk.execution_time.supervisor import run_task_in_process
 from airflow.sdk.serde import deserialize, serialize
 
@@ -151,6 +152,12 @@ class Run:
         message = self.last.msg
         arguments = {**deserialize(message.next_kwargs or {}), "event": event}
         self.next = (message.next_method, serialize(arguments))
+        return self.execute()
+
+    def time_out(self) -> Run:
+        """Run the task on as Airflow does where the deferral was not ended in time."""
+        reason = {"error": TriggerFailureReason.TRIGGER_TIMEOUT.value}
+        self.next = (TRIGGER_FAIL_REPR, serialize(reason))
         return self.execute()
 
     def _answer(self, request: httpx.Request) -> httpx.Response:

@@ -11,13 +11,20 @@ import pytest
 from harness import Run, outcome_of, run_of
 from redis import Redis
 
-from runqy_provider.errors import JobFailed, NotThere, ServerUnavailable
+from runqy_provider.errors import (
+    DeliveryTimeout,
+    JobFailed,
+    NotThere,
+    ServerUnavailable,
+    SinkUnavailable,
+)
 from runqy_provider.hooks.attempt import ATTEMPT_KEY
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.sandbox.loopback import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from world import World
 
@@ -249,3 +256,97 @@ def test_a_run_that_is_made_anew_has_results_of_its_own(sink: str) -> None:
     anew.run_id = first.run_id
 
     assert outcome_of(anew) == "new"
+
+
+@pytest.fixture
+def inbox_away(connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let the Redis of the inbox be away, and come back; runqy's own stays."""
+
+    def away(*, is_away: bool = True) -> None:
+        if not is_away:
+            connect()
+            return
+        monkeypatch.setenv("AIRFLOW_CONN_GONE", f"redis://127.0.0.1:{free_port()}")
+        connect(redis_conn_id="gone")
+
+    return away
+
+
+def test_what_cannot_be_looked_at_is_not_taken_for_nothing(
+    inbox_away: Any, world: World
+) -> None:
+    """The job has ended, and its result lies where nobody can look just now."""
+    first = idle_run()
+    deliver(first, result=[1, 2])
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        redis.delete(f"asynq:{{idle.default}}:t:{job_of(first)}")
+    inbox_away()
+    second = first.retried().execute()
+    with pytest.raises(SinkUnavailable, match="nothing was enqueued"):
+        raise second.error
+    assert second.store[ATTEMPT_KEY]["job_id"] == job_of(first)
+
+    inbox_away(is_away=False)
+    third = second.retried().execute()
+    assert (third.state, third.value) == ("success", [1, 2])
+
+
+def test_nor_where_the_jobs_id_is_not_known(inbox_away: Any, world: World) -> None:
+    first = idle_run()
+    deliver(first, result=[1, 2])
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        redis.delete(f"asynq:{{idle.default}}:t:{job_of(first)}")
+    first.store[ATTEMPT_KEY]["job_id"] = None
+    inbox_away()
+    second = first.retried().execute()
+    with pytest.raises(SinkUnavailable, match="nothing was enqueued"):
+        raise second.error
+
+
+def test_a_place_that_is_missing_for_a_moment_gives_no_job_up(tmp_path: Path) -> None:
+    """As a share that is not mounted: the next try waits for the job that runs."""
+    folder = tmp_path / "share"
+    folder.mkdir()
+    first = idle_run(sink=f"file://{folder}")
+    folder.rmdir()
+    with pytest.raises(NotThere):
+        raise first.resume(first.fire()).error
+    folder.mkdir()
+    second = first.retried().execute()
+
+    assert second.state == "deferred"
+    assert job_of(second) == job_of(first)
+
+
+@pytest.mark.parametrize("how", ["cleared", "given up", "reattach off"])
+def test_a_job_that_is_waited_for_no_more_does_not_run_beside_the_new_one(
+    how: str, world: World
+) -> None:
+    first = idle_run(reattach=how != "reattach off")
+    first.store[ATTEMPT_KEY]["is_given_up"] = how == "given up"
+    second = first.retried(is_cleared=how == "cleared").execute()
+
+    assert job_of(second) != job_of(first)
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        assert not redis.exists(f"asynq:{{idle.default}}:t:{job_of(first)}")
+
+
+def test_it_is_left_where_the_user_wants_it_so(world: World) -> None:
+    first = idle_run(delete_on_kill=False)
+    first.retried(is_cleared=True).execute()
+
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        assert redis.exists(f"asynq:{{idle.default}}:t:{job_of(first)}")
+
+
+def test_a_result_that_came_while_no_triggerer_ran_is_taken() -> None:
+    """Airflow itself ends a deferral, two minutes after our own deadline."""
+    run = idle_run()
+    deliver(run, result=7)
+    assert run.time_out().value == 7
+
+
+def test_where_none_came_the_timeout_says_so() -> None:
+    run = idle_run()
+    with pytest.raises(DeliveryTimeout, match="no triggerer did so before"):
+        raise run.time_out().error

@@ -21,6 +21,7 @@ from runqy_provider.errors import (
 from runqy_provider.hooks.access import get_access
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.hooks.submission import submit
+from runqy_provider.sandbox.loopback import free_port
 from runqy_provider.sensors.runqy import RunqySensor
 from runqy_provider.sinks.parse import parse_sink
 
@@ -163,3 +164,38 @@ def test_a_silent_job_ends_a_deferred_wait(gate: Gate) -> None:
 
     with pytest.raises(HeartbeatTimeout, match=r"heartbeat_timeout \(0:00:01\)"):
         raise run.resume(run.fire()).error
+
+
+@pytest.mark.parametrize("arguments", [{}, {"soft_fail": True}])
+def test_a_result_that_came_while_no_triggerer_ran_is_taken(
+    arguments: dict[str, Any], gate: Gate
+) -> None:
+    job = submitted({"value": 3, **gate.closed})
+    run = sensor(job, **arguments).execute()
+    assert run.state == "deferred"
+    gate.open()
+    assert run.fire()["event"] == "arrived"  # it is there now; this event is lost
+
+    assert run.time_out().value == 3
+
+
+def test_where_none_came_it_is_a_sensor_timeout() -> None:
+    job = submitted({}, queue="idle")
+    run = sensor(job).execute()
+    with pytest.raises(AirflowSensorTimeout):
+        raise run.time_out().error
+
+
+def test_a_poking_sensor_gives_no_job_up_while_it_cannot_look(
+    monkeypatch: pytest.MonkeyPatch, connect: Any, world: World
+) -> None:
+    monkeypatch.setenv("AIRFLOW__RUNQY__VANISHED_GRACE_SECONDS", "0")
+    job = submitted({}, queue="idle")
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        redis.delete(f"asynq:{{idle.default}}:t:{job.job_id}")
+    monkeypatch.setenv("AIRFLOW_CONN_GONE", f"redis://127.0.0.1:{free_port()}")
+    connect(redis_conn_id="gone")
+    run = sensor(job, deferrable=False, poke_interval=0.2, timeout=1).execute()
+
+    with pytest.raises(AirflowSensorTimeout):
+        raise run.error
