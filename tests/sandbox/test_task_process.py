@@ -109,7 +109,7 @@ async def test_an_answer_that_go_cannot_read_is_no_answer(tmp_path: Path) -> Non
     async with _supervised(_process(tmp_path, code)) as process:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(process.run(_job()), 0.3)
-        assert process.in_flight == 0
+        assert process.in_hand == 0
 
 
 async def test_one_that_closes_its_stdout_and_stays_is_killed(
