@@ -126,10 +126,19 @@ def test_an_error_that_is_nested_too_deeply_holds_nobody_up(
     assert asyncio.run(scenario()) is not None
 
 
+class Latin(str):
+    """A text of an application that does not write UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, _encoding: str = "", _errors: str = "") -> bytes:
+        return super().encode("latin-1")
+
+
 def test_headers_that_cannot_be_written_again_are_left_out(
     access: Access, channel: BlockingChannel, queue: str
 ) -> None:
-    properties = pika.BasicProperties(headers={"x-odd": b"\xff\xfe", "x-even": 1})
+    properties = pika.BasicProperties(headers={"x-odd": Latin("Bücher"), "x-even": 1})
     channel.basic_publish("", queue, b"not json", properties, mandatory=True)
 
     async def scenario() -> Any:
