@@ -73,17 +73,21 @@ async def test_a_delivery_through_airflows_api_server(world: World) -> None:
     assert health.json() == {"status": "ok"}
 
 
-async def test_a_connection_is_looked_up_once_for_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    looked_up: list[str] = []
+@pytest.fixture
+def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The connections that were looked up, one after another."""
+    ids: list[str] = []
     real = receiver._door
 
     def count(conn_id: str) -> Any:
-        looked_up.append(conn_id)
+        ids.append(conn_id)
         return real(conn_id)
 
     monkeypatch.setattr(receiver, "_door", count)
+    return ids
+
+
+async def test_a_connection_is_looked_up_once_for_many(looked_up: list[str]) -> None:
     doors = ConnectionDoors(ttl=60)
 
     found = await asyncio.gather(*(doors.find("runqy_default") for _ in range(50)))
@@ -181,16 +185,8 @@ async def test_a_connection_of_another_kind_is_no_door(
 
 
 async def test_a_connection_that_is_set_up_wrongly_is_looked_up_once_in_a_while(
-    monkeypatch: pytest.MonkeyPatch, connect: Any
+    looked_up: list[str], connect: Any
 ) -> None:
-    looked_up: list[str] = []
-    real = receiver._door
-
-    def count(conn_id: str) -> Any:
-        looked_up.append(conn_id)
-        return real(conn_id)
-
-    monkeypatch.setattr(receiver, "_door", count)
     connect(redis_conn_id="no_such_redis")
     doors = ConnectionDoors(ttl=60)
     for _ in range(3):
@@ -200,17 +196,9 @@ async def test_a_connection_that_is_set_up_wrongly_is_looked_up_once_in_a_while(
 
 
 async def test_a_door_that_did_not_open_is_looked_for_again_but_not_each_time(
-    monkeypatch: pytest.MonkeyPatch,
+    looked_up: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiver, "LOOK_ANEW_AFTER", 0.2)
-    looked_up: list[str] = []
-    real = receiver._door
-
-    def count(conn_id: str) -> Any:
-        looked_up.append(conn_id)
-        return real(conn_id)
-
-    monkeypatch.setattr(receiver, "_door", count)
     doors = ConnectionDoors(ttl=60)
     await doors.find("runqy_default")
     await doors.find("runqy_default", anew=True)
