@@ -111,14 +111,16 @@ class AmqpArrivals:
         """Wait until the queue was seen empty since its consumer began."""
         name, conn_id = self._queue.name, self._queue.conn_id
         end = time.monotonic() + CATCH_UP_PATIENCE
+        was_drained = False
         while not self._is_caught_up and self._trouble is None:
             consumer = self._consumer
             if consumer is not None and not self._is_moving:
                 with amqp_errors(conn_id, f"look at queue {name!r}"):
                     is_drained = await consumer.is_drained()
-                self._is_caught_up = (
-                    is_drained and not self._is_moving and consumer is self._consumer
-                )
+                is_drained &= not self._is_moving and consumer is self._consumer
+                # Seen twice: a message that has come is handed on a turn later.
+                self._is_caught_up = is_drained and was_drained
+                was_drained = is_drained
             if time.monotonic() >= end:
                 raise SinkUnavailable(
                     f"Queue {name!r} (connection {conn_id!r}) is not consumed yet, or "

@@ -49,7 +49,7 @@ class Consumer:
 
     async def start(self) -> None:
         """Open a channel, declare the queue, and consume it."""
-        channel = await self._connection.channel()
+        channel = self._channel = await self._connection.channel()
         await channel.set_qos(prefetch_count=PREFETCH)
         channel.close_callbacks.add(self._note_close)
         underlay = await channel.get_underlay_channel()
@@ -82,7 +82,12 @@ class Consumer:
                 queue = await channel.declare_queue(name, passive=True)
         except AMQPChannelError:
             return True  # a broker that does not say, or a queue that is gone
-        return not queue.declaration_result.message_count
+        if queue.declaration_result.message_count:
+            return False
+        # The last ones may still be on their way to us: what is asked on their own
+        # channel is answered after them.
+        await self._channel.set_qos(prefetch_count=PREFETCH)
+        return self._messages.empty()
 
     async def keep_elsewhere(
         self, message: AbstractIncomingMessage, reason: str
