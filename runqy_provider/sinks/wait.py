@@ -68,8 +68,7 @@ async def wait_for_arrival(
         if arrival is not None or (verdict is None and is_brief):
             return arrival
         # It may have come just before, and nobody said so: one last look.
-        looks = await asyncio.gather(*(_look(place, not_before) for place in places))
-        arrival = next((one for one in looks if one is not None), None)
+        arrival = await _last_look(places, not_before)
         if arrival is not None or verdict is None:
             return arrival
         trouble = looks_at(places)["trouble"]
@@ -97,6 +96,17 @@ async def _first(waits: dict[asyncio.Future[Arrival | None], Place]) -> Arrival 
             if waits[wait].is_essential or not isinstance(error, RunqyError):
                 raise error
             log.warning("Waiting goes on without one place: %s", error)
+    return None
+
+
+async def _last_look(places: Sequence[Place], not_before: float) -> Arrival | None:
+    # First where things are moved from, then where they are moved to: looked at side by
+    # side, one that is moved meanwhile would be seen in neither.
+    for moves in (True, False):
+        looks = [_look(place, not_before) for place in places if place.moves is moves]
+        for arrival in await asyncio.gather(*looks):
+            if arrival is not None:
+                return arrival
     return None
 
 
