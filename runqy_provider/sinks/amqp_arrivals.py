@@ -120,13 +120,15 @@ class AmqpArrivals:
                 is_drained &= not self._is_moving and consumer is self._consumer
                 # Seen twice: a message that has come is handed on a turn later.
                 self._is_caught_up = is_drained and was_drained
+                if self._is_caught_up:
+                    return
                 was_drained = is_drained
             if time.monotonic() >= end:
                 raise SinkUnavailable(
                     f"Queue {name!r} (connection {conn_id!r}) is not consumed yet, or "
                     "has messages that are still being moved to the inbox."
                 )
-            await asyncio.sleep(CATCH_UP_PAUSE if not self._is_caught_up else 0)
+            await asyncio.sleep(CATCH_UP_PAUSE)
 
     async def aclose(self) -> None:
         """Forget the trouble there was; connections end with the consumer."""
