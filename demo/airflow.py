@@ -114,6 +114,18 @@ class Airflow:
                 cwd=self.home,
             )
 
+    def restart_component(self, component: str, environment: Mapping[str, str]) -> None:
+        """Stop one of Airflow's processes and start it with more settings."""
+        process = self.processes.pop(component)
+        _signal_group(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_LIMIT)
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+        self._settings.update(environment)
+        self.start_component(component)
+        self._wait_until_healthy()
+
     def run(self, *arguments: str) -> str:
         """Run one of Airflow's commands and return what it prints.
 

@@ -14,7 +14,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from redis.retry import Retry
 
-from runqy_provider.errors import NoAccess, SinkUnavailable
+from runqy_provider.errors import NoAccess, SinkUnavailable, TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +50,25 @@ def client(settings: RedisSettings) -> Redis:
         socket_timeout=COMMAND_TIMEOUT,
         socket_connect_timeout=COMMAND_TIMEOUT,
     )
+
+
+def check_size(redis: Redis, key: str, field: str, largest: int | None) -> None:
+    """Find out the size of a field of a hash before it is read.
+
+    Args:
+        redis: The client.
+        key: Key of the hash.
+        field: Name of the field.
+        largest: The most bytes that it may have; None: any number.
+
+    Raises:
+        TooLarge: It has more.
+    """
+    if largest is None:
+        return
+    size = redis.hstrlen(key, field)
+    if size > largest:
+        raise TooLarge(f"{key} has {size} bytes; at most {largest} are read here.")
 
 
 @contextmanager

@@ -37,6 +37,8 @@ class Attempt:
         is_given_up: True where no later attempt is to wait for this job.
         retries: The task's, as its DAG had them.
         is_consumed: True once its result was returned.
+        ends_in_triggerer: True where the triggerer may return the result, which cannot
+            write this record.
     """
 
     delivery_id: str
@@ -50,10 +52,12 @@ class Attempt:
     is_given_up: bool = False
     retries: int = 0
     is_consumed: bool = False
+    ends_in_triggerer: bool = False
 
     def is_same_work(self, other: Attempt) -> bool:
         """Tell whether another attempt asks for the same, and no user came between."""
-        if self.is_consumed and self.retries != other.retries:
+        may_be_consumed = self.is_consumed or self.ends_in_triggerer
+        if may_be_consumed and self.retries != other.retries:
             # A clear, too, where the retries were lowered: what it adds is lost again.
             return False
         return (self.digest, self.max_tries) == (other.digest, other.max_tries)

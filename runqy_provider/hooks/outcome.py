@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from runqy_provider.errors import (
     DeliveryTimeout,
@@ -29,24 +29,20 @@ if TYPE_CHECKING:
 ARRIVED, DEADLINE, ERROR, SILENT = "arrived", "deadline", "error", "silent"
 
 
-def outcome_of(
+def raise_outcome(
     event: Mapping[str, Any], runqy_conn_id: str, limit: str = "its deadline"
-) -> Any:
-    """Return what a wait brought.
+) -> NoReturn:
+    """Raise the error of a wait that ended without a delivery.
 
     Args:
         event: Payload of the trigger's event.
         runqy_conn_id: The runqy connection.
         limit: Which time limit it had, for the message.
 
-    Returns:
-        What goes to XCom: a JSON value, or a Reference as plain JSON.
-
     Raises:
-        JobFailed: The task code reported a failure.
         DeliveryTimeout: Nothing came by the deadline.
         HeartbeatTimeout: No sign of life came for too long.
-        RunqyError: Of the type that ended the wait, or that reading it met.
+        RunqyError: Of the type that ended the wait.
     """
     kind = event.get("event")
     if kind == ERROR:
@@ -54,8 +50,6 @@ def outcome_of(
         raise error(f"{event['message']}{_progress(event)}")
     sink, delivery_id = parse_sink(event["sink"]), event["delivery_id"]
     results = RunqyResultHook(runqy_conn_id)
-    if kind == ARRIVED:
-        return results.collect(sink, event["where"], delivery_id)
     if kind == DEADLINE:
         words = f"No delivery {delivery_id} within {limit}, at sink {sink.uri!r}."
         raise DeliveryTimeout(f"{words} {_circumstances(event, results, sink)}")

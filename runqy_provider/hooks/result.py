@@ -147,7 +147,6 @@ class RunqyResultHook(BaseHook):
             # A value that task code made up to look like a reference would let it
             # choose what a downstream task reads with Airflow's rights.
             if is_storable(value) and not could_pass_for_reference(value):
-                inbox_parcels.forget(self.access, where)
                 return value
         return Reference(
             uri=parcel.where,
@@ -156,6 +155,17 @@ class RunqyResultHook(BaseHook):
             delivery_id=delivery_id,
             metadata=parcel.metadata if is_storable(parcel.metadata) else None,
         ).to_xcom()
+
+    def forget(self, where: str) -> None:
+        """Let the inbox drop a delivery soon, because its value stands elsewhere now.
+
+        Args:
+            where: Where it arrived; for other places than the inbox nothing happens.
+
+        Raises:
+            SinkUnavailable: Redis is away; the delivery then stays for its whole time.
+        """
+        inbox_parcels.forget(self.access, where)
 
 
 @contextmanager

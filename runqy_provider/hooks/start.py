@@ -37,6 +37,7 @@ class Work:
         job_timeout: Seconds, as runqy stores them.
         deletes: Whether a job that is waited for no more is deleted, if it has not
             begun.
+        ends_in_triggerer: Whether the triggerer may end the task.
     """
 
     runqy_conn_id: str
@@ -45,6 +46,7 @@ class Work:
     sink: Sink
     job_timeout: float | None = None
     deletes: bool = True
+    ends_in_triggerer: bool = False
 
     def attempt(self, context: Context, deadline: float) -> Attempt:
         """Return the attempt of a task instance at it, with no job yet."""
@@ -63,6 +65,7 @@ class Work:
             runqy_queue=full_name,
             sink=self.sink.uri,
             expires=deadline + LATE,
+            ends_in_triggerer=self.ends_in_triggerer,
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self, cast
 from runqy_delivery import Delivery
 from runqy_provider.errors import NotThere
 from runqy_provider.inbox import keys
-from runqy_provider.redis_client import client, redis_errors
+from runqy_provider.redis_client import check_size, client, redis_errors
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -67,16 +67,22 @@ class InboxReader:
         with redis_errors(self._settings, "reach the inbox"):
             self._client.ping()
 
-    def read(self, delivery_id: str) -> Letter:
+    def read(self, delivery_id: str, largest: int | None = None) -> Letter:
         """Return a delivery.
 
+        Args:
+            delivery_id: Which.
+            largest: The most bytes that its body may have; None: any number.
+
         Raises:
+            TooLarge: Its body is larger, and was not read.
             NotThere: It never came, or it was forgotten.
             SinkUnavailable: Redis is away.
             BadDelivery: What lies there cannot be read.
         """
         key = keys.delivery(self._box, delivery_id)
         with redis_errors(self._settings, "read a delivery"):
+            check_size(self._client, key, "body", largest)
             body, at = cast(
                 "list[bytes | None]", self._client.hmget(key, ["body", "at"])
             )

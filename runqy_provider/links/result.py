@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseOperatorLink
 
+from runqy_provider.hooks.received import LINK_KEY
+
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
@@ -17,6 +19,7 @@ class ResultLink(BaseOperatorLink):
     """Lets people look at a result: a signed URL that works for a while."""
 
     name = "Result"
+    xcom_key = LINK_KEY
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
         """Return the URL that the task has left on itself; empty where there is none.

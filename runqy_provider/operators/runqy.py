@@ -7,13 +7,12 @@ from __future__ import annotations
 import functools
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import TaskDeferralTimeout
 
-from runqy_delivery.wire import FAILED
 from runqy_provider.errors import (
     BadDelivery,
     DeliveryTimeout,
@@ -21,20 +20,20 @@ from runqy_provider.errors import (
     Misconfigured,
     NotThere,
     ResultLost,
-    SinkError,
     TooLarge,
 )
 from runqy_provider.hooks.access import get_access
 from runqy_provider.hooks.attempt import mark_attempt, read_attempt
 from runqy_provider.hooks.kill_guard import has_ended
-from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, SILENT, outcome_of
+from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, SILENT, raise_outcome
+from runqy_provider.hooks.received import DELIVERY_KEY, ReceivedDelivery
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.hooks.start import Work, start
 from runqy_provider.hooks.submission import JOB_KEY
+from runqy_provider.hooks.task_end import TaskEnd, task_end_of
 from runqy_provider.hooks.unbegun import delete_unbegun
 from runqy_provider.links.result import ResultLink
-from runqy_provider.reference import is_reference
 from runqy_provider.settings import DEFAULT_CONN_ID
 from runqy_provider.sinks import inbox_parcels
 from runqy_provider.sinks.combined import how_to_take_progress
@@ -70,9 +69,6 @@ FRUITLESS = (JobFailed, BadDelivery, NotThere, TooLarge)
 #: Seconds by which a wait in the slot ends before Airflow's execution_timeout does it.
 EARLIER = 3.0
 
-#: XCom key of how the result came back.
-DELIVERY_KEY = "runqy_delivery"
-
 
 class RunqyOperator(BaseOperator):
     """Enqueue a job on runqy, defer, and return its result.
@@ -98,6 +94,10 @@ class RunqyOperator(BaseOperator):
     :param job_timeout: Timeout that runqy stores with the job; it does not enforce it.
     :param reattach: Let a retry wait for the job of the attempt before, if that asked
         for the same and has not failed; False enqueues anew at every attempt.
+    :param end_from_trigger: Whether the triggerer ends the task once its result is
+        there, which spares a second worker start. None: where nothing is lost by it;
+        True: always, and the task fails before anything is enqueued where something
+        would be lost; False: never.
     :param delete_on_kill: Delete the job, if it has not begun, when a user ends the
         task, or when a later attempt enqueues another one; needs the connection's
         admin key.
@@ -122,6 +122,7 @@ class RunqyOperator(BaseOperator):
         job_timeout: timedelta | None = None,
         reattach: bool = True,
         delete_on_kill: bool = True,
+        end_from_trigger: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -136,6 +137,7 @@ class RunqyOperator(BaseOperator):
         self.job_timeout = job_timeout
         self.reattach = reattach
         self.delete_on_kill = delete_on_kill
+        self.end_from_trigger = end_from_trigger
         self.download_url: str | None = None
         self._submission: Submission | None = None
         self._ti: RuntimeTaskInstanceProtocol | None = None
@@ -145,6 +147,7 @@ class RunqyOperator(BaseOperator):
         access = get_access(self.runqy_conn_id)
         sink = parse_sink(self.sink or access.settings.sink)
         self._check_heartbeat(access, sink)
+        end = self._task_end(context) if self.deferrable else None
         deadline = time.time() + self._patience()
         job_timeout = self.job_timeout
         work = Work(
@@ -154,6 +157,7 @@ class RunqyOperator(BaseOperator):
             sink,
             None if job_timeout is None else job_timeout.total_seconds(),
             deletes=self.delete_on_kill,
+            ends_in_triggerer=end is not None,
         )
         look = functools.partial(self._look, access) if self.reattach else None
         attempt = start(context, access, work, deadline=deadline, look=look)
@@ -171,7 +175,7 @@ class RunqyOperator(BaseOperator):
             return self._finish(context, event)
         settle = conf.getfloat("runqy", "settle_seconds")
         self.defer(
-            trigger=self._trigger(submission, deadline, time.time() + settle),
+            trigger=self._trigger(submission, deadline, time.time() + settle, end),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(0.0, deadline - time.time())) + BACKSTOP,
         )
@@ -247,12 +251,25 @@ class RunqyOperator(BaseOperator):
                 f"takes none here. {words}"
             )
 
+    def _task_end(self, context: Context) -> TaskEnd | None:
+        return task_end_of(
+            self,
+            context,
+            wanted=self.end_from_trigger,
+            own=RunqyOperator,
+            pushes_receipt=True,
+        )
+
     def _look(self, access: Access, attempt: Attempt) -> dict[str, Any]:
         trigger = self._trigger(attempt.submission(), 0.0)
         return trigger.wait_here(access, watch=False)
 
     def _trigger(
-        self, submission: Submission, deadline: float, not_before: float = 0.0
+        self,
+        submission: Submission,
+        deadline: float,
+        not_before: float = 0.0,
+        end: TaskEnd | None = None,
     ) -> DeliveryTrigger:
         return DeliveryTrigger(
             runqy_conn_id=self.runqy_conn_id,
@@ -266,48 +283,36 @@ class RunqyOperator(BaseOperator):
             if self.heartbeat_timeout is None
             else self.heartbeat_timeout.total_seconds(),
             delete_on_kill=self.delete_on_kill,
+            task_end=None if end is None else end.to_json(),
         )
 
     def _finish(self, context: Context, event: dict[str, Any]) -> Any:
         if event["event"] != ARRIVED:
-            return self._not_arrived(context, event)
-        known = ("delivery_id", "job_id", "status", "where", "delivered_at")
-        receipt = {name: event[name] for name in known}
+            self._not_arrived(context, event)
+        results = RunqyResultHook(self.runqy_conn_id)
+        received = ReceivedDelivery(event, results)
         try:
-            value = outcome_of(event, self.runqy_conn_id)
-            if is_reference(value):
-                self.download_url = self._link(event, value)
-                receipt["download_url"] = self.download_url
-        except FRUITLESS as error:
-            if isinstance(error, JobFailed):
-                # Some sinks only tell that there is something; what, is read just now.
-                receipt["status"] = FAILED
+            received.read()
+        except FRUITLESS:
             mark_attempt(context, is_given_up=True)
             raise
         finally:
-            context["ti"].xcom_push(key=DELIVERY_KEY, value=receipt)
+            context["ti"].xcom_push(key=DELIVERY_KEY, value=received.receipt)
+        self.download_url = received.download_url
+        received.forget()
         mark_attempt(context, is_consumed=True)
-        return value
+        return received.value
 
-    def _not_arrived(self, context: Context, event: dict[str, Any]) -> Any:
+    def _not_arrived(self, context: Context, event: dict[str, Any]) -> NoReturn:
         name, length = self._limit()
         if event["event"] == SILENT:
             name, length = "heartbeat_timeout", self.heartbeat_timeout or length
             # It seems to hang: a retry that waited for it would hang with it.
             mark_attempt(context, is_given_up=True)
         try:
-            return outcome_of(event, self.runqy_conn_id, f"{name} ({length})")
+            raise_outcome(event, self.runqy_conn_id, f"{name} ({length})")
         except FRUITLESS as error:
             # A place that is not there just now says nothing of the job.
             if not isinstance(error, NotThere) or isinstance(error, ResultLost):
                 mark_attempt(context, is_given_up=True)
             raise
-
-    def _link(self, event: dict[str, Any], reference: dict[str, Any]) -> str | None:
-        results = RunqyResultHook(self.runqy_conn_id)
-        try:
-            return results.link(parse_sink(event["sink"]), reference)
-        except SinkError as error:
-            # The result is home: a link for people is no reason to fail.
-            self.log.warning("There is no link to the result: %s", error)
-            return None

@@ -18,9 +18,12 @@ from airflow.sdk.exceptions import (
 
 from runqy_provider.errors import DeliveryTimeout, JobVanished, RunqyError
 from runqy_provider.hooks.access import get_access
-from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, SILENT, outcome_of
+from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, SILENT, raise_outcome
+from runqy_provider.hooks.received import ReceivedDelivery
+from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.hooks.submission import check_delivery_id
+from runqy_provider.hooks.task_end import TaskEnd, task_end_of
 from runqy_provider.settings import DEFAULT_CONN_ID
 from runqy_provider.sinks.parse import parse_sink
 from runqy_provider.triggers.delivery import DeliveryTrigger
@@ -50,6 +53,7 @@ class RunqySensor(BaseSensorOperator):
     :param deferrable: Free the worker slot while waiting; False pokes.
     :param heartbeat_timeout: How long a job that has begun may give no sign of life
         before a deferred wait for it ends; see RunqyOperator.
+    :param end_from_trigger: Whether the triggerer ends the task; see RunqyOperator.
     """
 
     template_fields: Sequence[str] = (
@@ -71,6 +75,7 @@ class RunqySensor(BaseSensorOperator):
         runqy_conn_id: str = DEFAULT_CONN_ID,
         deferrable: bool = True,
         heartbeat_timeout: timedelta | None = None,
+        end_from_trigger: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -81,6 +86,7 @@ class RunqySensor(BaseSensorOperator):
         self.runqy_conn_id = runqy_conn_id
         self.deferrable = deferrable
         self.heartbeat_timeout = heartbeat_timeout
+        self.end_from_trigger = end_from_trigger
         self._gone_since: float | None = None
 
     def execute(self, context: Context) -> Any:
@@ -88,13 +94,20 @@ class RunqySensor(BaseSensorOperator):
         check_delivery_id(self.delivery_id)
         if not self.deferrable:
             return super().execute(context)
+        end = task_end_of(
+            self,
+            context,
+            wanted=self.end_from_trigger,
+            own=RunqySensor,
+            pushes_receipt=False,
+        )
         poked = self.poke(context)
         if poked:
             return poked.xcom_value
         settle = conf.getfloat("runqy", "settle_seconds")
         seconds = self._limit()[1].total_seconds()
         trigger = self._trigger(
-            self._access(), time.time() + seconds, time.time() + settle
+            self._access(), time.time() + seconds, time.time() + settle, end
         )
         self.defer(
             trigger=trigger,
@@ -171,7 +184,11 @@ class RunqySensor(BaseSensorOperator):
         return get_access(self.runqy_conn_id)
 
     def _trigger(
-        self, access: Access, deadline: float, not_before: float = 0.0
+        self,
+        access: Access,
+        deadline: float,
+        not_before: float = 0.0,
+        end: TaskEnd | None = None,
     ) -> DeliveryTrigger:
         return DeliveryTrigger(
             runqy_conn_id=self.runqy_conn_id,
@@ -184,6 +201,7 @@ class RunqySensor(BaseSensorOperator):
             heartbeat=None
             if self.heartbeat_timeout is None
             else self.heartbeat_timeout.total_seconds(),
+            task_end=None if end is None else end.to_json(),
         )
 
     def _outcome(self, event: dict[str, Any]) -> Any:
@@ -191,13 +209,19 @@ class RunqySensor(BaseSensorOperator):
         if event["event"] == SILENT:
             name, length = "heartbeat_timeout", self.heartbeat_timeout or length
         try:
-            return outcome_of(event, self.runqy_conn_id, f"{name} ({length})")
+            if event["event"] != ARRIVED:
+                raise_outcome(event, self.runqy_conn_id, f"{name} ({length})")
+            results = RunqyResultHook(self.runqy_conn_id)
+            received = ReceivedDelivery(event, results)
+            received.read()
+            received.forget()
         except RunqyError as error:
             if self.soft_fail or self.never_fail:
                 raise AirflowSkipException(str(error)) from error
             if isinstance(error, DeliveryTimeout):
                 raise AirflowSensorTimeout(str(error)) from error
             raise
+        return received.value
 
 
 def _is_of_airflow(error: BaseException) -> bool:

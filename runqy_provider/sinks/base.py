@@ -40,6 +40,8 @@ class Access:
         watch: Seconds between two looks at the jobs themselves; 0: they are not.
         vanished_grace: Seconds for which a delivery is waited for once its job has
             ended.
+        largest_read: Results of more bytes are not read into this process: ``open``
+            raises TooLarge. None: there is no limit.
     """
 
     settings: RunqySettings
@@ -54,6 +56,7 @@ class Access:
     longest_poll: float
     watch: float
     vanished_grace: float
+    largest_read: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ class Sink(abc.ABC):
             NotThere: It is gone.
             NoAccess: It lies where this sink may not go.
             SinkUnavailable: The place is away.
+            TooLarge: It is larger than ``access.largest_read``.
             BadDelivery: It cannot be read.
         """
 

@@ -135,6 +135,7 @@ def open_letter(access: Access, where: str, follow: Follow) -> Parcel:
 
     Raises:
         Misconfigured: It came through another runqy connection.
+        TooLarge: It is larger than ``access.largest_read``.
     """
     box, _, delivery_id = where.removeprefix(SCHEME).rpartition("/")
     if box != access.settings.conn_id and not keys.is_queue_box(box):
@@ -143,7 +144,7 @@ def open_letter(access: Access, where: str, follow: Follow) -> Parcel:
             f"through {access.settings.conn_id!r}."
         )
     with InboxReader(inbox_redis(access), box) as reader:
-        letter = reader.read(delivery_id)
+        letter = reader.read(delivery_id, access.largest_read)
     delivery = letter.delivery
     if delivery.status != FAILED and delivery.result_url is not None:
         return follow(delivery, delivery.result_url)

@@ -22,7 +22,7 @@ from runqy_provider.errors import (
     ServerUnavailable,
     SinkUnavailable,
 )
-from runqy_provider.redis_client import client, redis_errors
+from runqy_provider.redis_client import check_size, client, redis_errors
 from runqy_provider.server import calls, http, job
 from runqy_provider.server.sight import lookout
 from runqy_provider.server.stored_jobs import hash_key
@@ -110,7 +110,7 @@ class RedisStorageSink(Sink):
         if access.runqy_redis is None:
             value, error, done = self._ask(access, at)
         else:
-            value, error, done = _read(access.runqy_redis, at)
+            value, error, done = _read(access.runqy_redis, at, access.largest_read)
         return parcel_of_value(
             value if error is None else error,
             where,
@@ -162,13 +162,16 @@ class RedisStorageSink(Sink):
         return found.result, None, time.time()
 
 
-def _read(settings: RedisSettings, at: JobAddress) -> tuple[Any, str | None, float]:
+def _read(
+    settings: RedisSettings, at: JobAddress, largest: int | None
+) -> tuple[Any, str | None, float]:
     """Return result, error and time of a job in runqy's Redis."""
     key = hash_key(at.runqy_queue, at.job_id)
     fields = ["state", "result", "error_msg", "completed_at", "last_failed_at"]
     redis = client(settings)
     try:
         with redis_errors(settings, "read a job's result"):
+            check_size(redis, key, "result", largest)
             row = cast("list[bytes | None]", redis.hmget(key, fields))
     finally:
         redis.close()

@@ -138,6 +138,8 @@ class SqlSink(Sink):
     def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
         """Read the row."""
         row_id = urlsplit(where).fragment
+        if access.largest_read is not None:
+            self.table.check_size(row_id, access.largest_read)
         row = self.table.read(row_id, RESULT_BOUND)
         if row is None or row.status not in (COMPLETED, FAILED):
             state = "is not there" if row is None else f"has the status {row.status!r}"

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import NULLTYPE
 
-from runqy_provider.errors import Misconfigured
+from runqy_provider.errors import Misconfigured, TooLarge
 from runqy_provider.sinks.sql_bounds import BOUND, in_transaction
 from runqy_provider.sinks.sql_engine import sql_engine
 from runqy_provider.sinks.sql_errors import sql_errors
@@ -31,6 +31,13 @@ IDS_AT_ONCE = 900
 
 #: PostgreSQL's types json and jsonb, which its drivers read.
 POSTGRES_JSON = (114, 3802)
+
+#: How databases tell the bytes of a column, by SQLAlchemy's name of the dialect.
+SIZES = {
+    "postgresql": "octet_length(CAST({} AS text))",
+    "mysql": "octet_length({})",
+    "sqlite": "length(CAST({} AS blob))",
+}
 
 #: Status of a row whose job was just enqueued.
 PENDING = "pending"
@@ -116,6 +123,25 @@ class SqlTable:
         """Return a row with its result, which may take so many seconds to come."""
         rows = self._select([row_id], "read", self.result, seconds=seconds)
         return rows[0] if rows else None
+
+    def check_size(self, row_id: str, largest: int) -> None:
+        """Find out the size of a row's result before it is read.
+
+        Raises:
+            TooLarge: It has more than ``largest`` bytes, or this kind of database has
+                no function here that tells.
+        """
+        dialect = sql_engine(self.conn_id).dialect.name
+        function = SIZES.get(dialect)
+        if function is None:
+            raise TooLarge(f"The size of a result in {dialect} is not known.")
+        rows = self._select([row_id], "look into", function.format(self.result))
+        size = rows[0].result if rows else 0
+        if size and size > largest:
+            raise TooLarge(
+                f"Row {row_id} of {self.place} has a result of {size} bytes; at most "
+                f"{largest} are read here."
+            )
 
     def insert(self, row_id: str) -> None:
         """Insert a row for a job to come, if there is none."""

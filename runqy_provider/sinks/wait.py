@@ -32,7 +32,6 @@ async def wait_for_arrival(
     places: Sequence[Place],
     *,
     deadline: float,
-    not_before: float = 0.0,
     vigil: Vigil | None = None,
     watch: Place | None = None,
 ) -> Arrival | None:
@@ -41,7 +40,6 @@ async def wait_for_arrival(
     Args:
         places: Where to look; their waiters are shared with all other waits.
         deadline: When to give up, in seconds since 1970; every place gets one look.
-        not_before: An arrival is kept back until then.
         vigil: Hears what is new meanwhile, and says how long silence is borne.
         watch: Where the job itself is watched.
 
@@ -53,7 +51,7 @@ async def wait_for_arrival(
     is_brief = deadline <= time.time() and not any(place.moves for place in places)
     for pause in pauses(FIRST_PAUSE, LONGEST_PAUSE):
         waits = {
-            _wait(place, deadline, not_before, vigil): place
+            _wait(place, deadline, vigil): place
             for place in (*places, *([watch] if watch else ()))
         }
         verdict: RunqyError | None = None
@@ -68,7 +66,7 @@ async def wait_for_arrival(
         if arrival is not None or (verdict is None and is_brief):
             return arrival
         # It may have come just before, and nobody said so: one last look.
-        arrival = await _last_look(places, not_before)
+        arrival = await _last_look(places)
         if arrival is not None or verdict is None:
             return arrival
         trouble = looks_at(places)["trouble"]
@@ -99,32 +97,30 @@ async def _first(waits: dict[asyncio.Future[Arrival | None], Place]) -> Arrival 
     return None
 
 
-async def _last_look(places: Sequence[Place], not_before: float) -> Arrival | None:
+async def _last_look(places: Sequence[Place]) -> Arrival | None:
     # First where things are moved from, then where they are moved to: looked at side by
     # side, one that is moved meanwhile would be seen in neither.
     for moves in (True, False):
-        looks = [_look(place, not_before) for place in places if place.moves is moves]
+        looks = [_look(place) for place in places if place.moves is moves]
         for arrival in await asyncio.gather(*looks):
             if arrival is not None:
                 return arrival
     return None
 
 
-async def _look(place: Place, not_before: float) -> Arrival | None:
+async def _look(place: Place) -> Arrival | None:
     try:
-        return await _wait(place, 0.0, not_before, Vigil())
+        return await _wait(place, 0.0, Vigil())
     except RunqyError:
         return None  # what this place has to say was heard before
 
 
 def _wait(
-    place: Place, deadline: float, not_before: float, vigil: Vigil
+    place: Place, deadline: float, vigil: Vigil
 ) -> asyncio.Future[Arrival | None]:
     waiter = shared_waiter(place.key, place.make)
     return asyncio.ensure_future(
-        waiter.wait(
-            place.address, deadline=deadline, not_before=not_before, vigil=vigil
-        )
+        waiter.wait(place.address, deadline=deadline, vigil=vigil)
     )
 
 

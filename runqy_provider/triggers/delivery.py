@@ -10,19 +10,22 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowNotFoundException
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
+from runqy_delivery.wire import COMPLETED
 from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.hooks.access import aget_access
 from runqy_provider.hooks.kill_guard import is_abandoned
 from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, ERROR, SILENT
 from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.hooks.task_end import TaskEnd
 from runqy_provider.hooks.unbegun import adelete_unbegun
 from runqy_provider.sinks.job_watch import watch_place
 from runqy_provider.sinks.parse import parse_sink
 from runqy_provider.sinks.ticket import Ticket
 from runqy_provider.sinks.wait import looks_at, wait_for_arrival
 from runqy_provider.text import storable
+from runqy_provider.triggers.end_task import end_task, prepare
 from runqy_provider.waiting.registry import close_waiters
 from runqy_provider.waiting.vigil import Vigil
 
@@ -54,12 +57,15 @@ class DeliveryTrigger(BaseTrigger):
     :param delivery_id: Our id of the delivery.
     :param sink: The sink's URI.
     :param deadline: When to give up.
-    :param not_before: No event before then; see ``[runqy] settle_seconds``.
+    :param not_before: The task is not resumed on a worker before then; see ``[runqy]
+        settle_seconds``.
     :param job_id: runqy's id of the job, where known.
     :param runqy_queue: Full name of the job's queue, where known.
     :param heartbeat: Seconds without a sign of life after which to give up.
     :param delete_on_kill: Delete the job, if it has not begun, when a user ends the
         task.
+    :param task_end: How to end the task without a worker, a ``TaskEnd`` as plain JSON;
+        None: a worker ends it.
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class DeliveryTrigger(BaseTrigger):
         runqy_queue: str | None = None,
         heartbeat: float | None = None,
         delete_on_kill: bool = False,
+        task_end: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's
         self.runqy_conn_id = runqy_conn_id
@@ -85,6 +92,7 @@ class DeliveryTrigger(BaseTrigger):
         self.runqy_queue = runqy_queue
         self.heartbeat = heartbeat
         self.delete_on_kill = delete_on_kill
+        self.task_end = task_end
         self._is_done = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -101,20 +109,36 @@ class DeliveryTrigger(BaseTrigger):
                 "runqy_queue": self.runqy_queue,
                 "heartbeat": self.heartbeat,
                 "delete_on_kill": self.delete_on_kill,
+                "task_end": self.task_end,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one event."""
+        ti = getattr(self, "task_instance", None)
+        if self.task_end is not None and ti is not None:
+            prepare(ti)
         try:
             access = await self._access()
         except (RunqyError, AirflowNotFoundException) as error:
-            event = await self._failed(error)
+            event = self._failed(error)
         else:
             event = await self.wait(access)
+            if await self._ends_here(access, event):
+                self._is_done = True
+                yield TaskSuccessEvent()
+                return
+        await asyncio.sleep(max(0.0, self.not_before - time.time()))
         # From here on a cancellation says nothing about the task.
         self._is_done = True
         yield TriggerEvent(event)  # type: ignore[no-untyped-call] # Airflow's
+
+    async def _ends_here(self, access: Access, event: dict[str, Any]) -> bool:
+        # ``dag.test()`` runs triggers without a task instance, and knows no such end.
+        ti = getattr(self, "task_instance", None)
+        if self.task_end is None or ti is None or event.get("status") != COMPLETED:
+            return False
+        return await end_task(ti, TaskEnd(**self.task_end), access, event)
 
     async def _access(self) -> Access:
         """Fetch the connection; again for a while, as Airflow may be away itself.
@@ -148,9 +172,8 @@ class DeliveryTrigger(BaseTrigger):
             "sink": self.sink,
         }
 
-    async def _failed(self, error: Exception, progress: str = "") -> dict[str, Any]:
-        """Return the event of an error, once Airflow is ready for it."""
-        await asyncio.sleep(max(0.0, self.not_before - time.time()))
+    def _failed(self, error: Exception, progress: str = "") -> dict[str, Any]:
+        """Return the event of an error."""
         kind = error if isinstance(error, RunqyError) else Misconfigured()
         return {
             **self._facts(),
@@ -180,13 +203,12 @@ class DeliveryTrigger(BaseTrigger):
             arrival = await wait_for_arrival(
                 places,
                 deadline=self.deadline,
-                not_before=self.not_before,
                 vigil=vigil,
                 watch=watched,
             )
             looks = {**looks_at(places), "progress": vigil.progress}
         except RunqyError as error:
-            return await self._failed(error, vigil.progress)
+            return self._failed(error, vigil.progress)
         if arrival is None:
             is_silent = vigil.is_silent and time.time() < self.deadline
             looks["last_sign"] = vigil.last_sign

@@ -32,20 +32,16 @@ class Wait:
 
     address: str
     deadline: float
-    not_before: float
     done: asyncio.Future[Arrival | None]
     vigil: Vigil
     since: float = field(default_factory=time.time)
     looked: float = field(default=0.0)
     was_asked: bool = field(default=False)
-    arrival: Arrival | None = field(default=None)
     timer: float | None = field(default=None)
 
     @property
     def due(self) -> float:
         """When this wait must be thought of next."""
-        if self.arrival is not None:
-            return self.not_before
         end = min(self.deadline, self.vigil.silent_at)
         return end if self.was_asked else max(end, self.since + LOOK_PATIENCE)
 

@@ -89,7 +89,6 @@ class Waiter:
         address: str,
         *,
         deadline: float,
-        not_before: float = 0.0,
         vigil: Vigil | None = None,
     ) -> Arrival | None:
         """Wait for a final delivery.
@@ -98,7 +97,6 @@ class Waiter:
             address: Which, in the words of the source.
             deadline: When to give up, in seconds since 1970. A deadline in the past
                 still gets one look.
-            not_before: An arrival is kept back until then.
             vigil: Hears what is new meanwhile, and says how long silence is borne.
 
         Returns:
@@ -109,7 +107,7 @@ class Waiter:
         """
         done: asyncio.Future[Arrival | None]
         done = asyncio.get_running_loop().create_future()
-        wait = Wait(address, deadline, not_before, done, vigil or Vigil())
+        wait = Wait(address, deadline, done, vigil or Vigil())
         self._waits.setdefault(address, []).append(wait)
         self._timers.set([wait])
         self._look_soon({address})
@@ -205,7 +203,7 @@ class Waiter:
             await self._sleep_until(min(next_sweep, self._timers.first))
 
     def _is_open(self, address: str) -> bool:
-        return any(wait.arrival is None for wait in self._waits.get(address, ()))
+        return any(not wait.done.done() for wait in self._waits.get(address, ()))
 
     def _is_due(self, address: str, now: float) -> bool:
         # Half a sweep of slack: a look must not slip a sweep for being a little late.
@@ -214,7 +212,7 @@ class Waiter:
             now - wait.looked
             >= min(self._longest, SHARE_OF_AGE * (now - wait.since)) - slack
             for wait in self._waits[address]
-            if wait.arrival is None
+            if not wait.done.done()
         )
 
     async def _end_meanwhile(self, look: Coroutine[Any, Any, bool]) -> bool:
@@ -276,8 +274,8 @@ class Waiter:
                 _end_all([wait], answer)
             elif isinstance(answer, News):
                 wait.vigil.hear(answer)
-            elif answer is not None:
-                wait.arrival = answer
+            elif answer is not None and not wait.done.done():
+                wait.done.set_result(answer)
         self._timers.set(looking)
         return True
 
@@ -291,7 +289,7 @@ class Waiter:
 
     def _end_what_is_due(self) -> None:
         for wait in self._timers.due():
-            wait.done.set_result(wait.arrival)
+            wait.done.set_result(None)
 
     async def _sleep_until(self, when: float) -> None:
         with suppress(TimeoutError):

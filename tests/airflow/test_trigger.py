@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from airflow.triggers.base import BaseTrigger
 from redis import Redis
+from triggerer_process import Triggerer
 
 from runqy_delivery import Delivery
 from runqy_provider.hooks.runqy import RunqyHook
@@ -25,6 +22,7 @@ from runqy_provider.waiting.registry import close_waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from world import World
 
@@ -69,58 +67,6 @@ def test_airflow_may_set_its_own_fields() -> None:
     trigger.task_instance = SimpleNamespace(task_id="another word")  # type: ignore[assignment]
 
     assert trigger.serialize() == before
-
-
-class Triggerer:
-    """A triggerer process that runs these triggers with these connections."""
-
-    def __init__(
-        self,
-        folder: Path,
-        triggers: dict[int, Any],
-        connections: dict[str, Any],
-        tasks: dict[str, Any] | None = None,
-    ) -> None:
-        spec = {
-            "tasks": tasks or {},
-            "triggers": {n: each.serialize() for n, each in triggers.items()},
-            "connections": connections,
-        }
-        (folder / "spec.json").write_text(json.dumps(spec))
-        self._report = folder / "report.json"
-        self._log = (folder / "log").open("w+")
-        script = Path(__file__).parent / "triggerer.py"
-        # It must ask Airflow for connections: none in its environment.
-        clean = {k: v for k, v in os.environ.items() if "AIRFLOW_CONN" not in k}
-        self._process = subprocess.Popen(
-            [sys.executable, script, folder / "spec.json", self._report],
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            env=clean,
-            start_new_session=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._log.close()
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return json.loads(self._report.read_text())[name]
-        except FileNotFoundError:
-            return {}
-
-    def run_until(self, done: Callable[[], Any]) -> None:
-        end = time.monotonic() + 40
-        while not done():
-            if time.monotonic() > end or self._process.poll() is not None:
-                self._log.seek(0)
-                pytest.fail(f"{self.failures} {self._log.read()[-3000:]}")
-            time.sleep(0.05)
 
 
 def _trigger(n: int, sink: str, seconds: float = 60) -> DeliveryTrigger:

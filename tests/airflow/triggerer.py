@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,12 @@ class Triggerer(TriggerRunnerSupervisor):
     fired: dict[int, Any] = attrs.field(factory=dict)
     failed: dict[int, Any] = attrs.field(factory=dict)
     asked: list[str] = attrs.field(factory=list)
+    #: XComs that were written, by task id and key, with the query of each request.
+    xcoms: dict[str, dict[str, Any]] = attrs.field(factory=dict)
+    #: The key of an XCom that is not taken, by task id.
+    refused: dict[str, str] = attrs.field(factory=dict)
+    #: When each trigger's event came, in seconds since 1970.
+    fired_at: dict[int, float] = attrs.field(factory=dict)
     #: What Airflow says of the triggers' tasks: pairs of state and job in XCom, one
     #: after another; the last one stays.
     tasks: dict[str, list[tuple[str | None, str | None]]] = attrs.field(factory=dict)
@@ -49,12 +56,8 @@ class Triggerer(TriggerRunnerSupervisor):
             states = {} if said[0][0] == "deleted" else {task_id: said[0][0]}
             return httpx.Response(200, json={"task_states": {"r": states}})
         if "/xcoms/" in path:
-            said = self.tasks[path.split("/")[-2]]
-            _, job = said.pop(0) if len(said) > 1 else said[0]
-            if job is None:
-                return httpx.Response(404, json={"detail": {"reason": "not_found"}})
-            value = {"key": "runqy_job", "value": {"job_id": job}}
-            return httpx.Response(200, json=value)
+            is_write = request.method == "POST"
+            return self._write(request) if is_write else self._read(request)
         conn_id = request.url.path.rsplit("/", 1)[1]
         self.asked.append(conn_id)
         known = self.connections.get(conn_id)
@@ -66,6 +69,24 @@ class Triggerer(TriggerRunnerSupervisor):
         return httpx.Response(
             200, json={**fields, **known, "conn_id": conn_id, "extra": extra}
         )
+
+    def _read(self, request: httpx.Request) -> httpx.Response:
+        said = self.tasks.get(request.url.path.split("/")[-2], [(None, None)])
+        _, job = said.pop(0) if len(said) > 1 else said[0]
+        if job is None:
+            return httpx.Response(404, json={"detail": {"reason": "not_found"}})
+        value = {"key": "runqy_job", "value": {"job_id": job}}
+        return httpx.Response(200, json=value)
+
+    def _write(self, request: httpx.Request) -> httpx.Response:
+        task_id, key = request.url.path.split("/")[-2:]
+        if key == self.refused.get(task_id):
+            detail = {"reason": "refused", "message": "refused by the test"}
+            return httpx.Response(403, json={"detail": detail})
+        value = json.loads(request.content)
+        query = dict(request.url.params)
+        self.xcoms.setdefault(task_id, {})[key] = {"value": value, "query": query}
+        return httpx.Response(201, json={"message": "stored"})
 
     def load_triggers(self) -> None:
         self.update_triggers(set(self.wanted))
@@ -83,6 +104,7 @@ class Triggerer(TriggerRunnerSupervisor):
 
     def on_trigger_event(self, trigger_id: int, event: Any) -> None:
         self.fired[trigger_id] = event.payload
+        self.fired_at[trigger_id] = time.time()
         self.wanted.pop(trigger_id, None)
 
     def on_trigger_failure(self, trigger_id: int, exc: Any) -> None:
@@ -121,6 +143,7 @@ def main(spec_path: str, report_path: str) -> None:
     triggerer.connections.update(spec["connections"])
     triggerer.wanted.update({int(n): tuple(t) for n, t in spec["triggers"].items()})
     triggerer.tasks.update(spec.get("tasks", {}))
+    triggerer.refused.update(spec.get("refused", {}))
     order = Path(spec_path).with_name("drop")
     while True:
         triggerer.run_once()
@@ -130,6 +153,8 @@ def main(spec_path: str, report_path: str) -> None:
             "events": triggerer.fired,
             "failures": {n: str(error) for n, error in triggerer.failed.items()},
             "asked": triggerer.asked,
+            "xcoms": triggerer.xcoms,
+            "fired_at": triggerer.fired_at,
         }
         # In one stroke, so that no half a report is ever read.
         Path(f"{report_path}.new").write_text(json.dumps(report))

@@ -90,7 +90,7 @@ def test_a_row_never_seen_is_deleted_only_if_it_was_inserted(
 @pytest.mark.parametrize("error", [NotThere("gone"), NoAccess("refused")])
 def test_a_table_at_fault_ends_its_waits(error: RunqyError) -> None:
     class Refusing(Table):
-        def look(self, ids: Collection[str]) -> list[Row]:  # noqa: ARG002 - as Table's
+        def look(self, ids: Collection[str]) -> list[Row]:
             raise error
 
     assert answer_of(source_of(Refusing()), "r") is error
@@ -98,7 +98,7 @@ def test_a_table_at_fault_ends_its_waits(error: RunqyError) -> None:
 
 def test_a_database_that_is_away_is_asked_again() -> None:
     class Away(Table):
-        def look(self, ids: Collection[str]) -> list[Row]:  # noqa: ARG002 - as Table's
+        def look(self, ids: Collection[str]) -> list[Row]:
             raise SinkUnavailable("away")
 
     with pytest.raises(SinkUnavailable):

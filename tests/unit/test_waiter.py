@@ -152,27 +152,6 @@ async def test_a_deadline_ends_a_wait_after_at_least_one_look(
     assert await waiter.wait("b", deadline=0.0) == ARRIVED
 
 
-async def test_an_arrival_is_kept_back_until_its_time(
-    waiter: Waiter, source: Source
-) -> None:
-    source.state["a"] = ARRIVED
-    not_before = time.time() + 0.2
-
-    arrival = await waiter.wait("a", deadline=time.time() + LONG, not_before=not_before)
-
-    assert arrival == ARRIVED
-    assert time.time() >= not_before
-
-
-async def test_an_arrival_before_the_deadline_counts_though_kept_back(
-    waiter: Waiter, source: Source
-) -> None:
-    source.state["a"] = ARRIVED
-    now = time.time()
-
-    assert await waiter.wait("a", deadline=now + 0.01, not_before=now + 0.1) == ARRIVED
-
-
 async def test_a_source_that_is_away_is_tried_again(
     waiter: Waiter, source: Source, caplog: pytest.LogCaptureFixture
 ) -> None:

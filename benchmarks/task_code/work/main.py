@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Task code that works for as long as it is told."""
+"""Task code that works for as long as it is told, and says when it was done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runqy_delivery import delivers
 def handle(payload: dict[str, Any]) -> dict[str, Any]:
     """Sleep and return."""
     time.sleep(payload["seconds"])
-    return {"done": payload["n"]}
+    return {"done": payload.get("n"), "at": time.time()}
 
 
 if __name__ == "__main__":

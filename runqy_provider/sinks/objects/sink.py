@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
 from runqy_delivery import Delivery, DeliveryRequest
-from runqy_provider.errors import Misconfigured, NoAccess
+from runqy_provider.errors import Misconfigured, NoAccess, TooLarge
 from runqy_provider.sinks import inbox_parcels
 from runqy_provider.sinks.base import Access, Place, Sink
 from runqy_provider.sinks.objects.arrivals import FAILED_SUFFIX, ObjectArrivals
@@ -200,7 +200,7 @@ class ObjectSink(Sink):
         if key is None:
             raise NoAccess(f"{where} is not in the bucket {store.url} of the sink.")
         if not key.endswith(FAILED_SUFFIX):
-            return _open_object(store, key)
+            return _open_object(access, store, key)
         with store.stream(key) as stream:
             delivery = Delivery.from_json(stream.read())
         return Parcel.of_failure(delivery, where, store.head(key).modified)
@@ -231,7 +231,7 @@ class ObjectSink(Sink):
                 f"the bucket {store.url} of the sink ({url.partition('?')[0]}). It "
                 "was not fetched: name the bucket that the task code uses as the sink."
             )
-        parcel = _open_object(store, key, delivery.content_type)
+        parcel = _open_object(access, store, key, delivery.content_type)
         if delivery.metadata is None:
             return parcel
         return replace(parcel, metadata=delivery.metadata)
@@ -267,22 +267,25 @@ def lifetime(seconds: float) -> int:
 
 
 def _open_object(
-    store: ObjectStore, key: str, content_type: str | None = None
+    access: Access, store: ObjectStore, key: str, content_type: str | None = None
 ) -> Parcel:
     head = store.head(key)
+    content_type = head.content_type or content_type
     return Parcel(
         where=address_of(store.url, key),
         delivered_at=head.modified,
-        content_type=head.content_type or content_type or _sniffed(store, key, head),
+        content_type=content_type or _sniffed(access, store, key, head),
         size=head.size,
         stream=functools.partial(store.stream, key),
     )
 
 
-def _sniffed(store: ObjectStore, key: str, head: Head) -> str:
+def _sniffed(access: Access, store: ObjectStore, key: str, head: Head) -> str:
     """Return what an object seems to be, where its store keeps no media types."""
     if head.size > LARGEST_SNIFFED:
         return BYTES_TYPE
+    if access.largest_read is not None and head.size > access.largest_read:
+        raise TooLarge(f"{key} has {head.size} bytes, which are not read here.")
     with store.stream(key) as stream:
         try:
             json.loads(stream.read())
