@@ -220,7 +220,9 @@ class Airflow:
         for conn_id, fields in self.connections.items():
             mine[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(fields)
         # Nothing of another Airflow on this machine may shine through.
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")}
+        # Nor a tracer that measures the coverage of tests: it slows every process down.
+        alien = ("AIRFLOW", "COVERAGE_PROCESS")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(alien)}
         return {**kept, **mine, **self.environment}
 
 

@@ -28,6 +28,29 @@ async def prolong(redis: Redis, jobs: Iterable[Job], lease_seconds: float) -> No
         await redis.zadd(key(job.queue, "lease"), until, xx=True)
 
 
+async def due(redis: Redis, queues: Iterable[str]) -> dict[str, float]:
+    """Return when each queue needs a look next, in one round trip.
+
+    Returns:
+        By queue, when its first lease ends or its first retry is due, in seconds since
+        1970; a queue with neither is left out.
+    """
+    names = list(queues)
+    async with redis.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.zrange(key(name, "lease"), 0, 0, withscores=True)
+            pipe.zrange(key(name, "retry"), 0, 0, withscores=True)
+        found = await pipe.execute()
+    times: dict[str, float] = {}
+    for name, firsts in zip(
+        names, zip(found[::2], found[1::2], strict=True), strict=True
+    ):
+        scores = [score for first in firsts for _, score in first]
+        if scores:
+            times[name] = min(scores)
+    return times
+
+
 async def recover(
     redis: Redis, queue: str, *, store: bool, retry_unit: float
 ) -> list[str]:

@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("runqy.sandbox.worker")
 
 #: How long one BRPOP waits; also how long a stop may take to be noticed.
-POLL = 0.2
+POLL = 0.5
+#: The longest time between two looks at leases and retries, and the shortest.
+LONGEST_PAUSE, SHORTEST_PAUSE = 1.0, 0.02
 #: How long jobs may go on after a stop; then they go back to their queue.
 GRACE = 1.0
 
@@ -54,6 +59,9 @@ class Worker:
         }
         self._jobs: dict[str, Job] = {}
         self._stopping = asyncio.Event()
+        # One consumer asks at a time, so that an idle worker costs little.
+        self._asking = asyncio.Lock()
+        self._has_failed = asyncio.Event()
 
     async def run(self) -> None:
         """Start the task processes, and work until `stop`."""
@@ -64,7 +72,7 @@ class Worker:
             loops += [asyncio.create_task(p.supervise()) for p in processes]
             loops += [
                 asyncio.create_task(self._every(heartbeat.INTERVAL, self._beat)),
-                asyncio.create_task(self._every(self._sweep_interval, self._sweep)),
+                asyncio.create_task(self._maintain()),
             ]
             consumers = [
                 asyncio.create_task(self._consume())
@@ -81,11 +89,6 @@ class Worker:
         self._stopping.set()
 
     @property
-    def _sweep_interval(self) -> float:
-        shortest = min(self._settings.retry_unit, self._settings.lease_seconds) / 10
-        return min(1.0, max(0.05, shortest))
-
-    @property
     def _by_priority(self) -> list[SubQueue]:
         subs = {s.name: s for q in self._queues.values() for s in q.sub_queues}
         return sorted(subs.values(), key=lambda sub: (-sub.priority, sub.name))
@@ -94,7 +97,10 @@ class Worker:
         keys = [key(sub.name, "pending") for sub in self._by_priority]
         while keys and not self._stopping.is_set():
             try:
-                popped: Any = await self._redis.brpop(keys, timeout=POLL)
+                async with self._asking:
+                    if self._stopping.is_set():
+                        return
+                    popped: Any = await self._redis.brpop(keys, timeout=POLL)
                 if popped is not None:
                     await self._handle(queue_of(popped[0].decode()), popped[1].decode())
             except RedisError as error:
@@ -127,6 +133,7 @@ class Worker:
             log.error("Task %s failed: %s", job.id, error)  # noqa: TRY400 - not ours
             unit = self._settings.retry_unit
             await fail(self._redis, job, str(error), store=store, retry_unit=unit)
+            self._has_failed.set()
         else:
             await complete(self._redis, job, result, store=store)
             log.info("Task %s completed successfully", job.id)
@@ -160,17 +167,38 @@ class Worker:
             status=status,
         )
 
-    async def _sweep(self) -> None:
+    async def _maintain(self) -> None:
+        """Look after leases and retries: as soon as one is due, or a job has failed."""
+        while True:
+            pause = LONGEST_PAUSE
+            try:
+                pause = await self._sweep()
+            except RedisError as error:
+                log.warning("Redis does not answer: %s", error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._has_failed.wait()
+            self._has_failed.clear()
+
+    async def _sweep(self) -> float:
+        """Prolong leases, move what is due, and return seconds until the next time."""
         unit = self._settings.retry_unit
         await lease.prolong(
             self._redis, list(self._jobs.values()), self._settings.lease_seconds
         )
+        due = await lease.due(self._redis, self._queues)
+        now = time.time()
         for name, queue in self._queues.items():
+            if due.get(name, math.inf) > now:
+                continue
             store = queue.redis_storage
             lost = await lease.recover(self._redis, name, store=store, retry_unit=unit)
             for job_id in lost:
                 log.warning("Took back task %s: its lease ran out", job_id)
             await lease.forward(self._redis, name)
+        soonest = min(due.values(), default=math.inf) - now
+        longest = min(LONGEST_PAUSE, self._settings.lease_seconds / 4)
+        return max(SHORTEST_PAUSE, min(soonest, longest))
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

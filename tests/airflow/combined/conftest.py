@@ -48,7 +48,7 @@ run()
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def postgres() -> Iterator[Postgres]:
     with running_postgres() as postgres:
         with postgres.connect() as connection:
@@ -59,13 +59,13 @@ def postgres() -> Iterator[Postgres]:
         yield postgres
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rabbitmq() -> Iterator[RabbitMQ]:
     with running_rabbitmq() as rabbitmq:
         yield rabbitmq
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(
     postgres: Postgres,
     rabbitmq: RabbitMQ,

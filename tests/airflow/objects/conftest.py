@@ -31,21 +31,21 @@ class Kind:
     server: GoogleStorage | Azurite | None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def google() -> Iterator[GoogleStorage]:
     with running_google_storage() as google:
         google.create_bucket("results")
         yield google
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def azurite() -> Iterator[Azurite]:
     with running_azurite() as azurite:
         azurite.create_container("results")
         yield azurite
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that must be there, as a mount must: nobody makes one by the way."""
     folder = tmp_path_factory.mktemp("shared")
@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(
     google: GoogleStorage,
     azurite: Azurite,

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rabbitmq() -> Iterator[RabbitMQ]:
     with running_rabbitmq() as rabbitmq:
         yield rabbitmq
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(
     rabbitmq: RabbitMQ, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:

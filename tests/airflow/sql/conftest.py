@@ -29,13 +29,13 @@ CREATE TABLE {name} (
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def postgres() -> Iterator[Postgres]:
     with running_postgres() as postgres:
         yield postgres
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(
     postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
