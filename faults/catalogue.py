@@ -88,6 +88,24 @@ def _triggerer_stalls(world: World, run: Run) -> None:
     world.kill("triggerer-2")
 
 
+def _triggerer_killed_midway(world: World, run: Run) -> None:
+    world.go(run)
+    world.wait_succeeded(run, 1)
+    world.kill("triggerer")
+    world.airflow.start_component("triggerer")
+
+
+def _triggerer_stalls_midway(world: World, run: Run) -> None:
+    world.airflow.start_component("triggerer", "triggerer-2")
+    world.go(run)
+    world.wait_succeeded(run, 1)
+    world.send("triggerer", signal.SIGSTOP)
+    time.sleep(STALL)
+    world.send("triggerer", signal.SIGCONT)
+    world.wait_finished(run, 120)
+    world.kill("triggerer-2")
+
+
 def _api_away(world: World, run: Run) -> None:
     world.kill("api-server")
     world.go(run)
@@ -196,6 +214,16 @@ FAULTS = (
     Fault("none", "no fault: a burst of jobs that end as they can", _go),
     Fault("triggerer-killed", "triggerer: kill -9, started again", _triggerer_killed),
     Fault("triggerer-stalls", "one of two triggerers stalls", _triggerer_stalls),
+    Fault(
+        "triggerer-killed-midway",
+        "triggerer: kill -9 while it ends tasks, started again",
+        _triggerer_killed_midway,
+    ),
+    Fault(
+        "triggerer-stalls-midway",
+        "one of two triggerers stalls while it ends tasks",
+        _triggerer_stalls_midway,
+    ),
     Fault(
         "api-away",
         f"API server away {API_AWAY:.0f} s as jobs deliver",

@@ -262,6 +262,17 @@ class World:
             for states in self._states(run, limit)
         )
 
+    def wait_succeeded(self, run: Run, count: int, limit: float = 120.0) -> None:
+        """Wait until so many tasks have succeeded.
+
+        Raises:
+            TimeoutError: They have not.
+        """
+        for states in self._states(run, limit):
+            if states.count("success") >= count:
+                return
+        raise TimeoutError(f"fewer than {count} tasks succeeded in {limit:.0f} s")
+
     def wait_dropped(self, limit: float) -> int:
         """Wait until no job waits for a worker; return how many do by then."""
         end = time.monotonic() + limit

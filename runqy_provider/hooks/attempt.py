@@ -36,9 +36,6 @@ class Attempt:
         enqueued_at: When, in seconds since 1970.
         is_given_up: True where no later attempt is to wait for this job.
         retries: The task's, as its DAG had them.
-        is_consumed: True once its result was returned.
-        ends_in_triggerer: True where the triggerer may return the result, which cannot
-            write this record.
     """
 
     delivery_id: str
@@ -51,15 +48,9 @@ class Attempt:
     enqueued_at: float = 0.0
     is_given_up: bool = False
     retries: int = 0
-    is_consumed: bool = False
-    ends_in_triggerer: bool = False
 
     def is_same_work(self, other: Attempt) -> bool:
         """Tell whether another attempt asks for the same, and no user came between."""
-        may_be_consumed = self.is_consumed or self.ends_in_triggerer
-        if may_be_consumed and self.retries != other.retries:
-            # A clear, too, where the retries were lowered: what it adds is lost again.
-            return False
         return (self.digest, self.max_tries) == (other.digest, other.max_tries)
 
     def with_job(self, submission: Submission) -> Attempt:
@@ -85,22 +76,21 @@ class Attempt:
 def read_attempt(context: Context) -> Attempt | None:
     """Return what the attempt before left; None where that is nothing we know."""
     kept: Any = context["task_state_store"].get(ATTEMPT_KEY)
+    if not isinstance(kept, dict):
+        return None
+    # Another version of this provider may know more fields, or fewer.
+    known = {field.name for field in dataclasses.fields(Attempt)}
     try:
-        return Attempt(**kept) if isinstance(kept, dict) else None
+        return Attempt(**{name: kept[name] for name in known & kept.keys()})
     except TypeError:
-        return None  # of another version of this provider
+        return None
 
 
-def mark_attempt(
-    context: Context, *, is_given_up: bool = False, is_consumed: bool = False
-) -> None:
-    """Leave word of how this attempt ended."""
+def give_up_attempt(context: Context) -> None:
+    """Record that no later attempt is to wait for the job of this one."""
     attempt = read_attempt(context)
     if attempt is not None:
-        marked = dataclasses.replace(
-            attempt, is_given_up=is_given_up, is_consumed=is_consumed
-        )
-        keep_attempt(context, marked)
+        keep_attempt(context, dataclasses.replace(attempt, is_given_up=True))
 
 
 def keep_attempt(context: Context, attempt: Attempt) -> None:

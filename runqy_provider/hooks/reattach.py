@@ -38,6 +38,7 @@ def find_again(
     hook: RunqyHook,
     access: Access,
     before: Attempt,
+    attempt: Attempt,
     look: Callable[[Attempt], Mapping[str, Any]],
 ) -> Attempt | None:
     """Return the attempt before with its job, if it is worth waiting for.
@@ -46,6 +47,7 @@ def find_again(
         hook: The runqy server.
         access: What is known of the connection.
         before: The attempt before.
+        attempt: The one that begins now.
         look: Looks once for an attempt's delivery, and returns the event.
 
     Returns:
@@ -65,10 +67,13 @@ def find_again(
     except SinkUnavailable as error:
         log.warning("Whether the attempt before has a result is not known: %s", error)
         has_come = None  # a job that lives is waited for all the same
+    # Where a result is there, it was returned, and a user cleared the task: Airflow
+    # then adds the retries to max_tries, which may come to the same number again.
+    is_cleared = before.retries != attempt.retries
     if has_come is not None:
-        return before if has_come else None
+        return before if has_come and not is_cleared else None
     if before.job_id is None:
-        return before if _has_come(look, before) else None
+        return before if _has_come(look, before) and not is_cleared else None
     if before.expires <= time.time():
         log.info("The job before may not deliver any more: its time is up.")
         return None
@@ -79,7 +84,7 @@ def find_again(
     if state in LIVING:
         return before
     # It may have ended between the two looks.
-    return before if _has_come(look, before) else None
+    return before if _has_come(look, before) and not is_cleared else None
 
 
 def _has_come(

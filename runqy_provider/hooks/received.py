@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import FAILED
 from runqy_provider.errors import JobFailed, SinkError
+from runqy_provider.hooks.result import AUTO, RunqyResultHook
 from runqy_provider.reference import is_reference
 from runqy_provider.sinks.parse import parse_sink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runqy_provider.hooks.result import RunqyResultHook
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class ReceivedDelivery:
     Attributes:
         event: The event.
         results: The hook that reads it.
+        returns: See ``RunqyResultHook.collect``.
         receipt: Plain JSON for the XCom ``runqy_delivery``; ``read`` completes it.
         value: The result as it goes to XCom, once ``read``.
         download_url: Where people find it, once ``read``; None where there is no such
@@ -44,6 +45,7 @@ class ReceivedDelivery:
 
     event: Mapping[str, Any]
     results: RunqyResultHook
+    returns: str = AUTO
     receipt: dict[str, Any] = field(default_factory=dict)
     value: Any = None
     download_url: str | None = None
@@ -58,11 +60,12 @@ class ReceivedDelivery:
             JobFailed: The task code reported a failure.
             SinkError: It cannot be read.
             BadDelivery: It is not what it says it is.
+            TooLarge: A value is demanded, and XCom cannot hold it.
         """
         sink = parse_sink(self.event["sink"])
         try:
             self.value = self.results.collect(
-                sink, self.event["where"], self.event["delivery_id"]
+                sink, self.event["where"], self.event["delivery_id"], self.returns
             )
         except JobFailed:
             # Some sinks only tell that there is something; what, is read just now.

@@ -6,20 +6,27 @@ from __future__ import annotations
 
 import functools
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from airflow.sdk import BaseHook
 from airflow.sdk.configuration import conf
 
 from runqy_delivery import BadDelivery as WireBadDelivery
-from runqy_provider.errors import BadDelivery, JobFailed, RunqyError
+from runqy_provider.errors import (
+    BadDelivery,
+    JobFailed,
+    Misconfigured,
+    RunqyError,
+    TooLarge,
+)
 from runqy_provider.hooks.access import get_access
+from runqy_provider.hooks.xcom_value import is_kept_by_xcom
 from runqy_provider.reference import Reference, could_pass_for_reference
 from runqy_provider.settings import DEFAULT_CONN_ID
 from runqy_provider.sinks import inbox_parcels
 from runqy_provider.sinks.objects.sink import ObjectSink
 from runqy_provider.sinks.parse import sink_of
-from runqy_provider.text import is_storable, storable
+from runqy_provider.text import storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +34,13 @@ if TYPE_CHECKING:
     from runqy_delivery import JobError
     from runqy_provider.sinks.base import Access, Sink
     from runqy_provider.sinks.parcel import Parcel
+
+#: What a task returns: see ``RunqyResultHook.collect``.
+Returns = Literal["auto", "value", "reference"]
+AUTO: Returns = "auto"
+VALUE: Returns = "value"
+REFERENCE: Returns = "reference"
+RETURNS = (AUTO, VALUE, REFERENCE)
 
 
 class StoredResult:
@@ -121,13 +135,17 @@ class RunqyResultHook(BaseHook):
             return None
         return sink.link(self.access, Reference.from_xcom(reference).uri, seconds)
 
-    def collect(self, sink: Sink, where: str, delivery_id: str) -> Any:
-        """Bring a result home: its value, or a reference where it is large.
+    def collect(
+        self, sink: Sink, where: str, delivery_id: str, returns: str = AUTO
+    ) -> Any:
+        """Return a result as it goes to XCom: its value, or a reference to it.
 
         Args:
             sink: The sink that it was asked for with.
             where: Where it arrived.
             delivery_id: Our id of the delivery.
+            returns: ``auto``, a value where XCom can hold it; ``value``, a value or an
+                error; ``reference``, always a reference.
 
         Returns:
             What goes to XCom: a JSON value, or a Reference as plain JSON.
@@ -136,25 +154,30 @@ class RunqyResultHook(BaseHook):
             JobFailed: The task code reported a failure.
             SinkError: The result cannot be read.
             BadDelivery: The result is not what it says it is.
+            TooLarge: A value was demanded, and XCom cannot hold it.
         """
         with _our_errors():
             parcel = sink.open(self.access, where)
         if parcel.error is not None:
             raise job_failed(delivery_id, parcel.error)
         limit = conf.getint("runqy", "xcom_limit")
-        if parcel.is_json and (parcel.size is None or parcel.size <= limit):
+        is_small = parcel.size is None or parcel.size <= limit
+        if returns != REFERENCE and parcel.is_json and is_small:
             value = parcel.value()
             # A value that task code made up to look like a reference would let it
             # choose what a downstream task reads with Airflow's rights.
-            if is_storable(value) and not could_pass_for_reference(value):
+            if is_kept_by_xcom(value) and not could_pass_for_reference(value):
                 return value
-        return Reference(
+        if returns == VALUE:
+            raise _not_a_value(parcel, limit)
+        reference = Reference(
             uri=parcel.where,
             content_type=storable(parcel.content_type),
             size=parcel.size,
             delivery_id=delivery_id,
-            metadata=parcel.metadata if is_storable(parcel.metadata) else None,
-        ).to_xcom()
+            metadata=parcel.metadata if is_kept_by_xcom(parcel.metadata) else None,
+        )
+        return reference.to_xcom()
 
     def forget(self, where: str) -> None:
         """Let the inbox drop a delivery soon, because its value stands elsewhere now.
@@ -177,6 +200,30 @@ def _our_errors() -> Iterator[None]:
         if isinstance(error, RunqyError):
             raise
         raise BadDelivery(str(error)) from error
+
+
+def check_returns(returns: str) -> None:
+    """Refuse an argument ``returns`` that is not one of RETURNS.
+
+    Raises:
+        Misconfigured: It is not.
+    """
+    if returns not in RETURNS:
+        raise Misconfigured(f"returns is one of {', '.join(RETURNS)}, not {returns!r}.")
+
+
+def _not_a_value(parcel: Parcel, limit: int) -> TooLarge:
+    if not parcel.is_json:
+        why = f"is {parcel.content_type}, not JSON"
+    elif parcel.size is not None and parcel.size > limit:
+        why = f"has {parcel.size:,} bytes, more than [runqy] xcom_limit ({limit:,})"
+    else:
+        why = "holds something that Airflow's XCom cannot give back unchanged"
+    return TooLarge(
+        f"returns='value', but the result at {parcel.where} {why}. It is still there. "
+        "Use returns='auto' and read the reference with RunqyResultHook, raise "
+        "xcom_limit, or have the task code return less."
+    )
 
 
 def job_failed(delivery_id: str, error: JobError) -> JobFailed:

@@ -37,7 +37,6 @@ class Work:
         job_timeout: Seconds, as runqy stores them.
         deletes: Whether a job that is waited for no more is deleted, if it has not
             begun.
-        ends_in_triggerer: Whether the triggerer may end the task.
     """
 
     runqy_conn_id: str
@@ -46,7 +45,6 @@ class Work:
     sink: Sink
     job_timeout: float | None = None
     deletes: bool = True
-    ends_in_triggerer: bool = False
 
     def attempt(self, context: Context, deadline: float) -> Attempt:
         """Return the attempt of a task instance at it, with no job yet."""
@@ -65,7 +63,6 @@ class Work:
             runqy_queue=full_name,
             sink=self.sink.uri,
             expires=deadline + LATE,
-            ends_in_triggerer=self.ends_in_triggerer,
         )
 
 
@@ -98,7 +95,7 @@ def start(
             if found is not None:
                 keep_attempt(context, found)
                 return found
-            if work.deletes and before.job_id is not None and not before.is_consumed:
+            if work.deletes and before.job_id is not None:
                 # Nobody waits for it any more: it is not to run beside the new one.
                 log.info(delete_unbegun(hook, before.runqy_queue, before.job_id))
         keep_attempt(context, attempt)
@@ -133,7 +130,7 @@ def _find_again(
 ) -> Attempt | None:
     if look is None or before.is_given_up or not before.is_same_work(attempt):
         return None
-    found = find_again(hook, access, before, look)
+    found = find_again(hook, access, before, attempt, look)
     if found is not None:
         log.info(
             "The attempt before has job %s under way, or its result is there: waiting "

@@ -7,15 +7,16 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from runqy_delivery.wire import RESERVED_FIELDS
-from runqy_provider.errors import InvalidPayload, Misconfigured
+from runqy_provider.errors import Misconfigured
+from runqy_provider.hooks.payload import plain_payload
 from runqy_provider.inbox.capability import DELIVERY_ID
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runqy_provider.hooks.runqy import RunqyHook
     from runqy_provider.sinks.base import Access, Sink
 
@@ -80,7 +81,7 @@ def submit(
         Rejected: runqy does not take the job.
     """
     check_delivery_id(delivery_id)
-    _check_payload(payload, runqy_queue)
+    payload = plain_payload(payload, runqy_queue)
     sink.check(access)
     request = sink.request(access, delivery_id, deadline + LATE)
     sink.prepare(access, delivery_id)
@@ -97,16 +98,10 @@ def digest_of(
     """Return what two requests for the same work have in common.
 
     Raises:
-        InvalidPayload: The payload is not JSON.
+        InvalidPayload: The payload is not a JSON object.
     """
-    asked = [runqy_conn_id, runqy_queue, sink.uri, payload]
-    try:
-        text = json.dumps(asked, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidPayload(
-            f"The payload for queue {runqy_queue!r} is not JSON: {error}. Payloads "
-            "hold texts, numbers, booleans, lists and objects."
-        ) from error
+    asked = [runqy_conn_id, runqy_queue, sink.uri, plain_payload(payload, runqy_queue)]
+    text = json.dumps(asked, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -120,19 +115,4 @@ def check_delivery_id(delivery_id: str) -> None:
         raise Misconfigured(
             f"{delivery_id!r} is no delivery_id: up to 128 letters, digits, dots, "
             "dashes and underscores, with a letter or digit first."
-        )
-
-
-def _check_payload(payload: object, runqy_queue: str) -> None:
-    if not isinstance(payload, Mapping):
-        raise InvalidPayload(
-            f"The payload for queue {runqy_queue!r} is a {type(payload).__name__}; it "
-            "must be an object (a dict), so that the request to deliver the result "
-            "can stand beside its fields."
-        )
-    taken = [name for name in RESERVED_FIELDS if name in payload]
-    if taken:
-        raise InvalidPayload(
-            f"The payload for queue {runqy_queue!r} has the field {taken[0]!r}, in "
-            "which the request to deliver the result travels. Rename it."
         )

@@ -43,6 +43,7 @@ class TaskEnd:
         pushes_receipt: Whether the XCom ``runqy_delivery`` and the link are written.
         is_expanded_over: Whether a mapped task downstream needs the result's length.
         is_dag_result: Whether the result is the DAG's.
+        returns: What the task returns; see ``RunqyResultHook.collect``.
     """
 
     operator: str
@@ -52,6 +53,7 @@ class TaskEnd:
     pushes_receipt: bool = True
     is_expanded_over: bool = False
     is_dag_result: bool = False
+    returns: str = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON."""
@@ -65,6 +67,7 @@ def task_end_of(
     wanted: bool | None,
     own: type[BaseOperator],
     pushes_receipt: bool,
+    returns: str,
 ) -> TaskEnd | None:
     """Decide whether the triggerer may end a task.
 
@@ -75,6 +78,7 @@ def task_end_of(
             True demands it, False never does it.
         own: The operator class of ours that ``task`` is one of.
         pushes_receipt: See ``TaskEnd``.
+        returns: Likewise.
 
     Returns:
         What the trigger must know; None where a worker is to end the task.
@@ -105,6 +109,7 @@ def task_end_of(
         is_expanded_over=not is_mapped
         and next(task.iter_mapped_dependants(), None) is not None,
         is_dag_result=task.returns_dag_result,
+        returns=returns,
     )
 
 

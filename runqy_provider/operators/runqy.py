@@ -20,14 +20,13 @@ from runqy_provider.errors import (
     Misconfigured,
     NotThere,
     ResultLost,
-    TooLarge,
 )
 from runqy_provider.hooks.access import get_access
-from runqy_provider.hooks.attempt import mark_attempt, read_attempt
+from runqy_provider.hooks.attempt import give_up_attempt, read_attempt
 from runqy_provider.hooks.kill_guard import has_ended
 from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, SILENT, raise_outcome
 from runqy_provider.hooks.received import DELIVERY_KEY, ReceivedDelivery
-from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.hooks.result import AUTO, RunqyResultHook, check_returns
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.hooks.start import Work, start
 from runqy_provider.hooks.submission import JOB_KEY
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
     from runqy_provider.hooks.attempt import Attempt
+    from runqy_provider.hooks.result import Returns
     from runqy_provider.hooks.submission import Submission
     from runqy_provider.sinks.base import Access, Sink
     from runqy_provider.sinks.parse import SinkArgument
@@ -64,7 +64,7 @@ BACKSTOP = timedelta(minutes=2)
 
 #: What a result ends with that will not be another one the next time it is read: a
 #: retry needs another job.
-FRUITLESS = (JobFailed, BadDelivery, NotThere, TooLarge)
+FRUITLESS = (JobFailed, BadDelivery, NotThere)
 
 #: Seconds by which a wait in the slot ends before Airflow's execution_timeout does it.
 EARLIER = 3.0
@@ -98,6 +98,9 @@ class RunqyOperator(BaseOperator):
         there, which spares a second worker start. None: where nothing is lost by it;
         True: always, and the task fails before anything is enqueued where something
         would be lost; False: never.
+    :param returns: What the task returns: ``auto``, the result itself where XCom can
+        hold it, else a reference; ``value``, the result, and the task fails where it
+        is too large; ``reference``, always a reference.
     :param delete_on_kill: Delete the job, if it has not begun, when a user ends the
         task, or when a later attempt enqueues another one; needs the connection's
         admin key.
@@ -123,6 +126,7 @@ class RunqyOperator(BaseOperator):
         reattach: bool = True,
         delete_on_kill: bool = True,
         end_from_trigger: bool | None = None,
+        returns: Returns = AUTO,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -138,12 +142,14 @@ class RunqyOperator(BaseOperator):
         self.reattach = reattach
         self.delete_on_kill = delete_on_kill
         self.end_from_trigger = end_from_trigger
+        self.returns = returns
         self.download_url: str | None = None
         self._submission: Submission | None = None
         self._ti: RuntimeTaskInstanceProtocol | None = None
 
     def execute(self, context: Context) -> Any:
         """Enqueue the job, or find that of the attempt before; wait, or defer."""
+        check_returns(self.returns)
         access = get_access(self.runqy_conn_id)
         sink = parse_sink(self.sink or access.settings.sink)
         self._check_heartbeat(access, sink)
@@ -157,7 +163,6 @@ class RunqyOperator(BaseOperator):
             sink,
             None if job_timeout is None else job_timeout.total_seconds(),
             deletes=self.delete_on_kill,
-            ends_in_triggerer=end is not None,
         )
         look = functools.partial(self._look, access) if self.reattach else None
         attempt = start(context, access, work, deadline=deadline, look=look)
@@ -258,6 +263,7 @@ class RunqyOperator(BaseOperator):
             wanted=self.end_from_trigger,
             own=RunqyOperator,
             pushes_receipt=True,
+            returns=self.returns,
         )
 
     def _look(self, access: Access, attempt: Attempt) -> dict[str, Any]:
@@ -290,17 +296,16 @@ class RunqyOperator(BaseOperator):
         if event["event"] != ARRIVED:
             self._not_arrived(context, event)
         results = RunqyResultHook(self.runqy_conn_id)
-        received = ReceivedDelivery(event, results)
+        received = ReceivedDelivery(event, results, self.returns)
         try:
             received.read()
         except FRUITLESS:
-            mark_attempt(context, is_given_up=True)
+            give_up_attempt(context)
             raise
         finally:
             context["ti"].xcom_push(key=DELIVERY_KEY, value=received.receipt)
         self.download_url = received.download_url
         received.forget()
-        mark_attempt(context, is_consumed=True)
         return received.value
 
     def _not_arrived(self, context: Context, event: dict[str, Any]) -> NoReturn:
@@ -308,11 +313,11 @@ class RunqyOperator(BaseOperator):
         if event["event"] == SILENT:
             name, length = "heartbeat_timeout", self.heartbeat_timeout or length
             # It seems to hang: a retry that waited for it would hang with it.
-            mark_attempt(context, is_given_up=True)
+            give_up_attempt(context)
         try:
             raise_outcome(event, self.runqy_conn_id, f"{name} ({length})")
         except FRUITLESS as error:
             # A place that is not there just now says nothing of the job.
             if not isinstance(error, NotThere) or isinstance(error, ResultLost):
-                mark_attempt(context, is_given_up=True)
+                give_up_attempt(context)
             raise

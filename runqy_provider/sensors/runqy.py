@@ -20,7 +20,7 @@ from runqy_provider.errors import DeliveryTimeout, JobVanished, RunqyError
 from runqy_provider.hooks.access import get_access
 from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, SILENT, raise_outcome
 from runqy_provider.hooks.received import ReceivedDelivery
-from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.hooks.result import AUTO, RunqyResultHook, check_returns
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.hooks.submission import check_delivery_id
 from runqy_provider.hooks.task_end import TaskEnd, task_end_of
@@ -31,6 +31,7 @@ from runqy_provider.triggers.delivery import DeliveryTrigger
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runqy_provider.hooks.result import Returns
     from runqy_provider.sinks.base import Access
     from runqy_provider.sinks.parse import SinkArgument
 
@@ -54,6 +55,7 @@ class RunqySensor(BaseSensorOperator):
     :param heartbeat_timeout: How long a job that has begun may give no sign of life
         before a deferred wait for it ends; see RunqyOperator.
     :param end_from_trigger: Whether the triggerer ends the task; see RunqyOperator.
+    :param returns: What the task returns; see RunqyOperator.
     """
 
     template_fields: Sequence[str] = (
@@ -76,6 +78,7 @@ class RunqySensor(BaseSensorOperator):
         deferrable: bool = True,
         heartbeat_timeout: timedelta | None = None,
         end_from_trigger: bool | None = None,
+        returns: Returns = AUTO,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -87,11 +90,13 @@ class RunqySensor(BaseSensorOperator):
         self.deferrable = deferrable
         self.heartbeat_timeout = heartbeat_timeout
         self.end_from_trigger = end_from_trigger
+        self.returns = returns
         self._gone_since: float | None = None
 
     def execute(self, context: Context) -> Any:
         """Look once, then defer; or poke."""
         check_delivery_id(self.delivery_id)
+        check_returns(self.returns)
         if not self.deferrable:
             return super().execute(context)
         end = task_end_of(
@@ -100,6 +105,7 @@ class RunqySensor(BaseSensorOperator):
             wanted=self.end_from_trigger,
             own=RunqySensor,
             pushes_receipt=False,
+            returns=self.returns,
         )
         poked = self.poke(context)
         if poked:
@@ -212,7 +218,7 @@ class RunqySensor(BaseSensorOperator):
             if event["event"] != ARRIVED:
                 raise_outcome(event, self.runqy_conn_id, f"{name} ({length})")
             results = RunqyResultHook(self.runqy_conn_id)
-            received = ReceivedDelivery(event, results)
+            received = ReceivedDelivery(event, results, self.returns)
             received.read()
             received.forget()
         except RunqyError as error:

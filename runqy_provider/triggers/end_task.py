@@ -104,7 +104,7 @@ async def end_task(
     largest = conf.getint("runqy", "xcom_limit") + ENVELOPE
     results = RunqyResultHook(access.settings.conn_id)
     results.access = dataclasses.replace(access, largest_read=largest)
-    received = ReceivedDelivery(event, results)
+    received = ReceivedDelivery(event, results, end.returns)
     is_cancelled = Event()
     context = contextvars.copy_context()  # for the log of this trigger's task
     loop = asyncio.get_running_loop()

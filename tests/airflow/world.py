@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DAGS = Path(__file__).parents[2] / "dags"
 
 TASK_CODE = """
+import json
 import pathlib
 import time
 from runqy_python import RetryableError, run, task
@@ -42,6 +43,8 @@ def handle(payload):
         raise ValueError(payload["error"])
     if "bytes" in payload:
         return Result(b"x" * payload["bytes"], content_type="image/png")
+    if "json" in payload:
+        return json.loads(payload["json"])
     return time.time() if "clock" in payload else payload.get("value")
 
 run()
