@@ -23,6 +23,10 @@ def pytest_sessionstart() -> None:
         pytest.exit("Airflow can be imported here: the far side is not alone", 1)
 
 
+#: What our receiver answers to a delivery that it has stored.
+TAKEN = b'{"outcome": "stored"}'
+
+
 @dataclass
 class Seen:
     """One request as a server saw it."""
@@ -45,7 +49,7 @@ class Server:
 
     url: str
     answers: list[tuple[int, dict[str, str], bytes]] = field(
-        default_factory=lambda: [(200, {}, b"{}")]
+        default_factory=lambda: [(200, {}, TAKEN)]
     )
     seen: list[Seen] = field(default_factory=list)
 

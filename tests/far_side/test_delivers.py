@@ -159,7 +159,7 @@ def test_a_body_that_the_receiver_refuses_for_good_is_a_failure(
     server: Server, status: int
 ) -> None:
     """Run again by runqy, the job would only be refused again."""
-    server.answers = [(status, {}, b"not so"), (200, {}, b"{}")]
+    server.answers = [(status, {}, b"not so"), (200, {}, b'{"outcome": "stored"}')]
 
     deliver(server, "x" * 100)
 
@@ -204,7 +204,7 @@ def test_a_delivery_that_cannot_be_made_raises(server: Server) -> None:
 
 @pytest.mark.parametrize("status", [409, 410])
 def test_a_delivery_that_came_too_late_is_done(server: Server, status: int) -> None:
-    server.answers = [(status, {}, b"{}")]
+    server.answers = [(status, {}, b'{"error": "too late"}')]
 
     deliver(server, 1)
 
@@ -257,7 +257,7 @@ def test_a_request_without_an_address_raises() -> None:
 
 def test_nothing_is_written_to_stdout(server: Server) -> None:
     """In a process as a worker starts it: stdout is the worker's protocol there."""
-    server.answers = [(503, {}, b"later"), (200, {}, b"{}")]
+    server.answers = [(503, {}, b"later"), (200, {}, b'{"outcome": "stored"}')]
     code = (
         "import json, sys\n"
         "from runqy_delivery import delivers, patience\n"
@@ -278,7 +278,7 @@ def test_nothing_is_written_to_stdout(server: Server) -> None:
 
 def test_no_secret_is_logged(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    server.answers = [(503, {}, b"later"), (409, {}, b"{}")]
+    server.answers = [(503, {}, b"later"), (409, {}, b'{"error": "another"}')]
 
     deliver(server, 1)
 
@@ -341,11 +341,23 @@ def test_bytes_that_are_called_json_must_be(server: Server, data: bytes) -> None
     assert "and they are not" in delivery["error"]["message"]
 
 
-def test_a_signing_secret_that_is_none_is_named(
+def test_a_broken_signing_secret_is_reported_unsigned(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNQY_DELIVERY_SIGNING_SECRET", "whsec_not-base64!")
 
+    delivery = deliver(server, 1)
+
+    assert delivery["status"] == "failed"
+    assert "SIGNING_SECRET cannot be used" in delivery["error"]["message"]
+    assert "webhook-signature" not in server.seen[0].headers
+
+
+def test_a_broken_signing_secret_raises_where_the_receiver_wants_signatures(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNQY_DELIVERY_SIGNING_SECRET", "whsec_not-base64!")
+    server.answers = [(403, {}, b'{"error": "not valid"}')]
+
     with pytest.raises(DeliveryUndeliverable, match="SIGNING_SECRET cannot be used"):
         deliver(server, 1)
-    assert server.seen == []

@@ -173,13 +173,16 @@ def test_headers_that_the_store_asks_for_are_sent(server: Server) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gs", "abfs"])
-def test_no_url_and_no_obstore_raises_and_says_what_to_install(
+def test_no_url_and_no_obstore_is_a_failure_that_says_what_to_install(
     server: Server, kind: str
 ) -> None:
     payload = payload_for(server, bell=False, sink=kind, put_url=None)
 
-    with pytest.raises(DeliveryUndeliverable, match="Add obstore"):
-        delivers(lambda _payload: 1)(payload)
+    delivers(lambda _payload: 1)(payload)
+
+    (put,) = server.seen
+    assert put.path.startswith("/results/renders/d-1.failed")
+    assert "Add obstore" in put.json()["error"]["message"]
 
 
 def in_folder(folder: Path) -> dict[str, Any]:
@@ -234,9 +237,12 @@ def test_a_bell_that_is_not_taken_does_not_undo_the_delivery(server: Server) -> 
     assert delivers(lambda _payload: 1)(payload_for(server, bell=True)) is None
 
 
-def test_no_url_and_no_boto3_raises_and_says_what_to_install(server: Server) -> None:
-    with pytest.raises(DeliveryUndeliverable, match="Add boto3"):
-        delivers(lambda _payload: 1)(payload_for(server, bell=False, put_url=None))
+def test_no_url_and_no_boto3_is_a_failure_that_says_what_to_install(
+    server: Server,
+) -> None:
+    delivers(lambda _payload: 1)(payload_for(server, bell=False, put_url=None))
+
+    assert "Add boto3" in server.seen[-1].json()["error"]["message"]
 
 
 def test_no_bucket_raises(server: Server) -> None:
@@ -255,7 +261,7 @@ def test_too_much_for_one_put_is_a_failure(
 
 
 def test_a_put_that_the_store_finds_too_large_is_a_failure(server: Server) -> None:
-    server.answers = [(413, {}, b"EntityTooLarge"), (200, {}, b"")]
+    server.answers = [(413, {}, b"EntityTooLarge"), (200, {}, b'{"outcome": "stored"}')]
 
     delivers(lambda _payload: b"1234")(payload_for(server, bell=True))
 
@@ -359,7 +365,8 @@ def test_a_store_that_hangs_up_on_a_large_body_is_not_tried_for_long(
         payload["delivery"]["put_url"] = (
             f"http://127.0.0.1:{port}/b/k?se=2024-01-02T03%3A04%3A05Z&sig=SECRET"
         )
-        with pytest.raises(DeliveryUndeliverable, match="expired at 2024-01-02"):
-            delivers(lambda _payload: b"x" * 50_000_000)(payload)
+        delivers(lambda _payload: b"x" * 50_000_000)(payload)
         thread.join(10)
+    failure = server.seen[-1].json()
+    assert "expired at 2024-01-02" in failure["error"]["message"]
     assert hung_up == [True]

@@ -9,7 +9,6 @@ import pytest
 
 from runqy_delivery import (
     DeliveryRequest,
-    DeliveryUndeliverable,
     delivers,
     progress,
 )
@@ -70,7 +69,7 @@ def test_whatever_is_said_fits_the_wire(
 def test_a_receiver_that_refuses_or_is_away_costs_nothing(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.answers = [(503, {}, b"away"), (200, {}, b"{}")]
+    server.answers = [(503, {}, b"away"), (200, {}, b'{"outcome": "stored"}')]
     run(server, (0.5,))
 
     assert server.seen[-1].json()["result"] == "done"
@@ -112,6 +111,6 @@ def test_a_signing_secret_that_is_none_costs_the_job_nothing(
         progress(0.5)
         reached.append(True)
 
-    with pytest.raises(DeliveryUndeliverable):
-        handle(DeliveryRequest("d-1", webhook_url=f"{server.url}/hook").to_fields())
+    handle(DeliveryRequest("d-1", webhook_url=f"{server.url}/hook").to_fields())
     assert reached == [True]
+    assert server.seen[-1].json()["status"] == "failed"

@@ -12,7 +12,7 @@ import re
 import urllib.parse
 from dataclasses import dataclass, field
 
-from runqy_delivery.errors import DeliveryUndeliverable
+from runqy_delivery.errors import DeliveryImpossible
 
 HIGHEST_PORT = 65535
 
@@ -86,7 +86,7 @@ def read_address(url: str, variable: str) -> Address:
         variable: The environment's variable, for the message.
 
     Raises:
-        DeliveryUndeliverable: It is no URL, or does not tell where its login ends; the
+        DeliveryImpossible: It is no URL, or does not tell where its login ends; the
             message does not repeat it.
     """
     whole = _SCHEME.fullmatch(url)
@@ -106,11 +106,9 @@ def read_address(url: str, variable: str) -> Address:
     return Address(scheme, hosts, slash + path, mark + options, user, password)
 
 
-def unusable(
-    variable: str, why: str = "cannot be read as a URL"
-) -> DeliveryUndeliverable:
+def unusable(variable: str, why: str = "cannot be read as a URL") -> DeliveryImpossible:
     """Return the error for an address that is no good, without the address."""
-    return DeliveryUndeliverable(
+    return DeliveryImpossible(
         f"{variable} {why}. It has the form scheme://user:password@host:port/name; "
         "write characters of the password that mean something in a URL with a percent "
         "sign (@ as %40, / as %2F, ? as %3F, : as %3A)."

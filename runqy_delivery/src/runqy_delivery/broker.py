@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.address import read_address, unusable
-from runqy_delivery.errors import DeliveryUndeliverable
+from runqy_delivery.errors import DeliveryImpossible
 from runqy_delivery.patience import persist
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def publish(address: Mapping[str, Any], delivery_id: str, body: bytes) -> None:
         body: The delivery as JSON.
 
     Raises:
-        DeliveryUndeliverable: The broker is away, or has no queue for it, or its URL
-            cannot be read.
+        DeliveryImpossible: It has no queue for it, or its URL cannot be read.
+        DeliveryUndeliverable: The broker is away.
     """
     pika = _pika()
     url = os.environ.get(URL_VARIABLE)
     if not url:
-        raise DeliveryUndeliverable(
+        raise DeliveryImpossible(
             f"The result goes to a message queue, but {URL_VARIABLE} is not set: put "
             "the broker's URL into a vault of this queue."
         )
@@ -84,7 +84,7 @@ def publish(address: Mapping[str, Any], delivery_id: str, body: bytes) -> None:
             what, attempt, transient, lasting=lambda error: isinstance(error, refusals)
         )
     except refusals as error:
-        raise DeliveryUndeliverable(
+        raise DeliveryImpossible(
             f"{what} was refused: {type(error).__name__}: {error}. Check that the "
             "queue and the exchange exist, and the rights of the broker's user."
         ) from error
@@ -94,7 +94,7 @@ def _parameters(pika: Any, url: str) -> Any:
     """Return pika's reading of the broker's URL.
 
     Raises:
-        DeliveryUndeliverable: It cannot be read; the message does not repeat it.
+        DeliveryImpossible: It cannot be read; the message does not repeat it.
     """
     address = read_address(url, URL_VARIABLE)
     if address.scheme not in SCHEMES:
@@ -116,7 +116,7 @@ def _pika() -> Any:
         importlib.import_module("pika.exceptions")
         return importlib.import_module("pika")
     except ImportError as error:
-        raise DeliveryUndeliverable(
+        raise DeliveryImpossible(
             "The result goes to a message queue, but pika is not installed: add it to "
             "the requirements.txt of the task code."
         ) from error

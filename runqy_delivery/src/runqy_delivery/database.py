@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.address import read_address
 from runqy_delivery.drivers import URL_VARIABLE, driver_of
-from runqy_delivery.errors import DeliveryUndeliverable, ResultRefused
+from runqy_delivery.errors import (
+    DeliveryImpossible,
+    ResultRefused,
+)
 from runqy_delivery.patience import persist
 from runqy_delivery.wire import COMPLETED, FAILED
 
@@ -55,12 +58,13 @@ def write(
 
     Raises:
         ResultRefused: A column does not take its value.
-        DeliveryUndeliverable: The database is away, or has no such table.
+        DeliveryImpossible: No address, driver or such table is there.
+        DeliveryUndeliverable: The database is away.
     """
     names = _names(table)
     url = os.environ.get(URL_VARIABLE)
     if not url:
-        raise DeliveryUndeliverable(
+        raise DeliveryImpossible(
             f"The result goes to the table {names['name']}, but {URL_VARIABLE} is not "
             "set: put the database's URL into a vault of this queue."
         )
@@ -93,7 +97,7 @@ def write(
                 "columns, or use an object store as the sink of this task "
                 "(sink='s3://bucket/prefix')."
             ) from error
-        raise DeliveryUndeliverable(f"{what} did not work: {words}") from error
+        raise DeliveryImpossible(f"{what} did not work: {words}") from error
 
 
 def _lasts(error: Exception) -> bool:
@@ -192,7 +196,7 @@ def _names(table: Mapping[str, Any]) -> dict[str, str]:
     """Return the names in the request; they become SQL, so they must be names.
 
     Raises:
-        DeliveryUndeliverable: One of them is none.
+        DeliveryImpossible: One of them is not a name.
     """
     wanted = {name: table.get(name) for name in ("name", "id", "status", "result")}
     wanted["completed_at"] = table.get("completed_at")
@@ -200,7 +204,7 @@ def _names(table: Mapping[str, Any]) -> dict[str, str]:
         wanted["notify"] = table["notify"]
     for what, name in wanted.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise DeliveryUndeliverable(
+            raise DeliveryImpossible(
                 f"The delivery request names {name!r} as the {what} of a table, which "
                 "is no name in SQL."
             )

@@ -13,12 +13,20 @@ import logging
 from typing import Any
 
 from runqy_delivery import broker, database, object_store, webhook
-from runqy_delivery.errors import DeliveryError, DeliveryUndeliverable, ResultRefused
+from runqy_delivery.errors import (
+    DeliveryError,
+    DeliveryImpossible,
+    DeliveryUndeliverable,
+    ResultRefused,
+)
 from runqy_delivery.result import JSON_TYPE, Content
 from runqy_delivery.stored import delivery_of, in_few_words, value_of
 from runqy_delivery.wire import COMPLETED, FAILED, Delivery, DeliveryRequest
 
 log = logging.getLogger("runqy_delivery")
+
+#: The channel that hears of failures only.
+FAILURE_CHANNEL = "failure channel"
 
 
 def deliver_result(request: DeliveryRequest, content: Content) -> Any:
@@ -29,6 +37,7 @@ def deliver_result(request: DeliveryRequest, content: Content) -> Any:
 
     Raises:
         ResultRefused: This result can never be delivered there.
+        DeliveryImpossible: It can never be made as things are set up.
         DeliveryUndeliverable: Nobody took it.
     """
     delivery_id, max_bytes = request.delivery_id, request.max_bytes
@@ -70,6 +79,8 @@ def deliver_failure(request: DeliveryRequest, failure: Delivery) -> Any:
     if request.sink == "redis_storage":
         return json.loads(failure.to_json())
     kinds = _tellable(request)
+    if request.failure_url is not None and request.webhook_url is None:
+        kinds.append(FAILURE_CHANNEL)
     if not kinds:
         body = failure.to_json()
         content = Content(JSON_TYPE, len(body), data=body)
@@ -114,8 +125,10 @@ def _tell(request: DeliveryRequest, kind: str, news: Delivery) -> Exception | No
     """Send a delivery to one place; return what kept it from getting there."""
     body = news.to_json()
     try:
-        if kind == "webhook":
-            webhook.post(str(request.webhook_url), request.delivery_id, body)
+        if kind in ("webhook", FAILURE_CHANNEL):
+            url = str(request.webhook_url or request.failure_url)
+            is_failure = news.status == FAILED
+            webhook.post(url, request.delivery_id, body, even_unsigned=is_failure)
         elif kind == "amqp":
             broker.publish(request.amqp or {}, request.delivery_id, body)
         else:
@@ -144,5 +157,5 @@ def _tell_table(request: DeliveryRequest, news: Delivery, body: bytes) -> None:
 
 def _required(place: Any, name: str) -> Any:
     if place is None:
-        raise DeliveryUndeliverable(f"The delivery request has no {name}.")
+        raise DeliveryImpossible(f"The delivery request has no {name}.")
     return place

@@ -4,13 +4,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import inspect
 import logging
 import traceback
 from typing import Any, Callable
 
 from runqy_delivery.deliver import deliver_failure, deliver_result
-from runqy_delivery.errors import ResultRefused
+from runqy_delivery.errors import (
+    DeliveryImpossible,
+    DeliveryUndeliverable,
+    ResultRefused,
+)
 from runqy_delivery.progress import reporting
 from runqy_delivery.result import content_of
 from runqy_delivery.wire import (
@@ -38,28 +44,38 @@ def delivers(handle: Callable[..., Any]) -> Callable[..., Any]:
         def handle(payload):            # or handle(payload, ctx)
             return {"text": transcribe(payload["input"])}
 
-    ``handle`` sees the payload as the DAG wrote it. It may return a JSON value,
+    ``handle`` sees the payload as the DAG wrote it. It may be an ``async def``, which
+    is run to its end, but no generator. It may return a JSON value,
     ``bytes``, a ``pathlib.Path``, or a ``Result``. What it raises is delivered as a
     failure and then swallowed, so that Airflow decides on the retry and not runqy;
     ``runqy_python.RetryableError`` is left to runqy. A payload without a delivery
     request passes through untouched.
 
     Raises:
+        TypeError: ``handle`` is a generator: what it yields has no place to go.
         DeliveryUndeliverable: From the decorated function, when a delivery could not
             be made: runqy then retries the job.
     """
+    if inspect.isgeneratorfunction(handle) or inspect.isasyncgenfunction(handle):
+        name = getattr(handle, "__name__", "handle")
+        raise TypeError(
+            f"{name} yields, so it is a generator, and @delivers cannot deliver what "
+            "one yields. Return one result; tell how far it is with "
+            "runqy_delivery.progress()."
+        )
 
     @functools.wraps(handle)
     def deliver(payload: Any, *context: Any) -> Any:
         request = DeliveryRequest.from_payload(payload)
         if request is None:
-            return handle(payload, *context)
+            return _call(handle, payload, context)
         own = {key: payload[key] for key in payload if key not in RESERVED_FIELDS}
         try:
             with reporting(request):
-                returned = handle(own, *context)
+                returned = _call(handle, own, context)
             content = content_of(returned)
-        except Exception as error:  # whatever it is, Airflow is to hear of it
+        # Whatever it is, Airflow is to hear of it; an exit would only end the process.
+        except (Exception, SystemExit) as error:
             if _is_retryable(error):
                 raise
             log.exception("handle failed; delivering the failure")
@@ -69,8 +85,22 @@ def delivers(handle: Callable[..., Any]) -> Callable[..., Any]:
         except ResultRefused as error:
             log.error("%s", error)  # noqa: TRY400 - the words are enough here
             return deliver_failure(request, _failure(request, error))
+        except DeliveryImpossible as error:
+            log.error("%s", error)  # noqa: TRY400 - the words are enough here
+            try:
+                return deliver_failure(request, _failure(request, error))
+            except DeliveryUndeliverable as trouble:
+                log.error("The failure was not taken either: %s", trouble)  # noqa: TRY400 - same
+                raise error  # noqa: B904 - the reason of both; its own cause stays
 
     return deliver
+
+
+def _call(handle: Callable[..., Any], payload: Any, context: tuple[Any, ...]) -> Any:
+    returned = handle(payload, *context)
+    if inspect.iscoroutine(returned):
+        return asyncio.run(returned)
+    return returned
 
 
 def _is_retryable(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any, Callable
 
 from runqy_delivery.address import unusable
-from runqy_delivery.errors import DeliveryUndeliverable
+from runqy_delivery.errors import DeliveryImpossible
 
 if TYPE_CHECKING:
     from runqy_delivery.address import Address
@@ -31,7 +31,7 @@ def driver_of(address: Address) -> tuple[Any, Callable[[], Any]]:
     """Return a module of Python's database API, and what connects.
 
     Raises:
-        DeliveryUndeliverable: None is installed, or it does not know such an address.
+        DeliveryImpossible: None is installed, or it does not know such an address.
     """
     try:
         sqlalchemy = importlib.import_module("sqlalchemy")
@@ -41,7 +41,7 @@ def driver_of(address: Address) -> tuple[Any, Callable[[], Any]]:
     try:
         engine = sqlalchemy.create_engine(address.url, poolclass=pool)
     except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
-        raise DeliveryUndeliverable(
+        raise DeliveryImpossible(
             f"{URL_VARIABLE} cannot be used: {type(error).__name__}: {error}"
         ) from error
     except (sqlalchemy.exc.ArgumentError, ValueError, TypeError) as error:
@@ -60,7 +60,7 @@ def _bare_driver(address: Address) -> tuple[Any, Callable[[], Any]]:
         except ImportError:
             continue
         return module, lambda module=module: _connect(module, address)
-    raise DeliveryUndeliverable(
+    raise DeliveryImpossible(
         f"No driver for {address.scheme}:// is installed: add "
         f"{' or '.join(names) or 'sqlalchemy and a driver'} to the requirements.txt of "
         "the task code."

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from http.client import HTTPException, InvalidURL
 from typing import IO, TYPE_CHECKING, Any, Callable
 
-from runqy_delivery.errors import DeliveryUndeliverable
+from runqy_delivery.errors import DeliveryImpossible, DeliveryUndeliverable
 from runqy_delivery.patience import (
     RETRY_FOR_VARIABLE,
     asked_delay,
@@ -35,8 +35,20 @@ log = logging.getLogger("runqy_delivery")
 #: Seconds that one request may take before it counts as failed (runqy's guide).
 TIMEOUT = 30.0
 
-#: Answers after which the same request may well succeed.
-TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: Answers after which the same request may well succeed, and why.
+TRANSIENT = {
+    408: "the server waited too long for the request",
+    425: "the server asks for it once more",
+    429: "too many requests at once",
+    500: "a fault of the server's",
+    502: "a proxy had no good answer from the server",
+    503: "the server is away or busy",
+    504: "a proxy had no answer from the server in time",
+    # What a content delivery network says of the server behind it: an unknown error, a
+    # refused connection, a time-out, a host that is not there, TLS that failed, and the
+    # network's own errors.
+    **dict.fromkeys(range(520, 531), "a proxy could not reach the server"),
+}
 
 
 @dataclass(frozen=True)
@@ -126,12 +138,20 @@ def send_once(
     return None if answer.status < 300 else f"{answer.status} {answer.text[:200]}"  # noqa: PLR2004 - HTTP's successes
 
 
+def worth_trying_again(answer: Answer) -> str | None:
+    """Return why the same request may well succeed later; None where it will not."""
+    if answer.status not in TRANSIENT:
+        return None
+    return f"{answer.status} ({TRANSIENT[answer.status]}) {answer.text[:200]}".strip()
+
+
 def deliver_over_http(
     method: str,
     url: str,
     make_body: Callable[[], tuple[bytes | IO[bytes], Mapping[str, str]]],
     *,
     is_hopeless: Callable[[], bool] = lambda: False,
+    trouble_in: Callable[[Answer], str | None] | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Answer:
@@ -144,21 +164,26 @@ def deliver_over_http(
             be sent once only, and a signature carries the time.
         is_hopeless: Asked when there was no answer; True where another try would be as
             futile. A server may refuse a large body, and hang up before it is sent.
+        trouble_in: Says of an answer why to try again; None: it is final.
+            ``worth_trying_again`` where not given.
         clock: Seconds that only grow; tests bring their own.
         sleep: How to pause; tests bring their own.
 
     Returns:
-        The last answer, which is not a transient one.
+        The last answer, which is final.
 
     Raises:
-        DeliveryUndeliverable: Nobody took it within the time, or the URL is no URL.
+        DeliveryImpossible: The URL is not one of HTTP's.
+        DeliveryUndeliverable: Nobody took it within the time, which counts from the
+            first trouble: an upload may take longer than that.
     """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise DeliveryUndeliverable(
-            f"The delivery request names {show(url)!r}, which is no http address."
+        raise DeliveryImpossible(
+            f"The delivery request names {show(url)!r}, which is not an http address."
         )
-    end = clock() + retry_budget()
+    judge = trouble_in or worth_trying_again
+    end: float | None = None
     last = False
     for tries, pause in enumerate(delays(), start=1):
         asked: float | None = None
@@ -166,12 +191,13 @@ def deliver_over_http(
         body, headers = make_body()
         try:
             answer = _send(method, url, body, headers)
-            if answer.status not in TRANSIENT:
+            found = judge(answer)
+            if found is None:
                 return answer
-            trouble, asked = f"{answer.status} {answer.text[:200]}", answer.retry_after
+            trouble, asked = found, answer.retry_after
         except InvalidURL:
             # Its own words repeat the URL, and with it the capability.
-            raise DeliveryUndeliverable(
+            raise DeliveryImpossible(
                 f"The delivery request names {show(url)!r}: a blank, or another "
                 "character that no address may have, is in it."
             ) from None
@@ -180,6 +206,7 @@ def deliver_over_http(
         finally:
             if not isinstance(body, bytes):
                 body.close()
+        end = clock() + retry_budget() if end is None else end
         left = end - clock()
         wait = pause
         if asked is not None:

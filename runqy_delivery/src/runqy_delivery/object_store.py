@@ -8,7 +8,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from runqy_delivery import own_rights
-from runqy_delivery.errors import DeliveryUndeliverable, ResultRefused
+from runqy_delivery.errors import (
+    DeliveryImpossible,
+    DeliveryUndeliverable,
+    ResultRefused,
+)
 from runqy_delivery.signed_url import Expired, put_signed
 
 if TYPE_CHECKING:
@@ -37,22 +41,25 @@ def put(request: DeliveryRequest, content: Content, *, failed: bool = False) -> 
 
     Raises:
         ResultRefused: The result is larger than one PUT, and no client is installed.
+        DeliveryImpossible: It can never be stored as things are set up.
         DeliveryUndeliverable: It could not be stored.
     """
     kind, bucket = request.sink, request.bucket
     key = request.failed_key if failed else request.key
     put_url = request.failed_put_url if failed else request.put_url
     if not bucket or not key:
-        raise DeliveryUndeliverable(
+        raise DeliveryImpossible(
             "The delivery request names no bucket and key to deliver to."
         )
     upload = own_rights.uploader(kind)
+    refusal: Expired | None = None
     if put_url is not None and content.size <= LARGEST_PUT[kind]:
         try:
             put_signed(put_url, request.put_headers, content)
-        except Expired:
+        except Expired as error:
             if upload is None:
                 raise
+            refusal = error
             log.warning("The signed URL of %s was refused; using own rights", key)
         else:
             return
@@ -64,9 +71,14 @@ def put(request: DeliveryRequest, content: Content, *, failed: bool = False) -> 
                 f"{LARGEST_PUT[kind]:,}. Install {library} on the worker for larger "
                 "ones."
             )
-        raise DeliveryUndeliverable(
+        raise DeliveryImpossible(
             f"{kind}://{bucket}/{key} cannot be written: the delivery request has no "
             f"signed URL, and {library} is not installed. Add {library} to the "
             "requirements.txt of the task code."
         )
-    upload(bucket, key, content)
+    try:
+        upload(bucket, key, content)
+    except DeliveryUndeliverable as error:
+        if refusal is None:
+            raise
+        raise type(error)(f"{refusal} Then: {error}") from error

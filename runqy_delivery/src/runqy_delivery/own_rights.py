@@ -11,13 +11,38 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from runqy_delivery.errors import DeliveryUndeliverable
+from runqy_delivery.errors import DeliveryImpossible, DeliveryUndeliverable
 
 if TYPE_CHECKING:
     from runqy_delivery.result import Content
 
 #: What to install for each kind of store.
 LIBRARIES = {"s3": "boto3", "gs": "obstore", "abfs": "obstore"}
+
+#: Codes of S3 that come again, whoever asks again.
+LASTING_CODES = frozenset(
+    {
+        "AccessDenied",
+        "AllAccessDisabled",
+        "InvalidAccessKeyId",
+        "NoSuchBucket",
+        "SignatureDoesNotMatch",
+    }
+)
+
+#: Class names of errors that do so too: botocore's, obstore's, and Python's for files.
+LASTING_ERRORS = frozenset(
+    {
+        "FileNotFoundError",
+        "NoCredentialsError",
+        "NotADirectoryError",
+        "NotFoundError",
+        "PartialCredentialsError",
+        "PermissionDeniedError",
+        "PermissionError",
+        "UnauthenticatedError",
+    }
+)
 
 Upload = Callable[[str, str, "Content"], None]
 
@@ -91,7 +116,22 @@ def _into_folder(folder: str, key: str, content: Content) -> None:
 
 def _not_written(place: str, error: BaseException) -> DeliveryUndeliverable:
     words = str(error).partition("\n\nDebug source")[0]
-    return DeliveryUndeliverable(
+    kind = DeliveryImpossible if _lasts(error) else DeliveryUndeliverable
+    return kind(
         f"{place} could not be written with this worker's own rights: "
         f"{type(error).__name__}: {words}"
     )
+
+
+def _lasts(error: BaseException | None) -> bool:
+    """True for a missing right, bucket or login: it would be missing again."""
+    while error is not None:
+        if type(error).__name__ in LASTING_ERRORS:
+            return True
+        answer = getattr(error, "response", None)
+        code = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
+        # boto3 wraps botocore's error, and repeats its code only in its text.
+        if code in LASTING_CODES or any(f"({c})" in str(error) for c in LASTING_CODES):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

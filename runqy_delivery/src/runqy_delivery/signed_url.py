@@ -9,8 +9,12 @@ import urllib.parse
 from datetime import datetime, timedelta, timezone
 from typing import IO, TYPE_CHECKING
 
-from runqy_delivery.errors import DeliveryUndeliverable, ResultRefused
-from runqy_delivery.http import deliver_over_http, show
+from runqy_delivery.errors import (
+    DeliveryImpossible,
+    DeliveryUndeliverable,
+    ResultRefused,
+)
+from runqy_delivery.http import Answer, deliver_over_http, show, worth_trying_again
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,11 +27,14 @@ FORBIDDEN, TOO_LARGE = 403, 413
 #: How S3 and Google say in their XML, with a 400, that a URL's time is over.
 _TOO_LATE = re.compile(r"<Code>\s*Expired(Token|Request)\s*</Code>")
 
+#: How S3 says, with a 400 or 409, that the same request may well succeed.
+_PASSING = re.compile(r"<Code>\s*(RequestTimeout|OperationAborted)\s*</Code>")
+
 #: What says to strptime that a time is in UTC; its Z does not.
 UTC = "+0000"
 
 
-class Expired(DeliveryUndeliverable):
+class Expired(DeliveryImpossible):
     """The store refused the URL."""
 
 
@@ -42,6 +49,7 @@ def put_signed(url: str, headers: Mapping[str, str] | None, content: Content) ->
     Raises:
         ResultRefused: The store says that it is too large.
         Expired: The store refused the URL.
+        DeliveryImpossible: The store refused it for good.
         DeliveryUndeliverable: It could not be stored.
     """
 
@@ -58,7 +66,9 @@ def put_signed(url: str, headers: Mapping[str, str] | None, content: Content) ->
         return end is not None and end <= datetime.now(timezone.utc)
 
     try:
-        answer = deliver_over_http("PUT", url, make_body, is_hopeless=is_over)
+        answer = deliver_over_http(
+            "PUT", url, make_body, is_hopeless=is_over, trouble_in=_trouble_in
+        )
     except DeliveryUndeliverable as error:
         if is_over():
             raise Expired(f"{error} {_why(url)}") from error
@@ -70,7 +80,13 @@ def put_signed(url: str, headers: Mapping[str, str] | None, content: Content) ->
         raise Expired(f"{words}. {_why(url)}")
     if answer.status == TOO_LARGE:
         raise ResultRefused(words)
-    raise DeliveryUndeliverable(words)
+    raise DeliveryImpossible(words)
+
+
+def _trouble_in(answer: Answer) -> str | None:
+    if _PASSING.search(answer.text):
+        return f"{answer.status} {answer.text[:200]}"
+    return worth_trying_again(answer)
 
 
 def _why(url: str) -> str:

@@ -51,6 +51,8 @@ class DeliveryRequest:
             named below are told.
         url: Where the result will lie, for those that are told.
         webhook_url: Where to POST the delivery; a secret, as it is all one needs.
+        failure_url: Where to POST a failure, where there is no ``webhook_url``; a
+            secret likewise.
         max_bytes: The largest delivery that the holding place takes, in bytes.
         bucket: Bucket, container or folder of the result.
         key: Key of the result in it.
@@ -67,6 +69,7 @@ class DeliveryRequest:
     sink: str = "webhook"
     url: str | None = None
     webhook_url: str | None = field(default=None, repr=False)
+    failure_url: str | None = field(default=None, repr=False)
     max_bytes: int | None = None
     bucket: str | None = None
     key: str | None = None
@@ -124,6 +127,7 @@ class DeliveryRequest:
             "put_url",
             "failed_key",
             "failed_put_url",
+            "failure_url",
         )
         given = {name: inner.get(name) for name in texts}
         given["webhook_url"] = payload.get("webhook_url")
