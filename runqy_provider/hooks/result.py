@@ -23,7 +23,7 @@ from runqy_provider.hooks.access import get_access
 from runqy_provider.hooks.xcom_value import is_kept_by_xcom
 from runqy_provider.reference import Reference, could_pass_for_reference
 from runqy_provider.settings import DEFAULT_CONN_ID
-from runqy_provider.sinks import inbox_parcels
+from runqy_provider.sinks import failure_channel, inbox_parcels
 from runqy_provider.sinks.objects.sink import ObjectSink
 from runqy_provider.sinks.parse import sink_of
 from runqy_provider.text import storable
@@ -157,7 +157,7 @@ class RunqyResultHook(BaseHook):
             TooLarge: A value was demanded, and XCom cannot hold it.
         """
         with _our_errors():
-            parcel = sink.open(self.access, where)
+            parcel = failure_channel.open_arrival(self.access, sink, where)
         if parcel.error is not None:
             raise job_failed(delivery_id, parcel.error)
         limit = conf.getint("runqy", "xcom_limit")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from runqy_provider.errors import Misconfigured
 from runqy_provider.hooks.payload import plain_payload
 from runqy_provider.inbox.capability import DELIVERY_ID
+from runqy_provider.sinks import failure_channel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,7 +84,9 @@ def submit(
     check_delivery_id(delivery_id)
     payload = plain_payload(payload, runqy_queue)
     sink.check(access)
-    request = sink.request(access, delivery_id, deadline + LATE)
+    expires = deadline + LATE
+    request = sink.request(access, delivery_id, expires)
+    request = failure_channel.with_channel(access, sink, request, expires)
     sink.prepare(access, delivery_id)
     enqueued_at = round(time.time(), 3)
     job = hook.enqueue(

@@ -66,6 +66,11 @@ class CombinedSink(Sink):
             )
 
     @property
+    def needs_failure_channel(self) -> bool:  # type: ignore[override] # by its parts
+        """True where none of them is, or has, a webhook."""
+        return not self.takes_progress and self.holder.needs_failure_channel
+
+    @property
     def uri(self) -> str:
         """The sinks as a text, the one that holds the result first."""
         return " ".join(sink.uri for sink in self._all)

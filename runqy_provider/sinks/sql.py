@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from runqy_delivery import DeliveryRequest
@@ -50,6 +50,8 @@ class SqlSink(Sink):
         notify: Channel of PostgreSQL's on which ids are told; ``runqy_TABLE`` where
             not given.
     """
+
+    needs_failure_channel: ClassVar[bool] = True
 
     table: SqlTable
     insert: bool = True

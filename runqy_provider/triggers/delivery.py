@@ -20,6 +20,7 @@ from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, ERROR, SILENT
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.hooks.task_end import TaskEnd
 from runqy_provider.hooks.unbegun import adelete_unbegun
+from runqy_provider.sinks import failure_channel
 from runqy_provider.sinks.job_watch import watch_place
 from runqy_provider.sinks.parse import parse_sink
 from runqy_provider.sinks.ticket import Ticket
@@ -199,7 +200,11 @@ class DeliveryTrigger(BaseTrigger):
         vigil = Vigil(heartbeat, self._teller(), is_watched=watched is not None)
         looks: dict[str, Any] = {}
         try:
-            places = parse_sink(self.sink).places(access, ticket)
+            sink = parse_sink(self.sink)
+            places = [
+                *sink.places(access, ticket),
+                *failure_channel.places(access, sink, self.delivery_id),
+            ]
             arrival = await wait_for_arrival(
                 places,
                 deadline=self.deadline,
