@@ -56,8 +56,8 @@ e2e: setup ## the tests through real Airflow processes
 faults: setup ## faults caused for real, with N jobs in flight each (N=50; ONLY=..., SINKS=...)
 	$(RUN) -m faults --jobs $(or $(N),50) $(if $(ONLY),--only $(ONLY)) $(if $(SINKS),--sinks $(SINKS))
 
-bench: setup ## the benchmarks, each with its table
-	$(RUN) -m benchmarks
+bench: setup ## the benchmarks, each with its table (ONLY=... runs one)
+	$(RUN) -m benchmarks $(ONLY)
 
 setup: check-python .venv/.installed
 

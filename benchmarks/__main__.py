@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""``make bench``: all benchmarks, one by one, each with its table (20 minutes)."""
+"""``make bench``: the benchmarks, one by one, each with its table (``ONLY=`` one)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,21 @@ BENCHMARKS = (
     ("benchmarks.sinks",),
     ("benchmarks.hostile",),
     ("benchmarks.defer_after",),
+    ("benchmarks.delivered_to_done",),
+    ("benchmarks.settle_seconds",),
 )
 
 
-def main() -> int:
-    """Run them; the first that fails ends it."""
-    for module, *arguments in BENCHMARKS:
+def main(only: str | None = None) -> int:
+    """Run them, or the one of that name; the first that fails ends it."""
+    wanted = [
+        one for one in BENCHMARKS if only is None or one[0] == f"benchmarks.{only}"
+    ]
+    if not wanted:
+        known = ", ".join(module.partition(".")[2] for module, *_ in BENCHMARKS)
+        print(f"There is no benchmark {only!r}; there are: {known}", file=sys.stderr)
+        return 2
+    for module, *arguments in wanted:
         done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)
         if done.returncode:
             return done.returncode
@@ -27,4 +36,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else None))

@@ -138,11 +138,12 @@ _OPTIONS = {
     ),
     "settle_seconds": _option(
         "float",
-        "15",
-        "A deferred task is not resumed earlier than this many seconds after it "
-        "deferred. Airflow 3.3 fails a task that is resumed before the scheduler has "
-        "heard that its worker process ended, which is up to [workers] "
-        "min_heartbeat_interval (5 s) and a pass of the scheduler later.",
+        "10",
+        "A task that a worker must end is not resumed earlier than this many seconds "
+        "after it deferred; a task that the triggerer ends need not wait. Airflow 3.3 "
+        "fails a task that is resumed before the scheduler has heard that its worker "
+        "process ended, which is up to [workers] min_heartbeat_interval (5 s) and a "
+        "pass of the scheduler later.",
     ),
     "inbox_sweep_seconds": _option(
         "float", "10", "Seconds between two looks at the inbox for all waiting tasks."

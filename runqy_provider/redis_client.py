@@ -5,21 +5,28 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 
 from runqy_provider.errors import NoAccess, SinkUnavailable, TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from runqy_provider.settings import RedisSettings
+
+T = TypeVar("T")
 
 #: Seconds for a command, so that a Redis that does not answer counts as away.
 COMMAND_TIMEOUT = 10.0
@@ -50,6 +57,29 @@ def client(settings: RedisSettings) -> Redis:
         socket_timeout=COMMAND_TIMEOUT,
         socket_connect_timeout=COMMAND_TIMEOUT,
     )
+
+
+def is_read_only(error: ResponseError) -> bool:
+    """Tell whether a Redis refused to write because it is a replica.
+
+    Redis 6 wraps that refusal in the error of the script in which it happened.
+    """
+    return "READONLY" in str(error)
+
+
+async def on_primary(redis: AsyncRedis, act: Callable[[], Awaitable[T]]) -> T:
+    """Write, and once more on new connections where Redis has become a replica.
+
+    After a failover behind one address, connections that stay open lead to the old
+    primary for ever; new ones lead to the new one.
+    """
+    try:
+        return await act()
+    except ResponseError as error:
+        if not is_read_only(error):
+            raise
+        await redis.connection_pool.disconnect()
+        return await act()
 
 
 def check_size(redis: Redis, key: str, field: str, largest: int | None) -> None:

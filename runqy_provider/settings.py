@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from runqy_delivery.signature import decode_secret
 from runqy_provider.errors import Misconfigured
+from runqy_provider.fields import boolean, first_given, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,11 @@ class ConnectionLike(Protocol):
     password: str | None
     schema: str | None
     extra: str | None
+    conn_type: str | None
+
+
+#: Types that a runqy connection may have: some secrets backends keep none.
+RUNQY_TYPES = ("runqy", None, "")
 
 
 def extra_of(connection: ConnectionLike) -> Mapping[str, Any]:
@@ -97,8 +103,14 @@ class RunqySettings:
         Raises:
             Misconfigured: The server's URL is missing, or a field makes no sense.
         """
-        extra = extra_of(connection)
         conn_id = connection.conn_id
+        if connection.conn_type not in RUNQY_TYPES:
+            raise Misconfigured(
+                f"Connection {conn_id!r} is of the type {connection.conn_type!r}. Make "
+                "it one of the type 'runqy': the receiver takes no deliveries for "
+                "another."
+            )
+        extra = extra_of(connection)
         secrets = _words(extra.get("callback_secret"))
         for secret in secrets:
             if len(secret) < SHORTEST_SECRET:
@@ -147,7 +159,8 @@ class RedisSettings:
         extra = extra_of(connection)
         if not connection.host:
             raise Misconfigured(f"Redis connection {connection.conn_id!r} has no host.")
-        if extra.get("cluster"):
+        conn_id = connection.conn_id
+        if boolean(extra.get("cluster"), "cluster", conn_id):
             raise Misconfigured(
                 f"Redis connection {connection.conn_id!r} is a cluster. This provider "
                 "needs one Redis (or a replicated pair behind one address)."
@@ -155,34 +168,30 @@ class RedisSettings:
         options: dict[str, Any] = {
             "host": connection.host,
             "port": connection.port or 6379,
-            "db": _database(connection, extra),
+            "db": whole_number(
+                first_given(extra.get("db"), connection.schema, 0), "db", conn_id
+            ),
         }
+        # The scheme of a URI, unless a field says otherwise.
+        scheme_ssl = connection.conn_type == "rediss" or None
+        ssl = first_given(extra.get("ssl"), scheme_ssl)
+        if ssl is not None:
+            options["ssl"] = boolean(ssl, "ssl", conn_id)
         if connection.login:
             options["username"] = connection.login
         if connection.password:
             options["password"] = connection.password
-        for name in (
-            "ssl",
-            "ssl_cert_reqs",
-            "ssl_ca_certs",
-            "ssl_keyfile",
-            "ssl_certfile",
-            "ssl_check_hostname",
-        ):
-            if extra.get(name) is not None:
+        if first_given(extra.get("ssl_check_hostname")) is not None:
+            options["ssl_check_hostname"] = boolean(
+                extra["ssl_check_hostname"], "ssl_check_hostname", conn_id
+            )
+        for name in ("ssl_cert_reqs", "ssl_ca_certs", "ssl_keyfile", "ssl_certfile"):
+            if first_given(extra.get(name)) is not None:
                 options[name] = extra[name]
-        address = f"{options['host']}:{options['port']}/{options['db']}"
+        host = options["host"] = connection.host.strip("[]")
+        shown = f"[{host}]" if ":" in host else host
+        address = f"{shown}:{options['port']}/{options['db']}"
         return cls(connection.conn_id, address, tuple(options.items()))
-
-
-def _database(connection: ConnectionLike, extra: Mapping[str, Any]) -> int:
-    value = extra.get("db") or connection.schema or 0
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise Misconfigured(
-            f"db of Redis connection {connection.conn_id!r} is not a number: {value!r}"
-        ) from None
 
 
 def _key(conn_id: str, name: str, value: object) -> str | None:

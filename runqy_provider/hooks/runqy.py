@@ -7,7 +7,6 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import httpx
 from airflow.sdk import BaseHook
 from tenacity import (
     AsyncRetrying,
@@ -24,6 +23,9 @@ from runqy_provider.settings import DEFAULT_CONN_ID, RunqySettings
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
+
+    import httpx
+    import requests
 
     from runqy_provider.server.job import Job, Worker
 
@@ -88,10 +90,8 @@ class RunqyHook(BaseHook):
         return RunqySettings.from_connection(self.get_connection(self.runqy_conn_id))
 
     @functools.cached_property
-    def _client(self) -> httpx.Client:
-        return httpx.Client(
-            base_url=self.settings.server_url, timeout=http.REQUEST_TIMEOUT
-        )
+    def _client(self) -> requests.Session:
+        return http.open_session(self.settings)
 
     def close(self) -> None:
         """Close the HTTP session; a later call opens another."""
@@ -99,7 +99,7 @@ class RunqyHook(BaseHook):
         if client is not None:
             client.close()
 
-    def get_conn(self) -> httpx.Client:
+    def get_conn(self) -> requests.Session:
         """Return the one HTTP session of this hook."""
         return self._client
 
@@ -213,9 +213,7 @@ class RunqyHook(BaseHook):
             )
         settings = self._async_settings
         if self._async_client is None:
-            self._async_client = httpx.AsyncClient(
-                base_url=settings.server_url, timeout=http.REQUEST_TIMEOUT
-            )
+            self._async_client = http.open_async_client(settings)
         async for attempt in AsyncRetrying(**self._patience()):
             with attempt:
                 return await http.asend(self._async_client, call, settings)

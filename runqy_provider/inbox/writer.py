@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from runqy_delivery import BadDelivery, Delivery
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.progress import Progress
-from runqy_provider.redis_client import redis_errors
+from runqy_provider.redis_client import on_primary, redis_errors
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -91,30 +91,40 @@ class InboxWriter:
             SinkUnavailable: Redis is away: nothing was stored.
             NoAccess: Redis refuses us: nothing was stored.
         """
-        box, delivery_id = self._box, delivery.delivery_id
         with redis_errors(self._settings, "store a delivery"):
             if not delivery.is_final:
-                key = keys.progress(box, delivery_id)
-                note = Progress.of(delivery).to_json()
-                await self._client.set(key, note, ex=self._ttl)
-                await self._client.publish(keys.arrivals(box), delivery_id)
-                return Outcome.NOTED
-            answer = await self._put(
-                keys=[
-                    keys.delivery(box, delivery_id),
-                    keys.arrivals(box),
-                    keys.seen(box, delivery_id),
-                ],
-                args=[
-                    mark,
-                    delivery.status,
-                    body,
-                    f"{time.time():.3f}",
-                    self._ttl,
-                    delivery_id,
-                    until,
-                ],
+                return await on_primary(self._client, lambda: self._note(delivery))
+            return await on_primary(
+                self._client, lambda: self._store(delivery, body, mark, until)
             )
+
+    async def _note(self, delivery: Delivery) -> Outcome:
+        key = keys.progress(self._box, delivery.delivery_id)
+        note = Progress.of(delivery).to_json()
+        await self._client.set(key, note, ex=self._ttl)
+        await self._client.publish(keys.arrivals(self._box), delivery.delivery_id)
+        return Outcome.NOTED
+
+    async def _store(
+        self, delivery: Delivery, body: bytes, mark: str, until: int
+    ) -> Outcome:
+        box, delivery_id = self._box, delivery.delivery_id
+        answer = await self._put(
+            keys=[
+                keys.delivery(box, delivery_id),
+                keys.arrivals(box),
+                keys.seen(box, delivery_id),
+            ],
+            args=[
+                mark,
+                delivery.status,
+                body,
+                f"{time.time():.3f}",
+                self._ttl,
+                delivery_id,
+                until,
+            ],
+        )
         return Outcome(cast("bytes", answer).decode())
 
 

@@ -18,9 +18,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from runqy_provider.errors import Misconfigured
 from runqy_provider.hooks.access import MOUNT, access_of
-from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.doors import Door, DoorAway, DoorsBusy, Limits
+from runqy_provider.settings import RUNQY_TYPES
 
 #: How many names of no connection are remembered at most: a stranger can make up any
 #: number of them.
@@ -122,8 +122,8 @@ def _door(conn_id: str) -> Door | None:
     except AirflowNotFoundException:
         _check_database()
         return None
-    if connection.conn_type != RunqyHook.conn_type:
-        return None  # somebody else's: a stranger learns no more of it than of none
+    if connection.conn_type not in RUNQY_TYPES:
+        return None  # another kind: a sender learns no more of it than of a missing one
     access = access_of(connection)
     if access.redis is None:
         _check_database()

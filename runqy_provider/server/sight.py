@@ -10,8 +10,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
-import httpx
-
 from runqy_provider.errors import (
     JobVanished,
     Rejected,
@@ -31,6 +29,7 @@ from runqy_provider.server.stored_jobs import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    import httpx
     from redis.asyncio import Redis
 
     from runqy_provider.errors import RunqyError
@@ -254,11 +253,7 @@ class ServerLookout:
 
     def _client(self) -> httpx.AsyncClient:
         if self._opened is None:
-            self._opened = httpx.AsyncClient(
-                base_url=self._settings.server_url,
-                timeout=http.REQUEST_TIMEOUT,
-                limits=httpx.Limits(max_connections=AT_ONCE),
-            )
+            self._opened = http.open_async_client(self._settings, AT_ONCE)
         return self._opened
 
 

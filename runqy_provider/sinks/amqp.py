@@ -58,7 +58,7 @@ class AmqpSink(Sink):
 
     def check(self, access: Access) -> None:
         """Ask whether the inbox can be reached, and declare the queue."""
-        inbox_parcels.ping(access)
+        inbox_parcels.check(access)
         asyncio.run(self._declare())
 
     def request(

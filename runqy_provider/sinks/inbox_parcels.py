@@ -10,6 +10,7 @@ from runqy_delivery.wire import FAILED
 from runqy_provider.errors import Misconfigured
 from runqy_provider.inbox import capability, keys
 from runqy_provider.inbox.arrivals import InboxArrivals
+from runqy_provider.inbox.check import check_inbox
 from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.sinks.base import Access, Place
 from runqy_provider.sinks.parcel import Parcel
@@ -65,10 +66,9 @@ def _no_redis(access: Access) -> str:
     )
 
 
-def ping(access: Access) -> None:
-    """Ask whether the inbox can be reached; see InboxReader.ping."""
-    with InboxReader(inbox_redis(access), access.settings.conn_id) as reader:
-        reader.ping()
+def check(access: Access) -> None:
+    """Find out whether deliveries can be stored and read; see ``check_inbox``."""
+    check_inbox(inbox_redis(access), access.settings.conn_id)
 
 
 def webhook_url(access: Access, delivery_id: str, expires: float) -> str:

@@ -12,8 +12,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-import httpx
-
 from runqy_delivery import DeliveryRequest
 from runqy_provider.errors import (
     BadDelivery,
@@ -138,9 +136,7 @@ class RedisStorageSink(Sink):
     def _ask(self, access: Access, at: JobAddress) -> tuple[Any, str | None, float]:
         settings = access.settings
         try:
-            with httpx.Client(
-                base_url=settings.server_url, timeout=http.REQUEST_TIMEOUT
-            ) as session:
+            with http.open_session(settings) as session:
                 found = http.send(session, calls.get_job(at.job_id), settings)
         except ServerUnavailable as error:
             raise SinkUnavailable(str(error)) from error

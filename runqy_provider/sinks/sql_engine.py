@@ -36,6 +36,10 @@ ENGINE_RETRY = 60.0
 #: One connection for looks; a reading task, or a second table, may need one more.
 POOL = {"pool_size": 1, "max_overflow": 4, "pool_timeout": BOUND}
 
+#: What lets a driver work behind a pooler that gives each transaction another server
+#: connection, where a statement that was prepared before is not known.
+POOLED: dict[str, dict[str, Any]] = {"psycopg": {"prepare_threshold": None}}
+
 #: Extras of a PostgreSQL connection that tell the hook something, not the driver; old
 #: hooks do not count all of them among theirs.
 _FOR_THE_HOOK = frozenset({"sqlalchemy_scheme", "sqlalchemy_query", "azure_conn_id"})
@@ -107,7 +111,11 @@ def _make(conn_id: str) -> Engine:
             f"Connection {conn_id!r} (type {connection.conn_type!r}) has no SQLAlchemy "
             f"engine: {type(error).__name__}: {error}"
         ) from error
-    given = {**connect_bounds(engine.driver), **_extras(connection, hook)}
+    given = {
+        **connect_bounds(engine.driver),
+        **POOLED.get(engine.driver, {}),
+        **_extras(connection, hook),
+    }
 
     def complete(
         _dialect: object, _record: object, _positional: object, named: dict[str, Any]

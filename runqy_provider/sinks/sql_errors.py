@@ -34,6 +34,9 @@ _DENIED_CODES = frozenset({"28000", "28P01", "42501"})
 _DENIED_WORDS = ("authentication failed", "access denied", "permission denied")
 _WRONG_TYPE_CODES = frozenset({"22P02", "42883", "42804"})
 _TIMEOUT_CODES = frozenset({"57014", "55P03"})
+#: A prepared statement that is unknown, or known already: a pooler gave us another
+#: server connection, and the next look has another one.
+_POOLER_CODES = frozenset({"26000", "42P05"})
 _TIMEOUT_WORDS = ("timeout expired", "timed out", "database is locked")
 
 
@@ -91,8 +94,10 @@ def _translated(
             f"within {limit:.0f} s ({words}). Check that nobody has locked it, as a "
             "migration does."
         )
-    if error.connection_invalidated or isinstance(
-        error, (OperationalError, InterfaceError)
+    if (
+        code in _POOLER_CODES
+        or error.connection_invalidated
+        or isinstance(error, (OperationalError, InterfaceError))
     ):
         return SinkUnavailable(
             f"Could not {what} {place} (connection {conn_id!r}): {words}"

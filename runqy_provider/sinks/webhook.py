@@ -40,7 +40,7 @@ class WebhookSink(Sink):
         words = inbox_parcels.missing(access)
         if words is not None:
             raise Misconfigured(words)
-        inbox_parcels.ping(access)
+        inbox_parcels.check(access)
 
     def request(
         self, access: Access, delivery_id: str, expires: float

@@ -15,7 +15,7 @@ from runqy_provider.settings import RedisSettings, RunqySettings
 def connection(**fields: Any) -> Any:
     import json
 
-    names = ("host", "port", "login", "password", "schema", "extra")
+    names = ("host", "port", "login", "password", "schema", "extra", "conn_type")
     given = {"conn_id": "c", **dict.fromkeys(names), **fields}
     if isinstance(given["extra"], dict):
         given["extra"] = json.dumps(given["extra"])

@@ -138,7 +138,7 @@ class ObjectSink(Sink):
         """Ask whether the bucket is there and ours, and the bell's inbox, if any."""
         self.store(access).check()
         if self._has_bell(access):
-            inbox_parcels.ping(access)
+            inbox_parcels.check(access)
 
     def request(
         self, access: Access, delivery_id: str, expires: float

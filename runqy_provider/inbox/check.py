@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Find out before a job is enqueued whether its delivery could be stored and read."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from redis.exceptions import ResponseError
+
+from runqy_provider.errors import Misconfigured, SinkError
+from runqy_provider.inbox import keys
+from runqy_provider.redis_client import client, is_read_only, redis_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redis import Redis
+
+    from runqy_provider.settings import RedisSettings
+
+#: Seconds that the key of a check stays, should nothing remove it.
+TTL = 60
+
+#: As deliveries are stored: in a script, with a time to live.
+_WRITE = "redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) return 'ok'"
+
+
+def check_inbox(settings: RedisSettings, namespace: str) -> None:
+    """Write, read, publish and remove, with keys like those of deliveries.
+
+    Args:
+        settings: How to reach the Redis of the inbox.
+        namespace: The part of the inbox; see ``keys``.
+
+    Raises:
+        Misconfigured: It is a replica, a node of a cluster, or lacks scripting.
+        NoAccess: The user lacks a right; the message says which step failed.
+        SinkUnavailable: Redis is away.
+    """
+    key = f"{keys.PREFIX}:{namespace}:check:{uuid.uuid4().hex}"
+    steps: dict[str, Callable[[Redis], object]] = {
+        "write a key with a script": lambda redis: redis.eval(
+            _WRITE, 1, key, "1", str(TTL)
+        ),
+        "read a key": lambda redis: redis.get(key),
+        "publish on a channel": lambda redis: redis.publish(
+            keys.arrivals(namespace), ""
+        ),
+        "remove a key": lambda redis: redis.delete(key),
+    }
+    redis = client(settings)
+    try:
+        for step, act in steps.items():
+            _try(settings, f"{step} of the inbox ({key})", lambda act=act: act(redis))  # type: ignore[misc]
+    finally:
+        redis.close()
+
+
+def _try(settings: RedisSettings, what: str, act: Callable[[], object]) -> None:
+    try:
+        with redis_errors(settings, what):
+            act()
+    except SinkError as error:
+        cause = error.__cause__
+        if isinstance(cause, ResponseError):
+            raise _refused(settings, what, cause) or error from cause
+        raise
+
+
+def _refused(
+    settings: RedisSettings, what: str, error: ResponseError
+) -> Misconfigured | None:
+    words, where = str(error), f"Redis at {settings.address}"
+    if is_read_only(error):
+        why = "it is a read-only replica. Name the primary"
+    elif words.startswith(("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN")):
+        why = "it is a node of a Redis Cluster. Name a Redis that is not part of one"
+    elif "unknown command" in words.lower():
+        why = f"it lacks a command that the inbox needs ({words})"
+    else:
+        return None
+    return Misconfigured(
+        f"Could not {what}: {where} (connection {settings.conn_id!r}) refused: {why}. "
+        "Deliveries could not be stored."
+    )
