@@ -14,6 +14,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -64,7 +65,7 @@ def is_read_only(error: ResponseError) -> bool:
 
     Redis 6 wraps that refusal in the error of the script in which it happened.
     """
-    return "READONLY" in str(error)
+    return isinstance(error, ReadOnlyError) or "READONLY" in str(error)
 
 
 async def on_primary(redis: AsyncRedis, act: Callable[[], Awaitable[T]]) -> T:

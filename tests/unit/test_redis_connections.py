@@ -1,0 +1,115 @@
+"""Redis connections mean the same, whether written as a URI or as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import pytest
+from airflow.sdk import Connection
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runqy_provider.errors import Misconfigured
+from runqy_provider.settings import RedisSettings, RunqySettings
+
+TRUE = ["True", "true", "1", "yes"]
+FALSE = ["False", "false", "0", "no"]
+HOSTS = st.sampled_from(["redis.example", "10.1.2.3", "::1", "fd00::5"])
+WORDS = st.text("abcXYZ019@:/?#% ", min_size=1, max_size=8)
+
+
+@given(
+    host=HOSTS,
+    port=st.integers(1, 65535),
+    db=st.integers(0, 15),
+    password=st.none() | WORDS,
+    tls=st.sampled_from(["scheme", "text", "json", "off", "not given"]),
+    words=st.integers(0, 3),
+)
+def test_a_uri_and_json_mean_the_same(
+    host: str, port: int, db: int, password: str | None, tls: str, words: int
+) -> None:
+    scheme = "rediss" if tls == "scheme" else "redis"
+    shown = f"[{host}]" if ":" in host else host
+    login = "" if password is None else f":{quote(password, safe='')}@"
+    query: dict[str, Any] = {"db": db}
+    extra: dict[str, Any] = {"db": db}
+    if tls in ("text", "off"):
+        query["ssl"] = (TRUE if tls == "text" else FALSE)[words]
+        extra["ssl"] = tls == "text"
+    elif tls == "json":
+        query["ssl"], extra["ssl"] = "true", True
+    uri = f"{scheme}://{login}{shown}:{port}/7?{urlencode(query)}"
+
+    by_uri = RedisSettings.from_connection(Connection.from_uri(uri, conn_id="r"))
+    by_json = RedisSettings.from_connection(
+        Connection(
+            conn_id="r",
+            conn_type=scheme,
+            host=host,
+            port=port,
+            schema="7",
+            password=password,
+            extra=json.dumps(extra),
+        )
+    )
+
+    assert dict(by_uri.options) == dict(by_json.options)
+    assert by_uri.address == by_json.address == f"{shown}:{port}/{db}"
+    options = dict(by_uri.options)
+    assert options.get("ssl", False) is (tls in ("scheme", "text", "json"))
+    assert (options["host"], options["db"]) == (host, db)
+    assert options.get("password") == password
+
+
+def _redis(**fields: Any) -> RedisSettings:
+    extra = fields.pop("extra", None)
+    given: dict[str, Any] = {"conn_id": "r", "conn_type": "redis", "host": "h"}
+    connection = Connection(
+        **{**given, **fields}, extra=None if extra is None else json.dumps(extra)
+    )
+    return RedisSettings.from_connection(connection)
+
+
+def test_a_database_of_zero_in_the_extra_goes_before_the_schema() -> None:
+    assert dict(_redis(schema="5", extra={"db": 0}).options)["db"] == 0
+    assert dict(_redis(schema="5").options)["db"] == 5
+    assert dict(_redis().options)["db"] == 0
+
+
+@pytest.mark.parametrize(
+    ("extra", "name"),
+    [
+        ({"ssl": "maybe"}, "ssl"),
+        ({"db": "first"}, "db"),
+        ({"db": -1}, "db"),
+        ({"db": True}, "db"),
+        ({"ssl_check_hostname": "perhaps"}, "ssl_check_hostname"),
+    ],
+)
+def test_a_field_that_makes_no_sense_is_named(extra: dict[str, Any], name: str) -> None:
+    with pytest.raises(Misconfigured, match=f"{name} of connection 'r'"):
+        _redis(extra=extra)
+
+
+def test_a_cluster_that_is_switched_off_in_words_is_none() -> None:
+    _redis(extra={"cluster": "False"})
+    with pytest.raises(Misconfigured, match="cluster"):
+        _redis(extra={"cluster": "True"})
+
+
+@pytest.mark.parametrize("kind", ["http", "generic"])
+def test_a_runqy_connection_of_another_type_is_refused(kind: str) -> None:
+    with pytest.raises(Misconfigured, match="type 'runqy'"):
+        RunqySettings.from_connection(
+            Connection(conn_id="c", conn_type=kind, host="http://h")
+        )
+
+
+@pytest.mark.parametrize("kind", ["runqy", None, ""])
+def test_a_secrets_backend_may_keep_no_type(kind: Any) -> None:
+    connection = Connection(conn_id="c", conn_type="runqy", host="http://h")
+    connection.conn_type = kind
+    assert RunqySettings.from_connection(connection).server_url == "http://h"
