@@ -15,6 +15,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from runqy_delivery.wire import COMPLETED
 from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.hooks.access import aget_access
+from runqy_provider.hooks.end_task import end_task, prepare
 from runqy_provider.hooks.kill_guard import is_abandoned
 from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, ERROR, SILENT
 from runqy_provider.hooks.runqy import RunqyHook
@@ -26,7 +27,6 @@ from runqy_provider.sinks.parse import parse_sink
 from runqy_provider.sinks.ticket import Ticket
 from runqy_provider.sinks.wait import looks_at, wait_for_arrival
 from runqy_provider.text import storable
-from runqy_provider.triggers.end_task import end_task, prepare
 from runqy_provider.waiting.registry import close_waiters
 from runqy_provider.waiting.vigil import Vigil
 

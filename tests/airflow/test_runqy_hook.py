@@ -296,7 +296,7 @@ def test_a_connection_that_is_no_json_says_so(monkeypatch: pytest.MonkeyPatch) -
 
     from runqy_provider.settings import RunqySettings
 
-    fields = dict.fromkeys(("port", "login", "password", "schema"))
+    fields = dict.fromkeys(("port", "login", "password", "schema", "conn_type"))
     connection: Any = SimpleNamespace(conn_id="c", host="h", extra="[1]", **fields)
     with pytest.raises(Misconfigured, match="not a JSON object"):
         RunqySettings.from_connection(connection)

@@ -127,7 +127,7 @@ def test_redis_is_read_as_the_redis_provider_does() -> None:
     [
         ({}, "has no host"),
         ({"host": "r", "extra": {"cluster": True}}, "is a cluster"),
-        ({"host": "r", "schema": "first"}, "not a number"),
+        ({"host": "r", "schema": "first"}, "must be a whole number"),
     ],
 )
 def test_a_redis_that_makes_no_sense_is_refused(
