@@ -162,6 +162,8 @@ class RunqyResultHook(BaseHook):
             raise job_failed(delivery_id, parcel.error)
         limit = conf.getint("runqy", "xcom_limit")
         is_small = parcel.size is None or parcel.size <= limit
+        if is_small and parcel.size is None:
+            is_small = parcel.is_shorter_than(limit + 1)
         if returns != REFERENCE and parcel.is_json and is_small:
             value = parcel.value()
             # A value that task code made up to look like a reference would let it

@@ -40,6 +40,7 @@ class AmqpSink(Sink):
 
     queue: AmqpQueue
     is_moved: ClassVar[bool] = True
+    is_inbox: ClassVar[bool] = True
     needs_failure_channel: ClassVar[bool] = True
 
     @property

@@ -90,6 +90,9 @@ class Sink(abc.ABC):
     #: come before it.
     is_moved: ClassVar[bool] = False
 
+    #: True where the inbox itself holds the results.
+    is_inbox: ClassVar[bool] = False
+
     #: True where a worker that cannot write there has no other way to say so.
     needs_failure_channel: ClassVar[bool] = False
 

@@ -4,17 +4,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runqy_delivery import Delivery
-from runqy_provider.errors import Misconfigured, NoAccess, NotThere
+from runqy_provider.errors import (
+    BadDelivery,
+    Misconfigured,
+    NoAccess,
+    NotThere,
+    SinkError,
+)
 from runqy_provider.sinks import inbox_parcels
 from runqy_provider.sinks.base import Sink
 from runqy_provider.sinks.objects.sink import ObjectSink
+from runqy_provider.sinks.parcel import Parcel
 from runqy_provider.sinks.redis_storage import RedisStorageSink
 from runqy_provider.sinks.webhook import WebhookSink
 
@@ -23,13 +32,15 @@ if TYPE_CHECKING:
 
     from runqy_delivery import DeliveryRequest
     from runqy_provider.sinks.base import Access, Follow, Place
-    from runqy_provider.sinks.parcel import Parcel
     from runqy_provider.sinks.ticket import Ticket
 
 #: Bare news are a null or a URL; what is longer is a result.
 LONGEST_NEWS = 8192
 
 _SEPARATOR = re.compile("[#/]")
+
+#: Fields of a notification that are the delivery's own, and no metadata.
+_OF_DELIVERY = frozenset({"task_id", "status", "result", "result_url", "version"})
 
 
 @dataclass(frozen=True)
@@ -134,15 +145,35 @@ class CombinedSink(Sink):
         return list(places.values())
 
     def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
-        """Open what arrived; what only tells, leads to the holder's."""
-        sink = next((each for each in self._all if each.owns(where)), None)
-        if sink is None:
-            raise NoAccess(f"{where} is in none of the sinks {self.uri!r}.")
+        """Open the result at the holder, whichever sink was heard first.
+
+        What the notifications say beside the address is the result's metadata.
+        """
+        sink = self._owner(where)
         lead = follow or functools.partial(self.follow, access)
-        parcel = sink.open(access, where, lead)
-        if sink is self.holder or parcel.error is not None:
-            return parcel
-        return self._held(access, parcel) or parcel
+        opened = sink.open(access, where, lead)
+        if opened.error is not None:
+            return opened
+        if self._is_held(opened):
+            return self._with_notes(access, opened, _delivery_id(where))
+        notification = _said(opened)
+        held = self._held(access, notification, _delivery_id(where))
+        if held is None:
+            return opened  # task code gave the result to this sink alone
+        return self._with_notes(access, held, _delivery_id(where))
+
+    def _owner(self, where: str) -> Sink:
+        # The holder may own what is in the inbox, too: the webhook that tells of it.
+        sinks = self.tellers if inbox_parcels.is_in_inbox(where) else ()
+        for sink in (*sinks, *self._all):
+            if sink.owns(where):
+                return sink
+        raise NoAccess(f"{where} is in none of the sinks {self.uri!r}.")
+
+    def _is_held(self, parcel: Parcel) -> bool:
+        if inbox_parcels.is_in_inbox(parcel.where) and not self.holder.is_inbox:
+            return False
+        return self.holder.owns(parcel.where)
 
     def follow(self, access: Access, delivery: Delivery, url: str) -> Parcel:
         """Open a result of which a teller says where it lies."""
@@ -162,24 +193,30 @@ class CombinedSink(Sink):
         """True for what is in one of them."""
         return any(sink.owns(where) for sink in self._all)
 
-    def _held(self, access: Access, news: Parcel) -> Parcel | None:
-        """Return what bare news lead to: a null, or a URL, as guides write them."""
-        if not news.is_json or (news.size or 0) > LONGEST_NEWS:
-            return None
-        said = news.value()
-        # All addresses of ours end with the delivery's id.
-        delivery_id = _SEPARATOR.split(news.where)[-1]
-        if said is None:
+    def _held(self, access: Access, said: Any, delivery_id: str) -> Parcel | None:
+        """Return what the holder has of a job of which a notification was read."""
+        url = said.get("result_url") if isinstance(said, Mapping) else said
+        if isinstance(url, str):
             try:
-                return self.holder.open(access, self.where(access, delivery_id))
-            except NotThere:
-                return None  # so null is the result
-        if not isinstance(said, str) or not isinstance(self.holder, ObjectSink):
+                return self.follow(access, Delivery(delivery_id, result_url=url), url)
+            except NoAccess:
+                if isinstance(said, Mapping):
+                    raise  # it says where, and we may not go there
+        try:
+            return self.holder.open(access, self.where(access, delivery_id))
+        except NotThere:
             return None
-        if self.holder.store(access).key_of(said) is None:
-            return None
-        delivery = Delivery(delivery_id, result_url=said)
-        return self.holder.follow(access, delivery, said)
+
+    def _with_notes(self, access: Access, held: Parcel, delivery_id: str) -> Parcel:
+        """Return a result with what all notifications that are there say of it."""
+        notes: dict[str, Any] = {}
+        for sink in self.tellers:
+            with contextlib.suppress(SinkError, BadDelivery):
+                where = sink.where(access, delivery_id)
+                told = sink.open(access, where, _stay_here)
+                notes.update(_notes(told))
+        notes.update(held.metadata or {})
+        return dataclasses.replace(held, metadata=notes or None)
 
     def nothing_arrived(self, access: Access, ticket: Ticket) -> str:
         """Say where we looked for a result."""
@@ -196,3 +233,29 @@ def how_to_take_progress(sink: Sink) -> str:
         return str(error)
     uris = [part.uri for part in parts]
     return f"Add the webhook: sink={[*uris, WebhookSink().uri]}."
+
+
+def _stay_here(delivery: Delivery, _url: str) -> Parcel:
+    """Return what a notification says, in place of opening what it leads to."""
+    return Parcel(where="", delivered_at=0.0, metadata=delivery.metadata)
+
+
+def _said(parcel: Parcel) -> Any:
+    """Return the JSON of a notification; None where it is not one, or too long."""
+    if not parcel.is_json or (parcel.size or 0) > LONGEST_NEWS:
+        return None
+    return parcel.value()
+
+
+def _notes(told: Parcel) -> Mapping[str, Any]:
+    if told.error is not None:
+        return {}
+    said = _said(told) if told.stream is not None else None
+    fields = said if isinstance(said, Mapping) and "result_url" in said else {}
+    own = {name: value for name, value in fields.items() if name not in _OF_DELIVERY}
+    return {**own, **(told.metadata or {})}
+
+
+def _delivery_id(where: str) -> str:
+    # All addresses of ours end with the delivery's id.
+    return _SEPARATOR.split(where)[-1]

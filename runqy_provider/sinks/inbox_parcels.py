@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 SCHEME = "inbox://"
 
 
+def is_in_inbox(where: str) -> bool:
+    """True for the address of a delivery in the inbox."""
+    return where.startswith(SCHEME)
+
+
 def missing(access: Access) -> str | None:
     """Say what keeps a webhook from working; None where nothing does."""
     settings = access.settings

@@ -109,6 +109,11 @@ class Parcel:
         with self.open() as stream:
             return stream.read()
 
+    def is_shorter_than(self, size: int) -> bool:
+        """Tell whether the content has fewer bytes, without reading more than those."""
+        with self.open() as stream:
+            return len(stream.read(size)) < size
+
     def value(self) -> Any:
         """Return the content as a JSON value.
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from runqy_delivery import DeliveryRequest
 from runqy_provider.errors import Misconfigured
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class WebhookSink(Sink):
     """Results by webhook: small to middling ones, at once."""
+
+    is_inbox: ClassVar[bool] = True
 
     @property
     def uri(self) -> str:

@@ -46,7 +46,7 @@ class FolderStore:
         """What its rights come from."""
         return "the rights of Airflow's own user"
 
-    def check(self) -> None:
+    def check(self, folder: str) -> None:  # noqa: ARG002 - it may not be there yet
         """Ask whether the folder is there and ours."""
         with _errors("use the folder", self.root):
             os.scandir(self.root).close()

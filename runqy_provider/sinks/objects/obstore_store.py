@@ -76,7 +76,7 @@ class ObstoreStore(abc.ABC):
             Misconfigured: The connection uses what we do not know.
         """
 
-    def check(self) -> None:
+    def check(self, folder: str) -> None:  # noqa: ARG002 - see below
         """Ask whether the bucket is there and ours."""
         with self._errors("use the bucket"):
             # A folder that no delivery has: short, wherever results are.

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gzip
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -65,10 +66,10 @@ class S3Store:
         """What its rights come from."""
         return f"AWS connection {self.aws_conn_id!r}"
 
-    def check(self) -> None:
-        """Ask whether the bucket is there and ours."""
-        with self._errors("use the bucket"):
-            self._client().head_bucket(Bucket=self.bucket)
+    def check(self, folder: str) -> None:
+        """Ask whether the bucket is there, and list where results go, as waits do."""
+        with self._errors("list", folder):
+            self._client().list_objects_v2(Bucket=self.bucket, Prefix=folder, MaxKeys=1)
 
     def list_folder(self, folder: str) -> Listing:
         """List the objects right in a folder."""
@@ -93,17 +94,21 @@ class S3Store:
         with self._errors("read", key):
             head = self._client().head_object(Bucket=self.bucket, Key=key)
         kind = head.get("ContentType")
+        is_compressed = head.get("ContentEncoding", "").lower() == "gzip"
         return Head(
             head["ContentLength"],
             head["LastModified"].timestamp(),
             None if kind == UNTOLD else kind,
+            is_compressed=is_compressed,
         )
 
     def stream(self, key: str) -> BinaryIO:
-        """Open an object for reading."""
+        """Open an object for reading; one that is stored compressed, decompressed."""
         with self._errors("read", key):
-            body: Any = self._client().get_object(Bucket=self.bucket, Key=key)["Body"]
-        return cast("BinaryIO", body)
+            found: Any = self._client().get_object(Bucket=self.bucket, Key=key)
+        if found.get("ContentEncoding", "").lower() == "gzip":
+            return cast("BinaryIO", gzip.GzipFile(fileobj=found["Body"]))
+        return cast("BinaryIO", found["Body"])
 
     def sign_put(self, key: str, seconds: int) -> SignedPut:
         """Return a URL to PUT an object to."""

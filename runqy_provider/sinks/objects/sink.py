@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import json
 import logging
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
 from runqy_delivery import Delivery, DeliveryRequest
-from runqy_provider.errors import Misconfigured, NoAccess, TooLarge
+from runqy_provider.errors import Misconfigured, NoAccess, NotThere, TooLarge
 from runqy_provider.sinks import inbox_parcels
 from runqy_provider.sinks.base import Access, Place, Sink
 from runqy_provider.sinks.objects.arrivals import FAILED_SUFFIX, ObjectArrivals
@@ -136,7 +137,7 @@ class ObjectSink(Sink):
 
     def check(self, access: Access) -> None:
         """Ask whether the bucket is there and ours, and the bell's inbox, if any."""
-        self.store(access).check()
+        self.store(access).check(self._folder)
         if self._has_bell(access):
             inbox_parcels.check(access)
 
@@ -224,21 +225,43 @@ class ObjectSink(Sink):
     def follow(self, access: Access, delivery: Delivery, url: str) -> Parcel:
         """Open the object that a URL means, if it is in our bucket."""
         store = self.store(access)
-        key = store.key_of(url)
-        if key is None:
+        keys = self._keys_of(store, url)
+        if not keys:
             raise NoAccess(
                 f"Delivery {delivery.delivery_id} says that its result lies outside "
                 f"the bucket {store.url} of the sink ({url.partition('?')[0]}). It "
                 "was not fetched: name the bucket that the task code uses as the sink."
             )
+        for key in keys[:-1]:
+            with contextlib.suppress(NotThere):
+                return self._opened(access, store, key, delivery)
+        return self._opened(access, store, keys[-1], delivery)
+
+    def _opened(
+        self, access: Access, store: ObjectStore, key: str, delivery: Delivery
+    ) -> Parcel:
         parcel = _open_object(access, store, key, delivery.content_type)
         if delivery.metadata is None:
             return parcel
         return replace(parcel, metadata=delivery.metadata)
 
+    def _keys_of(self, store: ObjectStore, url: str) -> list[str]:
+        """Return the keys that a URL may mean in our bucket, the likeliest first.
+
+        People write an object's address as they see its name, with characters that
+        mean something else in a URL; so what stands there literally goes first.
+        """
+        at = f"{store.url}/"
+        literal = url[len(at) :] if url.startswith(at) else ""
+        return list(dict.fromkeys(filter(None, (literal, store.key_of(url)))))
+
     def key(self, delivery_id: str) -> str:
         """Return the key of a delivery's object."""
         return f"{self.prefix}/{delivery_id}" if self.prefix else delivery_id
+
+    @property
+    def _folder(self) -> str:
+        return f"{self.prefix}/" if self.prefix else ""
 
     def _has_bell(self, access: Access) -> bool:
         return inbox_parcels.missing(access) is None
@@ -275,7 +298,7 @@ def _open_object(
         where=address_of(store.url, key),
         delivered_at=head.modified,
         content_type=content_type or _sniffed(access, store, key, head),
-        size=head.size,
+        size=None if head.is_compressed else head.size,
         stream=functools.partial(store.stream, key),
     )
 

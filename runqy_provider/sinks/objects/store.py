@@ -32,11 +32,14 @@ class Head:
         size: In bytes.
         modified: Time of the last change, in seconds since 1970.
         content_type: Media type; None where the store keeps none.
+        is_compressed: True where ``size`` is that of the compressed bytes, and
+            ``stream`` gives more.
     """
 
     size: int
     modified: float
     content_type: str | None
+    is_compressed: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,12 @@ class ObjectStore(Protocol):
         """What its rights come from, for messages: ``AWS connection 'aws'``."""
         ...
 
-    def check(self) -> None:
-        """Ask whether it is there and ours.
+    def check(self, folder: str) -> None:
+        """Ask whether it is there, and ours to look into.
+
+        Args:
+            folder: Where results go: rights may end there. Ends with a slash, or is
+                empty.
 
         Raises:
             SinkError: It is not.
