@@ -82,23 +82,23 @@ def test_a_client_stays_while_its_connection_cannot_be_fetched(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(clients, "CLIENT_TTL", 0.0)
-    store.check()
+    store.check("")
     asked.error = error
 
-    store.check()
+    store.check("")
     (words,) = warnings_of(caplog)
     assert store.access_hint in words
     assert "the next try is in 60 s" in words
 
     before = asked.times
-    store.check()
+    store.check("")
     assert asked.times == before, "not at each look"
 
     monkeypatch.setattr(clients, "TRY_AGAIN", -1.0)
     clients._clients.update({k: (0.0, c) for k, (_, c) in clients._clients.items()})
-    store.check()
+    store.check("")
     asked.error = None
-    store.check()
+    store.check("")
     assert asked.times == before + 2
     assert len(warnings_of(caplog)) == 2
 
@@ -108,7 +108,7 @@ def test_a_connection_that_never_was_is_an_error_at_once(asked: Asked) -> None:
 
     for uri in ("gs://results", "abfs://results"):
         with pytest.raises(AirflowNotFoundException):
-            store_of_nothing(uri).check()
+            store_of_nothing(uri).check("")
 
 
 def store_of_nothing(uri: str) -> ObjectStore:
@@ -133,15 +133,15 @@ def test_without_an_aws_connection_the_machines_own_credentials_stay(
     store = store_of("s3://results")
     asked.error = AirflowNotFoundException("not found")
 
-    store.check()
+    store.check("")
     once = asked.times
-    store.check()
+    store.check("")
 
     assert asked.times == once + 1, "made anew, without a connection as before"
     assert warnings_of(caplog) == []
     # One that was named was meant: nothing is to go elsewhere in its place.
     with pytest.raises(Misconfigured, match="'nobody' does not exist"):
-        store_of_nothing("s3://results?aws_conn_id=nobody").check()
+        store_of_nothing("s3://results?aws_conn_id=nobody").check("")
 
 
 def test_waits_outlive_a_connection_that_is_away(
@@ -156,7 +156,7 @@ def test_waits_outlive_a_connection_that_is_away(
     sink = parse_sink(f"{store.url}/clients")
     places = sink.places(get_access("runqy_default"), Ticket("d"))
     bucket = [place for place in places if place.is_essential]
-    store.check()
+    store.check("")
     asked.error = AirflowNotFoundException("not found")
 
     async def scenario() -> Any:

@@ -277,7 +277,7 @@ def test_other_ways_into_azure(
     )
     monkeypatch.setenv("AIRFLOW_CONN_WASB_DEFAULT", text)
     store = store_of("abfs://results")
-    store.check()
+    store.check("")
 
     if "extra" in fields:
         # Who has but a signature cannot sign.
