@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
+from runqy_provider.sandbox.guardian import Guardian
 from runqy_provider.sandbox.loopback import free_port
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Airflow:
     def __post_init__(self) -> None:
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._guardian: Guardian | None = None
         self._settings = self._make_settings()
 
     def __enter__(self) -> Self:
@@ -86,6 +88,8 @@ class Airflow:
             AirflowError: Something did not come up; with the end of its log.
         """
         self.home.mkdir(parents=True, exist_ok=True)
+        # Ends what is left of Airflow, should this process be killed.
+        self._guardian = Guardian()
         self.say("Making Airflow's database ...")
         self.run("db", "migrate")
         self.say(f"Starting Airflow: {', '.join(COMPONENTS)} ...")
@@ -113,6 +117,12 @@ class Airflow:
                 start_new_session=True,
                 cwd=self.home,
             )
+        self.watch(self.processes[name or component].pid)
+
+    def watch(self, group: int) -> None:
+        """Have a process group ended with Airflow, should this process be killed."""
+        if self._guardian is not None:
+            self._guardian.watch(group)
 
     def restart_component(self, component: str, environment: Mapping[str, str]) -> None:
         """Stop one of Airflow's processes and start it with more settings."""
@@ -163,6 +173,9 @@ class Airflow:
             _signal_group(process, signal.SIGKILL)
             process.wait()
         self.processes.clear()
+        if self._guardian is not None:
+            self._guardian.close()
+            self._guardian = None
 
     def _wait_until_healthy(self) -> None:
         end = time.monotonic() + START_LIMIT

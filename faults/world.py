@@ -161,7 +161,9 @@ class World:
             },
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
+        self.airflow.watch(receiver.pid)
         stack.callback(receiver.wait, 10)
         stack.callback(receiver.terminate)
 

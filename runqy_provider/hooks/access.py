@@ -13,7 +13,7 @@ import asyncio
 import time
 import weakref
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from airflow.sdk import BaseHook
 from airflow.sdk.configuration import conf
@@ -115,12 +115,11 @@ def _access(
             f"Redis connection {named!r}, named by connection {settings.conn_id!r} as "
             "runqy's own, does not exist."
         )
-    base = conf.get("api", "base_url", fallback=None)
     return Access(
         settings=settings,
         redis=redis[settings.redis_conn_id],
         runqy_redis=runqy_redis,
-        base_url=urljoin(base.rstrip("/") + "/", MOUNT.lstrip("/")) if base else None,
+        base_url=_receiver_url(conf.get("api", "base_url", fallback=None)),
         max_body=_whole("max_body_bytes"),
         inbox_sweep=_seconds("inbox_sweep_seconds"),
         unread_ttl=_whole("unread_ttl_seconds"),
@@ -130,6 +129,18 @@ def _access(
         watch=_seconds("watch_seconds", zero=True),
         vanished_grace=_seconds("vanished_grace_seconds", zero=True),
     )
+
+
+def _receiver_url(base: str | None) -> str | None:
+    """Return where Airflow's own receiver is; None where that cannot be told.
+
+    ``[api] base_url`` may be a path alone, such as ``/airflow/``: browsers know the
+    host, workers do not.
+    """
+    parts = urlsplit(base or "")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return None
+    return urljoin(f"{str(base).rstrip('/')}/", MOUNT.lstrip("/"))
 
 
 def _whole(option: str) -> int:

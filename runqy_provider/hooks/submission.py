@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from runqy_provider.errors import Misconfigured
 from runqy_provider.hooks.payload import plain_payload
 from runqy_provider.inbox.capability import DELIVERY_ID
-from runqy_provider.sinks import failure_channel
+from runqy_provider.sinks import failure_channel, inbox_parcels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,6 +86,8 @@ def submit(
     sink.check(access)
     expires = deadline + LATE
     request = sink.request(access, delivery_id, expires)
+    if request.webhook_url is not None:
+        inbox_parcels.warn_of_loopback(access)
     request = failure_channel.with_channel(access, sink, request, expires)
     sink.prepare(access, delivery_id)
     enqueued_at = round(time.time(), 3)

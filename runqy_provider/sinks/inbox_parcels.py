@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from runqy_delivery.wire import FAILED
 from runqy_provider.errors import Misconfigured
@@ -19,6 +22,8 @@ from runqy_provider.waiting.waiter import Waiter
 if TYPE_CHECKING:
     from runqy_provider.settings import RedisSettings
     from runqy_provider.sinks.base import Follow
+
+log = logging.getLogger(__name__)
 
 SCHEME = "inbox://"
 
@@ -35,7 +40,8 @@ def missing(access: Access) -> str | None:
     if not (settings.callback_url or access.base_url):
         return (
             f"Connection {conn_id!r} has no callback_url, and Airflow's [api] base_url "
-            "is not set: workers would not know where to deliver. Set callback_url to "
+            "is not a whole URL with a host: workers would not know where to deliver. "
+            "Set callback_url to "
             "the receiver's address as workers reach it, such as "
             "https://airflow.example.com/runqy."
         )
@@ -50,6 +56,28 @@ def missing(access: Access) -> str | None:
             "address. Rename the connection."
         )
     return _no_redis(access) if access.redis is None else None
+
+
+def warn_of_loopback(access: Access) -> None:
+    """Log a warning where workers elsewhere would deliver to themselves."""
+    settings = access.settings
+    url = settings.callback_url or access.base_url
+    if url and _is_loopback(url) and not _is_loopback(settings.server_url):
+        log.warning(
+            "Deliveries go to %s, which is this machine only, while runqy is at %s: "
+            "its workers would not reach it. Set callback_url of connection %r.",
+            url,
+            settings.server_url,
+            settings.conn_id,
+        )
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def inbox_redis(access: Access) -> RedisSettings:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from demo.__main__ import EXPECTED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +43,32 @@ def test_the_demo_ends_well_and_leaves_nothing_behind() -> None:
     assert "ValueError: recording.silence has nothing to hear" in said
     assert "tasks of the fan-out waited at once for a runqy worker to start" in said
     assert _alive(mark) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_demo_leaves_nothing_behind(number: int) -> None:
+    mark = f"RUNQY_DEMO_MARK={os.getpid()}-{number}"
+    name, _, value = mark.partition("=")
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "demo"],
+        cwd=ROOT,
+        env={**os.environ, name: value},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    _wait(lambda: any("airflow triggerer" in one for one in _alive(mark)))
+    demo.send_signal(number)
+    demo.wait(120)
+
+    _wait(lambda: _alive(mark) == [])
+
+
+def _wait(condition: Callable[[], bool], limit: float = 300.0) -> None:
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def _alive(mark: str) -> list[str]:

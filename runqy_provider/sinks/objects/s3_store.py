@@ -112,7 +112,8 @@ class S3Store:
 
     def sign_put(self, key: str, seconds: int) -> SignedPut:
         """Return a URL to PUT an object to."""
-        return SignedPut(self._sign("put_object", key, seconds))
+        url = self._sign("put_object", key, seconds)
+        return SignedPut(url, ends_at=_end_of_credentials(self._client()))
 
     def sign_get(self, key: str, seconds: int) -> str:
         """Return a URL to GET an object from."""
@@ -138,6 +139,14 @@ class S3Store:
         place = f"{self.url}/{key}" if key else self.url
         with s3_errors(place, self.access_hint, what):
             yield
+
+
+def _end_of_credentials(client: Any) -> float | None:
+    # Of a role: botocore renews them, but a URL keeps those that signed it. It has no
+    # public name for either.
+    credentials = client._request_signer._credentials  # noqa: SLF001
+    end = getattr(credentials, "_expiry_time", None)
+    return None if end is None else float(end.timestamp())
 
 
 def s3_client(aws_conn_id: str) -> Any:

@@ -281,7 +281,22 @@ class ObjectSink(Sink):
                 key,
                 seconds / 86400,
             )
-        return store.sign_put(key, lifetime(seconds))
+        put = store.sign_put(key, lifetime(seconds))
+        if put is not None and put.ends_at is not None and put.ends_at < expires:
+            log.warning(
+                "The signed URL for %s/%s works until %s only, when the credentials "
+                "that signed it end; the result is waited for until %s. Should the job "
+                "take longer, the worker needs rights of its own.",
+                store.url,
+                key,
+                _moment(put.ends_at),
+                _moment(expires),
+            )
+        return put
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def lifetime(seconds: float) -> int:

@@ -49,10 +49,13 @@ class SignedPut:
     Attributes:
         url: The URL; a secret.
         headers: Headers that the PUT must have.
+        ends_at: When the signer's own credentials end, and the URL with them, in
+            seconds since 1970; None where they do not.
     """
 
     url: str = field(repr=False)
     headers: Mapping[str, str] | None = None
+    ends_at: float | None = None
 
 
 class ObjectStore(Protocol):
