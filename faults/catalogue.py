@@ -132,6 +132,11 @@ def _redis_away(world: World, run: Run) -> None:
     world.sandbox.redis.start()
 
 
+def _redis_fails_over(world: World, run: Run) -> None:
+    world.inbox.fail_over()
+    world.go(run)
+
+
 def _server_away(world: World) -> None:
     world.sandbox.server.stop()
 
@@ -242,6 +247,13 @@ FAULTS = (
     Fault("scheduler-killed", "scheduler: kill -9, started again", _scheduler_killed),
     Fault("redis-restarts", "Redis restarted, append-only file", _redis_restarts),
     Fault("redis-away", f"Redis away for {AWAY:.0f} s as jobs deliver", _redis_away),
+    Fault(
+        "redis-failover",
+        "the inbox's Redis fails over behind one address",
+        _redis_fails_over,
+        conn_id="runqy_pair",
+        sinks=("webhook", "s3"),
+    ),
     Fault(
         "server-away",
         "runqy server away at enqueue",

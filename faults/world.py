@@ -24,6 +24,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from demo.airflow import Airflow
 from demo.client import FINISHED, AirflowClient
 from faults.processes import descendants, parent, title
+from faults.redis_pair import running_redis_pair
 from runqy_provider.sandbox.loopback import free_port
 from runqy_provider.sandbox.sandbox import Sandbox
 
@@ -125,6 +126,10 @@ class World:
         )
         port, secret = free_port(), secrets.token_hex(16)
         own = self.sandbox.connections(f"http://127.0.0.1:{port}/runqy", secret)
+        self.inbox = stack.enter_context(running_redis_pair(home / "inbox"))
+        own["inbox"] = {**own["redis_default"], "port": self.inbox.port}
+        own["runqy_pair"] = json.loads(json.dumps(own["runqy_default"]))
+        own["runqy_pair"]["extra"]["redis_conn_id"] = "inbox"
         off = {conn_id: free_port() for conn_id in CLOCKS}
         for conn_id, receiver_port in off.items():
             own[conn_id] = json.loads(json.dumps(own["runqy_default"]))

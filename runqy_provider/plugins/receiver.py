@@ -9,11 +9,12 @@ import math
 import time
 from typing import Any
 
+from airflow.models.connection import Connection
 from airflow.sdk import BaseHook
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils.session import create_session
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from runqy_provider.errors import Misconfigured
@@ -121,7 +122,9 @@ def _door(conn_id: str) -> Door | None:
         connection = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
         _check_database()
-        return None
+        connection = _of_a_team(conn_id)
+        if connection is None:
+            return None
     if connection.conn_type not in RUNQY_TYPES:
         return None  # another kind: a sender learns no more of it than of a missing one
     access = access_of(connection)
@@ -134,6 +137,21 @@ def _door(conn_id: str) -> Door | None:
     return Door(
         conn_id, access.redis, settings.callback_secrets, settings.signing_secrets
     )
+
+
+def _of_a_team(conn_id: str) -> Any:
+    """Return a connection of a team, which Airflow shows to that team only.
+
+    None where there are no teams, or no such connection.
+    """
+    if not conf.getboolean("core", "multi_team", fallback=False):
+        return None
+    with create_session() as session:
+        statement = select(Connection).where(Connection.conn_id == conn_id)
+        found = session.scalars(statement).one_or_none()
+        if found is not None:
+            session.expunge(found)
+        return found
 
 
 def _check_database() -> None:

@@ -77,7 +77,7 @@ def put(request: DeliveryRequest, content: Content, *, failed: bool = False) -> 
             "requirements.txt of the task code."
         )
     try:
-        upload(bucket, key, content)
+        upload(bucket, key, content, request.put_headers or {})
     except DeliveryUndeliverable as error:
         if refusal is None:
             raise

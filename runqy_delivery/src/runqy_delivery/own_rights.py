@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -44,7 +45,14 @@ LASTING_ERRORS = frozenset(
     }
 )
 
-Upload = Callable[[str, str, "Content"], None]
+Upload = Callable[[str, str, "Content", Mapping[str, str]], None]
+
+#: boto3's names for headers that a bucket's policy may demand.
+EXTRA_ARGS = {
+    "x-amz-acl": "ACL",
+    "x-amz-server-side-encryption": "ServerSideEncryption",
+    "x-amz-server-side-encryption-aws-kms-key-id": "SSEKMSKeyId",
+}
 
 
 def uploader(kind: str) -> Upload | None:
@@ -57,21 +65,29 @@ def uploader(kind: str) -> Upload | None:
     except ImportError:
         return None
     if kind == "s3":
-        return lambda bucket, key, content: _by_boto3(library, bucket, key, content)
+        return lambda bucket, key, content, headers: _by_boto3(
+            library, bucket, key, content, headers
+        )
     stores = importlib.import_module("obstore.store")
     store = stores.GCSStore if kind == "gs" else stores.AzureStore
-    return lambda bucket, key, content: _by_obstore(
+    return lambda bucket, key, content, _headers: _by_obstore(
         library, store, f"{kind}://{bucket}", key, content
     )
 
 
-def _by_boto3(boto3: Any, bucket: str, key: str, content: Content) -> None:
+def _by_boto3(
+    boto3: Any, bucket: str, key: str, content: Content, headers: Mapping[str, str]
+) -> None:
+    demanded = {EXTRA_ARGS[n]: v for n, v in headers.items() if n in EXTRA_ARGS}
     errors = importlib.import_module("botocore.exceptions")
     boto3_errors = importlib.import_module("boto3.exceptions")
     try:
         with content.open() as stream:
             boto3.client("s3").upload_fileobj(
-                stream, bucket, key, ExtraArgs={"ContentType": content.content_type}
+                stream,
+                bucket,
+                key,
+                ExtraArgs={"ContentType": content.content_type, **demanded},
             )
     except (errors.BotoCoreError, errors.ClientError, boto3_errors.Boto3Error) as error:
         raise _not_written(f"s3://{bucket}/{key}", error) from error
@@ -88,7 +104,12 @@ def _by_obstore(obstore: Any, store: Any, url: str, key: str, content: Content) 
         raise _not_written(f"{url}/{key}", error) from error
 
 
-def _into_folder(folder: str, key: str, content: Content) -> None:
+def _into_folder(
+    folder: str,
+    key: str,
+    content: Content,
+    _headers: Mapping[str, str],
+) -> None:
     """Write a file that is seen whole or not at all."""
     target = Path(folder, key)
     try:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import urllib.parse
 from datetime import datetime, timedelta, timezone
@@ -21,14 +22,18 @@ if TYPE_CHECKING:
 
     from runqy_delivery.result import Content
 
+log = logging.getLogger("runqy_delivery")
+
 SUCCESS = range(200, 300)
-FORBIDDEN, TOO_LARGE = 403, 413
+FORBIDDEN, THERE_ALREADY, TOO_LARGE = 403, 412, 413
 
 #: How S3 and Google say in their XML, with a 400, that a URL's time is over.
 _TOO_LATE = re.compile(r"<Code>\s*Expired(Token|Request)\s*</Code>")
 
 #: How S3 says, with a 400 or 409, that the same request may well succeed.
-_PASSING = re.compile(r"<Code>\s*(RequestTimeout|OperationAborted)\s*</Code>")
+_PASSING = re.compile(
+    r"<Code>\s*(RequestTimeout|OperationAborted|ConditionalRequestConflict)\s*</Code>"
+)
 
 #: What says to strptime that a time is in UTC; its Z does not.
 UTC = "+0000"
@@ -74,6 +79,10 @@ def put_signed(url: str, headers: Mapping[str, str] | None, content: Content) ->
             raise Expired(f"{error} {_why(url)}") from error
         raise
     if answer.status in SUCCESS:
+        return
+    if answer.status == THERE_ALREADY:
+        # From an earlier try whose answer was lost, or an earlier run of the job.
+        log.warning("%s holds an object already: it stays.", show(url))
         return
     words = f"PUT {show(url)} was refused with {answer.status}: {answer.text[:500]}"
     if answer.status == FORBIDDEN or _TOO_LATE.search(answer.text):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import gzip
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from botocore.exceptions import (
@@ -19,11 +19,12 @@ from botocore.exceptions import (
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
 from runqy_provider.settings import DEFAULT_AWS_CONN_ID
 from runqy_provider.sinks.objects.clients import shared_client
+from runqy_provider.sinks.objects.s3_put import S3Put
 from runqy_provider.sinks.objects.s3_url import key_in_bucket
 from runqy_provider.sinks.objects.store import Head, Listing, SignedPut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 #: What S3 says of an object that was put without a word about its kind.
 UNTOLD = "binary/octet-stream"
@@ -51,10 +52,15 @@ class S3Store:
     Args:
         bucket: Its name.
         aws_conn_id: The AWS connection.
+        put: How objects are put by signed URLs.
+        signed_endpoint: The endpoint in signed URLs; the connection's extra
+            ``signed_endpoint_url``, or its endpoint, where not given.
     """
 
     bucket: str
     aws_conn_id: str
+    put: S3Put = field(default_factory=S3Put)
+    signed_endpoint: str | None = None
 
     @property
     def url(self) -> str:
@@ -112,8 +118,9 @@ class S3Store:
 
     def sign_put(self, key: str, seconds: int) -> SignedPut:
         """Return a URL to PUT an object to."""
-        url = self._sign("put_object", key, seconds)
-        return SignedPut(url, ends_at=_end_of_credentials(self._client()))
+        url = self._sign("put_object", key, seconds, self.put.parameters)
+        ends_at = _end_of_credentials(self._client())
+        return SignedPut(url, self.put.headers, ends_at)
 
     def sign_get(self, key: str, seconds: int) -> str:
         """Return a URL to GET an object from."""
@@ -121,18 +128,42 @@ class S3Store:
 
     def key_of(self, url: str) -> str | None:
         """Return the key that a URL means in this bucket."""
-        return key_in_bucket(url, self.bucket, self._client().meta.endpoint_url)
+        endpoints = {self._client().meta.endpoint_url, self._endpoint}
+        keys = [key_in_bucket(url, self.bucket, endpoint) for endpoint in endpoints]
+        return next((key for key in keys if key is not None), None)
 
-    def _sign(self, method: str, key: str, seconds: int) -> str:
-        parameters = {"Bucket": self.bucket, "Key": key}
+    @property
+    def _endpoint(self) -> str | None:
+        return self.signed_endpoint or shared_s3(self.aws_conn_id).signed_endpoint
+
+    def _sign(
+        self,
+        method: str,
+        key: str,
+        seconds: int,
+        more: Mapping[str, str] | None = None,
+    ) -> str:
+        parameters = {"Bucket": self.bucket, "Key": key, **(more or {})}
         with self._errors("sign a URL for", key):
-            url = self._client().generate_presigned_url(
+            url = self._signer().generate_presigned_url(
                 method, Params=parameters, ExpiresIn=seconds
             )
         return str(url)
 
     def _client(self) -> Any:
-        return s3_client(self.aws_conn_id)
+        return shared_s3(self.aws_conn_id).boto3
+
+    def _signer(self) -> Any:
+        """Return a client for the bucket's own region, and the workers' endpoint.
+
+        A signature names the region, and a store refuses one for another.
+        """
+        client = self._client()
+        region = _region_of(self.aws_conn_id, self.bucket, client)
+        endpoint = self._endpoint
+        if endpoint is None and region in (None, client.meta.region_name):
+            return client
+        return shared_s3(self.aws_conn_id, region, endpoint).boto3
 
     @contextmanager
     def _errors(self, what: str, key: str = "") -> Iterator[None]:
@@ -149,15 +180,50 @@ def _end_of_credentials(client: Any) -> float | None:
     return None if end is None else float(end.timestamp())
 
 
+#: The regions of buckets, by connection and name: a bucket never moves.
+_regions: dict[tuple[str, str], str] = {}
+
+
+def _region_of(aws_conn_id: str, bucket: str, client: Any) -> str | None:
+    """Return a bucket's own region; None where the store does not tell."""
+    known = _regions.get((aws_conn_id, bucket))
+    if known is not None:
+        return known
+    try:
+        answer = client.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        answer = error.response  # one that refuses tells the region, too
+    except (BotoCoreError, OSError):
+        return None  # the signed URL may do, and the check has been made before
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region = headers.get("x-amz-bucket-region")
+    if region:
+        _regions[aws_conn_id, bucket] = region
+    return region or None
+
+
 def s3_client(aws_conn_id: str) -> Any:
     """Return the process's boto3 client for an AWS connection; see shared_client."""
+    return shared_s3(aws_conn_id).boto3
+
+
+def shared_s3(
+    aws_conn_id: str, region: str | None = None, endpoint: str | None = None
+) -> _Client:
+    """Return the process's client for an AWS connection, and what goes with it.
+
+    Args:
+        aws_conn_id: The connection.
+        region: A region other than the connection's.
+        endpoint: An endpoint other than the connection's.
+    """
 
     def make(before: _Client | None) -> _Client:
         # Imported late: the hook is heavy, and DAG files import this package.
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook  # noqa: PLC0415
         from botocore.config import Config  # noqa: PLC0415
 
-        hook = S3Hook(aws_conn_id=aws_conn_id)
+        hook = S3Hook(aws_conn_id=aws_conn_id, region_name=region)
         # Where there is no such connection the hook takes what the machine has. That
         # may be meant, but not where there was one.
         has_connection = bool(hook.conn_config)
@@ -170,15 +236,27 @@ def s3_client(aws_conn_id: str) -> Any:
             )
         # What the connection says of its own goes before ours.
         config = Config(**DEFAULTS).merge(hook.config)
-        return _Client(hook.get_client_type(config=config), has_connection)
+        signed = hook.conn_config.extra_config.get("signed_endpoint_url") or None
+        if endpoint is None:
+            client = hook.get_client_type(config=config)
+        else:
+            session = hook.get_session(region_name=region)
+            client = session.client(
+                "s3", endpoint_url=endpoint, config=config, verify=hook.verify
+            )
+        return _Client(client, has_connection, signed)
 
-    return shared_client(f"AWS connection {aws_conn_id!r}", make).boto3
+    place = f"AWS connection {aws_conn_id!r}"
+    if region is not None or endpoint is not None:
+        place += f" (region {region}, endpoint {endpoint})"
+    return shared_client(place, make)
 
 
 @dataclass(frozen=True)
 class _Client:
     boto3: Any
     has_connection: bool
+    signed_endpoint: str | None = None
 
 
 @contextmanager

@@ -59,6 +59,9 @@ class ObjectSink(Sink):
     #: The argument that names the Airflow connection; None where there is none.
     conn_option: ClassVar[str | None] = None
 
+    #: Further options of its URIs.
+    more_options: ClassVar[tuple[str, ...]] = ()
+
     bucket: str
     prefix: str = ""
     presign: bool = True
@@ -89,7 +92,8 @@ class ObjectSink(Sink):
         Raises:
             Misconfigured: An option is unknown, or the names make no sense.
         """
-        known = ["presign"] if cls.conn_option is None else ["presign", cls.conn_option]
+        named = [] if cls.conn_option is None else [cls.conn_option]
+        known = ["presign", *named, *cls.more_options]
         unknown = sorted(set(options) - set(known))
         if unknown:
             raise Misconfigured(
@@ -99,9 +103,24 @@ class ObjectSink(Sink):
         presign = options.get("presign", str(cls.presign).lower())
         if presign not in ("true", "false"):
             raise Misconfigured(f"presign of a sink is true or false, not {presign!r}.")
-        sink = cls(bucket, prefix.strip("/"), presign == "true")
+        more = cls.more_from(options)
+        sink = cls(bucket, prefix.strip("/"), presign == "true", **more)
         conn_id = options.get(cls.conn_option or "")
         return sink if conn_id is None else sink.through(conn_id)
+
+    @classmethod
+    def more_from(cls, options: Mapping[str, str]) -> dict[str, Any]:
+        """Return the arguments that the options of this kind of store mean.
+
+        Raises:
+            Misconfigured: One of them makes no sense.
+        """
+        return {name: options[name] for name in cls.more_options if name in options}
+
+    @property
+    def more_in_uri(self) -> Mapping[str, str]:
+        """The options of this kind of store that differ from its defaults."""
+        return {}
 
     def through(self, conn_id: str) -> ObjectSink:
         """Return the same sink with another Airflow connection.
@@ -123,6 +142,7 @@ class ObjectSink(Sink):
         conn_id = getattr(self, self.conn_option) if self.conn_option else None
         if self.conn_option is not None and conn_id is not None:
             options[self.conn_option] = conn_id
+        options.update(self.more_in_uri)
         query = f"?{urlencode(options)}" if options else ""
         return f"{self.scheme}://{quoted(self._path)}{query}"
 
