@@ -15,7 +15,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 SINKS = ("--sinks", "webhook")
 
 #: One of each kind: a process, a store, a worker, a sender, task code, a user.
-FAULTS = "triggerer-killed-midway,redis-away,redis-failover,worker-killed,thrice,silent,cleared"
+FAULTS = (
+    "triggerer-killed-midway,redis-away,redis-failover,worker-killed,thrice,silent,"
+    "cleared"
+)
 
 
 def test_nothing_is_lost_nothing_hangs_nothing_is_enqueued_twice() -> None:
