@@ -66,4 +66,5 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     with suppress(ConnectionError):
         while data := await reader.read(65536):
             writer.write(data)
+            await writer.drain()
         writer.write_eof()
