@@ -69,6 +69,10 @@ ours(
     "resumed", sink="webhook", end_from_trigger=False, defer_after=timedelta(seconds=0)
 )
 
+for choice in (0, 1, 2):
+    ours(f"defer_after_{choice}", defer_after=timedelta(seconds=choice))
+ours("not_deferred", deferrable=False)
+
 with DAG("peer", schedule=None, **LIMITS):
     PeerSensor.partial(
         task_id="wait",
