@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-import httpx
+import requests
 
 from runqy_provider.sandbox.guardian import Guardian
 from runqy_provider.sandbox.loopback import free_port
@@ -198,9 +198,10 @@ class Airflow:
 
     def _sick(self) -> list[str]:
         try:
-            answer = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=10)
-            health = answer.raise_for_status().json()
-        except (httpx.HTTPError, ValueError):
+            answer = requests.get(f"{self.url}/api/v2/monitor/health", timeout=10)
+            answer.raise_for_status()
+            health = answer.json()
+        except (requests.RequestException, ValueError):
             return ["api-server"]
         parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
         return [part for part in parts if health[part]["status"] != "healthy"]

@@ -7,9 +7,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import httpx
+import requests
 
 FINISHED = ("success", "failed")
+
+#: Seconds that one answer may take.
+TIMEOUT = 60
 
 
 class AirflowClient:
@@ -20,28 +23,37 @@ class AirflowClient:
     """
 
     def __init__(self, url: str) -> None:
-        token = httpx.get(f"{url}/auth/token", timeout=30).raise_for_status().json()
-        self._http = httpx.Client(
-            base_url=f"{url}/api/v2",
-            headers={"Authorization": f"Bearer {token['access_token']}"},
-            timeout=60,
+        answer = requests.get(f"{url}/auth/token", timeout=TIMEOUT)
+        answer.raise_for_status()
+        self._base = f"{url}/api/v2"
+        self._session = requests.Session()
+        # Loopback only: no proxy, and no login from a .netrc.
+        self._session.trust_env = False
+        token = answer.json()["access_token"]
+        self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def _ask(self, method: str, path: str, **more: Any) -> requests.Response:
+        answer = self._session.request(
+            method, f"{self._base}{path}", timeout=TIMEOUT, **more
         )
+        answer.raise_for_status()
+        return answer
 
     def get(self, path: str, **parameters: Any) -> Any:
         """Return what is at a path."""
-        return self._http.get(path, params=parameters).raise_for_status().json()
+        return self._ask("GET", path, params=parameters).json()
 
     def post(self, path: str, body: Any) -> Any:
         """Post JSON and return the answer."""
-        return self._http.post(path, json=body).raise_for_status().json()
+        return self._ask("POST", path, json=body).json()
 
     def patch(self, path: str, body: Any) -> Any:
         """Change what is at a path and return the answer."""
-        return self._http.patch(path, json=body).raise_for_status().json()
+        return self._ask("PATCH", path, json=body).json()
 
     def delete(self, path: str) -> None:
         """Delete what is at a path."""
-        self._http.delete(path).raise_for_status()
+        self._ask("DELETE", path)
 
     def wait_for_dags(self, dag_ids: set[str], limit: float = 120.0) -> None:
         """Wait until Airflow has parsed these DAGs.
@@ -80,14 +92,17 @@ class AirflowClient:
 
     def xcom(self, ti: dict[str, Any], key: str = "return_value") -> Any:
         """Return an XCom of a task instance; None where there is none."""
-        answer = self._http.get(
+        path = (
             f"/dags/{ti['dag_id']}/dagRuns/{ti['dag_run_id']}/taskInstances/"
-            f"{ti['task_id']}/xcomEntries/{key}",
-            params={"map_index": ti["map_index"], "deserialize": False},
+            f"{ti['task_id']}/xcomEntries/{key}"
         )
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            return None
-        return answer.raise_for_status().json()["value"]
+        try:
+            found = self.get(path, map_index=ti["map_index"], deserialize="false")
+        except requests.HTTPError as error:
+            if error.response.status_code == requests.codes.not_found:
+                return None
+            raise
+        return found["value"]
 
     def log(self, ti: dict[str, Any]) -> str:
         """Return the log of a task instance's last try as text."""

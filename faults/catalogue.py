@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import httpx
+import requests
 
 from faults.world import DAG, IN_SLOTS, RETRIED, SLOTS
 
@@ -191,9 +191,9 @@ def _run_deleted(world: World, run: Run) -> None:
         world.client.patch(path, {"state": "queued"})
         try:
             world.client.delete(path)
-        except httpx.HTTPStatusError as error:
+        except requests.HTTPError as error:
             # The scheduler was quicker.
-            is_running = error.response.status_code == httpx.codes.CONFLICT
+            is_running = error.response.status_code == requests.codes.conflict
             if not is_running or time.monotonic() > end:
                 raise
         else:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import requests
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -225,7 +225,7 @@ class World:
         """Return the task instances of the jobs; none while Airflow does not answer."""
         try:
             found = self.client.task_instances(run.dag_id, run.run_id)
-        except (httpx.HTTPError, KeyError, ValueError):
+        except (requests.RequestException, KeyError, ValueError):
             return []
         return [ti for ti in found if ti["task_id"] == "job" and ti["map_index"] >= 0]
 
@@ -291,8 +291,8 @@ class World:
         """Ask Airflow whether it knows a run."""
         try:
             self.client.get(f"/dags/{run.dag_id}/dagRuns/{run.run_id}")
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code != httpx.codes.NOT_FOUND:
+        except requests.HTTPError as error:
+            if error.response.status_code != requests.codes.not_found:
                 raise
             return False
         return True

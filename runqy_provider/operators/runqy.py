@@ -53,9 +53,9 @@ if TYPE_CHECKING:
 #: How long a delivery is waited for where the task does not say.
 DELIVERY_TIMEOUT = timedelta(hours=24)
 
-#: How long a task waits in its slot before it defers, where it does not say. Jobs of half
-#: a second then end their tasks at once, and not after 2 s; longer ones hold their slots
-#: for a tenth more (benchmarks/defer_after.py).
+#: How long a task waits in its slot before it defers, where it does not say. Jobs of
+#: half a second then end their tasks at once, and not after 2 s; longer ones hold their
+#: slots for a tenth more (benchmarks/defer_after.py).
 DEFER_AFTER = timedelta(seconds=1)
 
 #: Airflow's own timeout of the deferral comes this much later than our deadline,
