@@ -67,10 +67,12 @@ def test_every_page_is_linked_from_the_readme() -> None:
         assert f"docs/{page.name}" in readme
 
 
-def test_every_test_that_the_threat_model_names_exists() -> None:
-    named = set(
-        re.findall(r"`(test_\w+)`", (ROOT / "docs" / "threat-model.md").read_text())
-    )
+@pytest.mark.parametrize(
+    "page", ["docs/threat-model.md", "tests/regressions.md"], ids=str
+)
+def test_every_test_that_a_page_names_exists(page: str) -> None:
+    words = (ROOT / page).read_text()
+    named = set(re.findall(r"\b(test_\w+)`", words))
     there = {
         name
         for path in (ROOT / "tests").rglob("test_*.py")

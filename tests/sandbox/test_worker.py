@@ -260,3 +260,18 @@ def test_a_process_that_dies_takes_no_job_of_another_with_it(
         client.wait_for(job, "completed")
     retried = [client.task("stored.high", job)["retried"] for job in jobs]
     assert retried == ["1"] * 6
+
+
+def test_an_idle_worker_asks_redis_little(client: Any) -> None:
+    """However short the retries and leases of tests are: it must not spin."""
+
+    def calls() -> int:
+        stats = client.redis.info("commandstats")
+        return sum(one["calls"] for one in stats.values())
+
+    seconds = 2.0
+    before, began = calls(), time.monotonic()
+    time.sleep(seconds)
+    took = time.monotonic() - began
+
+    assert (calls() - before) / took < 60
