@@ -6,8 +6,10 @@ Where the far side is alone, as on a GPU box without pika, there is nothing to t
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
+import time
 import traceback
 import uuid
 from pathlib import Path
@@ -153,3 +155,44 @@ def test_a_url_that_cannot_be_used_raises_and_is_not_repeated(
     lines = traceback.format_exception_only(caught.type, caught.value)
     assert "SEC" not in "".join(lines)
     assert caught.value.__cause__ is None
+
+
+def _publish_of_the_docs() -> Any:
+    page = Path(__file__).parents[2] / "docs" / "task-code.md"
+    code = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    blocks = code.findall(page.read_text())
+    (block,) = (one for one in blocks if "def publish(" in one)
+    names: dict[str, Any] = {}
+    exec(compile(block, "docs", "exec"), names)  # noqa: S102 - our own docs
+    return names["publish"]
+
+
+def _use(connection: Any, channel: Any, queue: str) -> None:
+    # The first write may still go into a connection that the broker has closed.
+    for _ in range(3):
+        channel.basic_publish("", queue, b'{"result": 0}')
+        connection.process_data_events()
+
+
+def test_results_far_apart_arrive_though_the_broker_closes_idle_connections(
+    rabbitmq: RabbitMQ, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pika
+
+    url = f"{rabbitmq.url}?heartbeat=1"
+    monkeypatch.setenv(URL_VARIABLE, url)
+    publish = _publish_of_the_docs()
+    kept = pika.BlockingConnection(pika.URLParameters(url))
+    channel = kept.channel()
+
+    deliver(queue)
+    publish(url, queue, b'{"result": 2}')
+    # The broker closes it after two heartbeats that did not come.
+    time.sleep(4)
+    with pytest.raises(pika.exceptions.AMQPError):
+        _use(kept, channel, queue)
+    deliver(queue)
+    publish(url, queue, b'{"result": 2}')
+
+    found = [result for result in messages(rabbitmq, queue) if result]
+    assert found == [1, 2, 1, 2]
