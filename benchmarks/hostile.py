@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import secrets
 import statistics
-import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 from redis import Redis
 
+from demo.receiver import running_receiver
 from runqy_provider.inbox import capability, keys
 from runqy_provider.sandbox.loopback import free_port
 from runqy_provider.sandbox.sandbox import Sandbox
@@ -166,26 +164,11 @@ def main(total: int = 100_000) -> None:
     secret = secrets.token_hex(16)
     with Sandbox({"queues": {"none": {"priority": 1}}}) as sandbox:
         port = free_port()
-        command = [sys.executable, "-m", "runqy_provider.receiver"]
-        receiver = subprocess.Popen(
-            [*command, "--conn-id", CONN_ID, "--port", str(port)],
-            env={
-                **os.environ,
-                "RUNQY_INBOX_REDIS_URL": sandbox.redis_url,
-                "RUNQY_CALLBACK_SECRET": secret,
-            },
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            end = time.monotonic() + 30
-            while time.monotonic() < end:
-                with suppress(httpx.TransportError):
-                    httpx.get(f"http://127.0.0.1:{port}/health")
-                    break
-                time.sleep(0.05)
-            before = memory(receiver.pid)
+        named = ("--conn-id", CONN_ID)
+        with running_receiver(sandbox.redis_url, secret, *named, port=port) as receiver:
+            before = memory(receiver.process.pid)
             asyncio.run(measure(port, secret, total))
-            after = memory(receiver.pid)
+            after = memory(receiver.process.pid)
             with Redis.from_url(sandbox.redis_url) as redis:
                 stored = redis.keys(f"{keys.PREFIX}:{CONN_ID}:*")
             wrong = [key for key in stored if b"honest-" not in key]
@@ -193,9 +176,6 @@ def main(total: int = 100_000) -> None:
             print(f"the receiver's memory: {before:.0f} MiB, then {after:.0f} MiB")
             if wrong or after - before > MOST_GROWTH:
                 raise SystemExit(1)
-        finally:
-            receiver.terminate()
-            receiver.wait(10)
 
 
 if __name__ == "__main__":

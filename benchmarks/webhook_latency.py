@@ -17,8 +17,6 @@ import json
 import os
 import secrets
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from redis.asyncio import Redis
 
+from demo.receiver import running_receiver
 from runqy_delivery import Delivery
 from runqy_provider.inbox import capability
 from runqy_provider.sandbox.loopback import free_port
@@ -51,33 +50,8 @@ def outside_world() -> Iterator[tuple[Sandbox, dict[str, Any]]]:
         connections = sandbox.connections(url, secret)
         for conn_id, fields in connections.items():
             os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(fields)
-        receiver = subprocess.Popen(
-            [sys.executable, "-m", "runqy_provider.receiver", "--port", str(port)],
-            env={
-                **os.environ,
-                "RUNQY_INBOX_REDIS_URL": sandbox.redis_url,
-                "RUNQY_CALLBACK_SECRET": secret,
-            },
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            _wait_for(f"{url}/health")
+        with running_receiver(sandbox.redis_url, secret, port=port):
             yield sandbox, connections[CONN_ID]["extra"]
-        finally:
-            receiver.terminate()
-            receiver.wait()
-
-
-def _wait_for(url: str) -> None:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            httpx.get(url)
-        except httpx.TransportError:
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError(url)
 
 
 async def first_event(trigger: Any) -> float:

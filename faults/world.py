@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -23,6 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from demo.airflow import Airflow
 from demo.client import FINISHED, AirflowClient
+from demo.receiver import running_receiver
 from faults.processes import descendants, parent, title
 from faults.redis_pair import running_redis_pair
 from runqy_provider.sandbox.loopback import free_port
@@ -155,22 +155,16 @@ class World:
     def _start_receiver(
         self, stack: ExitStack, conn_id: str, port: int, own: tuple[str, str]
     ) -> None:
-        command = [sys.executable, "-c", SKEWED, str(CLOCKS[conn_id])]
-        receiver = subprocess.Popen(
-            [*command, "--conn-id", conn_id, "--port", str(port)],
-            env={
-                **os.environ,
-                "RUNQY_INBOX_REDIS_URL": self.sandbox.redis_url,
-                "RUNQY_CALLBACK_SECRET": own[0],
-                "RUNQY_SIGNING_SECRET": own[1],
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+        receiver = running_receiver(
+            self.sandbox.redis_url,
+            own[0],
+            "--conn-id",
+            conn_id,
+            command=[sys.executable, "-c", SKEWED, str(CLOCKS[conn_id])],
+            port=port,
+            environment={"RUNQY_SIGNING_SECRET": own[1]},
         )
-        self.airflow.watch(receiver.pid)
-        stack.callback(receiver.wait, 10)
-        stack.callback(receiver.terminate)
+        stack.enter_context(receiver)
 
     # -- jobs ------------------------------------------------------------------------
 

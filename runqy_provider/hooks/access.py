@@ -24,7 +24,7 @@ from runqy_provider.settings import RedisSettings, RunqySettings
 from runqy_provider.sinks.base import Access
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from airflow.sdk import Connection
 
@@ -50,14 +50,24 @@ def get_access(conn_id: str) -> Access:
     return access_of(BaseHook.get_connection(conn_id))
 
 
-def access_of(connection: Connection) -> Access:
-    """Return the same of a connection that was fetched.
+def access_of(
+    connection: Connection,
+    find: Callable[[str], Connection] | None = None,
+) -> Access:
+    """Return what there is to know of a runqy connection that was fetched.
+
+    Args:
+        connection: The runqy connection.
+        find: Fetches the Redis connections that it names; Airflow's own way where not
+            given.
 
     Raises:
         Misconfigured: A field makes no sense.
     """
     settings = RunqySettings.from_connection(connection)
-    return _access(settings, {name: _redis(name) for name in _redis_names(settings)})
+    names = _redis_names(settings)
+    fetch = find or BaseHook.get_connection
+    return _access(settings, {name: _redis(name, fetch) for name in names})
 
 
 def _redis_names(settings: RunqySettings) -> set[str]:
@@ -66,9 +76,9 @@ def _redis_names(settings: RunqySettings) -> set[str]:
     return {name for name in named if name is not None}
 
 
-def _redis(conn_id: str) -> RedisSettings | None:
+def _redis(conn_id: str, find: Callable[[str], Connection]) -> RedisSettings | None:
     try:
-        return RedisSettings.from_connection(BaseHook.get_connection(conn_id))
+        return RedisSettings.from_connection(find(conn_id))
     except AirflowNotFoundException:
         return None
 

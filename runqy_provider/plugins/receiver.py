@@ -119,15 +119,13 @@ class ConnectionDoors:
 
 def _door(conn_id: str) -> Door | None:
     try:
-        connection = BaseHook.get_connection(conn_id)
+        connection = _find(conn_id)
     except AirflowNotFoundException:
         _check_database()
-        connection = _of_a_team(conn_id)
-        if connection is None:
-            return None
+        return None
     if connection.conn_type not in RUNQY_TYPES:
         return None  # another kind: a sender learns no more of it than of a missing one
-    access = access_of(connection)
+    access = access_of(connection, _find)
     if access.redis is None:
         _check_database()
         raise Misconfigured(
@@ -137,6 +135,21 @@ def _door(conn_id: str) -> Door | None:
     return Door(
         conn_id, access.redis, settings.callback_secrets, settings.signing_secrets
     )
+
+
+def _find(conn_id: str) -> Any:
+    """Return a connection, that of a team included.
+
+    Raises:
+        AirflowNotFoundException: There is none.
+    """
+    try:
+        return BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        found = _of_a_team(conn_id)
+        if found is None:
+            raise
+        return found
 
 
 def _of_a_team(conn_id: str) -> Any:

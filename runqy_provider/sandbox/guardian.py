@@ -17,6 +17,10 @@ import signal
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 #: How long children may take to end before they are killed.
 GRACE = 3.0
@@ -56,6 +60,25 @@ class Guardian:
         if self._process.stdin:
             self._process.stdin.write(text.encode())
             self._process.stdin.flush()
+
+
+@contextlib.contextmanager
+def guarded(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Run a command; it ends with the context, or when this process is gone.
+
+    Args:
+        command: What to run; it leads a process group of its own.
+        options: For ``subprocess.Popen``.
+    """
+    guardian = Guardian()
+    process = subprocess.Popen(command, start_new_session=True, **options)  # noqa: S603 - the caller's own command
+    try:
+        guardian.watch(process.pid)
+        yield process
+    finally:
+        end_groups([process.pid])
+        process.wait()
+        guardian.close()
 
 
 def signal_group(group: int, number: int) -> bool:

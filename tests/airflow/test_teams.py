@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.models.connection import Connection
+from airflow.sdk.exceptions import AirflowNotFoundException
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
@@ -28,10 +30,13 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             yield session
             session.commit()
 
+    extra = json.dumps({"redis_conn_id": "inbox", "callback_secret": "s" * 32})
+    of_team = {"team_name": "a", "host": "h"}
     with create_session() as session:
         session.add(
-            Connection(conn_id="ours", conn_type="runqy", host="h", team_name="a")
+            Connection(conn_id="ours", conn_type="runqy", extra=extra, **of_team)
         )
+        session.add(Connection(conn_id="inbox", conn_type="redis", **of_team))
     monkeypatch.setattr(receiver, "create_session", create_session)
     yield
     engine.dispose()
@@ -50,3 +55,19 @@ def test_a_connection_of_a_team_is_found(
     found = receiver._of_a_team(conn_id)
 
     assert (found.host if found is not None else None) == host
+
+
+@pytest.mark.usefixtures("database")
+def test_a_delivery_finds_the_redis_of_a_team_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(conn_id: str) -> Any:
+        raise AirflowNotFoundException(conn_id)
+
+    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+    monkeypatch.setattr(receiver.BaseHook, "get_connection", refuse)
+
+    door = receiver._door("ours")
+
+    assert door is not None
+    assert door.redis.address == "h:6379/0"

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+
+from runqy_provider.sandbox.guardian import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,12 +45,14 @@ class Triggerer:
         script = Path(__file__).parent / "triggerer.py"
         # It must ask Airflow for connections: none in its environment.
         clean = {k: v for k, v in os.environ.items() if "AIRFLOW_CONN" not in k}
-        self._process = subprocess.Popen(
-            [sys.executable, script, folder / "spec.json", self._report],
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            env={**clean, **(environment or {})},
-            start_new_session=True,
+        self._ending = ExitStack()
+        self._process = self._ending.enter_context(
+            guarded(
+                [sys.executable, str(script), folder / "spec.json", self._report],
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
+                env={**clean, **(environment or {})},
+            )
         )
 
     def __enter__(self) -> Self:
@@ -55,7 +60,7 @@ class Triggerer:
 
     def __exit__(self, *_: object) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._ending.close()
         self._log.close()
 
     def __getattr__(self, name: str) -> Any:

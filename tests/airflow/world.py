@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import subprocess
-import sys
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
-from runqy_provider.sandbox.loopback import free_port
+from demo.receiver import running_receiver
 from runqy_provider.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -123,34 +117,6 @@ def make_world(
     }
     secret = secrets.token_hex(16)
     sandbox = Sandbox({"queues": queues}, retry_unit=0.1, environment=environment)
-    with sandbox:
-        port = free_port()
-        receiving = {
-            "RUNQY_INBOX_REDIS_URL": sandbox.redis_url,
-            "RUNQY_CALLBACK_SECRET": secret,
-        }
-        receiver = subprocess.Popen(
-            [sys.executable, "-m", "runqy_provider.receiver", "--port", str(port)],
-            env={**os.environ, **receiving},
-            stderr=subprocess.DEVNULL,
-        )
-        url = f"http://127.0.0.1:{port}"
-        try:
-            _wait_for(f"{url}/health", receiver)
-            yield World(sandbox, url, sandbox.connections(url, secret))
-        finally:
-            receiver.terminate()
-            receiver.wait(10)
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        assert process.poll() is None, "the receiver ended"
-        try:
-            httpx.get(url)
-        except httpx.TransportError:
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError(url)
+    with sandbox, running_receiver(sandbox.redis_url, secret) as receiver:
+        connections = sandbox.connections(receiver.url, secret)
+        yield World(sandbox, receiver.url, connections)

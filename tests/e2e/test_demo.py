@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from demo.__main__ import EXPECTED
+from runqy_provider.sandbox.guardian import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,18 +27,17 @@ def test_the_demo_ends_well_and_leaves_nothing_behind() -> None:
     # Whatever the demo starts carries this mark in its environment.
     mark = f"RUNQY_DEMO_MARK={os.getpid()}"
     name, _, value = mark.partition("=")
-    done = subprocess.run(
+    with guarded(
         [sys.executable, "-m", "demo"],
         cwd=ROOT,
         env={**os.environ, name: value},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=1700,
-    )
-    said = done.stdout
+    ) as demo:
+        said, complained = demo.communicate()
 
-    assert done.returncode == 0, said[-6000:] + done.stderr[-3000:]
+    assert demo.returncode == 0, said[-6000:] + complained[-3000:]
     rows = sum(wanted.count for wanted in EXPECTED)
     assert f"{rows} tasks, 0 not as they should be." in said
     assert "ValueError: recording.silence has nothing to hear" in said

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from runqy_provider.sandbox.guardian import guarded
+
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2700)]
 
 SINKS = ("--sinks", "webhook")
 
@@ -27,14 +29,11 @@ def test_nothing_is_lost_nothing_hangs_nothing_is_enqueued_twice() -> None:
     from postgres import _program
 
     require(_program("initdb"), "postgresql")
-    done = subprocess.run(
-        [sys.executable, "-m", "faults", "--jobs", "6", "--only", FAULTS, *SINKS],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=880,
-    )
+    command = [sys.executable, "-m", "faults", "--jobs", "6", "--only", FAULTS, *SINKS]
+    with guarded(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        said, complained = running.communicate()
 
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-    assert f"{len(FAULTS.split(','))} faults, 0 with something amiss." in done.stdout
+    assert running.returncode == 0, said[-6000:] + complained[-3000:]
+    assert f"{len(FAULTS.split(','))} faults, 0 with something amiss." in said

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -19,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
+from demo.receiver import running_receiver
 from runqy_provider.inbox import capability, keys
 from runqy_provider.receiver.app import create_app
-from runqy_provider.sandbox.loopback import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,28 +48,14 @@ quiet = settings(
 @pytest.fixture(scope="module")
 def receiver(redis_url: str) -> Iterator[str]:
     """A receiver in a process of its own."""
-    port = free_port()
-    command = [sys.executable, "-m", "runqy_provider.receiver", "--port", str(port)]
-    environment = {"RUNQY_INBOX_REDIS_URL": redis_url, "RUNQY_CALLBACK_SECRET": SECRET}
-    process = subprocess.Popen(
-        [*command, "--conn-id", CONN_ID, "--max-body", str(MAX_BODY)],
-        env={**os.environ, **environment},
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        with suppress(httpx.TransportError):
-            httpx.get(f"{url}/health")
-            break
-        time.sleep(0.05)
-    yield url
-    # It has lived through all of it, and still takes an honest delivery.
-    body = b'{"task_id": "honest", "result": 1}'
-    assert process.poll() is None
-    assert httpx.post(address(url, "honest"), content=body).status_code == 200
-    process.terminate()
-    process.wait(10)
+    arguments = ("--conn-id", CONN_ID, "--max-body", str(MAX_BODY))
+    with running_receiver(redis_url, SECRET, *arguments) as receiver:
+        yield receiver.url
+        # It has lived through all of it, and still takes an honest delivery.
+        body = b'{"task_id": "honest", "result": 1}'
+        assert receiver.process.poll() is None
+        honest = address(receiver.url, "honest")
+        assert httpx.post(honest, content=body).status_code == 200
 
 
 @pytest.fixture(scope="module")
