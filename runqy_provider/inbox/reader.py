@@ -57,16 +57,6 @@ class InboxReader:
     ) -> None:
         self._client.close()
 
-    def ping(self) -> None:
-        """Ask whether the inbox can be reached.
-
-        Raises:
-            SinkUnavailable: Redis is away.
-            NoAccess: Redis refuses us.
-        """
-        with redis_errors(self._settings, "reach the inbox"):
-            self._client.ping()
-
     def read(self, delivery_id: str, largest: int | None = None) -> Letter:
         """Return a delivery.
 

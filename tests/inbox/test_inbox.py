@@ -159,9 +159,9 @@ async def test_redis_away_is_an_error_that_says_where(
         await InboxWriter(client, nowhere, conn_id).put(delivery, b"{}", "x")
     with (
         InboxReader(nowhere, conn_id) as reader,
-        pytest.raises(SinkUnavailable, match="reach the inbox"),
+        pytest.raises(SinkUnavailable, match="read a delivery"),
     ):
-        reader.ping()
+        reader.read("d")
     await client.aclose()
 
 
