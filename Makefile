@@ -11,15 +11,15 @@ endif
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup check-python lint types rings far-side unit e2e faults bench clean
+.PHONY: help demo test setup check-python lint types rings delivery unit e2e faults bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: setup ## the main job, end to end, on embedded parts (KEEP=1 leaves it running)
-	@$(RUN) -m demo $(if $(KEEP),--keep)
+	@$(RUN) -m devtools.demo $(if $(KEEP),--keep)
 
-test: setup lint types rings far-side ## everything CI runs
+test: setup lint types rings delivery ## everything CI runs
 	$(RUN) -m pytest --cov --cov-report=term --cov-report=xml:.coverage.xml
 
 lint: setup ## ruff: rules and format
@@ -27,24 +27,24 @@ lint: setup ## ruff: rules and format
 	$(RUN) -m ruff format --check .
 
 types: setup ## mypy --strict
-	$(RUN) -m mypy runqy_provider runqy_delivery/src demo faults
+	$(RUN) -m mypy runqy_provider runqy_delivery/src runqy_sandbox/src devtools
 
 rings: setup ## import-linter: the rings of the house
 	.venv/bin/lint-imports
 
 # The oldest Python that GPU boxes may have, where this machine has it, and the one at hand.
-FAR_PYTHONS = $(PYTHON) $(shell $(UV) python find --no-python-downloads 3.9 2>/dev/null)
+DELIVERY_PYTHONS = $(PYTHON) $(shell $(UV) python find --no-python-downloads 3.9 2>/dev/null)
 
-far-side: setup ## runqy_delivery alone, in empty environments
-	@set -e; for python in $(FAR_PYTHONS); do \
+delivery: setup ## runqy_delivery alone, in empty environments
+	@set -e; for python in $(DELIVERY_PYTHONS); do \
 	  echo "runqy-delivery alone, on $$($$python --version):"; \
-	  $(UV) venv --quiet --clear .venv-far-side --python $$python; \
-	  $(UV) pip install --quiet --python .venv-far-side ./runqy_delivery; \
-	  test "$$($(UV) pip list --quiet --python .venv-far-side --format=freeze | wc -l)" = 1 \
-	    || { echo "runqy-delivery brought more than itself:"; $(UV) pip list --python .venv-far-side; exit 1; }; \
-	  $(UV) pip install --quiet --python .venv-far-side pytest pytest-timeout; \
-	  RUNQY_FAR_SIDE_ALONE=1 .venv-far-side/bin/python -m pytest -q -p no:cacheprovider \
-	    -c tests/far_side/pytest.ini tests/far_side; \
+	  $(UV) venv --quiet --clear .venv-delivery --python $$python; \
+	  $(UV) pip install --quiet --python .venv-delivery ./runqy_delivery; \
+	  test "$$($(UV) pip list --quiet --python .venv-delivery --format=freeze | wc -l)" = 1 \
+	    || { echo "runqy-delivery brought more than itself:"; $(UV) pip list --python .venv-delivery; exit 1; }; \
+	  $(UV) pip install --quiet --python .venv-delivery pytest pytest-timeout; \
+	  RUNQY_DELIVERY_ALONE=1 .venv-delivery/bin/python -m pytest -q -p no:cacheprovider \
+	    -c tests/delivery/pytest.ini tests/delivery; \
 	done
 
 unit: setup ## the quick tests only
@@ -54,10 +54,10 @@ e2e: setup ## the tests through real Airflow processes
 	$(RUN) -m pytest -m e2e
 
 faults: setup ## faults caused for real, with N jobs in flight each (N=50; ONLY=..., SINKS=...)
-	$(RUN) -m faults --jobs $(or $(N),50) $(if $(ONLY),--only $(ONLY)) $(if $(SINKS),--sinks $(SINKS))
+	$(RUN) -m devtools.faults --jobs $(or $(N),50) $(if $(ONLY),--only $(ONLY)) $(if $(SINKS),--sinks $(SINKS))
 
 bench: setup ## the benchmarks, each with its table (ONLY=... runs one)
-	$(RUN) -m benchmarks $(ONLY)
+	$(RUN) -m devtools.benchmarks $(ONLY)
 
 setup: check-python .venv/.installed
 
@@ -72,11 +72,11 @@ $(UV): constraints.txt
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade --target .tools -c constraints.txt uv
 	@touch $@
 
-.venv/.installed: $(UV) pyproject.toml runqy_delivery/pyproject.toml constraints.txt
+.venv/.installed: $(UV) pyproject.toml runqy_delivery/pyproject.toml runqy_sandbox/pyproject.toml constraints.txt
 	@echo "Installing Airflow and the provider into .venv (a minute or two) ..."
 	@$(UV) venv --quiet --clear .venv --python $(PYTHON)
-	@$(UV) pip install --quiet --python .venv -c constraints.txt --group dev -e ./runqy_delivery -e .
+	@$(UV) pip install --quiet --python .venv -c constraints.txt --group dev -e ./runqy_delivery -e ./runqy_sandbox -e .
 	@touch $@
 
 clean: ## remove what the commands above made
-	rm -rf .venv .venv-far-side .tools .demo .faults .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-delivery .tools .demo .faults .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

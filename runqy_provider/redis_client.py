@@ -25,7 +25,7 @@ from runqy_provider.errors import NoAccess, SinkUnavailable, TooLarge
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from runqy_provider.settings import RedisSettings
+    from runqy_provider.connections import RedisSettings
 
 T = TypeVar("T")
 

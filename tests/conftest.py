@@ -12,8 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runqy_provider.sandbox.child import Child
-    from runqy_provider.settings import RedisSettings
+    from runqy_provider.connections import RedisSettings
+    from runqy_sandbox.process.child import Child
 
 # Airflow reads its home when it is first imported: long before any fixture.
 _HOME = tempfile.mkdtemp(prefix="runqy-tests-")
@@ -28,10 +28,10 @@ os.environ.update(
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     """A real Redis on a free port, with nothing in it."""
-    from runqy_provider.sandbox.child import Child
-    from runqy_provider.sandbox.guardian import Guardian
-    from runqy_provider.sandbox.loopback import free_port
-    from runqy_provider.sandbox.redis_server import redis_program
+    from runqy_sandbox.process.child import Child
+    from runqy_sandbox.process.net import free_port
+    from runqy_sandbox.process.watchdog import Guardian
+    from runqy_sandbox.redis_server import redis_program
 
     directory = tmp_path_factory.mktemp("redis")
     port = free_port()
@@ -54,7 +54,7 @@ def redis_url(redis_server: Child) -> str:
 @pytest.fixture
 def redis_settings(redis_server: Child) -> RedisSettings:
     """How to reach that Redis."""
-    from runqy_provider.settings import RedisSettings
+    from runqy_provider.connections import RedisSettings
 
     port = redis_server.port  # type: ignore[attr-defined]
     return RedisSettings(
@@ -67,8 +67,8 @@ def redis_settings(redis_server: Child) -> RedisSettings:
 @pytest.fixture
 def nowhere() -> RedisSettings:
     """A Redis that is away."""
-    from runqy_provider.sandbox.loopback import free_port
-    from runqy_provider.settings import RedisSettings
+    from runqy_provider.connections import RedisSettings
+    from runqy_sandbox.process.net import free_port
 
     port = free_port()
     return RedisSettings(

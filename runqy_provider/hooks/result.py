@@ -12,6 +12,8 @@ from airflow.sdk import BaseHook
 from airflow.sdk.configuration import conf
 
 from runqy_delivery import BadDelivery as WireBadDelivery
+from runqy_provider.connections import DEFAULT_CONN_ID
+from runqy_provider.context import get_access
 from runqy_provider.errors import (
     BadDelivery,
     JobFailed,
@@ -19,21 +21,21 @@ from runqy_provider.errors import (
     RunqyError,
     TooLarge,
 )
-from runqy_provider.hooks.access import get_access
-from runqy_provider.hooks.xcom_value import is_kept_by_xcom
-from runqy_provider.reference import Reference, could_pass_for_reference
-from runqy_provider.settings import DEFAULT_CONN_ID
-from runqy_provider.sinks import failure_channel, inbox_parcels
-from runqy_provider.sinks.objects.sink import ObjectSink
-from runqy_provider.sinks.parse import sink_of
-from runqy_provider.text import storable
+from runqy_provider.models import Reference, could_pass_for_reference
+from runqy_provider.sanitize import storable
+from runqy_provider.sinks import failure_channel
+from runqy_provider.sinks import inbox as inbox_parcels
+from runqy_provider.sinks.object_store.sink import ObjectSink
+from runqy_provider.sinks.registry import sink_of
+from runqy_provider.xcom_value import is_kept_by_xcom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runqy_delivery import JobError
-    from runqy_provider.sinks.base import Access, Sink
-    from runqy_provider.sinks.parcel import Parcel
+    from runqy_provider.context import Access
+    from runqy_provider.sinks.base import Sink
+    from runqy_provider.sinks.result import Parcel
 
 #: What a task returns: see ``RunqyResultHook.collect``.
 Returns = Literal["auto", "value", "reference"]

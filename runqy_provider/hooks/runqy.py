@@ -16,9 +16,10 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from runqy_provider.client import requests as calls
+from runqy_provider.client import transport as http
+from runqy_provider.connections import DEFAULT_CONN_ID, RunqySettings
 from runqy_provider.errors import RunqyError
-from runqy_provider.server import calls, http
-from runqy_provider.settings import DEFAULT_CONN_ID, RunqySettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import httpx
     import requests
 
-    from runqy_provider.server.job import Job, Worker
+    from runqy_provider.client.models import Job, Worker
 
 T = TypeVar("T")
 

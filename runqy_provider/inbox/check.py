@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from runqy_provider.settings import RedisSettings
+    from runqy_provider.connections import RedisSettings
 
 #: Seconds that the key of a check stays, should nothing remove it.
 TTL = 60

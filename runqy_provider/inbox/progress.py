@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runqy_provider.text import one_line
+from runqy_provider.sanitize import one_line
 
 if TYPE_CHECKING:
     from runqy_delivery import Delivery

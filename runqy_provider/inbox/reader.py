@@ -15,7 +15,7 @@ from runqy_provider.redis_client import check_size, client, redis_errors
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from runqy_provider.settings import RedisSettings
+    from runqy_provider.connections import RedisSettings
 
 
 @dataclass(frozen=True)

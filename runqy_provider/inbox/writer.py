@@ -18,7 +18,7 @@ from runqy_provider.redis_client import on_primary, redis_errors
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from runqy_provider.settings import RedisSettings
+    from runqy_provider.connections import RedisSettings
 
 # One script, so that of two deliveries at once exactly one is first. A repeat says
 # again that it came: whoever waits may have missed the first time.

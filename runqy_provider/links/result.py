@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseOperatorLink
 
-from runqy_provider.hooks.received import LINK_KEY
+from runqy_provider.jobs.received import LINK_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator

@@ -13,6 +13,8 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import TaskDeferralTimeout
 
+from runqy_provider.connections import DEFAULT_CONN_ID
+from runqy_provider.context import get_access
 from runqy_provider.errors import (
     BadDelivery,
     DeliveryTimeout,
@@ -21,22 +23,19 @@ from runqy_provider.errors import (
     NotThere,
     ResultLost,
 )
-from runqy_provider.hooks.access import get_access
-from runqy_provider.hooks.attempt import give_up_attempt, read_attempt
-from runqy_provider.hooks.kill_guard import has_ended
-from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, SILENT, raise_outcome
-from runqy_provider.hooks.received import DELIVERY_KEY, ReceivedDelivery
 from runqy_provider.hooks.result import AUTO, RunqyResultHook, check_returns
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.hooks.start import Work, start
-from runqy_provider.hooks.submission import JOB_KEY
-from runqy_provider.hooks.task_end import TaskEnd, task_end_of
-from runqy_provider.hooks.unbegun import delete_unbegun
+from runqy_provider.jobs.attempt import give_up_attempt, read_attempt
+from runqy_provider.jobs.cancellation import delete_unbegun, has_ended
+from runqy_provider.jobs.launch import Work, start
+from runqy_provider.jobs.outcome import ARRIVED, DEADLINE, SILENT, raise_outcome
+from runqy_provider.jobs.received import DELIVERY_KEY, ReceivedDelivery
+from runqy_provider.jobs.submission import JOB_KEY
+from runqy_provider.jobs.task_end import TaskEnd, task_end_of
 from runqy_provider.links.result import ResultLink
-from runqy_provider.settings import DEFAULT_CONN_ID
-from runqy_provider.sinks import inbox_parcels
+from runqy_provider.sinks import inbox as inbox_parcels
 from runqy_provider.sinks.combined import how_to_take_progress
-from runqy_provider.sinks.parse import parse_sink
+from runqy_provider.sinks.registry import parse_sink
 from runqy_provider.triggers.delivery import DeliveryTrigger
 
 if TYPE_CHECKING:
@@ -44,18 +43,19 @@ if TYPE_CHECKING:
 
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
-    from runqy_provider.hooks.attempt import Attempt
+    from runqy_provider.context import Access
     from runqy_provider.hooks.result import Returns
-    from runqy_provider.hooks.submission import Submission
-    from runqy_provider.sinks.base import Access, Sink
-    from runqy_provider.sinks.parse import SinkArgument
+    from runqy_provider.jobs.attempt import Attempt
+    from runqy_provider.models import Submission
+    from runqy_provider.sinks.base import Sink
+    from runqy_provider.sinks.registry import SinkArgument
 
 #: How long a delivery is waited for where the task does not say.
 DELIVERY_TIMEOUT = timedelta(hours=24)
 
 #: How long a task waits in its slot before it defers, where it does not say. Jobs of
 #: half a second then end their tasks at once, and not after 2 s; longer ones hold their
-#: slots for a tenth more (benchmarks/defer_after.py).
+#: slots for a tenth more (devtools/benchmarks/defer_after.py).
 DEFER_AFTER = timedelta(seconds=1)
 
 #: Airflow's own timeout of the deferral comes this much later than our deadline,

@@ -17,11 +17,11 @@ from airflow.utils.session import create_session
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from runqy_provider.connections import RUNQY_TYPES
+from runqy_provider.context import MOUNT, access_of
 from runqy_provider.errors import Misconfigured
-from runqy_provider.hooks.access import MOUNT, access_of
 from runqy_provider.receiver.app import create_app
-from runqy_provider.receiver.doors import Door, DoorAway, DoorsBusy, Limits
-from runqy_provider.settings import RUNQY_TYPES
+from runqy_provider.receiver.connections import Door, DoorAway, DoorsBusy, Limits
 
 #: How many names of no connection are remembered at most: a stranger can make up any
 #: number of them.

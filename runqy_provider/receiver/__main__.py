@@ -18,9 +18,9 @@ import uvicorn
 from redis.asyncio.connection import parse_url
 
 from runqy_delivery.signature import decode_secret
+from runqy_provider.connections import DEFAULT_CONN_ID, SHORTEST_SECRET, RedisSettings
 from runqy_provider.receiver.app import create_app
-from runqy_provider.receiver.doors import MAX_BODY, Door, Limits
-from runqy_provider.settings import DEFAULT_CONN_ID, SHORTEST_SECRET, RedisSettings
+from runqy_provider.receiver.connections import MAX_BODY, Door, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

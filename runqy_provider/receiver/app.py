@@ -18,11 +18,17 @@ from runqy_delivery import BadDelivery, Delivery
 from runqy_delivery.errors import VerificationError
 from runqy_delivery.signature import verify
 from runqy_provider.errors import Misconfigured, NoAccess, SinkUnavailable
-from runqy_provider.inbox.capability import is_valid
+from runqy_provider.inbox.callback_url import is_valid
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
-from runqy_provider.receiver.answers import RETRY_AFTER, Refusal, bad_address
 from runqy_provider.receiver.body import read_body
-from runqy_provider.receiver.doors import Door, DoorAway, DoorsBusy, FindDoor, Limits
+from runqy_provider.receiver.connections import (
+    Door,
+    DoorAway,
+    DoorsBusy,
+    FindDoor,
+    Limits,
+)
+from runqy_provider.receiver.responses import RETRY_AFTER, Refusal, bad_address
 from runqy_provider.redis_client import async_client
 
 if TYPE_CHECKING:
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from runqy_provider.settings import RedisSettings
+    from runqy_provider.connections import RedisSettings
 
 log = logging.getLogger(__name__)
 

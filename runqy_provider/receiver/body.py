@@ -7,12 +7,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from runqy_provider.receiver.answers import Refusal
+from runqy_provider.receiver.responses import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable
 
-    from runqy_provider.receiver.doors import Limits
+    from runqy_provider.receiver.connections import Limits
 
 
 async def read_body(

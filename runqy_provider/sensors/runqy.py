@@ -16,24 +16,24 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
 )
 
+from runqy_provider.connections import DEFAULT_CONN_ID
+from runqy_provider.context import get_access
 from runqy_provider.errors import DeliveryTimeout, JobVanished, RunqyError
-from runqy_provider.hooks.access import get_access
-from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, SILENT, raise_outcome
-from runqy_provider.hooks.received import ReceivedDelivery
 from runqy_provider.hooks.result import AUTO, RunqyResultHook, check_returns
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.hooks.submission import check_delivery_id
-from runqy_provider.hooks.task_end import TaskEnd, task_end_of
-from runqy_provider.settings import DEFAULT_CONN_ID
-from runqy_provider.sinks.parse import parse_sink
+from runqy_provider.jobs.outcome import ARRIVED, DEADLINE, SILENT, raise_outcome
+from runqy_provider.jobs.received import ReceivedDelivery
+from runqy_provider.jobs.submission import check_delivery_id
+from runqy_provider.jobs.task_end import TaskEnd, task_end_of
+from runqy_provider.sinks.registry import parse_sink
 from runqy_provider.triggers.delivery import DeliveryTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runqy_provider.context import Access
     from runqy_provider.hooks.result import Returns
-    from runqy_provider.sinks.base import Access
-    from runqy_provider.sinks.parse import SinkArgument
+    from runqy_provider.sinks.registry import SinkArgument
 
 #: See RunqyOperator: our deadline has better words than Airflow's.
 BACKSTOP = timedelta(minutes=2)

@@ -5,80 +5,19 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Sequence
 
     from runqy_delivery import Delivery, DeliveryRequest
-    from runqy_provider.settings import RedisSettings, RunqySettings
-    from runqy_provider.sinks.parcel import Parcel
-    from runqy_provider.sinks.ticket import Ticket
-    from runqy_provider.waiting.waiter import Waiter
+    from runqy_provider.context import Access
+    from runqy_provider.models import Ticket
+    from runqy_provider.sinks.result import Parcel
+    from runqy_provider.waiters.source import Place
 
 
 from runqy_provider.errors import NoAccess
-
-
-@dataclass(frozen=True)
-class Access:
-    """What a sink may need to know, fetched from Airflow by whoever uses it.
-
-    Attributes:
-        settings: The runqy connection.
-        redis: The Redis of its inbox; None where that connection does not exist.
-        runqy_redis: runqy's own Redis; None where the connection names none.
-        base_url: Where Airflow's own receiver is; None where ``[api] base_url`` is
-            not set.
-        max_body: The largest delivery that the receiver takes, in bytes.
-        inbox_sweep: Seconds between two looks at the inbox.
-        unread_ttl: Seconds that a delivery stays in the inbox while nobody reads it.
-        object_sweep: Seconds between two looks at a bucket.
-        poll: Seconds between two looks for a young job at a place that does not tell.
-        longest_poll: The same for an old one.
-        watch: Seconds between two looks at the jobs themselves; 0: they are not.
-        vanished_grace: Seconds for which a delivery is waited for once its job has
-            ended.
-        largest_read: Results of more bytes are not read into this process: ``open``
-            raises TooLarge. None: there is no limit.
-    """
-
-    settings: RunqySettings
-    redis: RedisSettings | None
-    runqy_redis: RedisSettings | None
-    base_url: str | None
-    max_body: int
-    inbox_sweep: float
-    unread_ttl: int
-    object_sweep: float
-    poll: float
-    longest_poll: float
-    watch: float
-    vanished_grace: float
-    largest_read: int | None = None
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a wait looks.
-
-    Attributes:
-        key: Equal for waits that can share a waiter.
-        make: Makes that waiter.
-        address: What the waiter knows this wait by.
-        is_essential: True where nothing can come if this place is at fault; False for
-            a place that only says earlier what another one holds.
-        moves: True where what came is only moved to another place, which is to be
-            looked at again afterwards.
-    """
-
-    key: Hashable
-    make: Callable[[], Waiter]
-    address: str
-    is_essential: bool = True
-    moves: bool = False
-
 
 Follow: TypeAlias = "Callable[[Delivery, str], Parcel]"
 

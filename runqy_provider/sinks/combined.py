@@ -20,19 +20,21 @@ from runqy_provider.errors import (
     NotThere,
     SinkError,
 )
-from runqy_provider.sinks import inbox_parcels
+from runqy_provider.sinks import inbox as inbox_parcels
 from runqy_provider.sinks.base import Sink
-from runqy_provider.sinks.objects.sink import ObjectSink
-from runqy_provider.sinks.parcel import Parcel
+from runqy_provider.sinks.object_store.sink import ObjectSink
 from runqy_provider.sinks.redis_storage import RedisStorageSink
+from runqy_provider.sinks.result import Parcel
 from runqy_provider.sinks.webhook import WebhookSink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runqy_delivery import DeliveryRequest
-    from runqy_provider.sinks.base import Access, Follow, Place
-    from runqy_provider.sinks.ticket import Ticket
+    from runqy_provider.context import Access
+    from runqy_provider.models import Ticket
+    from runqy_provider.sinks.base import Follow
+    from runqy_provider.waiters.source import Place
 
 #: Bare news are a null or a URL; what is longer is a result.
 LONGEST_NEWS = 8192

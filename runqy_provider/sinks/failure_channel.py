@@ -12,12 +12,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from runqy_provider.sinks import inbox_parcels
+from runqy_provider.sinks import inbox as inbox_parcels
 
 if TYPE_CHECKING:
     from runqy_delivery import DeliveryRequest
-    from runqy_provider.sinks.base import Access, Place, Sink
-    from runqy_provider.sinks.parcel import Parcel
+    from runqy_provider.context import Access
+    from runqy_provider.sinks.base import Sink
+    from runqy_provider.sinks.result import Parcel
+    from runqy_provider.waiters.source import Place
 
 
 def is_used(access: Access, sink: Sink) -> bool:

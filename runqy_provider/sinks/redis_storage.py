@@ -11,32 +11,38 @@ import functools
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote, unquote
 
 from runqy_delivery import DeliveryRequest
+from runqy_delivery.wire import COMPLETED, FAILED
+from runqy_provider.client import models as job
+from runqy_provider.client import requests as calls
+from runqy_provider.client import transport as http
+from runqy_provider.client.job_status import lookout
+from runqy_provider.client.redis_keys import hash_key
 from runqy_provider.errors import (
     BadDelivery,
+    JobVanished,
     Misconfigured,
     NotThere,
     ServerUnavailable,
     SinkUnavailable,
 )
 from runqy_provider.redis_client import check_size, client, redis_errors
-from runqy_provider.server import calls, http, job
-from runqy_provider.server.sight import lookout
-from runqy_provider.server.stored_jobs import hash_key
-from runqy_provider.sinks.base import Access, Place, Sink
-from runqy_provider.sinks.job_address import SCHEME, JobAddress
-from runqy_provider.sinks.job_arrivals import JobArrivals, vanished
-from runqy_provider.sinks.stored import parcel_of_value
-from runqy_provider.waiting.waiter import Waiter
+from runqy_provider.sinks.base import Sink
+from runqy_provider.sinks.result import parcel_of_value
+from runqy_provider.waiters.source import Answer, Arrival, Place
+from runqy_provider.waiters.waiter import Waiter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-    from runqy_provider.settings import RedisSettings
+    from runqy_provider.client.job_status import JobSight, Lookout
+    from runqy_provider.connections import RedisSettings
+    from runqy_provider.context import Access
+    from runqy_provider.models import Ticket
     from runqy_provider.sinks.base import Follow
-    from runqy_provider.sinks.parcel import Parcel
-    from runqy_provider.sinks.ticket import Ticket
+    from runqy_provider.sinks.result import Parcel
 
 #: The longest line that runqy's worker reads from task code, in bytes.
 LONGEST_LINE = 10 * 1024 * 1024
@@ -188,3 +194,92 @@ def _check_ended(state: str, at: JobAddress) -> None:
             f"Job {at.job_id} in queue {at.runqy_queue!r} has no result: it is {state} "
             "again."
         )
+
+
+SCHEME = "redis_storage://"
+
+
+@dataclass(frozen=True)
+class JobAddress:
+    """``redis_storage://conn_id/queue/job_id/delivery_id``."""
+
+    conn_id: str
+    runqy_queue: str
+    job_id: str
+    delivery_id: str
+
+    @property
+    def job(self) -> tuple[str, str]:
+        """The queue and the id of the job."""
+        return self.runqy_queue, self.job_id
+
+    def __str__(self) -> str:
+        parts = (self.conn_id, self.runqy_queue, self.job_id, self.delivery_id)
+        return SCHEME + "/".join(quote(part, safe="") for part in parts)
+
+    @classmethod
+    def parse(cls, text: str) -> JobAddress:
+        """Read the address.
+
+        Raises:
+            Misconfigured: It is none.
+        """
+        parts = [unquote(part) for part in text.removeprefix(SCHEME).split("/")]
+        if not text.startswith(SCHEME) or len(parts) != len(cls.__dataclass_fields__):
+            raise Misconfigured(f"{text!r} is no address of a stored result.")
+        return cls(*parts)
+
+
+#: runqy's states that end a job, and what they mean for a delivery.
+FINAL = {job.COMPLETED: COMPLETED, job.ARCHIVED: FAILED}
+
+
+class JobArrivals:
+    """Finished jobs; addresses are those of results.
+
+    Args:
+        lookout: Looks at jobs.
+    """
+
+    def __init__(self, lookout: Lookout) -> None:
+        self._lookout = lookout
+
+    async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
+        """Look at all of them; results stay where they are."""
+        jobs = {text: JobAddress.parse(text) for text in addresses}
+        seen = await self._lookout.look([at.job for at in jobs.values()])
+        answers = {
+            text: self._answer(text, at, seen[at.job])
+            for text, at in jobs.items()
+            if at.job in seen
+        }
+        return {text: answer for text, answer in answers.items() if answer is not None}
+
+    async def hints(self) -> AsyncIterator[str | None]:
+        """Yield nothing: runqy does not tell."""
+        return
+        yield
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        await self._lookout.aclose()
+
+    def _answer(
+        self, text: str, at: JobAddress, seen: JobSight | None
+    ) -> Answer | None:
+        if seen is None:
+            return vanished(at, self._lookout.place)
+        status = FINAL.get(seen.state)
+        if status is None:
+            return None
+        return Arrival(status, text, seen.ended_at or time.time())
+
+
+def vanished(at: JobAddress, place: str) -> JobVanished:
+    """Return the error for a job that runqy does not know any more."""
+    return JobVanished(
+        f"runqy has no job {at.job_id} in queue {at.runqy_queue!r} (looked: {place}). "
+        "It was deleted, or its time was up, or Redis was flushed, or the queue is not "
+        "configured with redis_storage: true, so that runqy forgot the job when it "
+        "ended."
+    )

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from runqy_delivery import DeliveryRequest
 from runqy_provider.errors import Misconfigured
-from runqy_provider.sinks import inbox_parcels
-from runqy_provider.sinks.base import Access, Place, Sink
+from runqy_provider.sinks import inbox as inbox_parcels
+from runqy_provider.sinks.base import Sink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runqy_provider.context import Access
+    from runqy_provider.models import Ticket
     from runqy_provider.sinks.base import Follow
-    from runqy_provider.sinks.parcel import Parcel
-    from runqy_provider.sinks.ticket import Ticket
+    from runqy_provider.sinks.result import Parcel
+    from runqy_provider.waiters.source import Place
 
 
 @dataclass(frozen=True)

@@ -13,30 +13,29 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from runqy_delivery.wire import COMPLETED
+from runqy_provider.context import aget_access
 from runqy_provider.errors import Misconfigured, RunqyError
-from runqy_provider.hooks.access import aget_access
-from runqy_provider.hooks.end_task import end_task, prepare
-from runqy_provider.hooks.kill_guard import is_abandoned
-from runqy_provider.hooks.outcome import ARRIVED, DEADLINE, ERROR, SILENT
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.hooks.task_end import TaskEnd
-from runqy_provider.hooks.unbegun import adelete_unbegun
+from runqy_provider.jobs.cancellation import adelete_unbegun, is_abandoned
+from runqy_provider.jobs.end_in_triggerer import end_task, prepare
+from runqy_provider.jobs.monitor import watch_place
+from runqy_provider.jobs.outcome import ARRIVED, DEADLINE, ERROR, SILENT
+from runqy_provider.jobs.task_end import TaskEnd
+from runqy_provider.models import Ticket
+from runqy_provider.sanitize import storable
 from runqy_provider.sinks import failure_channel
-from runqy_provider.sinks.job_watch import watch_place
-from runqy_provider.sinks.parse import parse_sink
-from runqy_provider.sinks.ticket import Ticket
-from runqy_provider.sinks.wait import looks_at, wait_for_arrival
-from runqy_provider.text import storable
-from runqy_provider.waiting.registry import close_waiters
-from runqy_provider.waiting.vigil import Vigil
+from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.waiters.liveness import Vigil
+from runqy_provider.waiters.registry import close_waiters
+from runqy_provider.waiters.wait_any import looks_at, wait_for_arrival
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from airflow.executors.workloads.task import TaskInstanceDTO
 
-    from runqy_provider.sinks.base import Access
-    from runqy_provider.waiting.arrival import News
+    from runqy_provider.context import Access
+    from runqy_provider.waiters.source import News
 
 #: Seconds for which a server that is away is asked again to delete a job.
 KILL_PATIENCE = 5.0

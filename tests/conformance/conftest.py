@@ -16,13 +16,13 @@ import httpx
 import pytest
 from redis import Redis
 
-from runqy_provider.sandbox.asynq import FIELDS, decode, key, new_message, reverse_key
-from runqy_provider.sandbox.transitions import ENQUEUE
+from runqy_sandbox.asynq.keys import FIELDS, decode, key, new_message, reverse_key
+from runqy_sandbox.asynq.lua import ENQUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runqy_provider.sandbox.sandbox import Sandbox
+    from runqy_sandbox.sandbox import Sandbox
 
 HERE = Path(__file__).parent / "transcripts"
 #: How far a change of state may be from the recorded second.

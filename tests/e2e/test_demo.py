@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from demo.__main__ import EXPECTED
-from runqy_provider.sandbox.guardian import guarded
+from devtools.demo.__main__ import EXPECTED
+from runqy_sandbox.process.watchdog import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ def test_the_demo_ends_well_and_leaves_nothing_behind() -> None:
     mark = f"RUNQY_DEMO_MARK={os.getpid()}"
     name, _, value = mark.partition("=")
     with guarded(
-        [sys.executable, "-m", "demo"],
+        [sys.executable, "-m", "devtools.demo"],
         cwd=ROOT,
         env={**os.environ, name: value},
         stdout=subprocess.PIPE,
@@ -50,7 +50,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(number: int) -> None:
     mark = f"RUNQY_DEMO_MARK={os.getpid()}-{number}"
     name, _, value = mark.partition("=")
     demo = subprocess.Popen(
-        [sys.executable, "-m", "demo"],
+        [sys.executable, "-m", "devtools.demo"],
         cwd=ROOT,
         env={**os.environ, name: value},
         stdout=subprocess.DEVNULL,

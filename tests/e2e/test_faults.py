@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runqy_provider.sandbox.guardian import guarded
+from runqy_sandbox.process.watchdog import guarded
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,12 +24,20 @@ FAULTS = (
 
 
 def test_nothing_is_lost_nothing_hangs_nothing_is_enqueued_twice() -> None:
-    sys.path.insert(0, str(ROOT / "tests" / "servers"))
-    from installed import require
-    from postgres import _program
+    from devtools.servers.installed import require
+    from devtools.servers.postgres import _program
 
     require(_program("initdb"), "postgresql")
-    command = [sys.executable, "-m", "faults", "--jobs", "6", "--only", FAULTS, *SINKS]
+    command = [
+        sys.executable,
+        "-m",
+        "devtools.faults",
+        "--jobs",
+        "6",
+        "--only",
+        FAULTS,
+        *SINKS,
+    ]
     with guarded(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:

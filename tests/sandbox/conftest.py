@@ -13,9 +13,9 @@ import httpx
 import pytest
 from redis import Redis
 
-from runqy_provider.sandbox.asynq import decode, key, new_message, reverse_key, task_key
-from runqy_provider.sandbox.sandbox import Sandbox
-from runqy_provider.sandbox.transitions import ENQUEUE
+from runqy_sandbox.asynq.keys import decode, key, new_message, reverse_key, task_key
+from runqy_sandbox.asynq.lua import ENQUEUE
+from runqy_sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from runqy_provider.sandbox import go_json
-from runqy_provider.sandbox.go_json import GoJSONError
+from runqy_sandbox.server import go_json
+from runqy_sandbox.server.go_json import GoJSONError
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from runqy_provider.sandbox import loopback
+from runqy_sandbox.process import net as loopback
 
 if TYPE_CHECKING:
     from pathlib import Path

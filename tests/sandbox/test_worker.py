@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.sandbox.asynq import key, task_key
-from runqy_provider.sandbox.heartbeat import worker_id
+from runqy_sandbox.asynq.keys import key, task_key
+from runqy_sandbox.worker.heartbeat import worker_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from runqy_provider.client.proxy import proxy_for
+from runqy_provider.client.transport import open_async_client, open_session
+from runqy_provider.connections import RunqySettings
 from runqy_provider.errors import Misconfigured
-from runqy_provider.server.http import open_async_client, open_session
-from runqy_provider.server.proxy import proxy_for
-from runqy_provider.settings import RunqySettings
 
 PROXY = "http://proxy.example:3128"
 

@@ -11,8 +11,8 @@ from airflow.sdk import Connection
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runqy_provider.connections import RedisSettings, RunqySettings
 from runqy_provider.errors import Misconfigured
-from runqy_provider.settings import RedisSettings, RunqySettings
 
 TRUE = ["True", "true", "1", "yes"]
 FALSE = ["False", "false", "0", "no"]

@@ -18,18 +18,17 @@ from runqy_provider.errors import (
     RunqyError,
     by_name,
 )
-from runqy_provider.hooks.identity import delivery_id_of
-from runqy_provider.inbox import capability
-from runqy_provider.reference import Reference, is_reference
-from runqy_provider.sinks.abfs import AzureSink
+from runqy_provider.inbox import callback_url as capability
+from runqy_provider.jobs.submission import delivery_id_of
+from runqy_provider.models import Reference, is_reference
 from runqy_provider.sinks.combined import CombinedSink
-from runqy_provider.sinks.file import FileSink
-from runqy_provider.sinks.gs import GcsSink
-from runqy_provider.sinks.objects.folder_store import FolderStore
-from runqy_provider.sinks.objects.s3_url import key_in_bucket
-from runqy_provider.sinks.objects.uri import address_of, key_at
-from runqy_provider.sinks.parse import parse_sink, sink_of
-from runqy_provider.sinks.s3 import S3Sink
+from runqy_provider.sinks.object_store.azure import AzureSink
+from runqy_provider.sinks.object_store.gcs import GcsSink
+from runqy_provider.sinks.object_store.local import FileSink, FolderStore
+from runqy_provider.sinks.object_store.s3 import S3Sink
+from runqy_provider.sinks.object_store.s3_url import key_in_bucket
+from runqy_provider.sinks.object_store.uri import address_of, key_at
+from runqy_provider.sinks.registry import parse_sink, sink_of
 from runqy_provider.sinks.webhook import WebhookSink
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runqy_provider.errors import NotThere, SinkUnavailable
-from runqy_provider.waiting.arrival import Arrival
-from runqy_provider.waiting.registry import close_waiters, shared_waiter
-from runqy_provider.waiting.waiter import CLOSE_TIMEOUT, Waiter
+from runqy_provider.waiters.registry import close_waiters, shared_waiter
+from runqy_provider.waiters.source import Arrival
+from runqy_provider.waiters.waiter import CLOSE_TIMEOUT, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
 
-    from runqy_provider.waiting.arrival import Answer
+    from runqy_provider.waiters.source import Answer
 
 ARRIVED = Arrival("completed", "somewhere", 1.0)
 SOON = 0.05
@@ -218,7 +218,7 @@ async def test_a_passing_fault_of_the_source_ends_no_wait(
 async def test_a_fault_that_stays_fails_the_waits_and_the_next_wait_works(
     waiter: Waiter, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runqy_provider.waiting.waiter.UNEXPECTED_PATIENCE", 0.1)
+    monkeypatch.setattr("runqy_provider.waiters.waiter.UNEXPECTED_PATIENCE", 0.1)
     source.trouble = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
         await waiter.wait("a", deadline=time.time() + LONG)
@@ -495,8 +495,8 @@ async def test_a_look_without_an_answer_ends_no_wait_late() -> None:
 async def test_a_wait_bears_with_its_one_look_and_then_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("timers", "waiter"):
-        monkeypatch.setattr(f"runqy_provider.waiting.{module}.LOOK_PATIENCE", 0.3)
+    for module in ("deadlines", "waiter"):
+        monkeypatch.setattr(f"runqy_provider.waiters.{module}.LOOK_PATIENCE", 0.3)
     source = Stuck()
     waiter = Waiter(source, sweep=LONG)
 

@@ -6,7 +6,7 @@ Nothing outside the standard library is imported here or below, and nothing is e
 written to stdout: that is the worker's protocol.
 """
 
-from runqy_delivery.delivers import delivers
+from runqy_delivery.decorator import delivers
 from runqy_delivery.errors import BadDelivery, DeliveryError, DeliveryUndeliverable
 from runqy_delivery.progress import progress
 from runqy_delivery.result import Result

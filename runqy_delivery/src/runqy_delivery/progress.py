@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from runqy_delivery._http import send_once, show
 from runqy_delivery.errors import DeliveryError
-from runqy_delivery.http import send_once, show
-from runqy_delivery.webhook import headers_for
+from runqy_delivery.sinks.webhook import headers_for
 from runqy_delivery.wire import PROGRESS, Delivery
 
 if TYPE_CHECKING:

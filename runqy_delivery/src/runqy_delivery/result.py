@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from runqy_delivery import fields
+from runqy_delivery import json_fields as fields
 from runqy_delivery.errors import ResultRefused
 
 if TYPE_CHECKING:

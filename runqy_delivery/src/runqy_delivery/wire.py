@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from runqy_delivery import fields
+from runqy_delivery import json_fields as fields
 from runqy_delivery.errors import BadDelivery
 
 #: Version of the wire format, not of the package. It rises when an old reader would

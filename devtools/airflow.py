@@ -1,0 +1,246 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""A real Airflow on this machine: its four processes, started and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import requests
+
+from runqy_sandbox.process.net import free_port
+from runqy_sandbox.process.watchdog import Guardian
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+
+#: Seconds that Airflow may take to come up, and to go down.
+START_LIMIT = 180.0
+STOP_LIMIT = 20.0
+
+
+class AirflowError(Exception):
+    """Airflow did not come up, or one of its processes ended."""
+
+
+@dataclass
+class Airflow:
+    """Airflow with its own home, database and ports.
+
+    Args:
+        home: Folder for its database, logs and configuration.
+        dags: Folder of the DAGs.
+        connections: Connections by id, as JSON of Airflow.
+        database: SQLAlchemy URL; SQLite in ``home`` where not given.
+        parallelism: Worker slots.
+        environment: More settings.
+        say: Is told what happens.
+    """
+
+    home: Path
+    dags: Path
+    connections: Mapping[str, Mapping[str, Any]]
+    database: str | None = None
+    parallelism: int = 4
+    port: int = field(default_factory=free_port)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    say: Callable[[str], None] = lambda _words: None
+
+    def __post_init__(self) -> None:
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._guardian: Guardian | None = None
+        self._settings = self._make_settings()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Make the database, start all processes and wait until all are healthy.
+
+        Raises:
+            AirflowError: Something did not come up; with the end of its log.
+        """
+        self.home.mkdir(parents=True, exist_ok=True)
+        # Ends what is left of Airflow, should this process be killed.
+        self._guardian = Guardian()
+        self.say("Making Airflow's database ...")
+        self.run("db", "migrate")
+        self.say(f"Starting Airflow: {', '.join(COMPONENTS)} ...")
+        for component in COMPONENTS:
+            self.start_component(component)
+        self._wait_until_healthy()
+
+    def start_component(self, component: str, name: str | None = None) -> None:
+        """Start one of Airflow's processes, in a process group of its own.
+
+        Args:
+            component: Which.
+            name: What to know it by, where it is a second one of its kind.
+        """
+        arguments = [component]
+        if component == "api-server":
+            arguments += ["--port", str(self.port), "--host", "127.0.0.1"]
+        with self.log_of(name or component).open("ab") as log:
+            self.processes[name or component] = subprocess.Popen(
+                [sys.executable, "-m", "airflow", *arguments],
+                env=self._settings,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self.home,
+            )
+        self.watch(self.processes[name or component].pid)
+
+    def watch(self, group: int) -> None:
+        """Have a process group ended with Airflow, should this process be killed."""
+        if self._guardian is not None:
+            self._guardian.watch(group)
+
+    def restart_component(self, component: str, environment: Mapping[str, str]) -> None:
+        """Stop one of Airflow's processes and start it with more settings."""
+        process = self.processes.pop(component)
+        _signal_group(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_LIMIT)
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+        self._settings.update(environment)
+        self.start_component(component)
+        self._wait_until_healthy()
+
+    def run(self, *arguments: str) -> str:
+        """Run one of Airflow's commands and return what it prints.
+
+        Raises:
+            AirflowError: It failed; with what it printed.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", *arguments],
+            env=self._settings,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=START_LIMIT,
+            cwd=self.home,
+        )
+        if done.returncode:
+            raise AirflowError(
+                f"airflow {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}"
+            )
+        return done.stdout
+
+    def log_of(self, component: str) -> Path:
+        """Return the file that a process writes its output to."""
+        return self.home / f"{component}.log"
+
+    def stop(self) -> None:
+        """Stop all processes and what they started, newest first."""
+        for component in reversed(list(self.processes)):
+            _signal_group(self.processes[component], signal.SIGTERM)
+        end = time.monotonic() + STOP_LIMIT
+        for process in self.processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, end - time.monotonic()))
+            # Whatever of its group is left has had its time.
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
+        self.processes.clear()
+        if self._guardian is not None:
+            self._guardian.close()
+            self._guardian = None
+
+    def _wait_until_healthy(self) -> None:
+        end = time.monotonic() + START_LIMIT
+        sick: list[str] = list(COMPONENTS)
+        while time.monotonic() < end:
+            for component, process in self.processes.items():
+                if process.poll() is not None:
+                    raise AirflowError(
+                        f"airflow {component} ended with {process.returncode}:\n"
+                        f"{self._tail(component)}"
+                    )
+            sick = self._sick()
+            if not sick:
+                return
+            time.sleep(0.5)
+        tails = "\n".join(f"--- {name}\n{self._tail(name)}" for name in COMPONENTS)
+        raise AirflowError(
+            f"Airflow is not healthy after {START_LIMIT:.0f} s: {sick}\n{tails}"
+        )
+
+    def _sick(self) -> list[str]:
+        try:
+            answer = requests.get(f"{self.url}/api/v2/monitor/health", timeout=10)
+            answer.raise_for_status()
+            health = answer.json()
+        except (requests.RequestException, ValueError):
+            return ["api-server"]
+        parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+        return [part for part in parts if health[part]["status"] != "healthy"]
+
+    def _tail(self, component: str, lines: int = 30) -> str:
+        path = self.log_of(component)
+        if not path.exists():
+            return "(no output)"
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+    def _make_settings(self) -> dict[str, str]:
+        database = self.database or f"sqlite:///{self.home}/airflow.db"
+        mine = {
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PARALLELISM": str(self.parallelism),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        }
+        for conn_id, fields in self.connections.items():
+            mine[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(fields)
+        # Nothing of another Airflow on this machine may shine through.
+        # Nor a tracer that measures the coverage of tests: it slows every process down.
+        alien = ("AIRFLOW", "COVERAGE_PROCESS")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(alien)}
+        return {**kept, **mine, **self.environment}
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    # No such group: all of it has ended.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

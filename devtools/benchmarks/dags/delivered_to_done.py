@@ -1,0 +1,83 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The same jobs, waited for by us and by the peer; conf has ``seconds``, a list."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+from airflow.providers.amazon.aws.sensors.s3 import S3KeySensor
+from airflow.sdk import DAG, get_current_context, task
+
+from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.operators.runqy import RunqyOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+BUCKET = "results"
+LIMITS: dict[str, Any] = {"max_active_tasks": 1000, "max_active_runs": 4}
+
+
+class PeerSensor(S3KeySensor):
+    """amazon's sensor, which first enqueues the job whose object it waits for."""
+
+    template_fields = (*S3KeySensor.template_fields, "seconds")
+
+    def __init__(self, *, seconds: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seconds = seconds
+
+    def execute(self, context: Context) -> None:
+        """Enqueue, then wait."""
+        at = {"Bucket": BUCKET, "Key": self.bucket_key}
+        url = S3Hook().generate_presigned_url("put_object", at, http_method="PUT")
+        payload = {"put_url": url, "seconds": float(self.seconds)}
+        with RunqyHook() as hook:
+            hook.enqueue("put", payload)
+        super().execute(context)
+
+
+@task
+def payloads() -> list[dict[str, Any]]:
+    """Return what each job is told."""
+    conf = get_current_context()["dag_run"].conf or {}
+    return [{"n": n, "seconds": s} for n, s in enumerate(conf["seconds"])]
+
+
+@task
+def seconds() -> list[float]:
+    """Return how long each job works."""
+    return list((get_current_context()["dag_run"].conf or {})["seconds"])
+
+
+def ours(dag_id: str, **arguments: Any) -> None:
+    """Make a DAG of ours."""
+    with DAG(dag_id, schedule=None, **LIMITS):
+        RunqyOperator.partial(task_id="wait", runqy_queue="work", **arguments).expand(
+            payload=payloads()
+        )
+
+
+ours("webhook", sink="webhook")
+ours("s3", sink="s3://results/ours")
+ours("on_worker", sink="webhook", end_from_trigger=False)
+# Defers at once, whatever the job, so that each task is resumed.
+ours(
+    "resumed", sink="webhook", end_from_trigger=False, defer_after=timedelta(seconds=0)
+)
+
+for choice in (0, 1, 2):
+    ours(f"defer_after_{choice}", defer_after=timedelta(seconds=choice))
+ours("not_deferred", deferrable=False)
+
+with DAG("peer", schedule=None, **LIMITS):
+    PeerSensor.partial(
+        task_id="wait",
+        bucket_name=BUCKET,
+        bucket_key="peer/{{ run_id }}/{{ ti.map_index }}",
+        poke_interval=5,
+        deferrable=True,
+    ).expand(seconds=seconds())

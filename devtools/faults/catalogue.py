@@ -1,0 +1,325 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The faults: what is done while jobs are in flight, and what must come of it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import requests
+
+from devtools.faults.environment import DAG, IN_SLOTS, RETRIED, SLOTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from devtools.faults.environment import Run, World
+
+#: Seconds that something stays away.
+AWAY = 20.0
+API_AWAY = 30.0
+
+#: Longer than the triggerer's health threshold in ``world.SETTINGS``.
+STALL = 25.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        name: What it is called on the command line.
+        words: What it is, in the table.
+        cause: Called once all jobs are in flight; must let them go on.
+        before: Called before any job is enqueued.
+        after_start: Called at once after the run was started, in place of waiting until
+            all jobs are in flight.
+        mode: How the jobs behave.
+        conn_id: The runqy connection.
+        dag_id: The DAG.
+        ends: The state that tasks must end in; None: they are gone.
+        says: What the log of a task that fails must say.
+        enqueued: How many jobs are to be enqueued for a task: more than one only where
+            a user has asked for it again.
+        drops: True where jobs that have not begun must be deleted, and are held back
+            until that is so.
+        sinks: Short names of the sinks that it makes sense for; all where empty.
+        not_sinks: Of those that it makes none for.
+    """
+
+    name: str
+    words: str
+    cause: Callable[[World, Run], None]
+    before: Callable[[World], None] = lambda _world: None
+    after_start: Callable[[World, Run], None] | None = None
+    mode: str = ""
+    conn_id: str = "runqy_default"
+    dag_id: str = DAG
+    ends: str | None = "success"
+    says: str = ""
+    enqueued: int = 1
+    drops: bool = False
+    sinks: tuple[str, ...] = ()
+    not_sinks: tuple[str, ...] = ()
+
+
+def _go(world: World, run: Run) -> None:
+    world.go(run)
+
+
+def _triggerer_killed(world: World, run: Run) -> None:
+    world.kill("triggerer")
+    world.go(run)
+    world.airflow.start_component("triggerer")
+
+
+def _triggerer_stalls(world: World, run: Run) -> None:
+    world.airflow.start_component("triggerer", "triggerer-2")
+    world.send("triggerer", signal.SIGSTOP)
+    time.sleep(STALL)
+    world.send("triggerer", signal.SIGCONT)
+    # It has lost its triggers by now, and is told so: it must delete no job.
+    time.sleep(5)
+    world.go(run)
+    world.wait_finished(run, 120)
+    world.kill("triggerer-2")
+
+
+def _triggerer_killed_midway(world: World, run: Run) -> None:
+    world.go(run)
+    world.wait_succeeded(run, 1)
+    world.kill("triggerer")
+    world.airflow.start_component("triggerer")
+
+
+def _triggerer_stalls_midway(world: World, run: Run) -> None:
+    world.airflow.start_component("triggerer", "triggerer-2")
+    world.go(run)
+    world.wait_succeeded(run, 1)
+    world.send("triggerer", signal.SIGSTOP)
+    time.sleep(STALL)
+    world.send("triggerer", signal.SIGCONT)
+    world.wait_finished(run, 120)
+    world.kill("triggerer-2")
+
+
+def _api_away(world: World, run: Run) -> None:
+    world.kill("api-server")
+    world.go(run)
+    time.sleep(API_AWAY)
+    world.airflow.start_component("api-server")
+
+
+def _scheduler_killed(world: World, run: Run) -> None:
+    world.kill("scheduler")
+    world.go(run)
+    world.airflow.start_component("scheduler")
+
+
+def _redis_restarts(world: World, run: Run) -> None:
+    world.sandbox.redis.stop()
+    world.sandbox.redis.start()
+    world.go(run)
+
+
+def _redis_away(world: World, run: Run) -> None:
+    world.sandbox.redis.stop()
+    world.go(run)
+    time.sleep(AWAY)
+    world.sandbox.redis.start()
+
+
+def _redis_fails_over(world: World, run: Run) -> None:
+    world.inbox.fail_over()
+    world.go(run)
+
+
+def _server_away(world: World) -> None:
+    world.sandbox.server.stop()
+
+
+def _server_comes(world: World, run: Run) -> None:
+    time.sleep(15)
+    world.sandbox.server.start()
+    world.go(run)
+
+
+def _worker_killed(world: World, run: Run) -> None:
+    world.sandbox.worker.kill()
+    world.sandbox.worker.start()
+    world.go(run)
+
+
+def _no_triggerer(world: World) -> None:
+    world.kill("triggerer")
+
+
+def _early(world: World, run: Run) -> None:
+    world.go(run)
+    # Some are so quick that their tasks need not defer.
+    world.wait_deferred(run, also=("success",))
+    time.sleep(3)
+    world.airflow.start_component("triggerer")
+
+
+def _cleared(world: World, run: Run) -> None:
+    body = {
+        "dry_run": False,
+        "dag_run_id": run.run_id,
+        "task_ids": ["job"],
+        "only_failed": False,
+        "reset_dag_runs": True,
+    }
+    world.client.post(f"/dags/{DAG}/clearTaskInstances", body)
+    world.go(run)
+
+
+def _marked_failed(world: World, run: Run) -> None:
+    for index in range(run.jobs):
+        path = f"/dags/{DAG}/dagRuns/{run.run_id}/taskInstances/job/{index}"
+        world.client.patch(path, {"new_state": "failed"})
+
+
+def _run_deleted(world: World, run: Run) -> None:
+    # Airflow deletes no run that is running; one that was queued again it does.
+    path = f"/dags/{DAG}/dagRuns/{run.run_id}"
+    end = time.monotonic() + 60
+    while True:
+        world.client.patch(path, {"state": "queued"})
+        try:
+            world.client.delete(path)
+        except requests.HTTPError as error:
+            # The scheduler was quicker.
+            is_running = error.response.status_code == requests.codes.conflict
+            if not is_running or time.monotonic() > end:
+                raise
+        else:
+            return
+
+
+def _slots_full(world: World, run: Run) -> None:
+    """Wait until as many tasks as there are slots have enqueued, and wait in them."""
+    end = time.monotonic() + 120
+    while world.enqueued(run) < min(SLOTS, run.jobs):
+        if time.monotonic() > end:
+            raise TimeoutError("the slots did not fill")
+        time.sleep(0.2)
+
+
+def _tasks_killed(world: World, run: Run) -> None:
+    if world.kill_tasks() == 0:
+        raise RuntimeError("no task ran that could be killed")
+    world.go(run)
+
+
+FAULTS = (
+    Fault("none", "no fault: a burst of jobs that end as they can", _go),
+    Fault("triggerer-killed", "triggerer: kill -9, started again", _triggerer_killed),
+    Fault("triggerer-stalls", "one of two triggerers stalls", _triggerer_stalls),
+    Fault(
+        "triggerer-killed-midway",
+        "triggerer: kill -9 while it ends tasks, started again",
+        _triggerer_killed_midway,
+    ),
+    Fault(
+        "triggerer-stalls-midway",
+        "one of two triggerers stalls while it ends tasks",
+        _triggerer_stalls_midway,
+    ),
+    Fault(
+        "api-away",
+        f"API server away {API_AWAY:.0f} s as jobs deliver",
+        _api_away,
+        sinks=("webhook",),
+    ),
+    # Their results arrive meanwhile, so Airflow starts tasks, which it then fails; the
+    # next attempt is to take the result. See docs/operator.md.
+    Fault(
+        "api-away",
+        f"API server away {API_AWAY:.0f} s as jobs deliver, tasks with retries",
+        _api_away,
+        dag_id=RETRIED,
+        not_sinks=("webhook",),
+    ),
+    Fault("scheduler-killed", "scheduler: kill -9, started again", _scheduler_killed),
+    Fault("redis-restarts", "Redis restarted, append-only file", _redis_restarts),
+    Fault("redis-away", f"Redis away for {AWAY:.0f} s as jobs deliver", _redis_away),
+    Fault(
+        "redis-failover",
+        "the inbox's Redis fails over behind one address",
+        _redis_fails_over,
+        conn_id="runqy_pair",
+        sinks=("webhook", "s3"),
+    ),
+    Fault(
+        "server-away",
+        "runqy server away at enqueue",
+        _go,
+        before=_server_away,
+        after_start=_server_comes,
+    ),
+    Fault("worker-killed", "runqy worker: kill -9 with jobs active", _worker_killed),
+    Fault("task-crash", "task process dies in the midst of a job", _go, mode="crash"),
+    Fault(
+        "thrice",
+        "delivered three times, another body the third time",
+        _go,
+        mode="thrice",
+        sinks=("webhook",),
+    ),
+    Fault(
+        "early",
+        "delivered before the trigger starts",
+        _go,
+        before=_no_triggerer,
+        after_start=_early,
+    ),
+    Fault(
+        "clock-ahead",
+        "receiver's clock 10 minutes ahead, signed",
+        _go,
+        conn_id="runqy_ahead",
+        sinks=("webhook", "s3"),
+    ),
+    Fault(
+        "clock-behind",
+        "receiver's clock 10 minutes behind, signed",
+        _go,
+        conn_id="runqy_behind",
+        sinks=("webhook", "s3"),
+    ),
+    Fault(
+        "tasks-killed",
+        "workers: kill -9 after they enqueued",
+        _tasks_killed,
+        after_start=_slots_full,
+        dag_id=IN_SLOTS,
+    ),
+    Fault(
+        "silent",
+        "task code ends without delivering",
+        _go,
+        mode="silent",
+        ends="failed",
+        says="without delivering",
+        not_sinks=("redis_storage",),  # there, what it returns is the result
+    ),
+    Fault("cleared", "task cleared while waiting", _cleared, enqueued=2),
+    Fault(
+        "marked-failed",
+        "task marked failed while waiting",
+        _marked_failed,
+        ends="failed",
+        drops=True,
+    ),
+    Fault(
+        "run-deleted",
+        "DAG run deleted while waiting",
+        _run_deleted,
+        ends=None,
+        drops=True,
+    ),
+)

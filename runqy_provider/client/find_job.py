@@ -1,0 +1,79 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Find the job that carries a delivery request, in runqy's own Redis.
+
+Over HTTP runqy chooses a job's id, so whoever dies between asking and hearing the
+answer does not know it. The request in the job's payload does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from runqy_provider.client.redis_keys import hash_key
+from runqy_provider.redis_client import client, redis_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from redis import Redis
+
+    from runqy_provider.connections import RedisSettings
+
+#: How many jobs are read in one round trip.
+AT_ONCE = 200
+
+#: A job that moves from one list to the next may be missed by one pass.
+PASSES = 2
+
+
+def find_job(settings: RedisSettings, runqy_queue: str, delivery_id: str) -> str | None:
+    """Return the id of the job whose payload asks for a delivery.
+
+    Args:
+        settings: runqy's own Redis.
+        runqy_queue: Full name of the queue.
+        delivery_id: The delivery.
+
+    Returns:
+        None where no job of the queue does: it was never enqueued, or it has ended.
+
+    Raises:
+        SinkUnavailable: Redis is away.
+    """
+    wanted = delivery_id.encode()
+    redis = client(settings)
+    try:
+        with redis_errors(settings, "look for a job"):
+            for _ in range(PASSES):
+                for ids in _ids(redis, f"asynq:{{{runqy_queue}}}"):
+                    found = _among(redis, runqy_queue, ids, wanted)
+                    if found is not None:
+                        return found
+    finally:
+        redis.close()
+    return None
+
+
+def _ids(redis: Redis, prefix: str) -> Iterator[list[bytes]]:
+    """Yield the ids of all jobs of a queue, in portions."""
+    for name in ("active", "pending", "retry", "completed", "archived"):
+        read = redis.lrange if name in ("active", "pending") else redis.zrange
+        start = 0
+        while ids := read(f"{prefix}:{name}", start, start + AT_ONCE - 1):
+            yield cast("list[bytes]", ids)
+            start += AT_ONCE
+
+
+def _among(
+    redis: Redis, runqy_queue: str, ids: list[bytes], wanted: bytes
+) -> str | None:
+    with redis.pipeline(transaction=False) as pipeline:
+        for job_id in ids:
+            pipeline.hget(hash_key(runqy_queue, job_id.decode()), "msg")
+        messages = cast("list[bytes | None]", pipeline.execute())
+    for job_id, message in zip(ids, messages, strict=True):
+        # The payload stands in the message as it is; a UUID in it is ours or nobody's.
+        if message is not None and wanted in message:
+            return job_id.decode()
+    return None

@@ -1,0 +1,270 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The fields of a runqy connection, read and checked in one place."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from runqy_delivery.signature import decode_secret
+from runqy_provider.connection_fields import boolean, first_given, whole_number
+from runqy_provider.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_CONN_ID = "runqy_default"
+DEFAULT_REDIS_CONN_ID = "redis_default"
+DEFAULT_AWS_CONN_ID = "aws_default"
+DEFAULT_SINK = "webhook"
+DEFAULT_PORT = 3000
+
+#: A shorter secret can be guessed; 128 bits in base64 or hex are longer than this.
+SHORTEST_SECRET = 16
+
+
+class ConnectionLike(Protocol):
+    """What we read of an Airflow connection."""
+
+    conn_id: str
+    host: str | None
+    port: int | None
+    login: str | None
+    password: str | None
+    schema: str | None
+    extra: str | None
+    conn_type: str | None
+
+
+#: Types that a runqy connection may have: some secrets backends keep none.
+RUNQY_TYPES = ("runqy", None, "")
+
+
+def extra_of(connection: ConnectionLike) -> Mapping[str, Any]:
+    """Return the connection's extra as a mapping.
+
+    Raises:
+        Misconfigured: It is not a JSON object.
+    """
+    if not connection.extra:
+        return {}
+    try:
+        extra = json.loads(connection.extra)
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict):
+        raise Misconfigured(
+            f"The extra of connection {connection.conn_id!r} is not a JSON object."
+        )
+    return extra
+
+
+@dataclass(frozen=True)
+class RunqySettings:
+    """A runqy connection.
+
+    Attributes:
+        conn_id: Id of the Airflow connection.
+        server_url: Address of the runqy server, without a slash at its end.
+        api_key: Key with the client role (enqueue); the connection's password.
+        admin_key: Key with the admin role (delete a job, list workers).
+        redis_conn_id: The Redis connection that holds the inbox.
+        runqy_redis_conn_id: The Redis connection of runqy itself, if we may look there.
+        aws_conn_id: The AWS connection of ``s3://`` sinks.
+        sink: The sink of tasks that name none.
+        callback_url: Address of the receiver as workers see it; None means Airflow's
+            own ``[api] base_url``.
+        callback_secrets: Secrets of the capability URLs; the first mints, all are
+            accepted.
+        signing_secrets: Secrets that bodies must be signed with; empty means that
+            unsigned bodies are taken.
+    """
+
+    conn_id: str
+    server_url: str
+    api_key: str | None = field(default=None, repr=False)
+    admin_key: str | None = field(default=None, repr=False)
+    redis_conn_id: str = DEFAULT_REDIS_CONN_ID
+    runqy_redis_conn_id: str | None = None
+    aws_conn_id: str = DEFAULT_AWS_CONN_ID
+    sink: str = DEFAULT_SINK
+    callback_url: str | None = None
+    callback_secrets: tuple[str, ...] = field(default=(), repr=False)
+    signing_secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def from_connection(cls, connection: ConnectionLike) -> RunqySettings:
+        """Read an Airflow connection of type ``runqy``.
+
+        Raises:
+            Misconfigured: The server's URL is missing, or a field makes no sense.
+        """
+        conn_id = connection.conn_id
+        if connection.conn_type not in RUNQY_TYPES:
+            raise Misconfigured(
+                f"Connection {conn_id!r} is of the type {connection.conn_type!r}. Make "
+                "it one of the type 'runqy': the receiver takes no deliveries for "
+                "another."
+            )
+        extra = extra_of(connection)
+        secrets = _words(extra.get("callback_secret"))
+        for secret in secrets:
+            if len(secret) < SHORTEST_SECRET:
+                raise Misconfigured(
+                    f"callback_secret of connection {conn_id!r} has fewer than "
+                    f"{SHORTEST_SECRET} characters: anybody could guess the addresses "
+                    "of deliveries. Make one: openssl rand -hex 32."
+                )
+        return cls(
+            conn_id=conn_id,
+            server_url=_server_url(connection),
+            api_key=_key(conn_id, "API key (password)", connection.password),
+            admin_key=_key(conn_id, "admin_api_key", extra.get("admin_api_key")),
+            redis_conn_id=extra.get("redis_conn_id") or DEFAULT_REDIS_CONN_ID,
+            runqy_redis_conn_id=extra.get("runqy_redis_conn_id") or None,
+            aws_conn_id=extra.get("aws_conn_id") or DEFAULT_AWS_CONN_ID,
+            sink=extra.get("sink") or DEFAULT_SINK,
+            callback_url=_callback_url(conn_id, extra.get("callback_url")),
+            callback_secrets=secrets,
+            signing_secrets=_signing_secrets(conn_id, extra.get("signing_secret")),
+        )
+
+
+@dataclass(frozen=True)
+class RedisSettings:
+    """How to reach a Redis: the inbox's, or runqy's own.
+
+    Attributes:
+        conn_id: Id of the Airflow connection.
+        address: ``host:port/db``, for messages.
+        options: Keyword arguments for a redis-py client, as pairs: settings that are
+            equal share a client, so they must be hashable.
+    """
+
+    conn_id: str
+    address: str
+    options: tuple[tuple[str, Any], ...] = field(repr=False)
+
+    @classmethod
+    def from_connection(cls, connection: ConnectionLike) -> RedisSettings:
+        """Read an Airflow connection of type ``redis``, with the provider's words.
+
+        Raises:
+            Misconfigured: The host is missing, or it is a cluster.
+        """
+        extra = extra_of(connection)
+        if not connection.host:
+            raise Misconfigured(f"Redis connection {connection.conn_id!r} has no host.")
+        conn_id = connection.conn_id
+        if boolean(extra.get("cluster"), "cluster", conn_id):
+            raise Misconfigured(
+                f"Redis connection {connection.conn_id!r} is a cluster. This provider "
+                "needs one Redis (or a replicated pair behind one address)."
+            )
+        options: dict[str, Any] = {
+            "host": connection.host,
+            "port": connection.port or 6379,
+            "db": whole_number(
+                first_given(extra.get("db"), connection.schema, 0), "db", conn_id
+            ),
+        }
+        # The scheme of a URI, unless a field says otherwise.
+        scheme_ssl = connection.conn_type == "rediss" or None
+        ssl = first_given(extra.get("ssl"), scheme_ssl)
+        if ssl is not None:
+            options["ssl"] = boolean(ssl, "ssl", conn_id)
+        if connection.login:
+            options["username"] = connection.login
+        if connection.password:
+            options["password"] = connection.password
+        if first_given(extra.get("ssl_check_hostname")) is not None:
+            options["ssl_check_hostname"] = boolean(
+                extra["ssl_check_hostname"], "ssl_check_hostname", conn_id
+            )
+        for name in ("ssl_cert_reqs", "ssl_ca_certs", "ssl_keyfile", "ssl_certfile"):
+            if first_given(extra.get(name)) is not None:
+                options[name] = extra[name]
+        host = options["host"] = connection.host.strip("[]")
+        shown = f"[{host}]" if ":" in host else host
+        address = f"{shown}:{options['port']}/{options['db']}"
+        return cls(connection.conn_id, address, tuple(options.items()))
+
+
+def _key(conn_id: str, name: str, value: object) -> str | None:
+    """Return a key as it goes into a header; a line break at its end is no part of it.
+
+    Raises:
+        Misconfigured: It cannot stand in a header. The key itself is not repeated.
+    """
+    key = str(value or "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise Misconfigured(
+            f"The {name} of connection {conn_id!r} has blanks, line breaks or letters "
+            "that no key has. Paste it again."
+        )
+    return key or None
+
+
+def _signing_secrets(conn_id: str, value: object) -> tuple[str, ...]:
+    secrets = _words(value)
+    for secret in secrets:
+        try:
+            decode_secret(secret)
+        except ValueError as error:
+            raise Misconfigured(
+                f"signing_secret of connection {conn_id!r} cannot be used: {error}"
+            ) from error
+    return secrets
+
+
+def _words(value: object) -> tuple[str, ...]:
+    """Split a field that may hold several secrets, parted by blanks."""
+    return tuple(str(value).split()) if value else ()
+
+
+def _server_url(connection: ConnectionLike) -> str:
+    host = (connection.host or "").strip()
+    if not host:
+        raise Misconfigured(
+            f"Connection {connection.conn_id!r} has no host: set the URL of the runqy "
+            "server, such as http://runqy.example.com:3000."
+        )
+    if "://" not in host:
+        # As Airflow keeps it when the connection is given as a URI.
+        scheme = connection.schema or "http"
+        host = f"{scheme}://{host}:{connection.port or DEFAULT_PORT}"
+    elif connection.port and urlsplit(host).port is None:
+        host = f"{host.rstrip('/')}:{connection.port}"
+    parts = urlsplit(host)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Misconfigured(
+            f"The host of connection {connection.conn_id!r} is not an http(s) URL."
+        )
+    return host.rstrip("/")
+
+
+#: What no URL may hold as it is: controls and blanks, and what is beyond ASCII.
+_NOT_IN_URLS = re.compile(r"[^!-~]")
+
+
+def _callback_url(conn_id: str, value: object) -> str | None:
+    if not value:
+        return None
+    url = str(value).strip().rstrip("/")
+    parts = urlsplit(url)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+        or _NOT_IN_URLS.search(url)
+    ):
+        raise Misconfigured(
+            f"callback_url of connection {conn_id!r} must be the receiver's http(s) "
+            "address without a query or blanks, such as https://airflow.example.com/runqy."
+        )
+    return url

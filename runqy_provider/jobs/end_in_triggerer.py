@@ -1,0 +1,180 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""End a task in the triggerer: read its result, write its XComs, count it.
+
+All of this blocks (networks, a custom XCom backend), so it runs in a few threads of its
+own, beside the event loop that all triggers share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+import functools
+import logging
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from airflow.observability import stats
+from airflow.sdk.configuration import conf
+from airflow.sdk.definitions.mappedoperator import is_mappable_value
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import SetXCom
+from airflow.sdk.execution_time.xcom import XCom
+
+from runqy_provider.errors import RunqyError
+from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.jobs.received import DELIVERY_KEY, LINK_KEY, ReceivedDelivery
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.executors.workloads.task import TaskInstanceDTO
+
+    from runqy_provider.context import Access
+    from runqy_provider.jobs.task_end import TaskEnd
+
+log = logging.getLogger(__name__)
+
+#: Threads for all triggers of a triggerer: its supervisor answers one at a time anyway.
+THREADS = 8
+
+#: What stands around a value in a stored delivery, at most, in bytes.
+ENVELOPE = 8192
+
+#: Seconds until an inbox may drop what was read. By then Airflow has stored the event
+#: that ends the task; until then a trigger that runs again must find the result again.
+FORGET_AFTER = 60.0
+
+
+#: The first question of this process, once it was asked; the event loop itself keeps no
+#: task alive.
+_preparing: set[asyncio.Task[None]] = set()
+
+
+class WorkerNeededError(Exception):
+    """Only a worker can end this task as Airflow expects it."""
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="runqy-end-task")
+
+
+def prepare(ti: TaskInstanceDTO) -> None:
+    """Ask this triggerer's supervisor something, the first time in a process.
+
+    A supervisor builds Airflow's execution API at its first question, which takes some
+    5 s on an idle machine. Asked as a wait begins, most of that has passed before the
+    first result arrives.
+    """
+    if not _preparing:
+        asking = asyncio.create_task(_ask(ti))
+        _preparing.add(asking)
+
+
+async def _ask(ti: TaskInstanceDTO) -> None:
+    try:
+        await XCom.aget_value(ti_key=ti.key, key=DELIVERY_KEY)
+    except Exception:
+        log.debug("Airflow could not be asked yet", exc_info=True)
+
+
+async def end_task(
+    ti: TaskInstanceDTO, end: TaskEnd, access: Access, event: Mapping[str, Any]
+) -> bool:
+    """Read a result that has arrived and write the task's XComs.
+
+    The same result is read and the same XComs are written where a trigger does this
+    again, after its triggerer was killed or stalled.
+
+    Args:
+        ti: The task instance.
+        end: How to end it.
+        access: What is known of the connection.
+        event: The payload of an event that says that the delivery has arrived.
+
+    Returns:
+        True where all is written, so that the task may end; False where a worker must
+        end it, which then raises what was only logged here.
+    """
+    largest = conf.getint("runqy", "xcom_limit") + ENVELOPE
+    results = RunqyResultHook(access.settings.conn_id)
+    results.access = dataclasses.replace(access, largest_read=largest)
+    received = ReceivedDelivery(event, results, end.returns)
+    is_cancelled = Event()
+    context = contextvars.copy_context()  # for the log of this trigger's task
+    loop = asyncio.get_running_loop()
+    try:
+        await loop.run_in_executor(
+            _threads(), context.run, _write, ti, end, received, is_cancelled
+        )
+    except asyncio.CancelledError:
+        is_cancelled.set()
+        raise
+    except (RunqyError, WorkerNeededError) as error:
+        log.info("A worker will end this task: %s", error)
+        return False
+    except Exception:
+        # Whatever it is, the worker meets it again, where Airflow can handle it.
+        log.warning("A worker will end this task, as this failed:", exc_info=True)
+        return False
+    loop.call_later(FORGET_AFTER, _forget_in_thread, received)
+    return True
+
+
+def _write(
+    ti: TaskInstanceDTO, end: TaskEnd, received: ReceivedDelivery, is_cancelled: Event
+) -> None:
+    received.read()
+    value = received.value if end.pushes_result else None
+    length = None
+    if end.is_expanded_over:
+        if not is_mappable_value(value):
+            raise WorkerNeededError("a mapped task cannot expand over its result.")
+        length = len(value)
+    if is_cancelled.is_set():
+        return
+    names: dict[str, Any] = {
+        "dag_id": ti.dag_id,
+        "task_id": ti.task_id,
+        "run_id": ti.run_id,
+        "map_index": -1 if ti.map_index is None else ti.map_index,
+    }
+    if end.pushes_receipt:
+        XCom.set(key=DELIVERY_KEY, value=received.receipt, **names)
+        if received.download_url:
+            # As Airflow does it on a worker: past any custom XCom backend.
+            link = SetXCom(key=LINK_KEY, value=received.download_url, **names)
+            task_runner.SUPERVISOR_COMMS.send(link)
+    if value is not None:
+        XCom.set(
+            key=XCom.XCOM_RETURN_KEY,
+            value=value,
+            dag_result=end.is_dag_result,
+            _mapped_length=length,
+            **names,
+        )
+    _count(end)
+    log.info("The result is at %s; the task ends here.", received.event["where"])
+
+
+def _count(end: TaskEnd) -> None:
+    stats.incr("operator_successes", tags={**end.tags, "operator_name": end.operator})
+    stats.incr("ti_successes", tags=end.tags)
+    if end.started_at is not None:
+        milliseconds = (time.time() - end.started_at) * 1000
+        stats.timing("task.duration", milliseconds, tags=end.tags)
+
+
+def _forget_in_thread(received: ReceivedDelivery) -> None:
+    _threads().submit(received.forget).add_done_callback(_note_failure)
+
+
+def _note_failure(forgotten: Future[None]) -> None:
+    error = forgotten.exception()
+    if error is not None:
+        log.warning("A delivery stays in the inbox for its whole time: %s", error)

@@ -1,0 +1,3 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Results in a table of a SQL database."""

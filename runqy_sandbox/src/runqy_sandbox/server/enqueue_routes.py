@@ -1,0 +1,195 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""`POST /queue/add` and `/queue/add-batch`: how jobs come in."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+from starlette.responses import JSONResponse
+
+from runqy_sandbox.asynq import lua as transitions
+from runqy_sandbox.asynq.keys import QUEUES, key, new_message, reverse_key, task_key
+from runqy_sandbox.queues import Queue, Queues, normalize
+from runqy_sandbox.server import go_json
+from runqy_sandbox.server.auth import errors, requires
+from runqy_sandbox.server.go_json import GoJSONError
+from runqy_sandbox.server.schema import SchemaError, fill
+from runqy_sandbox.server.task_info import new_task_info
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis.asyncio import Redis
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+#: The server reads no more of a body.
+MAX_BODY = 50 * 1024 * 1024
+#: Jobs of a batch that go to Redis in one round trip.
+CHUNK = 100
+
+
+class _NotFound(Exception):
+    """The queue is not configured."""
+
+
+@requires("client")
+async def add(request: Request) -> Response:
+    """Enqueue one job."""
+    try:
+        members = go_json.raw_members(_object(await _body(request)))
+        name = _field("queue", go_json.as_string, members)
+        if not name:
+            return errors(400, "queue is required")
+        name, queue = _find(request, name)
+        timeout = _field("timeout", go_json.as_int64, members)
+        data = members.get("data") or _flat(members)
+        payload = _payload(data, queue)
+    except _NotFound as error:
+        return errors(404, str(error))
+    except (GoJSONError, SchemaError) as error:
+        return errors(400, str(error))
+    try:
+        [task_id] = await _enqueue(request.app.state.redis, name, timeout, [payload])
+    except RedisError as error:
+        # Like runqy, which takes this for a fault of the request.
+        return errors(400, str(error))
+    info = new_task_info(new_message(task_id, name, payload, timeout=timeout))
+    info["payload"] = base64.b64encode(payload).decode()
+    info["Result"] = None
+    return JSONResponse({"info": info, "data": json.loads(data)})
+
+
+@requires("client")
+async def add_batch(request: Request) -> Response:
+    """Enqueue many jobs; each element is a payload, and no schema is checked."""
+    try:
+        members = go_json.raw_members(_object(await _body(request)))
+        into = "Go struct field BatchTaskRequest"
+        name = go_json.as_string(members.get("queue"), f"{into}.queue")
+        timeout = go_json.as_int64(members.get("timeout"), f"{into}.timeout")
+        jobs = _jobs(members.get("jobs"), into)
+        _require(Queue=name, Jobs=jobs)
+        if not jobs:
+            return errors(400, "jobs array cannot be empty")
+        name, _ = _find(request, name)
+    except _NotFound as error:
+        return errors(404, str(error))
+    except GoJSONError as error:
+        return errors(400, str(error))
+    ids: list[str] = []
+    faults: list[str] = []
+    payloads = [job.encode() for job in jobs]
+    for start in range(0, len(payloads), CHUNK):
+        chunk = payloads[start : start + CHUNK]
+        try:
+            ids += await _enqueue(request.app.state.redis, name, timeout, chunk)
+        except RedisError as error:
+            faults += [str(error)] * len(chunk)
+    body = {"enqueued": len(ids), "failed": len(faults), "task_ids": ids}
+    return JSONResponse({**body, "errors": faults} if faults else body)
+
+
+async def _enqueue(
+    redis: Redis, queue: str, seconds: int, payloads: Sequence[bytes]
+) -> list[str]:
+    ids = [str(uuid.uuid4()) for _ in payloads]
+    async with redis.pipeline(transaction=False) as pipe:
+        for task_id, payload in zip(ids, payloads, strict=True):
+            message = new_message(task_id, queue, payload, timeout=seconds)
+            keys = [
+                QUEUES,
+                task_key(queue, task_id),
+                reverse_key(task_id),
+                key(queue, "pending"),
+            ]
+            msg = message.SerializeToString()
+            arguments = (queue, task_id, msg, time.time_ns())
+            pipe.eval(transitions.ENQUEUE, len(keys), *keys, *arguments)
+        await pipe.execute()
+    return ids
+
+
+async def _body(request: Request) -> bytes:
+    parts = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY:
+            raise GoJSONError("http: request body too large")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _object(body: bytes) -> str:
+    text = go_json.first_value(body)
+    if not text.startswith("{"):
+        raise GoJSONError(
+            f"json: cannot unmarshal {go_json.kind(json.loads(text))} into Go value "
+            "of type map[string]json.RawMessage"
+        )
+    return text
+
+
+def _field(name: str, read: Any, members: dict[str, str]) -> Any:
+    try:
+        return read(members.get(name))
+    except GoJSONError as error:
+        raise GoJSONError(f"invalid {name} field: {error}") from error
+
+
+def _find(request: Request, name: str) -> tuple[str, Queue]:
+    queues: Queues = request.app.state.queues
+    name = normalize(name)
+    queue = queues.find(name)
+    if queue is None:
+        raise _NotFound(f"queue not found: {name}")
+    return name, queue
+
+
+def _flat(members: dict[str, str]) -> str:
+    """Without `data`, all other members are the payload."""
+    rest = sorted(members.keys() - {"queue", "timeout"})
+    return "{" + ",".join(f"{go_json.encode(k)}:{members[k]}" for k in rest) + "}"
+
+
+def _payload(data: str, queue: Queue) -> bytes:
+    """Return the bytes of the payload: objects are written anew, the rest is kept."""
+    value = go_json.decode(data)
+    is_map = value is None or isinstance(value, dict)
+    if queue.fields:
+        if not is_map:
+            raise GoJSONError(
+                f"invalid data payload: json: cannot unmarshal {go_json.kind(value)} "
+                "into Go value of type map[string]interface {}"
+            )
+        value = fill(value or {}, queue.fields)
+    return (go_json.encode(value) if is_map else data).encode()
+
+
+def _jobs(text: str | None, into: str) -> list[str] | None:
+    if text is None or text == "null":
+        return None
+    if not text.startswith("["):
+        raise GoJSONError(
+            f"json: cannot unmarshal {go_json.kind(json.loads(text))} into "
+            f"{into}.jobs of type []json.RawMessage"
+        )
+    return go_json.raw_elements(text)
+
+
+def _require(**fields: Any) -> None:
+    missing = [
+        f"Key: 'BatchTaskRequest.{name}' Error:Field validation for '{name}' "
+        "failed on the 'required' tag"
+        for name, value in fields.items()
+        if value is None or value == ""
+    ]
+    if missing:
+        raise GoJSONError("\n".join(missing))

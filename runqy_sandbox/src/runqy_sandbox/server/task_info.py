@@ -1,0 +1,144 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""What runqy tells about a task: read from Redis, shown with Go's names and zeros."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from runqy_sandbox.asynq.keys import QUEUES, decode, key, task_key
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+#: Go's zero time.
+ZERO = "0001-01-01T00:00:00Z"
+
+
+class TaskError(Exception):
+    """asynq's inspector would not find the task; the text is asynq's."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as it stands in Redis."""
+
+    state: str
+    message: Any
+    result: bytes
+    next_process_at: datetime | None
+
+
+async def read_task(redis: Redis, queue: str, task_id: str) -> Task:
+    """Read a task.
+
+    Raises:
+        TaskError: The queue or the task is not in Redis.
+    """
+    if not await redis.sismember(QUEUES, queue):
+        raise TaskError("asynq: queue not found")
+    found: Any = await redis.hmget(task_key(queue, task_id), ["state", "msg", "result"])
+    state, msg, result = found
+    if state is None or msg is None:
+        raise TaskError("asynq: task not found")
+    state = state.decode()
+    due = datetime.now(UTC) if state == "pending" else None
+    if state == "retry":
+        score = await redis.zscore(key(queue, "retry"), task_id)
+        due = datetime.fromtimestamp(score or 0, UTC)
+    return Task(state, decode(msg), result or b"", due)
+
+
+def task_info(task: Task) -> dict[str, Any]:
+    """Return the body of `GET /queue/{id}`."""
+    return {
+        **_info(task.message, task.state, task.next_process_at),
+        "payload": _text(task.message.payload),
+        "Result": _text(task.result),
+    }
+
+
+def new_task_info(message: Any) -> dict[str, Any]:
+    """Return what `POST /queue/add` tells, but for payload and result."""
+    return _info(message, "pending", datetime.now(UTC))
+
+
+def task_detail(task: Task) -> dict[str, Any]:
+    """Return the body of `GET /api/queues/{queue}/tasks/{id}`."""
+    message = task.message
+    completed = datetime.fromtimestamp(message.completed_at, UTC)
+    return {
+        "id": message.id,
+        "type": message.type,
+        "queue": message.queue,
+        "state": task.state,
+        "payload": message.payload.decode("utf-8", "replace"),
+        "max_retry": message.retry,
+        "retried": message.retried,
+        "timeout": _duration(message.timeout),
+        **(
+            {"next_process_at": _day_and_time(task.next_process_at)}
+            if task.next_process_at
+            else {}
+        ),
+        **({"completed_at": _day_and_time(completed)} if message.completed_at else {}),
+        **({"result": task.result.decode("utf-8", "replace")} if task.result else {}),
+    }
+
+
+def rfc3339(moment: datetime) -> str:
+    """Write a moment as Go's JSON does."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _info(message: Any, state: str, due: datetime | None) -> dict[str, Any]:
+    # The order and the mixed case are runqy's.
+    return {
+        "id": message.id,
+        "type": message.type,
+        "payload": "",
+        "state": state,
+        "queue": message.queue,
+        "max_retry": message.retry,
+        "retried": message.retried,
+        "LastErr": message.error_msg,
+        "LastFailedAt": _moment(message.last_failed_at),
+        "Deadline": _moment(message.deadline),
+        "Group": message.group_key,
+        "NextProcessAt": rfc3339(due) if due else ZERO,
+        "IsOrphaned": False,
+        "CompletedAt": _moment(message.completed_at),
+        "Result": "",
+    }
+
+
+def _moment(seconds: int) -> str:
+    return rfc3339(datetime.fromtimestamp(seconds, UTC)) if seconds else ZERO
+
+
+def _day_and_time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _text(data: bytes) -> str:
+    """Show bytes as runqy does: it takes whatever is valid base64 for base64.
+
+    JSON seldom is, but `null`, `true` and numbers of four digits are.
+    """
+    with contextlib.suppress(binascii.Error):
+        data = base64.b64decode(data, validate=True)
+    return data.decode("utf-8", "replace")
+
+
+def _duration(seconds: int) -> str:
+    """Write seconds as Go writes a duration: 5m0s."""
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{seconds}s"
+    return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"

@@ -1,0 +1,234 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The stand-in for runqy-worker: `python -m runqy_sandbox.worker.worker`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from runqy_sandbox.asynq.keys import key, queue_of
+from runqy_sandbox.queues import parse_queues
+from runqy_sandbox.settings import WorkerSettings
+from runqy_sandbox.worker import heartbeat, lease
+from runqy_sandbox.worker.job import complete, fail, give_back, later, take
+from runqy_sandbox.worker.task_process import TaskFailed, TaskProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from runqy_sandbox.queues import SubQueue
+    from runqy_sandbox.worker.job import Job
+
+log = logging.getLogger("runqy.sandbox.worker")
+
+#: How long one BRPOP waits; also how long a stop may take to be noticed.
+POLL = 0.5
+#: The longest time between two looks at leases and retries, and the shortest.
+LONGEST_PAUSE, SHORTEST_PAUSE = 1.0, 0.02
+#: How long jobs may go on after a stop; then they go back to their queue.
+GRACE = 1.0
+
+
+class Worker:
+    """Takes jobs by priority and has task processes run them."""
+
+    def __init__(self, settings: WorkerSettings, redis: Redis) -> None:
+        self._settings = settings
+        self._redis = redis
+        self._queues = {
+            sub.name: queue
+            for queue in parse_queues(settings.queues).served
+            for sub in queue.sub_queues
+        }
+        self._processes = {
+            queue.name: [
+                TaskProcess(queue, settings.environment)
+                for _ in range(settings.processes)
+            ]
+            for queue in self._queues.values()
+        }
+        self._jobs: dict[str, Job] = {}
+        self._stopping = asyncio.Event()
+        # One consumer asks at a time, so that an idle worker costs little.
+        self._asking = asyncio.Lock()
+        self._has_failed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Start the task processes, and work until `stop`."""
+        processes = [p for group in self._processes.values() for p in group]
+        loops: list[asyncio.Task[None]] = []
+        try:
+            await asyncio.gather(*(process.start() for process in processes))
+            loops += [asyncio.create_task(p.supervise()) for p in processes]
+            loops += [
+                asyncio.create_task(self._every(heartbeat.INTERVAL, self._beat)),
+                asyncio.create_task(self._maintain()),
+            ]
+            consumers = [
+                asyncio.create_task(self._consume())
+                for _ in range(self._settings.concurrency)
+            ]
+            await self._stopping.wait()
+            await self._finish(consumers)
+        finally:
+            await _cancel(loops)
+            await asyncio.gather(*(process.stop() for process in processes))
+
+    def stop(self) -> None:
+        """Take no more jobs, and end."""
+        self._stopping.set()
+
+    @property
+    def _by_priority(self) -> list[SubQueue]:
+        subs = {s.name: s for q in self._queues.values() for s in q.sub_queues}
+        return sorted(subs.values(), key=lambda sub: (-sub.priority, sub.name))
+
+    async def _consume(self) -> None:
+        keys = [key(sub.name, "pending") for sub in self._by_priority]
+        while keys and not self._stopping.is_set():
+            try:
+                async with self._asking:
+                    if self._stopping.is_set():
+                        return
+                    popped: Any = await self._redis.brpop(keys, timeout=POLL)
+                if popped is not None:
+                    await self._handle(queue_of(popped[0].decode()), popped[1].decode())
+            except RedisError as error:
+                log.error("Redis does not answer: %s", error)  # noqa: TRY400 - expected
+                await asyncio.sleep(POLL)
+
+    async def _handle(self, queue: str, job_id: str) -> None:
+        lease_end = later(self._settings.lease_seconds)
+        job = await take(self._redis, queue, job_id, lease_end)
+        if job is None:
+            log.warning("Task data not found for ID: %s", job_id)
+            return
+        log.info("Processing task %s (queue=%s, retry=%d)", job_id, queue, job.retried)
+        self._jobs[job_id] = job
+        try:
+            await self._attempt(job)
+        finally:
+            self._jobs.pop(job_id, None)
+
+    async def _attempt(self, job: Job) -> None:
+        parent = self._queues[job.queue]
+        store = parent.redis_storage
+        processes = self._processes[parent.name]
+        # One that starts again is waited for: a process that has several jobs takes all
+        # of them with it when it dies.
+        process = min(processes, key=lambda p: (p.in_hand, not p.is_healthy))
+        try:
+            result = await process.run(job)
+        except TaskFailed as error:
+            log.error("Task %s failed: %s", job.id, error)  # noqa: TRY400 - not ours
+            unit = self._settings.retry_unit
+            await fail(self._redis, job, str(error), store=store, retry_unit=unit)
+            self._has_failed.set()
+        else:
+            await complete(self._redis, job, result, store=store)
+            log.info("Task %s completed successfully", job.id)
+
+    async def _finish(self, consumers: list[asyncio.Task[None]]) -> None:
+        await asyncio.wait(consumers, timeout=POLL + GRACE)
+        left = list(self._jobs.values())
+        await _cancel(consumers)
+        try:
+            for job in left:
+                await give_back(self._redis, job)
+            await self._beat(status="stopped")
+        except RedisError as error:
+            log.warning("Redis does not hear the goodbye: %s", error)
+
+    async def _every(self, seconds: float, act: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await act()
+            except RedisError as error:
+                log.warning("Redis does not answer: %s", error)
+            await asyncio.sleep(seconds)
+
+    async def _beat(self, status: str = "running") -> None:
+        groups = self._processes.values()
+        await heartbeat.beat(
+            self._redis,
+            sorted(self._by_priority, key=lambda sub: sub.name),
+            concurrency=self._settings.concurrency,
+            healthy=all(p.is_healthy for group in groups for p in group),
+            status=status,
+        )
+
+    async def _maintain(self) -> None:
+        """Look after leases and retries: as soon as one is due, or a job has failed."""
+        while True:
+            pause = LONGEST_PAUSE
+            try:
+                pause = await self._sweep()
+            except RedisError as error:
+                log.warning("Redis does not answer: %s", error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._has_failed.wait()
+            self._has_failed.clear()
+
+    async def _sweep(self) -> float:
+        """Prolong leases, move what is due, and return seconds until the next time."""
+        unit = self._settings.retry_unit
+        await lease.prolong(
+            self._redis, list(self._jobs.values()), self._settings.lease_seconds
+        )
+        due = await lease.due(self._redis, self._queues)
+        now = time.time()
+        for name, queue in self._queues.items():
+            if due.get(name, math.inf) > now:
+                continue
+            store = queue.redis_storage
+            lost = await lease.recover(self._redis, name, store=store, retry_unit=unit)
+            for job_id in lost:
+                log.warning("Took back task %s: its lease ran out", job_id)
+            await lease.forward(self._redis, name)
+        soonest = min(due.values(), default=math.inf) - now
+        longest = min(LONGEST_PAUSE, self._settings.lease_seconds / 4)
+        return max(SHORTEST_PAUSE, min(soonest, longest))
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def work(settings: WorkerSettings) -> None:
+    """Work until SIGTERM or SIGINT."""
+    # BRPOP blocks longer than redis-py's own time-out allows.
+    redis = Redis.from_url(settings.redis_url, socket_timeout=None)
+    async with redis:
+        worker = Worker(settings, redis)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, worker.stop)
+        await worker.run()
+
+
+def main() -> int:
+    """Run a worker with the settings of the environment."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        asyncio.run(work(WorkerSettings.from_environment()))
+    except TaskFailed as error:
+        sys.stderr.write(f"The worker cannot start: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

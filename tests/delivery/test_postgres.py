@@ -1,0 +1,225 @@
+"""Delivery into a table of a real PostgreSQL, through each of its drivers.
+
+Where the far side is alone, as on a GPU box without a driver, there is nothing to test.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+import sys
+import threading
+import uuid
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+
+from runqy_delivery import DeliveryRequest, DeliveryUndeliverable, delivers
+from runqy_delivery._retry import RETRY_FOR_VARIABLE
+from runqy_delivery.sinks.sql import URL_VARIABLE, write
+
+psycopg = pytest.importorskip("psycopg")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from devtools.servers.postgres import Postgres
+
+#: How the driver is named, and what is not installed.
+DRIVERS = {
+    "sqlalchemy and psycopg2": ("postgresql", ()),
+    "sqlalchemy and psycopg": ("postgresql+psycopg", ()),
+    "psycopg": ("postgresql", ("sqlalchemy",)),
+    "psycopg2": ("postgres", ("sqlalchemy", "psycopg")),
+}
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    from devtools.servers.postgres import running_postgres
+
+    with running_postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture(params=DRIVERS)
+def scheme(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    scheme, missing = DRIVERS[request.param]
+    for module in missing:
+        monkeypatch.setitem(sys.modules, module, None)
+    return scheme
+
+
+@pytest.fixture
+def url(postgres: Postgres, scheme: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    url = postgres.url.replace("postgresql", scheme)
+    monkeypatch.setenv(URL_VARIABLE, url)
+    # Whatever is tried again here fails the test by its time.
+    monkeypatch.setenv(RETRY_FOR_VARIABLE, "300")
+    return url
+
+
+class Table:
+    def __init__(self, postgres: Postgres, result_type: str) -> None:
+        self.name = f"t_{uuid.uuid4().hex}"
+        self._postgres = postgres
+        self.run(
+            f"CREATE TABLE {self.name} (id text PRIMARY KEY, status text, "
+            f"result {result_type}, completed_at timestamptz)"
+        )
+
+    def run(self, statement: str) -> Any:
+        with self._postgres.connect() as connection:
+            return connection.execute(statement)
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = self.run(
+            f"SELECT id, status, result::text FROM {self.name}"
+        ).fetchall()
+        return rows
+
+    @property
+    def names(self) -> dict[str, str]:
+        columns = ("id", "status", "result", "completed_at")
+        return {"name": self.name, **{column: column for column in columns}}
+
+    def deliver(self, returned: Any) -> None:
+        @delivers
+        def handle(_payload: Any) -> Any:
+            if isinstance(returned, Exception):
+                raise returned
+            return returned
+
+        request = DeliveryRequest("d-1", sink="sql", table=self.names)
+        assert handle(request.to_fields()) is None
+
+
+@pytest.mark.usefixtures("url")
+@pytest.mark.parametrize(
+    ("result_type", "result", "words"),
+    [
+        ("varchar(3000)", "x" * 3000, "value too long for type character varying"),
+        ("varchar(255)", "x" * 300, "value too long for type character varying"),
+        ("jsonb", {"a": "\0"}, "unsupported Unicode escape sequence"),
+    ],
+)
+def test_a_result_that_the_column_does_not_take_is_a_failure(
+    postgres: Postgres, result_type: str, result: Any, words: str
+) -> None:
+    table = Table(postgres, result_type)
+    table.deliver(result)
+
+    [(_, status, text)] = table.rows()
+    assert status == "failed"
+    assert words in text
+
+
+@pytest.mark.usefixtures("url")
+def test_a_result_that_a_limit_of_postgres_keeps_out_is_a_failure(
+    postgres: Postgres,
+) -> None:
+    """Its driver calls that operational; here the longest key of an index."""
+    table = Table(postgres, "text")
+    table.run(f"CREATE INDEX ON {table.name} (result)")
+    # No two runs of letters are alike: PostgreSQL would store them compressed.
+    table.deliver("".join(random.choices(string.ascii_letters, k=20_000)))
+
+    [(_, status, text)] = table.rows()
+    assert status == "failed"
+    assert "index row" in text
+
+
+@pytest.mark.usefixtures("url")
+def test_a_failure_with_characters_that_jsonb_does_not_know_is_told(
+    postgres: Postgres,
+) -> None:
+    table = Table(postgres, "jsonb")
+    table.deliver(ValueError("a\0b\ud800"))
+
+    [(_, status, text)] = table.rows()
+    assert (status, json.loads(text)) == ("failed", "ValueError: ab?")
+
+
+@pytest.mark.usefixtures("url")
+@pytest.mark.parametrize("result_type", ["varchar(10)", "integer"])
+def test_a_failure_that_does_not_fit_at_all_raises_with_words(
+    postgres: Postgres, result_type: str
+) -> None:
+    table = Table(postgres, result_type)
+
+    with pytest.raises(DeliveryUndeliverable, match="takes no row with 22 bytes"):
+        table.deliver(ValueError("too dark"))
+
+
+@pytest.mark.usefixtures("url")
+def test_a_table_that_is_not_there_raises_at_once(postgres: Postgres) -> None:
+    names = {**Table(postgres, "text").names, "name": "others"}
+
+    with pytest.raises(DeliveryUndeliverable, match='"others" does not exist'):
+        write(names, "d-1", "completed", b"1")
+
+
+@pytest.mark.usefixtures("url")
+def test_a_row_that_appears_meanwhile_is_brought_to_its_end(
+    postgres: Postgres,
+) -> None:
+    table = Table(postgres, "text")
+    with postgres.connect() as connection, postgres.connect() as onlooker:
+        connection.autocommit = False
+        connection.execute(f"INSERT INTO {table.name} VALUES ('d-1', 'pending')")
+        writing = threading.Thread(target=table.deliver, args=(1,))
+        writing.start()
+        while not onlooker.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+            f"AND query LIKE 'INSERT INTO {table.name}%'"
+        ).fetchone():
+            assert writing.is_alive()  # until then; pytest's timeout bounds it
+        connection.commit()
+        writing.join(30)
+
+    assert table.rows() == [("d-1", "completed", "1")]
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+@pytest.mark.parametrize("password", ["p/SECRET@x", "7/SECRET", "a:b#SECRET[", "50%"])
+def test_any_password_opens_the_database_and_is_never_shown(
+    postgres: Postgres,
+    scheme: str,
+    password: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    escaped: bool,
+) -> None:
+    table = Table(postgres, "text")
+    table.run(f"CREATE ROLE {table.name} LOGIN PASSWORD '{password}'")
+    table.run(f"GRANT ALL ON {table.name} TO {table.name}")
+    given = quote(password, safe="") if escaped else password
+    at = f"127.0.0.1:{postgres.port}/postgres"
+    monkeypatch.setenv(URL_VARIABLE, f"{scheme}://{table.name}:{given}@{at}")
+    table.deliver(1)
+    assert table.rows() == [("d-1", "completed", "1")]
+
+    monkeypatch.setenv(URL_VARIABLE, f"{scheme}://{table.name}:{given}wrong@{at}")
+    monkeypatch.setenv(RETRY_FOR_VARIABLE, "0")
+    with pytest.raises(DeliveryUndeliverable, match="failed for user") as caught:
+        table.deliver(1)
+    assert f"at {scheme}://{at}" in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options", ["connect_timeout=soon", "color=1", "password=%zzSECRET"]
+)
+def test_options_that_cannot_be_used_raise_without_a_secret(
+    postgres: Postgres, scheme: str, options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Table(postgres, "text")
+    url = postgres.url.replace("postgresql", scheme)
+    monkeypatch.setenv(URL_VARIABLE, f"{url}?{options}")
+    monkeypatch.setenv(RETRY_FOR_VARIABLE, "0")
+
+    with pytest.raises(DeliveryUndeliverable) as caught:
+        table.deliver(1)
+    assert "not-a-secret" not in str(caught.value)
+    assert "SECRET" not in str(caught.value)

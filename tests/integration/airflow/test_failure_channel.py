@@ -1,0 +1,87 @@
+"""A worker that cannot write into the sink says so by webhook, and the task fails."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runqy_provider.context import get_access
+from runqy_provider.errors import JobFailed
+from runqy_provider.sinks import failure_channel
+from runqy_provider.sinks.registry import parse_sink
+from tests.support.harness import outcome_of, run_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+
+@pytest.fixture
+def sql_sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A table that Airflow reaches, and the worker does not."""
+    database = tmp_path / "results.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute(
+            "CREATE TABLE tasks (id text PRIMARY KEY, status text, result text, "
+            "completed_at timestamp)"
+        )
+    conn = {"conn_type": "sqlite", "host": str(database)}
+    name = f"local_{time.time_ns()}"
+    monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(conn))
+    return f"sql://{name}/tasks"
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_worker_without_the_databases_address_fails_the_task_with_that(
+    sql_sink: str, *, deferrable: bool
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(JobFailed, match="RUNQY_DELIVERY_DATABASE_URL is not set"):
+        outcome_of(run_of({"value": 1}, sink=sql_sink, deferrable=deferrable))
+    assert time.monotonic() - began < 20
+
+
+def test_a_retry_finds_the_failure_that_came_by_the_channel(sql_sink: str) -> None:
+    run = run_of({"value": 1}, sink=sql_sink)
+    with pytest.raises(JobFailed):
+        outcome_of(run)
+    again = run.retried().execute()
+
+    assert again.xcoms["runqy_job"]["job_id"] != run.xcoms["runqy_job"]["job_id"]
+
+
+def test_without_a_webhook_there_is_no_channel(
+    sql_sink: str, connect: Callable[..., Any]
+) -> None:
+    connect(without=("callback_secret",))
+
+    assert not failure_channel.is_used(
+        get_access("runqy_default"), parse_sink(sql_sink)
+    )
+
+
+@pytest.mark.parametrize(
+    ("sink", "is_used"),
+    [
+        ("sql://pg/tasks", True),
+        ("amqp://broker/results", True),
+        ("webhook", False),
+        ("s3://results", False),
+        ("redis_storage", False),
+        (["sql://pg/tasks", "webhook"], False),
+        (["sql://pg/tasks", "amqp://broker/results"], True),
+        (["s3://results", "sql://pg/tasks"], False),
+    ],
+)
+def test_each_request_names_the_webhook_for_failures_once(
+    sink: Any, *, is_used: bool
+) -> None:
+    assert failure_channel.is_used(get_access("runqy_default"), parse_sink(sink)) is (
+        is_used
+    )

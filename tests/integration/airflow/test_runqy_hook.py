@@ -1,0 +1,310 @@
+"""RunqyHook against the sandbox's server, sync and async."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from redis import Redis
+
+from runqy_provider.client import requests as calls
+from runqy_provider.client.models import Job
+from runqy_provider.client.requests import Answer
+from runqy_provider.errors import (
+    InvalidPayload,
+    JobVanished,
+    Misconfigured,
+    NotAllowed,
+    PayloadTooLarge,
+    QueueNotFound,
+    Rejected,
+    ServerUnavailable,
+)
+from runqy_provider.hooks.runqy import RunqyHook
+from runqy_sandbox.process.net import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.stack import World
+
+pytestmark = pytest.mark.usefixtures("connect")
+
+
+@pytest.fixture
+def hook() -> Iterator[RunqyHook]:
+    with RunqyHook(retry_for=0) as hook:
+        yield hook
+
+
+def test_a_job_is_enqueued_looked_at_and_deleted(hook: RunqyHook) -> None:
+    job = hook.enqueue("idle", {"a": 1}, job_timeout=5)
+
+    assert (job.runqy_queue, job.state, job.payload) == (
+        "idle.default",
+        "pending",
+        {"a": 1},
+    )
+    looked_at = hook.get_job(job.job_id)
+    assert looked_at == job
+    assert "payload" not in repr(looked_at)
+    assert hook.delete_job("idle.default", job.job_id)
+    with pytest.raises(JobVanished, match="has forgotten job"):
+        hook.get_job(job.job_id)
+    with pytest.raises(JobVanished):
+        hook.delete_job("idle.default", job.job_id)
+
+
+async def test_the_same_from_async_code() -> None:
+    async with RunqyHook(retry_for=0) as hook:
+        job = await hook.aenqueue("idle", {"a": 1})
+        assert await hook.aget_job(job.job_id) == job
+        assert await hook.ais_healthy()
+        assert await hook.alist_workers()
+        assert await hook.adelete_job("idle.default", job.job_id)
+        with pytest.raises(JobVanished):
+            await hook.aget_job(job.job_id)
+        with pytest.raises(QueueNotFound):
+            await hook.aenqueue("nope", {})
+
+
+def test_a_job_never_heard_of(hook: RunqyHook) -> None:
+    with pytest.raises(JobVanished, match="never heard of"):
+        hook.get_job("00000000-0000-4000-8000-000000000000")
+
+
+def test_live_workers_are_listed(hook: RunqyHook) -> None:
+    [worker] = hook.list_workers()
+
+    assert worker.status == "running"
+    assert not worker.is_stale
+    assert "helper.default" in worker.queues
+
+
+def test_one_session_serves_all_calls(hook: RunqyHook) -> None:
+    assert hook.is_healthy()
+    assert hook.get_conn() is hook.get_conn()
+    hook.close()
+    assert hook.is_healthy()
+
+
+def test_a_running_job_is_not_deleted(hook: RunqyHook, world: World) -> None:
+    job = hook.enqueue("helper", {"seconds": 1.5})
+    key = f"asynq:{{helper.default}}:t:{job.job_id}"
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        while redis.hget(key, "state") == b"pending":
+            pass
+
+    assert hook.delete_job("helper.default", job.job_id) is False
+
+
+def test_the_connection_form_says_whether_the_server_takes_us(
+    hook: RunqyHook, connect: Any, world: World
+) -> None:
+    assert hook.test_connection() == (
+        True,
+        f"runqy at {world.sandbox.server_url} takes our key.",
+    )
+    for fields, words in (
+        ({"password": "wrong"}, "does not know"),
+        ({"password": world.sandbox.worker_key}, "wrong role"),
+        ({"host": f"http://127.0.0.1:{free_port()}"}, "cannot be reached"),
+        ({"host": "ftp://x"}, "not an http"),
+    ):
+        connect(fields=fields)
+        good, said = RunqyHook(retry_for=0).test_connection()
+        assert not good
+        assert words in said
+
+
+def test_testing_a_connection_enqueues_nothing(hook: RunqyHook, world: World) -> None:
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        before = set(redis.keys("asynq:*:t:*"))
+        hook.test_connection()
+        assert set(redis.keys("asynq:*:t:*")) == before
+
+
+def test_a_missing_admin_key_falls_back_to_the_only_key(
+    connect: Any, world: World
+) -> None:
+    connect(without=("admin_api_key",), fields={"password": world.sandbox.admin_key})
+    with RunqyHook(retry_for=0) as hook:
+        assert hook.list_workers()
+
+    connect(without=("admin_api_key",))
+    with (
+        RunqyHook(retry_for=0) as hook,
+        pytest.raises(NotAllowed, match=r"does not know the key|role admin"),
+    ):
+        hook.list_workers()
+
+    connect(without=("admin_api_key",), fields={"password": None})
+    with (
+        RunqyHook(retry_for=0) as hook,
+        pytest.raises(NotAllowed, match="has no Admin key"),
+    ):
+        hook.list_workers()
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1}, object()])
+def test_a_payload_that_is_not_json_is_not_sent(hook: RunqyHook, value: Any) -> None:
+    with pytest.raises(InvalidPayload, match="is not JSON"):
+        hook.enqueue("idle", {"x": value})
+
+
+def test_a_payload_over_fifty_mebibytes_is_not_sent(hook: RunqyHook) -> None:
+    with pytest.raises(PayloadTooLarge, match="object store"):
+        hook.enqueue("idle", {"x": "y" * calls.MAX_BODY})
+
+
+class Flaky:
+    """A real listener that breaks connections off before it answers."""
+
+    def __init__(self, answers: list[bytes]) -> None:
+        self.requests: list[bytes] = []
+        self._answers = answers
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        for answer in self._answers:
+            connection, _ = self._listener.accept()
+            with connection:
+                self.requests.append(connection.recv(65536))
+                if answer:
+                    connection.sendall(answer)
+
+    def close(self) -> None:
+        self._thread.join(10)
+        self._listener.close()
+
+
+def answer(status: int, body: bytes) -> bytes:
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"Connection: close\r\n\r\n" + body
+
+
+def test_an_enqueue_that_may_have_been_taken_is_never_sent_again(connect: Any) -> None:
+    flaky = Flaky([b""])
+    connect(fields={"host": flaky.url})
+
+    with (
+        RunqyHook(retry_for=5) as hook,
+        pytest.raises(ServerUnavailable, match="may have been enqueued"),
+    ):
+        hook.enqueue("idle", {})
+    flaky.close()
+    assert len(flaky.requests) == 1
+
+
+def test_a_look_that_broke_off_is_repeated(connect: Any) -> None:
+    info = b'{"Info": {"id": "j", "queue": "q.default", "state": "active"}}'
+    flaky = Flaky([b"", answer(503, b""), answer(200, info)])
+    connect(fields={"host": flaky.url})
+
+    with RunqyHook(retry_for=20) as hook:
+        assert hook.get_job("j") == Job("j", "q.default", "active")
+    flaky.close()
+    assert len(flaky.requests) == 3
+
+
+async def test_async_code_repeats_a_look_too(connect: Any) -> None:
+    info = b'{"Info": {"id": "j", "queue": "q.default", "state": "active"}}'
+    flaky = Flaky([b"", answer(200, info)])
+    connect(fields={"host": flaky.url})
+
+    async with RunqyHook(retry_for=20) as hook:
+        assert (await hook.aget_job("j")).state == "active"
+    flaky.close()
+
+
+def test_a_server_that_is_away_gets_time_to_come_back(connect: Any) -> None:
+    port = free_port()
+    connect(fields={"host": f"http://127.0.0.1:{port}"})
+    body = b'{"info": {"id": "j", "queue": "q.default", "state": "pending"}}'
+    flaky: list[Flaky] = []
+    real = socket.create_server
+
+    def appear() -> None:
+        listener = real(("127.0.0.1", port))
+        connection, _ = listener.accept()
+        connection.recv(65536)
+        connection.sendall(answer(200, body))
+        connection.close()
+        listener.close()
+
+    timer = threading.Timer(0.5, appear)
+    timer.start()
+    with RunqyHook(retry_for=20) as hook:
+        assert hook.enqueue("q", {}).job_id == "j"
+    timer.join()
+    assert flaky == []
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (Answer(500, b'{"errors": ["boom"]}'), ServerUnavailable),
+        (Answer(418, b"a teapot"), Rejected),
+        (Answer(413, b'{"errors": ["http: request body too large"]}'), PayloadTooLarge),
+        (
+            Answer(400, b'{"errors": ["dial tcp 1.2.3.4:6379: refused"]}'),
+            ServerUnavailable,
+        ),
+        (Answer(400, b'{"errors": ["prompt is required"]}'), InvalidPayload),
+        (Answer(404, b'{"errors": ["queue not found: q.x"]}'), QueueNotFound),
+    ],
+)
+def test_refusals_are_told_apart(given: Answer, error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        calls.enqueue("q.x", {}, None).read(given)
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("call", [calls.get_job("j"), calls.delete_job("q", "j")])
+def test_other_500s_are_not_taken_for_a_job_that_is_gone(call: Any) -> None:
+    with pytest.raises(ServerUnavailable):
+        call.read(Answer(500, b'{"errors": ["redis: nil"]}'))
+    for words in calls.GONE:
+        with pytest.raises(JobVanished):
+            call.read(Answer(500, b'{"errors": ["' + words.encode() + b'"]}'))
+
+
+@pytest.mark.parametrize(
+    ("info", "result"),
+    [
+        ({"Result": '{"a": 1}'}, {"a": 1}),
+        ({"Result": "plain"}, "plain"),
+        ({"Result": ""}, None),
+        ({"payload": "not json, not base64"}, None),
+    ],
+)
+def test_whatever_a_result_is_it_is_read(info: dict[str, Any], result: Any) -> None:
+    job = Job.from_info({"id": "j", "queue": "q", "state": "completed", **info})
+
+    assert job.result == result
+    assert job.payload is None
+
+
+def test_a_connection_that_is_no_json_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from runqy_provider.connections import RunqySettings
+
+    fields = dict.fromkeys(("port", "login", "password", "schema", "conn_type"))
+    connection: Any = SimpleNamespace(conn_id="c", host="h", extra="[1]", **fields)
+    with pytest.raises(Misconfigured, match="not a JSON object"):
+        RunqySettings.from_connection(connection)
+
+
+def test_httpx_errors_never_leave(hook: RunqyHook, connect: Any) -> None:
+    connect(fields={"host": "http://[::1"})
+
+    with pytest.raises((Misconfigured, ValueError)) as caught:
+        RunqyHook(retry_for=0).is_healthy()
+    assert not isinstance(caught.value, httpx.HTTPError)

@@ -1,0 +1,200 @@
+"""RunqySensor: it waits for what somebody else enqueued."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowSensorTimeout
+from redis import Redis
+
+from runqy_provider.context import get_access
+from runqy_provider.errors import (
+    HeartbeatTimeout,
+    JobFailed,
+    JobVanished,
+    Misconfigured,
+)
+from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.jobs.submission import submit
+from runqy_provider.sensors.runqy import RunqySensor
+from runqy_provider.sinks.registry import parse_sink
+from runqy_sandbox.process.net import free_port
+from tests.support.harness import Run
+
+if TYPE_CHECKING:
+    from runqy_provider.models import Submission
+    from tests.support.stack import Gate, World
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+
+def submitted(payload: Any, sink: str = "webhook", queue: str = "helper") -> Submission:
+    with RunqyHook() as hook:
+        return submit(
+            hook,
+            get_access("runqy_default"),
+            parse_sink(sink),
+            runqy_queue=queue,
+            payload=payload,
+            delivery_id=f"elsewhere-{time.time_ns()}",
+            deadline=time.time() + 60,
+        )
+
+
+def sensor(job: Submission, **arguments: Any) -> Run:
+    with DAG("d", schedule=None):
+        task = RunqySensor(
+            task_id="t",
+            delivery_id=job.delivery_id,
+            job_id=job.job_id,
+            sink=job.sink,
+            **arguments,
+        )
+    return Run(task)
+
+
+@pytest.mark.parametrize("sink", ["webhook", "s3://results/sensor"])
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_result_asked_for_elsewhere_comes_home(
+    sink: str, gate: Gate, *, deferrable: bool
+) -> None:
+    wait = gate.closed if deferrable else {"seconds": 0.3}
+    job = submitted({"value": 3, **wait}, sink)
+    run = sensor(job, deferrable=deferrable, poke_interval=0.1).execute()
+
+    if deferrable:
+        assert run.state == "deferred"
+        gate.open()
+        run.resume(run.fire())
+    assert (run.state, run.value) == ("success", 3)
+
+
+def test_what_is_there_already_needs_no_deferral() -> None:
+    job = submitted({"value": 3})
+    first = sensor(job, poke_interval=0.05, deferrable=False).execute()
+    again = sensor(job).execute()
+
+    assert (first.value, again.state, again.value) == (3, "success", 3)
+
+
+def test_the_reschedule_mode_lets_go_of_its_slot(gate: Gate) -> None:
+    job = submitted({"value": 3, **gate.closed})
+    run = sensor(job, deferrable=False, mode="reschedule").execute()
+
+    assert run.state == "up_for_reschedule"
+
+
+def test_a_failing_job_fails_the_sensor() -> None:
+    job = submitted({"error": "too dark"})
+
+    with pytest.raises(JobFailed, match="too dark"):
+        raise sensor(job, deferrable=False, poke_interval=0.05).execute().error
+
+
+@pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+def test_a_sensor_may_be_skipped_instead(option: str) -> None:
+    job = submitted({"error": "too dark"})
+    run = sensor(job, **{option: True}).execute()
+    if run.state == "deferred":
+        run.resume(run.fire())
+
+    assert run.state == "skipped"
+
+
+def test_a_timeout_is_a_sensor_timeout_with_our_words() -> None:
+    job = submitted({}, queue="idle")
+    run = sensor(job, timeout=0.3).execute()
+
+    with pytest.raises(AirflowSensorTimeout, match="No webhook came to"):
+        raise run.resume(run.fire()).error
+
+
+def test_the_default_sink_is_the_connections(connect: Any) -> None:
+    connect(sink="s3://results/default-of-sensor")
+    job = submitted({"value": 1}, "s3://results/default-of-sensor")
+    with DAG("d", schedule=None):
+        task = RunqySensor(
+            task_id="t",
+            delivery_id=job.delivery_id,
+            deferrable=False,
+            poke_interval=0.05,
+        )
+
+    assert Run(task).execute().value == 1
+
+
+def test_an_id_that_is_none_is_refused() -> None:
+    with DAG("d", schedule=None):
+        task = RunqySensor(task_id="t", delivery_id="../../x")
+
+    with pytest.raises(Misconfigured, match="no delivery_id"):
+        raise Run(task).execute().error
+
+
+def test_a_poking_sensor_hears_of_a_job_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch, world: World
+) -> None:
+    monkeypatch.setenv("AIRFLOW__RUNQY__VANISHED_GRACE_SECONDS", "0.3")
+    job = submitted({}, queue="idle")
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        redis.delete(f"asynq:{{idle.default}}:t:{job.job_id}")
+    run = sensor(job, deferrable=False, poke_interval=0.2, timeout=30).execute()
+
+    with pytest.raises(JobVanished, match="Nothing was delivered"):
+        raise run.error
+
+
+def test_execution_timeout_shortens_a_deferred_wait() -> None:
+    job = submitted({}, queue="idle")
+    run = sensor(job, execution_timeout=timedelta(seconds=1)).execute()
+
+    assert run.trigger.deadline <= time.time() + 1
+    with pytest.raises(AirflowSensorTimeout, match="execution_timeout"):
+        raise run.resume(run.fire()).error
+
+
+def test_a_silent_job_ends_a_deferred_wait(gate: Gate) -> None:
+    job = submitted({"progress": 0.5, **gate.closed})
+    run = sensor(job, heartbeat_timeout=timedelta(seconds=1)).execute()
+
+    with pytest.raises(HeartbeatTimeout, match=r"heartbeat_timeout \(0:00:01\)"):
+        raise run.resume(run.fire()).error
+
+
+@pytest.mark.parametrize("arguments", [{}, {"soft_fail": True}])
+def test_a_result_that_came_while_no_triggerer_ran_is_taken(
+    arguments: dict[str, Any], gate: Gate
+) -> None:
+    job = submitted({"value": 3, **gate.closed})
+    run = sensor(job, **arguments).execute()
+    assert run.state == "deferred"
+    gate.open()
+    assert run.fire()["event"] == "arrived"  # it is there now; this event is lost
+
+    assert run.time_out().value == 3
+
+
+def test_where_none_came_it_is_a_sensor_timeout() -> None:
+    job = submitted({}, queue="idle")
+    run = sensor(job).execute()
+    with pytest.raises(AirflowSensorTimeout):
+        raise run.time_out().error
+
+
+def test_a_poking_sensor_gives_no_job_up_while_it_cannot_look(
+    monkeypatch: pytest.MonkeyPatch, connect: Any, world: World
+) -> None:
+    monkeypatch.setenv("AIRFLOW__RUNQY__VANISHED_GRACE_SECONDS", "0")
+    job = submitted({}, queue="idle")
+    with Redis.from_url(world.sandbox.redis_url) as redis:
+        redis.delete(f"asynq:{{idle.default}}:t:{job.job_id}")
+    monkeypatch.setenv("AIRFLOW_CONN_GONE", f"redis://127.0.0.1:{free_port()}")
+    connect(redis_conn_id="gone")
+    run = sensor(job, deferrable=False, poke_interval=0.2, timeout=1).execute()
+
+    with pytest.raises(AirflowSensorTimeout):
+        raise run.error

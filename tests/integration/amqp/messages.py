@@ -1,0 +1,64 @@
+"""Publish to a queue, wait for its messages, and look at what is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from runqy_provider.models import Ticket
+from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.waiters.wait_any import wait_for_arrival
+
+if TYPE_CHECKING:
+    from pika.adapters.blocking_connection import BlockingChannel
+
+    from devtools.servers.rabbitmq import RabbitMQ
+    from runqy_provider.context import Access
+    from runqy_provider.waiters.liveness import Vigil
+    from runqy_provider.waiters.source import Arrival
+
+
+def publish(channel: BlockingChannel, queue: str, body: Any) -> None:
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    channel.basic_publish("", queue, text, mandatory=True)
+
+
+def start_wait(
+    access: Access,
+    sink: str,
+    delivery_id: str,
+    seconds: float = 30,
+    vigil: Vigil | None = None,
+) -> asyncio.Task[Arrival | None]:
+    """Begin to wait for a delivery."""
+    places = parse_sink(sink).places(access, Ticket(delivery_id))
+    return asyncio.ensure_future(
+        wait_for_arrival(places, deadline=time.time() + seconds, vigil=vigil)
+    )
+
+
+async def consumed(rabbitmq: RabbitMQ, queue: str, count: int = 1) -> None:
+    """Wait until a queue has so many consumers."""
+    await asyncio.to_thread(wait_until, rabbitmq, queue, "consumer_count", count)
+
+
+def wait_until(rabbitmq: RabbitMQ, queue: str, what: str, count: int) -> None:
+    """Wait until the broker counts so many of a queue's consumers, or messages."""
+    connection = rabbitmq.connect()
+    channel = connection.channel()
+    end = time.monotonic() + 20
+    found = None
+    while found != count:
+        assert time.monotonic() < end, f"{what} is {found}, not {count}"
+        connection.sleep(0.05)
+        found = getattr(channel.queue_declare(queue, passive=True).method, what)
+    connection.close()
+
+
+def reason_of(channel: BlockingChannel, queue: str) -> tuple[str, bytes]:
+    """Take one message that was rejected: why, and what it is."""
+    method, properties, body = channel.basic_get(f"{queue}.rejected", auto_ack=True)
+    assert method is not None, "nothing was kept"
+    return properties.headers["x-runqy-reason"], body

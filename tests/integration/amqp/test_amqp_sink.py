@@ -1,0 +1,321 @@
+"""Results in a queue of a real RabbitMQ."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis import Redis
+
+from devtools.servers.slow_proxy import slow_line
+from runqy_provider.context import get_access
+from runqy_provider.errors import (
+    JobFailed,
+    Misconfigured,
+    NoAccess,
+    NotThere,
+    SinkUnavailable,
+)
+from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.models import Ticket, is_reference
+from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.waiters.registry import close_waiters
+from runqy_provider.waiters.wait_any import wait_for_arrival
+from runqy_sandbox.process.net import free_port
+from tests.integration.amqp.messages import consumed, publish, start_wait
+from tests.support import harness
+from tests.support.harness import Run, outcome_of, outcomes_of_example
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pika.adapters.blocking_connection import BlockingChannel
+
+    from devtools.servers.rabbitmq import RabbitMQ
+    from tests.support.stack import World
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+
+def run_of(
+    sink: str, payload: Any = None, runqy_queue: str = "helper", **arguments: Any
+) -> Run:
+    return harness.run_of(payload, runqy_queue, sink=sink, **arguments)
+
+
+@pytest.mark.parametrize("value", [{"a": [1, None]}, None, "7"])
+def test_a_value_comes_home(value: Any, queue: str) -> None:
+    assert outcome_of(run_of(f"amqp://mq/{queue}", {"value": value})) == value
+
+
+def test_the_example_runs() -> None:
+    assert outcomes_of_example("runqy_amqp") == {
+        "by_guide": {"sum": 12},
+        "resize": {"scene": 2, "width": 1280},
+    }
+
+
+def test_guide_style_task_code_runs_as_it_is() -> None:
+    """It publishes to task_results, the queue where the sink names none."""
+    assert outcome_of(run_of("amqp://mq", {"numbers": [1, 2]}, "guide_amqp")) == {
+        "sum": 3
+    }
+
+
+def test_a_failing_job_fails_with_its_own_error(queue: str) -> None:
+    with pytest.raises(JobFailed, match="ValueError: too dark") as caught:
+        outcome_of(run_of(f"amqp://mq/{queue}", {"error": "too dark"}))
+    assert "raise ValueError" in str(caught.value.traceback)
+
+
+def test_bytes_come_home_with_their_type(queue: str) -> None:
+    image = outcome_of(run_of(f"amqp://mq/{queue}", {"bytes": 3_000_000}))
+
+    assert is_reference(image)
+    assert (image["content_type"], image["size"]) == ("image/png", 3_000_000)
+    assert len(RunqyResultHook().read(image).bytes()) == 3_000_000
+
+
+def test_a_result_beyond_the_limit_fails_and_names_the_way_out(queue: str) -> None:
+    with pytest.raises(JobFailed, match="object store"):
+        outcome_of(run_of(f"amqp://mq/{queue}", {"bytes": 7_000_000}))
+
+
+def test_fifty_megabytes_come_home_where_the_limit_is_raised(
+    queue: str, monkeypatch: pytest.MonkeyPatch, connect: Callable[..., Any]
+) -> None:
+    monkeypatch.setenv("AIRFLOW__RUNQY__MAX_BODY_BYTES", "70000000")
+    connect()
+
+    image = outcome_of(run_of(f"amqp://mq/{queue}", {"bytes": 50_000_000}))
+
+    assert image["size"] == 50_000_000
+
+
+def test_the_webhook_is_not_needed(queue: str, connect: Callable[..., Any]) -> None:
+    connect(without=("callback_secret", "callback_url"))
+
+    assert outcome_of(run_of(f"amqp://mq/{queue}", {"value": 1})) == 1
+
+
+def test_an_exchange_is_gone_through(channel: BlockingChannel, queue: str) -> None:
+    channel.exchange_declare(f"x-{queue}", "direct")
+    sink = f"amqp://mq/{queue}?exchange=x-{queue}&routing_key=done"
+
+    assert outcome_of(run_of(sink, {"value": 1})) == 1
+
+
+def test_what_is_no_delivery_is_kept_elsewhere(
+    channel: BlockingChannel, queue: str
+) -> None:
+    channel.queue_declare(queue, durable=True)
+    strange = [
+        b"not json",
+        b"[1]",
+        b'{"status": "completed"}',
+        b'{"task_id": "../etc", "result": 1}',
+        b'{"task_id": "x", "result": "' + b"x" * 9_000_000 + b'"}',
+    ]
+    for body in strange:
+        publish(channel, queue, body)
+
+    assert outcome_of(run_of(f"amqp://mq/{queue}", {"value": 1})) == 1
+    kept = []
+    for method, properties, body in channel.consume(
+        f"{queue}.rejected", auto_ack=True, inactivity_timeout=10
+    ):
+        assert method is not None, "a message was lost"
+        assert properties.headers["x-runqy-reason"]
+        assert properties.delivery_mode == 2
+        kept.append(body)
+        if len(kept) == len(strange):
+            break
+    assert kept == strange
+
+
+def test_of_two_different_results_the_first_wins_and_the_other_is_kept(
+    channel: BlockingChannel, queue: str
+) -> None:
+    run = run_of(f"amqp://mq/{queue}", {}, "idle").execute()
+    delivery_id = run.xcoms["runqy_job"]["delivery_id"]
+    for result in (1, 1, 2):  # the same again is no other
+        publish(channel, queue, {"task_id": delivery_id, "result": result})
+
+    assert run.resume(run.fire()).value == 1
+    outcome_of(run_of(f"amqp://mq/{queue}", {"value": 1}))  # consumes the rest
+    _, _, body = channel.basic_get(f"{queue}.rejected", auto_ack=True)
+    assert json.loads(body or b"{}")["result"] == 2
+    assert channel.basic_get(f"{queue}.rejected")[0] is None
+
+
+def test_a_message_for_another_triggers_wait_is_found_in_the_inbox(
+    channel: BlockingChannel, queue: str
+) -> None:
+    """One consumer takes it for all: what it does not wait for is there for others."""
+    other = run_of(f"amqp://mq/{queue}", {}, "idle").execute()
+    delivery_id = other.xcoms["runqy_job"]["delivery_id"]
+    publish(channel, queue, {"task_id": delivery_id, "result": "for the other"})
+
+    assert outcome_of(run_of(f"amqp://mq/{queue}", {"value": 1})) == 1
+    assert channel.queue_declare(queue, passive=True).method.message_count == 0
+    assert other.resume(other.fire()).value == "for the other"
+
+
+BAD = [
+    ("amqp://mq/{queue}?exchange=nothing_here", NotThere, "nothing_here"),
+    ("amqp://mq/{queue}?declare=false", NotThere, "no queue"),
+    ("amqp://mq/transient", Misconfigured, "other arguments"),
+    ("amqp://mq/{queue}?color=red", Misconfigured, "color"),
+    ("amqp://mq/{queue}?declare=perhaps", Misconfigured, "perhaps"),
+    ("amqp://mq/amq.x", Misconfigured, "no name"),
+    ("amqp:///{queue}", Misconfigured, "names no connection"),
+    ("amqp://wrong_password/{queue}", NoAccess, "wrong_password"),
+    ("amqp://wrong_host/{queue}", NoAccess, "wrong_host"),
+    ("amqp://away/{queue}", SinkUnavailable, "away"),
+    ("amqp://nameless/{queue}", Misconfigured, "no host"),
+    ("amqp://unheard_of/{queue}", Misconfigured, "no connection 'unheard_of'"),
+]
+
+
+@pytest.mark.parametrize(("sink", "error", "words"), BAD, ids=[row[0] for row in BAD])
+def test_bad_input_is_told_and_nothing_enqueued(
+    sink: str,
+    error: type[Exception],
+    words: str,
+    queue: str,
+    channel: BlockingChannel,
+    rabbitmq: RabbitMQ,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    channel.queue_declare("transient", durable=False)
+    at = f"127.0.0.1:{rabbitmq.port}"
+    for name, url in {
+        "WRONG_PASSWORD": f"amqp://guest:wrong-pw@{at}/%2F",
+        "WRONG_HOST": f"amqp://guest:guest@{at}/no-such-host",
+        "AWAY": f"amqp://guest:guest@127.0.0.1:{free_port()}/%2F",
+        "NAMELESS": '{"conn_type": "amqp"}',
+    }.items():
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", url)
+    run = run_of(sink.format(queue=queue), {"value": 1})
+
+    with pytest.raises(error, match=words) as caught:
+        outcome_of(run)
+    assert "wrong-pw" not in str(caught.value)
+    assert "runqy_job" not in run.xcoms
+
+
+def test_a_queue_deleted_while_waiting_is_told(
+    channel: BlockingChannel, queue: str
+) -> None:
+    sink = f"amqp://mq/{queue}?declare=false"
+    channel.queue_declare(queue, durable=True)
+    run = run_of(sink, {}, "idle").execute()
+    channel.queue_delete(queue)
+
+    run.resume(run.fire())
+    assert isinstance(run.error, NotThere)
+    assert queue in str(run.error)
+
+
+def test_a_timeout_says_which_queue_had_no_message(queue: str) -> None:
+    run = run_of(
+        f"amqp://mq/{queue}", {}, "idle", delivery_timeout=timedelta(seconds=1)
+    ).execute()
+    run.resume(run.fire())
+
+    assert queue in str(run.error)
+    assert "No message" in str(run.error)
+
+
+def test_a_broker_that_restarts_loses_nothing(rabbitmq: RabbitMQ, queue: str) -> None:
+    run = run_of(f"amqp://mq/{queue}", {}, "idle").execute()
+    delivery_id = run.xcoms["runqy_job"]["delivery_id"]
+
+    async def scenario() -> Any:
+        waiting = asyncio.ensure_future(anext(run.trigger.run()))
+        await consumed(rabbitmq, queue)
+        await asyncio.to_thread(rabbitmq.child.stop)
+        await asyncio.to_thread(rabbitmq.child.start)
+        connection = rabbitmq.connect()
+        publish(connection.channel(), queue, {"task_id": delivery_id, "result": 1})
+        connection.close()
+        async with asyncio.timeout(40):
+            return (await waiting).payload
+
+    assert run.resume(asyncio.run(scenario())).value == 1
+
+
+def test_a_message_stays_with_the_broker_while_the_inbox_is_away(
+    rabbitmq: RabbitMQ,
+    channel: BlockingChannel,
+    queue: str,
+    monkeypatch: pytest.MonkeyPatch,
+    world: World,
+) -> None:
+    """Nothing is acknowledged before the inbox has it."""
+    monkeypatch.setattr("runqy_provider.sinks.amqp.source.INBOX_DELAY", 0.1)
+    sandbox = world.sandbox
+    run = run_of(f"amqp://mq/{queue}", {}, "idle").execute()
+    delivery_id = run.xcoms["runqy_job"]["delivery_id"]
+
+    async def scenario() -> Any:
+        waiting = asyncio.ensure_future(anext(run.trigger.run()))
+        await consumed(rabbitmq, queue)
+        redis = Redis(port=sandbox.redis_port)
+        redis.config_set("maxmemory", "1")  # it takes nothing any more
+        try:
+            publish(channel, queue, {"task_id": delivery_id, "result": 1})
+            await asyncio.sleep(0.5)
+            assert not waiting.done()
+        finally:
+            redis.config_set("maxmemory", "0")
+        async with asyncio.timeout(30):
+            return (await waiting).payload
+
+    assert run.resume(asyncio.run(scenario())).value == 1
+
+
+def test_a_wait_that_ends_while_its_consumer_is_opened_leaves_nothing(
+    rabbitmq: RabbitMQ, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that takes its time is let come to the point, and then taken down."""
+
+    async def scenario() -> set[asyncio.Task[Any]]:
+        await wait_for_arrival(places, deadline=0.0)
+        await close_waiters()
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    with slow_line(rabbitmq.port, seconds=0.2) as port:
+        url = f"amqp://guest:guest@127.0.0.1:{port}/%2F"
+        monkeypatch.setenv("AIRFLOW_CONN_MQ", url)
+        access = get_access("runqy_default")
+        places = parse_sink(f"amqp://mq/{queue}").places(access, Ticket("nobody"))
+
+        assert asyncio.run(scenario()) == set()
+
+
+def test_a_hundred_waits_are_one_consumer(
+    rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
+) -> None:
+    access = get_access("runqy_default")
+    sink = f"amqp://mq/{queue}"
+    parse_sink(sink).check(access)
+    ids = [f"{queue}-{n}" for n in range(100)]
+
+    async def scenario() -> tuple[int, list[Any]]:
+        waits = [start_wait(access, sink, delivery_id) for delivery_id in ids]
+        await consumed(rabbitmq, queue)
+        for delivery_id in ids:
+            publish(channel, queue, {"task_id": delivery_id, "result": 1})
+        arrivals = await asyncio.gather(*waits)
+        consumers = channel.queue_declare(queue, passive=True).method.consumer_count
+        await close_waiters()
+        return consumers, arrivals
+
+    consumers, arrivals = asyncio.run(scenario())
+
+    assert consumers == 1
+    assert {arrival.status for arrival in arrivals} == {"completed"}

@@ -1,0 +1,101 @@
+"""Messages that came while nobody consumed: a look finds them, too."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runqy_provider.context import get_access
+from runqy_provider.errors import JobVanished
+from runqy_provider.inbox.writer import InboxWriter
+from runqy_provider.models import Ticket
+from runqy_provider.sinks.amqp import source as amqp_arrivals
+from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.waiters.registry import close_waiters
+from runqy_provider.waiters.source import Place
+from runqy_provider.waiters.wait_any import wait_for_arrival
+from runqy_provider.waiters.waiter import Waiter
+from tests.integration.amqp.messages import publish, start_wait
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Mapping
+
+    from pika.adapters.blocking_connection import BlockingChannel
+
+    from runqy_provider.context import Access
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+
+@pytest.fixture
+def access(queue: str) -> Access:
+    access = get_access("runqy_default")
+    parse_sink(f"amqp://mq/{queue}").check(access)
+    return access
+
+
+def looked(access: Access, queue: str, delivery_id: str) -> Any:
+    async def look_once() -> Any:
+        arrival = await start_wait(access, f"amqp://mq/{queue}", delivery_id, -1)
+        await close_waiters()
+        return arrival
+
+    return asyncio.run(look_once())
+
+
+def test_one_look_finds_a_message_that_nobody_has_consumed(
+    access: Access, channel: BlockingChannel, queue: str
+) -> None:
+    """As that of a retry, or of a poking sensor."""
+    for n in range(50):
+        publish(channel, queue, {"task_id": f"other-{n}", "result": n})
+    publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
+
+    assert looked(access, queue, f"d-{queue}") is not None
+    assert looked(access, queue, "there-is-none") is None
+
+
+class Gone:
+    """A watch that says at every look that the job is gone."""
+
+    async def look(self, addresses: Collection[str]) -> Mapping[str, Any]:
+        return {text: JobVanished("the job is gone.") for text in addresses}
+
+    async def hints(self) -> AsyncIterator[str | None]:
+        return
+        yield
+
+    async def aclose(self) -> None: ...
+
+
+def test_no_job_is_given_up_while_messages_are_still_being_moved(
+    access: Access,
+    channel: BlockingChannel,
+    queue: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(amqp_arrivals, "CATCH_UP_PATIENCE", 0.3)
+    real = InboxWriter.put
+
+    async def slow(self: Any, *arguments: Any, **options: Any) -> Any:
+        await asyncio.sleep(0.1)
+        return await real(self, *arguments, **options)
+
+    monkeypatch.setattr(InboxWriter, "put", slow)
+    for n in range(30):
+        publish(channel, queue, {"task_id": f"other-{n}", "result": n})
+    publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
+
+    async def scenario() -> Any:
+        sink = parse_sink(f"amqp://mq/{queue}")
+        places = sink.places(access, Ticket(f"d-{queue}"))
+        watch = Place("watch", lambda: Waiter(Gone(), 60.0), "j")
+        end = time.time() + 60
+        arrival = await wait_for_arrival(places, deadline=end, watch=watch)
+        await close_waiters()
+        return arrival
+
+    assert asyncio.run(scenario()) is not None

@@ -1,0 +1,144 @@
+"""A queue that is not consumed any more, for whatever cause, is consumed again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis import Redis
+
+from runqy_provider.context import get_access
+from runqy_provider.errors import NotThere
+from runqy_provider.models import Ticket
+from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.waiters.registry import close_waiters
+from runqy_provider.waiters.wait_any import looks_at
+from tests.integration.amqp.messages import consumed, publish, start_wait, wait_until
+
+if TYPE_CHECKING:
+    from pika.adapters.blocking_connection import BlockingChannel
+
+    from devtools.servers.rabbitmq import RabbitMQ
+    from tests.support.stack import World
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+
+async def trouble_of(sink: str) -> str:
+    """Wait until a sink's waits are told of trouble, and return it."""
+    access = get_access("runqy_default")
+    places = parse_sink(sink).places(access, Ticket("nobody"))
+    async with asyncio.timeout(20):
+        while not (trouble := looks_at(places)["trouble"]):
+            await asyncio.sleep(0.01)
+    return str(trouble)
+
+
+def test_a_queue_deleted_while_it_is_consumed_is_declared_again(
+    rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
+) -> None:
+    access, sink = get_access("runqy_default"), f"amqp://mq/{queue}"
+    parse_sink(sink).check(access)
+
+    async def scenario() -> Any:
+        wait = start_wait(access, sink, f"d-{queue}")
+        await consumed(rabbitmq, queue)
+        channel.queue_delete(queue)
+        trouble = await trouble_of(sink)
+        channel.queue_declare(queue, durable=True)  # or its consumer's did already
+        publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
+        arrival = await wait
+        await close_waiters()
+        return trouble, arrival
+
+    trouble, arrival = asyncio.run(scenario())
+
+    assert arrival is not None
+    assert f"Queue '{queue}' (connection 'mq') is not consumed any more" in trouble
+    assert "was the queue deleted?" in trouble
+
+
+def test_a_queue_deleted_for_good_while_it_is_consumed_ends_the_wait(
+    rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
+) -> None:
+    access, sink = get_access("runqy_default"), f"amqp://mq/{queue}?declare=false"
+    channel.queue_declare(queue, durable=True)
+
+    async def scenario() -> None:
+        wait = start_wait(access, sink, f"d-{queue}")
+        await consumed(rabbitmq, queue)
+        channel.queue_delete(queue)
+        with pytest.raises(NotThere, match=queue):
+            await wait
+        # Created again, it is as good as any: nobody hears of what was before.
+        channel.queue_declare(queue, durable=True)
+        await close_waiters()
+        wait = start_wait(access, sink, f"d-{queue}")
+        await consumed(rabbitmq, queue)
+        publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
+        assert (await wait) is not None
+        await close_waiters()
+
+    asyncio.run(scenario())
+
+
+def test_a_broker_that_restarts_while_a_message_waits_for_the_inbox(
+    rabbitmq: RabbitMQ, queue: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is put, but cannot be acknowledged any more; it is given out again."""
+    monkeypatch.setattr("runqy_provider.sinks.amqp.source.INBOX_DELAY", 0.1)
+    access, sink = get_access("runqy_default"), f"amqp://mq/{queue}"
+    parse_sink(sink).check(access)
+    redis = Redis(port=world.sandbox.redis_port)
+
+    def send(delivery_id: str) -> None:
+        connection = rabbitmq.connect()
+        channel = connection.channel()
+        channel.confirm_delivery()
+        publish(channel, queue, {"task_id": delivery_id, "result": 1})
+        connection.close()
+
+    async def scenario() -> Any:
+        waits = [start_wait(access, sink, f"{queue}-{n}", 50) for n in range(2)]
+        await consumed(rabbitmq, queue)
+        redis.config_set("maxmemory", "1")  # it takes nothing any more
+        try:
+            await asyncio.to_thread(send, f"{queue}-0")
+            await asyncio.to_thread(wait_until, rabbitmq, queue, "message_count", 0)
+            await asyncio.to_thread(rabbitmq.child.stop)
+        finally:
+            redis.config_set("maxmemory", "0")
+        await asyncio.to_thread(rabbitmq.child.start)
+        await asyncio.to_thread(send, f"{queue}-1")
+        arrivals = await asyncio.gather(*waits)
+        await close_waiters()
+        return arrivals
+
+    assert all(asyncio.run(scenario()))
+
+
+def test_a_connection_that_airflow_cannot_give_is_asked_for_again(
+    rabbitmq: RabbitMQ,
+    channel: BlockingChannel,
+    queue: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Airflow knows one word only for a missing connection and an API that is away."""
+    access, sink = get_access("runqy_default"), f"amqp://late/{queue}"
+    channel.queue_declare(queue, durable=True)
+
+    async def scenario() -> Any:
+        wait = start_wait(access, sink, f"d-{queue}")
+        trouble = await trouble_of(sink)
+        monkeypatch.setenv("AIRFLOW_CONN_LATE", rabbitmq.url)
+        await consumed(rabbitmq, queue)
+        publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
+        arrival = await wait
+        await close_waiters()
+        return trouble, arrival
+
+    trouble, arrival = asyncio.run(scenario())
+
+    assert arrival is not None
+    assert "no connection 'late'" in trouble

@@ -1,0 +1,156 @@
+"""Messages that nobody can wait for, and the queue for them in all its states."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pika
+import pytest
+
+from runqy_provider.context import get_access
+from runqy_provider.sinks.amqp.consumer import PREFETCH
+from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.waiters.registry import close_waiters
+from tests.integration.amqp.messages import (
+    consumed,
+    publish,
+    reason_of,
+    start_wait,
+    wait_until,
+)
+
+if TYPE_CHECKING:
+    from pika.adapters.blocking_connection import BlockingChannel
+
+    from devtools.servers.rabbitmq import RabbitMQ
+    from runqy_provider.context import Access
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+
+@pytest.fixture
+def access(queue: str) -> Access:
+    access = get_access("runqy_default")
+    parse_sink(f"amqp://mq/{queue}").check(access)
+    return access
+
+
+async def bring_home(access: Access, queue: str, channel: BlockingChannel) -> Any:
+    """Send a delivery after all that is in the queue, and wait for it."""
+    wait = start_wait(access, f"amqp://mq/{queue}", f"d-{queue}")
+    publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
+    return await wait
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"x-message-ttl": 600_000}, {"x-queue-type": "quorum"}]
+)
+def test_a_queue_for_them_that_is_there_is_taken_as_it_is(
+    arguments: dict[str, Any], access: Access, channel: BlockingChannel, queue: str
+) -> None:
+    channel.queue_declare(f"{queue}.rejected", durable=True, arguments=arguments)
+    publish(channel, queue, b"not json")
+
+    async def scenario() -> Any:
+        arrival = await bring_home(access, queue, channel)
+        await close_waiters()
+        return arrival
+
+    assert asyncio.run(scenario()) is not None
+    assert reason_of(channel, queue)[1] == b"not json"
+
+
+def test_a_queue_for_them_that_is_deleted_is_created_again(
+    access: Access, channel: BlockingChannel, queue: str, rabbitmq: RabbitMQ
+) -> None:
+    rejected = f"{queue}.rejected"
+
+    async def scenario() -> None:
+        wait = start_wait(access, f"amqp://mq/{queue}", "nobody")
+        await consumed(rabbitmq, queue)
+        publish(channel, queue, b"one")
+        channel.queue_declare(rejected, durable=True)
+        await asyncio.to_thread(wait_until, rabbitmq, rejected, "message_count", 1)
+        channel.queue_delete(rejected)
+        publish(channel, queue, b"two")
+        assert await bring_home(access, queue, channel) is not None
+        wait.cancel()
+        await close_waiters()
+
+    asyncio.run(scenario())
+    assert reason_of(channel, queue)[1] == b"two"
+
+
+@pytest.mark.parametrize("why", ["somebody's own", "full"])
+def test_where_it_cannot_be_used_they_stay_and_hold_nobody_up(
+    why: str,
+    access: Access,
+    channel: BlockingChannel,
+    queue: str,
+    rabbitmq: RabbitMQ,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """However many there are: more than the broker gives out at once."""
+    if why == "full":
+        full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        channel.queue_declare(f"{queue}.rejected", durable=True, arguments=full)
+        publish(channel, f"{queue}.rejected", b"it takes one")
+    else:
+        channel.queue_declare(f"{queue}.rejected", exclusive=True)
+    for n in range(3 * PREFETCH):
+        publish(channel, queue, b"not json %d" % n)
+
+    async def scenario() -> Any:
+        arrival = await bring_home(access, queue, channel)
+        await close_waiters()
+        return arrival
+
+    assert asyncio.run(scenario()) is not None
+    wait_until(rabbitmq, queue, "message_count", 3 * PREFETCH)
+    assert f"Queue '{queue}.rejected' (connection 'mq') cannot be used" in caplog.text
+    assert f"stays in queue '{queue}'" in caplog.text
+
+
+def deep(depth: int) -> bytes:
+    lists = b"[" * depth + b"]" * depth
+    return b'{"task_id": "x", "status": "failed", "error": [' + lists + b"]}"
+
+
+def test_an_error_that_is_nested_too_deeply_holds_nobody_up(
+    access: Access, channel: BlockingChannel, queue: str
+) -> None:
+    """At some depth it can be read, and not be written again."""
+    for depth in range(900, 1000, 2):
+        publish(channel, queue, deep(depth))
+
+    async def scenario() -> Any:
+        arrival = await bring_home(access, queue, channel)
+        await close_waiters()
+        return arrival
+
+    assert asyncio.run(scenario()) is not None
+
+
+class Latin(str):
+    """A text of an application that does not write UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, _encoding: str = "", _errors: str = "") -> bytes:
+        return super().encode("latin-1")
+
+
+def test_headers_that_cannot_be_written_again_are_left_out(
+    access: Access, channel: BlockingChannel, queue: str
+) -> None:
+    properties = pika.BasicProperties(headers={"x-odd": Latin("Bücher"), "x-even": 1})
+    channel.basic_publish("", queue, b"not json", properties, mandatory=True)
+
+    async def scenario() -> Any:
+        arrival = await bring_home(access, queue, channel)
+        await close_waiters()
+        return arrival
+
+    assert asyncio.run(scenario()) is not None
+    assert reason_of(channel, queue)[1] == b"not json"

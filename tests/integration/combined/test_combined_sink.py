@@ -1,0 +1,222 @@
+"""One sink holds the result, others tell of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from runqy_provider.context import get_access
+from runqy_provider.errors import DeliveryTimeout, HeartbeatTimeout, JobFailed
+from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.models import Ticket, is_reference
+from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.waiters.registry import close_waiters
+from runqy_provider.waiters.wait_any import wait_for_arrival
+from tests.support import harness
+from tests.support.harness import Run, outcome_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from devtools.servers.postgres import Postgres
+    from devtools.servers.rabbitmq import RabbitMQ
+    from runqy_provider.waiters.source import Arrival
+    from tests.support.stack import Gate
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+S3, SQL, AMQP = "s3://results/both", "sql://pg/tasks", "amqp://rabbit/told"
+
+COMBINATIONS = [
+    [S3, SQL],
+    [S3, AMQP],
+    [S3, "webhook"],
+    [S3, SQL, "webhook", AMQP],
+    [SQL, "webhook"],
+    [SQL, AMQP],
+    ["webhook", SQL],
+    [AMQP, SQL],
+    [AMQP, "webhook"],
+    ["webhook", AMQP],
+    [AMQP, SQL, "webhook"],
+]
+
+
+def run_of(
+    sink: Any, payload: Any = None, runqy_queue: str = "helper", **arguments: Any
+) -> Run:
+    return harness.run_of(payload, runqy_queue, sink=sink, **arguments)
+
+
+def row_of(postgres: Postgres, run: Run) -> tuple[str, Any]:
+    with postgres.connect() as connection:
+        row = connection.execute(
+            "SELECT status, result FROM tasks WHERE id = %s",
+            [run.xcoms["runqy_job"]["delivery_id"]],
+        ).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+@pytest.mark.parametrize("sink", COMBINATIONS)
+def test_a_value_comes_home(sink: list[str]) -> None:
+    run = run_of(sink, {"value": {"a": 1}})
+
+    assert outcome_of(run) == {"a": 1}
+    assert run.xcoms["runqy_job"]["sink"] == " ".join(sink)
+
+
+@pytest.mark.parametrize("sink", COMBINATIONS)
+def test_a_failure_comes_home(sink: list[str]) -> None:
+    with pytest.raises(JobFailed, match="ValueError: too dark"):
+        outcome_of(run_of(sink, {"error": "too dark"}))
+
+
+@pytest.mark.parametrize("sink", [[S3, SQL, "webhook"], [S3, AMQP]])
+def test_bytes_are_in_the_holder_and_the_table_says_where(
+    sink: list[str], postgres: Postgres
+) -> None:
+    run = run_of(sink, {"bytes": 2_000_000})
+    value = outcome_of(run)
+
+    assert is_reference(value)
+    assert value["uri"].startswith(S3)
+    assert RunqyResultHook().read(value).bytes() == b"x" * 2_000_000
+    if SQL in sink:
+        status, result = row_of(postgres, run)
+        said = json.loads(result)
+        assert status == "completed"
+        assert (said["result_url"], said["size"]) == (value["uri"], 2_000_000)
+
+
+def test_the_table_wakes_the_wait_where_nothing_else_can(
+    connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(without=("callback_secret",))
+    monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "600")
+    run = run_of([S3, SQL], {"seconds": 3, "value": 1})
+
+    assert outcome_of(run) == 1
+    assert run.xcoms["runqy_delivery"]["where"].startswith(SQL)
+
+
+@pytest.mark.parametrize("own_key", [True, False])
+def test_guide_style_task_code_runs_as_it_is(own_key: bool) -> None:
+    """It stores the object, and then the row with its address, or with none."""
+    run = run_of([S3, SQL], {"own_key": own_key}, "guide_combined")
+
+    assert outcome_of(run) == [1, 2]
+
+
+def test_the_connection_may_combine_too(connect: Callable[..., Any]) -> None:
+    connect(sink=f"{S3} {SQL}")
+
+    run = harness.run_of({"value": 3})
+
+    assert outcome_of(run) == 3
+    assert run.xcoms["runqy_job"]["sink"] == f"{S3} {SQL}"
+
+
+def test_the_holder_is_looked_at_though_a_teller_is_at_fault(
+    postgres: Postgres, gate: Gate
+) -> None:
+    """The table is dropped while the job runs: the object is found all the same."""
+    with postgres.connect() as connection:
+        connection.execute("CREATE TABLE gone AS SELECT * FROM tasks WHERE false")
+    run = run_of([S3, "sql://pg/gone"], {"value": 5, **gate.closed}).execute()
+    with postgres.connect() as connection:
+        connection.execute("DROP TABLE gone")
+    gate.open()
+
+    assert run.resume(run.fire()).value == 5
+
+
+@pytest.mark.parametrize("sink", [[AMQP, "webhook"], ["webhook", AMQP]])
+def test_news_by_webhook_and_messages_do_not_stand_in_each_others_way(
+    sink: list[str], rabbitmq: RabbitMQ
+) -> None:
+    connection = rabbitmq.connect()
+    channel = connection.channel()
+    channel.queue_declare("told.rejected", durable=True)
+    channel.queue_purge("told.rejected")
+
+    outcomes = [outcome_of(run_of(sink, {"value": n})) for n in range(5)]
+    image = outcome_of(run_of(sink, {"bytes": 100_000}))
+
+    assert outcomes == list(range(5))
+    assert RunqyResultHook().read(image).bytes() == b"x" * 100_000
+    rejected = channel.queue_declare("told.rejected", passive=True).method
+    assert rejected.message_count == 0
+    connection.close()
+
+
+def test_news_by_webhook_end_no_wait_for_a_message_but_a_failure_does(
+    rabbitmq: RabbitMQ,
+) -> None:
+    """A message cannot be opened before it is in the inbox; it may not be there yet."""
+    queue = f"late-{uuid.uuid4().hex}"
+    access, sink = (
+        get_access("runqy_default"),
+        parse_sink(f"amqp://rabbit/{queue} webhook"),
+    )
+    sink.check(access)
+
+    def post(**words: Any) -> str:
+        delivery_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{queue}{words}"))
+        request = sink.request(access, delivery_id, time.time() + 600)
+        said = {"task_id": delivery_id, "result_url": request.url, **words}
+        answer = httpx.post(str(request.webhook_url), json=said)
+        assert answer.status_code == 200
+        return delivery_id
+
+    def wait(delivery_id: str, seconds: float) -> Arrival | None:
+        async def scenario() -> Arrival | None:
+            places = sink.places(access, Ticket(delivery_id))
+            try:
+                return await wait_for_arrival(places, deadline=time.time() + seconds)
+            finally:
+                await close_waiters()
+
+        return asyncio.run(scenario())
+
+    delivery_id = post()
+    assert wait(delivery_id, 1) is None
+    connection = rabbitmq.connect()
+    message = json.dumps({"task_id": delivery_id, "result": 1}).encode()
+    connection.channel().basic_publish("", queue, message, mandatory=True)
+    connection.close()
+    arrival = wait(delivery_id, 20)
+    assert arrival is not None
+    assert sink.open(access, arrival.where).value() == 1
+
+    failed = wait(post(status="failed", error="too dark"), 20)
+    assert failed is not None
+    assert sink.open(access, failed.where).error is not None
+
+
+def test_a_job_that_answers_by_message_is_heard_by_webhook_meanwhile(
+    gate: Gate,
+) -> None:
+    payload = {"value": 7, "progress": 0.25, **gate.closed}
+    run = run_of([AMQP, "webhook"], payload, heartbeat_timeout=timedelta(seconds=2))
+    run.execute()
+    event = run.fire()
+
+    with pytest.raises(HeartbeatTimeout, match="Last progress: 25% rendering"):
+        raise run.resume(event).error
+
+
+def test_a_timeout_names_all_places() -> None:
+    run = run_of([S3, SQL], {}, "idle", delivery_timeout=timedelta(seconds=1))
+
+    with pytest.raises(DeliveryTimeout) as caught:
+        outcome_of(run)
+    assert f"No object came to {S3}/" in str(caught.value)
+    assert "has the status 'pending'" in str(caught.value)

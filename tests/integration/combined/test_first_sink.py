@@ -1,0 +1,127 @@
+"""Whichever sink is heard first, the result is what the first sink holds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import httpx
+import pytest
+
+from runqy_provider.context import get_access
+from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.inbox import callback_url as capability
+from runqy_provider.models import is_reference
+from runqy_provider.sinks.combined import CombinedSink
+from runqy_provider.sinks.registry import parse_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from devtools.servers.postgres import Postgres
+    from tests.support.stack import World
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+SINK = "s3://results/films sql://pg/tasks webhook"
+
+#: After the object, in any order and number: what the guide's combined pattern writes.
+TELLERS = [
+    order
+    for count in range(3)
+    for order in itertools.permutations(["row", "webhook"], count)
+]
+
+#: And each of them may be what the wait hears first.
+HEARD = [(told, heard) for told in TELLERS for heard in ("film", *told)]
+
+
+class Guide:
+    """Task code after the guide: a film to S3, a row, a webhook without a status."""
+
+    def __init__(self, world: World, postgres: Postgres) -> None:
+        self.delivery_id = str(uuid.uuid4())
+        self.key = f"films/{self.delivery_id}"
+        self._world, self._postgres = world, postgres
+
+    @property
+    def url(self) -> str:
+        return f"s3://results/{self.key}"
+
+    def film(self) -> None:
+        aws = self._world.connections["aws_default"]
+        boto3.client(
+            "s3",
+            endpoint_url=self._world.sandbox.s3_url,
+            aws_access_key_id=aws["login"],
+            aws_secret_access_key=aws["password"],
+            region_name="us-east-1",
+        ).put_object(
+            Bucket="results", Key=self.key, Body=b"film", ContentType="video/mp4"
+        )
+
+    def row(self) -> None:
+        result = {
+            "status": "completed",
+            "result_url": self.url,
+            "duration_seconds": 12.5,
+        }
+        with self._postgres.connect() as connection:
+            connection.execute(
+                "INSERT INTO tasks VALUES (%s, 'completed', %s, now())",
+                (self.delivery_id, json.dumps(result)),
+            )
+
+    def webhook(self) -> None:
+        extra = self._world.connections["runqy_default"]["extra"]
+        url = capability.url(
+            extra["callback_url"],
+            extra["callback_secret"],
+            "runqy_default",
+            self.delivery_id,
+            int(time.time()) + 60,
+        )
+        body = {"task_id": self.delivery_id, "result_url": self.url}
+        httpx.post(url, json=body).raise_for_status()
+
+
+@pytest.mark.parametrize(("told", "heard"), HEARD)
+def test_the_result_is_what_the_first_sink_holds(
+    world: World, postgres: Postgres, told: tuple[str, ...], heard: str
+) -> None:
+    guide = Guide(world, postgres)
+    for act in ("film", *told):
+        getattr(guide, act)()
+    sink = parse_sink(SINK)
+    assert isinstance(sink, CombinedSink)
+    parts = {"film": sink.holder, "row": sink.tellers[0], "webhook": sink.tellers[1]}
+    where = parts[heard].where(get_access("runqy_default"), guide.delivery_id)
+
+    outcome = RunqyResultHook().collect(sink, where, guide.delivery_id)
+
+    assert is_reference(outcome)
+    assert outcome["uri"] == guide.url
+    assert (outcome["content_type"], outcome["size"]) == ("video/mp4", 4)
+    expected = {"duration_seconds": 12.5} if "row" in told else None
+    assert outcome["metadata"] == expected
+
+
+def test_a_result_that_only_a_teller_has_is_the_result(
+    world: World, postgres: Postgres, connect: Callable[..., Any]
+) -> None:
+    connect()
+    guide = Guide(world, postgres)
+    with postgres.connect() as connection:
+        connection.execute(
+            "INSERT INTO tasks VALUES (%s, 'completed', %s, now())",
+            (guide.delivery_id, json.dumps({"sum": 3})),
+        )
+    sink = parse_sink(SINK)
+    assert isinstance(sink, CombinedSink)
+    where = sink.tellers[0].where(get_access("runqy_default"), guide.delivery_id)
+
+    assert RunqyResultHook().collect(sink, where, guide.delivery_id) == {"sum": 3}

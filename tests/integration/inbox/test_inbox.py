@@ -1,0 +1,272 @@
+"""The inbox on a real Redis: put, notice, read, forget."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from redis import Redis
+
+from runqy_delivery import BadDelivery, Delivery, JobError
+from runqy_provider.connections import RedisSettings
+from runqy_provider.errors import NoAccess, NotThere, SinkUnavailable
+from runqy_provider.inbox import keys
+from runqy_provider.inbox.reader import InboxReader
+from runqy_provider.inbox.source import InboxArrivals, where
+from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
+from runqy_provider.redis_client import async_client
+from runqy_provider.waiters.source import News
+from runqy_provider.waiters.waiter import Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture
+async def writer(
+    redis_settings: RedisSettings, conn_id: str
+) -> AsyncIterator[InboxWriter]:
+    client = async_client(redis_settings, most_connections=64)
+    yield InboxWriter(client, redis_settings, conn_id, ttl=100)
+    await client.aclose()
+
+
+async def put(writer: InboxWriter, delivery: Delivery) -> Outcome:
+    return await writer.put(delivery, delivery.to_json(), digest(delivery))
+
+
+async def test_a_delivery_is_read_as_it_came(
+    writer: InboxWriter, redis_settings: RedisSettings, conn_id: str
+) -> None:
+    delivery = Delivery("d", result={"a": [1, "ü"]}, metadata={"w": 1})
+    before = time.time()
+
+    assert await put(writer, delivery) is Outcome.STORED
+
+    with InboxReader(redis_settings, conn_id) as reader:
+        letter = reader.read("d")
+    assert letter.delivery == delivery
+    assert letter.size == len(delivery.to_json())
+    assert before - 0.01 <= letter.delivered_at <= time.time()
+
+
+async def test_the_first_final_delivery_wins(
+    writer: InboxWriter, redis_settings: RedisSettings, conn_id: str
+) -> None:
+    first = Delivery("d", result=1)
+
+    outcomes = [
+        await put(writer, first),
+        await put(writer, first),
+        await put(writer, Delivery("d", result=2)),
+        await put(writer, Delivery("d", status="failed", error=JobError("late"))),
+    ]
+
+    assert outcomes == [
+        Outcome.STORED,
+        Outcome.REPEATED,
+        Outcome.CONFLICT,
+        Outcome.CONFLICT,
+    ]
+    with InboxReader(redis_settings, conn_id) as reader:
+        assert reader.read("d").delivery == first
+
+
+async def test_of_many_at_once_exactly_one_is_first(writer: InboxWriter) -> None:
+    deliveries = [Delivery("d", result=n % 5) for n in range(50)]
+
+    outcomes = await asyncio.gather(*(put(writer, each) for each in deliveries))
+
+    assert outcomes.count(Outcome.STORED) == 1
+    assert outcomes.count(Outcome.REPEATED) == 9
+    assert outcomes.count(Outcome.CONFLICT) == 40
+
+
+async def test_the_same_failure_of_another_run_is_a_repeat(writer: InboxWriter) -> None:
+    first = Delivery("d", status="failed", error=JobError("boom", "E", "line 1"))
+    again = Delivery("d", status="failed", error=JobError("boom", "E", "line 2"))
+
+    assert await put(writer, first) is Outcome.STORED
+    assert await put(writer, again) is Outcome.REPEATED
+
+
+async def test_spelling_makes_no_difference(writer: InboxWriter) -> None:
+    spelled = b'{"status": "completed",  "task_id": "d", "result": {"b": 1, "a": 2}}'
+    other = b'{"result":{"a":2,"b":1},"task_id":"d"}'
+    for body, outcome in ((spelled, Outcome.STORED), (other, Outcome.REPEATED)):
+        delivery = Delivery.from_json(body)
+        assert await writer.put(delivery, body, digest(delivery)) is outcome
+
+
+async def test_progress_is_no_arrival_and_the_newest_stays(
+    writer: InboxWriter, redis_settings: RedisSettings, conn_id: str
+) -> None:
+    for fraction in (0.1, 0.2):
+        progress = Delivery("d", status="progress", fraction=fraction)
+        assert await put(writer, progress) is Outcome.NOTED
+
+    arrivals = InboxArrivals(redis_settings, conn_id)
+    try:
+        found = await arrivals.look(["d", "other"])
+    finally:
+        await arrivals.aclose()
+    assert set(found) == {"d"}
+    news = found["d"]
+    assert isinstance(news, News)
+    assert (news.words, news.is_progress) == ("20%", True)
+    assert abs(time.time() - (news.said_at or 0)) < 60
+    with InboxReader(redis_settings, conn_id) as reader, pytest.raises(NotThere):
+        reader.read("d")
+
+
+async def test_every_key_has_an_end(
+    writer: InboxWriter, redis_settings: RedisSettings, conn_id: str
+) -> None:
+    await put(writer, Delivery("d", result=1))
+    await put(writer, Delivery("d", status="progress", text="t"))
+    redis = Redis(**dict(redis_settings.options))
+
+    left = {key: redis.ttl(key) for key in redis.keys(f"*{conn_id}*")}
+    assert len(left) == 2
+    assert all(0 < seconds <= 100 for seconds in left.values())
+
+    with InboxReader(redis_settings, conn_id) as reader:
+        reader.forget("d")
+        assert 0 < redis.ttl(keys.delivery(conn_id, "d")) <= keys.READ_TTL
+        assert not redis.exists(keys.progress(conn_id, "d"))
+        assert reader.read("d").delivery.result == 1
+    redis.close()
+
+
+def test_what_is_not_there_has_words(
+    redis_settings: RedisSettings, conn_id: str
+) -> None:
+    with (
+        InboxReader(redis_settings, conn_id) as reader,
+        pytest.raises(NotThere, match=f"key runqy:inbox:{conn_id}:delivery:d"),
+    ):
+        reader.read("d")
+
+
+async def test_redis_away_is_an_error_that_says_where(
+    nowhere: RedisSettings, conn_id: str
+) -> None:
+    client = async_client(nowhere, most_connections=1)
+    delivery = Delivery("d", result=1)
+    with pytest.raises(SinkUnavailable, match=f"Redis at {nowhere.address}"):
+        await InboxWriter(client, nowhere, conn_id).put(delivery, b"{}", "x")
+    with (
+        InboxReader(nowhere, conn_id) as reader,
+        pytest.raises(SinkUnavailable, match="read a delivery"),
+    ):
+        reader.read("d")
+    await client.aclose()
+
+
+def test_a_wrong_password_is_no_access(
+    redis_settings: RedisSettings, conn_id: str
+) -> None:
+    redis = Redis(**dict(redis_settings.options))
+    user = f"user-{conn_id}"
+    redis.acl_setuser(user, enabled=True, passwords=["+right"], commands=["+ping"])
+    options = (*redis_settings.options, ("username", user))
+    try:
+        for password in ("wrong", "right"):
+            settings = RedisSettings("r", "a", (*options, ("password", password)))
+            with (
+                InboxReader(settings, conn_id) as reader,
+                pytest.raises(NoAccess, match="login and password") as caught,
+            ):
+                reader.read("d")
+            assert f"'{password}'" not in str(caught.value)
+    finally:
+        redis.acl_deluser(user)
+        redis.close()
+
+
+def test_what_is_nested_too_deeply_has_no_digest() -> None:
+    nested: list[object] = []
+    for _ in range(100_000):
+        nested = [nested]
+
+    with pytest.raises(BadDelivery, match="nested too deeply"):
+        digest(Delivery("d", result=nested))
+
+
+async def test_a_waiter_on_the_inbox_notices_at_once(
+    writer: InboxWriter, redis_settings: RedisSettings, conn_id: str
+) -> None:
+    waiter = Waiter(InboxArrivals(redis_settings, conn_id), sweep=60)
+    early = Delivery("early", status="failed", error=JobError("x"))
+    await put(writer, early)
+
+    arrival = await waiter.wait("early", deadline=time.time() + 20)
+    assert arrival is not None
+    assert (arrival.status, arrival.where) == ("failed", where(conn_id, "early"))
+
+    wait = asyncio.create_task(waiter.wait("late", deadline=time.time() + 20))
+    await asyncio.sleep(0)
+    await put(writer, Delivery("late", result=1))
+    arrival = await wait
+    assert arrival is not None
+    assert arrival.status == "completed"
+    await waiter.aclose()
+
+
+async def test_a_hundred_waits_cost_two_connections_and_few_commands(
+    writer: InboxWriter, redis_settings: RedisSettings, conn_id: str
+) -> None:
+    """One connection listens, one looks, however many wait."""
+    redis = Redis(**dict(redis_settings.options))
+    await put(writer, Delivery("first", result=1))
+    others = {client["id"] for client in redis.client_list()}
+    waiter = Waiter(InboxArrivals(redis_settings, conn_id), sweep=60)
+    waits = [
+        asyncio.create_task(waiter.wait(f"d{n}", deadline=time.time() + 50))
+        for n in range(100)
+    ]
+    await waiter.wait("first", deadline=time.time() + 20)
+    while not redis.pubsub_numsub(keys.arrivals(conn_id))[0][1]:
+        await asyncio.sleep(0.01)
+
+    ours = [c for c in redis.client_list() if c["id"] not in others]
+    assert sorted(int(client["sub"]) for client in ours) == [0, 1]
+
+    for n in range(100):
+        await put(writer, Delivery(f"d{n}", result=n))
+    assert all(await asyncio.gather(*waits))
+    await waiter.aclose()
+    redis.close()
+
+
+async def test_a_waiter_outlives_a_lost_connection(
+    writer: InboxWriter, redis_settings: RedisSettings, conn_id: str
+) -> None:
+    redis = Redis(**dict(redis_settings.options))
+    waiter = Waiter(InboxArrivals(redis_settings, conn_id), sweep=60)
+    wait = asyncio.create_task(waiter.wait("d", deadline=time.time() + 50))
+    channel = keys.arrivals(conn_id)
+    while not redis.pubsub_numsub(channel)[0][1]:
+        await asyncio.sleep(0.01)
+    for client in redis.client_list():
+        if int(client["sub"]):
+            redis.client_kill_filter(_id=client["id"])
+
+    await put(writer, Delivery("d", result=1))
+
+    assert await wait is not None
+    await waiter.aclose()
+    redis.close()
+
+
+async def test_a_wait_at_a_redis_that_is_away_ends_at_its_deadline(
+    nowhere: RedisSettings, conn_id: str
+) -> None:
+    waiter = Waiter(InboxArrivals(nowhere, conn_id), sweep=60)
+
+    assert await waiter.wait("d", deadline=time.time() + 1) is None
+    assert waiter.trouble is not None
+    assert nowhere.address in waiter.trouble
+    await waiter.aclose()

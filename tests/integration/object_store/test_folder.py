@@ -1,0 +1,109 @@
+"""A folder in which others write while it is listed."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runqy_provider.errors import NoAccess, NotThere
+from runqy_provider.sinks.object_store.base import Listing
+from runqy_provider.sinks.object_store.local import FolderStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(b"1")
+    return FolderStore(str(tmp_path))
+
+
+def test_a_file_that_goes_while_it_is_listed_is_left_out(
+    store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    @contextmanager
+    def and_rename(folder: Path) -> Iterator[Any]:
+        with scandir(folder) as found:
+            entries = list(found)
+        (tmp_path / "b").rename(tmp_path / "later")
+        yield iter(entries)
+
+    monkeypatch.setattr(os, "scandir", and_rename)
+
+    assert set(store.list_folder("").found) == {"a", "c"}
+
+
+def test_a_file_that_goes_while_it_is_looked_for_is_not_found(
+    store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_file = Path.is_file
+
+    def and_remove(path: Path) -> bool:
+        is_there = is_file(path)
+        path.unlink(missing_ok=True)
+        return is_there
+
+    monkeypatch.setattr(Path, "is_file", and_remove)
+    (tmp_path / "a").unlink()
+
+    assert store.find("a", ".failed.json") == Listing({})
+    assert set(store.find("b", ".failed.json").found) == {"b"}
+
+
+def test_files_in_the_making_and_what_is_no_file_are_left_out(
+    store: FolderStore, tmp_path: Path
+) -> None:
+    (tmp_path / ".abcdef").write_bytes(b"half of i")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "nothing")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+
+    assert set(store.list_folder("").found) == {"a", "b", "c"}
+
+
+def test_a_link_that_is_put_in_the_way_as_a_file_is_opened_leads_nowhere(
+    store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Task code may write there, and must not choose what Airflow's user reads."""
+    secret = tmp_path.parent / "secret"
+    secret.write_bytes(b"of Airflow")
+    real = os.open
+
+    def swap_first(path: Any, *arguments: Any, **options: Any) -> int:
+        if path == "a":
+            (tmp_path / "a").unlink(missing_ok=True)
+            (tmp_path / "a").symlink_to(secret)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", swap_first)
+
+    with pytest.raises(NoAccess, match="a link was put in its way"):
+        store.stream("a")
+
+
+def test_a_link_within_the_folder_is_followed(
+    store: FolderStore, tmp_path: Path
+) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "latest").symlink_to(tmp_path / "a")
+
+    assert store.head("inner/latest").size == 1
+    with store.stream("inner/latest") as file:
+        assert file.read() == b"1"
+
+
+def test_a_pipe_is_no_file_and_holds_nobody_up(
+    store: FolderStore, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(NotThere, match="no file"):
+        store.stream("pipe")

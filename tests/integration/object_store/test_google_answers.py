@@ -1,0 +1,96 @@
+"""What Google's storage answers and its stand-in does not.
+
+fake-gcs-server asks for no credentials, and answers a listing of a bucket that is not
+there with 500, which means "away". The answers here are Google's own.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runqy_provider.errors import NoAccess, NotThere, SinkError, SinkUnavailable
+from runqy_provider.sinks.object_store.gcs import GoogleStore
+from tests.support import harness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from devtools.servers.google_storage import GoogleStorage
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>no</Message></Error>"
+
+
+class Answering(ThreadingHTTPServer):
+    """A server that gives one answer."""
+
+    status = 200
+    code = ""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Answering
+
+    def do_GET(self) -> None:
+        body = ERROR.format(self.server.code).encode()
+        self.send_response(self.server.status)
+        self.send_header("Content-Type", "application/xml; charset=UTF-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def answering(
+    google: GoogleStorage, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Answering]:
+    server = Answering(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    key = {**google.key, "gcs_base_url": f"http://127.0.0.1:{server.server_port}"}
+    extra = {"keyfile_dict": json.dumps(key)}
+    connection = {"conn_type": "google_cloud_platform", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(connection))
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error", "words"),
+    [
+        (401, "AuthenticationRequired", NoAccess, "access denied"),
+        (403, "AccessDenied", NoAccess, "access denied"),
+        (404, "NoSuchBucket", NotThere, "does not exist"),
+        (500, "InternalError", SinkUnavailable, "500"),
+    ],
+)
+def test_each_answer_is_one_error_and_nothing_is_enqueued(
+    answering: Answering, status: int, code: str, error: type[SinkError], words: str
+) -> None:
+    answering.status, answering.code = status, code
+    run = harness.run_of({"value": 1}, sink="gs://results").execute()
+
+    assert run.state == "failed"
+    assert type(run.error) is error
+    assert words in str(run.error)
+    assert "'google_cloud_default'" in str(run.error) or error is SinkUnavailable
+    assert "runqy_job" not in run.xcoms
+
+    store = GoogleStore("results", "google_cloud_default")
+    for look in (lambda: store.list_folder("a/"), lambda: store.head("a")):
+        with pytest.raises(error, match="gs://results/a"):
+            look()

@@ -1,0 +1,135 @@
+"""A look at a store is one listing for all who wait in a folder, however long it is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from runqy_provider.context import get_access
+from runqy_provider.models import Ticket
+from runqy_provider.sinks.object_store.sink import ObjectSink
+from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.waiters.registry import close_waiters
+from runqy_provider.waiters.wait_any import wait_for_arrival
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runqy_provider.sinks.object_store.base import ObjectStore
+    from tests.integration.object_store.conftest import Kind
+
+pytestmark = pytest.mark.usefixtures("connect", "no_settling")
+
+#: Without these the inbox rings no bell: the store is all there is.
+NO_BELL = ("callback_secret",)
+
+
+def store_of(sink: str) -> ObjectStore:
+    parsed = parse_sink(sink)
+    assert isinstance(parsed, ObjectSink)
+    return parsed.store(get_access("runqy_default"))
+
+
+def put_objects(kind: Kind, store: ObjectStore, names: Sequence[str]) -> None:
+    with httpx.Client(timeout=30) as client:
+
+        def put_object(name: str) -> None:
+            put = store.sign_put(name, 60)
+            if put is None:
+                Path(kind.uri.removeprefix("file://"), name).write_bytes(b"1")
+            else:
+                answer = client.put(put.url, content=b"1", headers=put.headers)
+                answer.raise_for_status()
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(put_object, names))
+
+
+def test_a_listing_may_have_many_pages(kind: Kind, connect: Callable[..., Any]) -> None:
+    """S3 and Google give 1000 names at a time, Azure 5000; a folder all of them."""
+    names = [f"many/{n:04}" for n in range(1001)]
+    store = store_of(kind.uri)
+    put_objects(kind, store, names)
+
+    listing = store.list_folder("many/")
+    assert set(listing.found) == set(names)
+    assert listing.pages == (1 if kind.scheme == "file" else 2)
+
+    connect(without=NO_BELL)
+    sink = parse_sink(f"{kind.uri}/many")
+    access = get_access("runqy_default")
+
+    async def last_of_three() -> Any:
+        waits = [
+            asyncio.ensure_future(
+                wait_for_arrival(
+                    sink.places(access, Ticket(delivery_id)), deadline=time.time() + 20
+                )
+            )
+            for delivery_id in ("1000", "never-1", "never-2")
+        ]
+        try:
+            return await waits[0]
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await close_waiters()
+
+    arrival = asyncio.run(last_of_three())
+    assert arrival.where == f"{kind.uri}/many/1000"
+
+
+class Counted:
+    """A store that counts what it is asked."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if callable(found):
+            self.asked.append(name)
+        return found
+
+
+def test_a_look_for_a_hundred_is_one_listing(
+    kind: Kind, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(without=NO_BELL)
+    monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "0.2")
+    access = get_access("runqy_default")
+    sink = parse_sink(f"{kind.uri}/hundred")
+    store = store_of(f"{kind.uri}/hundred")
+    counted = Counted(store)
+    monkeypatch.setattr(type(sink), "store", lambda *_: counted)
+
+    async def scenario() -> tuple[int, int]:
+        waits = [
+            asyncio.ensure_future(
+                wait_for_arrival(
+                    sink.places(access, Ticket(f"h-{n}")), deadline=time.time() + 30
+                )
+            )
+            for n in range(100)
+        ]
+        while counted.asked.count("list_folder") < 4:
+            await asyncio.sleep(0.02)
+        listings, other = counted.asked.count("list_folder"), len(counted.asked)
+        names = [f"hundred/h-{n}" for n in range(100)]
+        await asyncio.to_thread(put_objects, kind, store, names)
+        arrivals = await asyncio.gather(*waits)
+        assert {arrival.where for arrival in arrivals if arrival} == {
+            f"{kind.uri}/hundred/h-{n}" for n in range(100)
+        }
+        await close_waiters()
+        return listings, other
+
+    listings, asked = asyncio.run(scenario())
+    assert listings == asked, "no wait asked for itself alone"

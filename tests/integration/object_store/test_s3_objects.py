@@ -1,0 +1,116 @@
+"""Objects in S3 as people store them: odd names, compressed, few rights."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from runqy_delivery import Delivery
+from runqy_provider.context import get_access
+from runqy_provider.errors import NoAccess
+from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.models import is_reference
+from runqy_provider.sinks.object_store.s3_store import S3Store
+from runqy_provider.sinks.registry import parse_sink
+
+if TYPE_CHECKING:
+    from tests.support.stack import World
+
+pytestmark = pytest.mark.usefixtures("connect")
+
+
+@pytest.fixture
+def s3(world: World) -> Any:
+    aws = world.connections["aws_default"]
+    return boto3.client(
+        "s3",
+        endpoint_url=world.sandbox.s3_url,
+        aws_access_key_id=aws["login"],
+        aws_secret_access_key=aws["password"],
+        region_name="us-east-1",
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["PO# 12.csv", "what?.json", "100%41.json", "plain.json", "a%20b c.json"]
+)
+def test_a_result_url_is_read_literally_first(s3: Any, name: str) -> None:
+    key = f"{uuid.uuid4().hex}/{name}"
+    s3.put_object(Bucket="results", Key=key, Body=b"found")
+    sink = parse_sink("s3://results")
+    delivery = Delivery("d-1")
+
+    parcel = sink.follow(get_access("runqy_default"), delivery, f"s3://results/{key}")
+
+    assert parcel.read() == b"found"
+    # The address in the reference leads there, too.
+    assert sink.open(get_access("runqy_default"), parcel.where).read() == b"found"
+
+
+def test_a_result_url_that_is_quoted_is_found_as_well(s3: Any) -> None:
+    key = f"{uuid.uuid4().hex}/a b.csv"
+    s3.put_object(Bucket="results", Key=key, Body=b"found")
+
+    parcel = parse_sink("s3://results").follow(
+        get_access("runqy_default"),
+        Delivery("d-1"),
+        f"s3://results/{key.replace(' ', '%20')}",
+    )
+    assert parcel.read() == b"found"
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+def test_an_object_that_is_stored_compressed_is_read_as_what_it_is(
+    s3: Any, size: int
+) -> None:
+    delivery_id, value = uuid.uuid4().hex, {"text": "x" * size}
+    s3.put_object(
+        Bucket="results",
+        Key=f"packed/{delivery_id}",
+        Body=gzip.compress(json.dumps(value).encode()),
+        ContentType="application/json",
+        ContentEncoding="gzip",
+    )
+    hook = RunqyResultHook()
+    where = f"s3://results/packed/{delivery_id}"
+
+    outcome = hook.collect(parse_sink("s3://results/packed"), where, delivery_id)
+
+    if size < 65536:
+        assert outcome == value
+    else:
+        assert is_reference(outcome)
+        with hook.read(outcome).stream() as stream:
+            assert stream.read(9) == b'{"text": '
+        assert hook.read(outcome).json() == value
+
+
+def test_the_check_needs_no_more_rights_than_the_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ListBucket on the prefix only: HEAD of the bucket is 403."""
+    asked: list[dict[str, Any]] = []
+
+    class Client:
+        def head_bucket(self, **_: Any) -> Any:
+            raise ClientError({"Error": {"Code": "403"}}, "HeadBucket")
+
+        def list_objects_v2(self, **given: Any) -> Any:
+            asked.append(given)
+            if not given["Prefix"].startswith("team/"):
+                raise ClientError({"Error": {"Code": "AccessDenied"}}, "ListObjectsV2")
+            return {}
+
+    monkeypatch.setattr(S3Store, "_client", lambda _self: Client())
+    store = S3Store("results", "aws_default")
+
+    store.check("team/")
+    assert asked == [{"Bucket": "results", "Prefix": "team/", "MaxKeys": 1}]
+    with pytest.raises(NoAccess):
+        store.check("")

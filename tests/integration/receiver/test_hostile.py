@@ -1,0 +1,261 @@
+"""Hostile requests to a receiver process: no 5xx, nothing stored, and it lives on."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from devtools.receiver import running_receiver
+from runqy_provider.inbox import callback_url as capability
+from runqy_provider.inbox import keys
+from runqy_provider.receiver.app import create_app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runqy_provider.receiver.connections import Door
+
+CONN_ID = f"hostile-{secrets.token_hex(4)}"
+SECRET = secrets.token_hex(16)
+MAX_BODY = 100_000
+SERVER_ERRORS = range(500, 600)
+
+
+async def _nobody(_conn_id: str, *, anew: bool = False) -> Door | None:
+    return None
+
+
+SCHEMA = schemathesis.openapi.from_dict(create_app(_nobody).openapi())
+
+#: Fixtures of the session are fine: the receiver keeps nothing of a refused request.
+quiet = settings(
+    deadline=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@pytest.fixture(scope="module")
+def receiver(redis_url: str) -> Iterator[str]:
+    """A receiver in a process of its own."""
+    arguments = ("--conn-id", CONN_ID, "--max-body", str(MAX_BODY))
+    with running_receiver(redis_url, SECRET, *arguments) as receiver:
+        yield receiver.url
+        # It has lived through all of it, and still takes an honest delivery.
+        body = b'{"task_id": "honest", "result": 1}'
+        assert receiver.process.poll() is None
+        honest = address(receiver.url, "honest")
+        assert httpx.post(honest, content=body).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def stored(redis_url: str) -> Iterator[Any]:
+    """What stands in the inbox of this receiver's connection."""
+    with Redis.from_url(redis_url) as redis:
+        yield lambda: redis.keys(f"{keys.PREFIX}:{CONN_ID}:*")
+
+
+def address(url: str, delivery_id: str = "d") -> str:
+    expires = int(time.time()) + 600
+    return capability.url(url, SECRET, CONN_ID, delivery_id, expires)
+
+
+@SCHEMA.parametrize()
+@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+def test_whatever_the_openapi_allows_is_no_server_error(
+    case: Any, receiver: str, stored: Any
+) -> None:
+    response = case.call(base_url=receiver)
+    assert response.status_code not in SERVER_ERRORS
+    assert stored() == []
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+deliveries = st.fixed_dictionaries(
+    {},
+    optional={
+        name: json_values | st.sampled_from(("d", "completed", "progress", 1, "base64"))
+        for name in (
+            "task_id",
+            "status",
+            "result",
+            "error",
+            "result_url",
+            "content_type",
+            "encoding",
+            "size",
+            "metadata",
+            "fraction",
+            "text",
+            "version",
+        )
+    },
+)
+
+
+@quiet
+@given(body=deliveries)
+def test_whatever_a_delivery_says_is_taken_or_refused(receiver: str, body: Any) -> None:
+    import json
+
+    # Each in an address of its own, so that none is a repeat of another one.
+    delivery_id = f"fuzz-{secrets.token_hex(8)}"
+    if body.get("task_id") == "d":
+        body = {**body, "task_id": delivery_id}
+    with httpx.Client() as client:
+        answer = client.post(
+            address(receiver, delivery_id), content=json.dumps(body).encode()
+        )
+    assert answer.status_code in (200, 202, 400)
+
+
+@quiet
+@given(body=st.binary(max_size=5000))
+def test_whatever_bytes_come_to_an_address_nothing_is_stored(
+    receiver: str, stored: Any, body: bytes
+) -> None:
+    before = set(stored())
+    answer = httpx.post(address(receiver), content=body)
+    assert answer.status_code == 400
+    assert set(stored()) == before
+
+
+def raw(receiver: str, data: bytes) -> bytes:
+    """Send bytes, say that there will be no more, and return what comes back."""
+    parts = urlsplit(receiver)
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as sock:
+        with suppress(ConnectionError):
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+        answer = b""
+        with suppress(ConnectionError):
+            while block := sock.recv(65536):
+                answer += block
+    return answer
+
+
+def status_of(answer: bytes) -> int | None:
+    return int(answer.split()[1]) if answer.startswith(b"HTTP/") else None
+
+
+fragments = st.lists(
+    st.binary(max_size=200)
+    | st.sampled_from(
+        [
+            b"POST /c/v1/deliveries/d HTTP/1.1\r\n",
+            b"GET / HTTP/1.1\r\n",
+            b"Host: r\r\n",
+            b"Content-Length: 99999999999999999999\r\n",
+            b"Content-Length: -1\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"Expect: 100-continue\r\n",
+            b"ffffffffffffffff\r\n",
+            b"\r\n",
+            b"\x00\xff",
+        ]
+    ),
+    max_size=12,
+).map(b"".join)
+
+
+@quiet
+@given(data=fragments)
+def test_whatever_bytes_come_over_the_wire_is_no_server_error(
+    receiver: str, stored: Any, data: bytes
+) -> None:
+    before = set(stored())
+    assert status_of(raw(receiver, data)) not in SERVER_ERRORS
+    assert set(stored()) == before
+
+
+BOMBS = {
+    "a huge header": b"GET /health HTTP/1.1\r\nHost: r\r\nX: " + b"x" * 5_000_000,
+    "very many headers": b"GET /health HTTP/1.1\r\nHost: r\r\n"
+    + b"".join(b"X-%d: y\r\n" % n for n in range(100_000))
+    + b"\r\n",
+    "a huge path": b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\nHost: r\r\n\r\n",
+    "lengths that disagree": b"POST /health HTTP/1.1\r\nHost: r\r\n"
+    b"Content-Length: 5\r\nContent-Length: 50\r\n\r\nhello",
+    "a body that is cut off": b"POST /c/v1/deliveries/d HTTP/1.1\r\nHost: r\r\n"
+    b"Content-Length: 500\r\n\r\nhello",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_refused(receiver: str, stored: Any, name: str) -> None:
+    before = set(stored())
+    answer = raw(receiver, BOMBS[name])
+    # None: it hung up. 200: many headers in front of a harmless question are no crime.
+    assert status_of(answer) in (None, 200, 400, 403, 404, 405, 414, 431)
+    assert set(stored()) == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"task_id":"d","result":' + b"[" * 40_000 + b"]" * 40_000 + b"}",
+        b'{"task_id":"d","result":' + b"9" * 90_000 + b"}",
+        b'{"task_id":"d","result":1e99999}',
+        b'{"task_id":"d","metadata":' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001,
+        b'\xff\xfe{"task_id":"d"}',
+        b'{"task_id":"d","result":NaN}',
+    ],
+)
+def test_json_bombs_are_refused(receiver: str, stored: Any, body: bytes) -> None:
+    before = set(stored())
+    answer = httpx.post(address(receiver), content=body)
+    assert answer.status_code == 400, answer.text[:200]
+    assert set(stored()) == before
+
+
+def test_a_replayed_delivery_stores_nothing_new(receiver: str, stored: Any) -> None:
+    url, body = address(receiver, "replayed"), b'{"task_id": "replayed", "result": 1}'
+    assert httpx.post(url, content=body).json() == {"outcome": "stored"}
+    before = set(stored())
+    assert httpx.post(url, content=body).json() == {"outcome": "repeated"}
+    assert httpx.post(url, content=body[:-2] + b"2}").status_code == 409
+    assert set(stored()) == before
+
+
+def test_an_address_for_one_delivery_is_none_for_another(receiver: str) -> None:
+    url = address(receiver, "one").replace("/one?", "/two?")
+    body = b'{"task_id": "two", "result": 1}'
+    assert httpx.post(url, content=body).status_code == 403
+
+
+def test_a_body_that_trickles_in_holds_nobody_up(receiver: str) -> None:
+    """It has a valid address; others get through meanwhile, and it has an end."""
+    parts = urlsplit(address(receiver, "slow"))
+    head = (
+        f"POST {parts.path}?{parts.query} HTTP/1.1\r\nHost: r\r\n"
+        "Content-Length: 1000\r\n\r\n{"
+    ).encode()
+    slow = []
+    try:
+        for _ in range(20):
+            sock = socket.create_connection((parts.hostname, parts.port))
+            sock.sendall(head)
+            slow.append(sock)
+        body = b'{"task_id": "quick", "result": 1}'
+        began = time.monotonic()
+        answer = httpx.post(address(receiver, "quick"), content=body)
+        assert answer.status_code == 200
+        assert time.monotonic() - began < 5
+    finally:
+        for sock in slow:
+            sock.close()

@@ -1,0 +1,151 @@
+"""A database that keeps silent: locked, frozen, or behind a line that is dead."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runqy_provider.context import get_access
+from runqy_provider.errors import RunqyError, SinkUnavailable
+from runqy_provider.models import Ticket
+from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.sinks.sql import source as sql_arrivals
+from runqy_provider.sinks.sql.source import SqlArrivals
+from runqy_provider.sinks.sql.table import SqlTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from devtools.servers.postgres import Postgres
+
+BACKENDS = (
+    "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' "
+    "AND pid <> pg_backend_pid()"
+)
+
+
+def error_of(deed: Callable[[], Any]) -> tuple[str, str, float]:
+    """Return the type and words of an error, and the seconds that it took."""
+    began = time.monotonic()
+    try:
+        said = deed()
+    except RunqyError as error:
+        kind, words = type(error).__name__, str(error)
+    else:
+        kind, words = "", str(said)
+    return kind, words, time.monotonic() - began
+
+
+@contextmanager
+def frozen(postgres: Postgres) -> Iterator[None]:
+    """Stop the processes that serve our connections; their kernel still answers."""
+    with postgres.connect() as connection:
+        pids = [pid for (pid,) in connection.execute(BACKENDS).fetchall()]
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.usefixtures("connect")
+def test_nothing_waits_for_a_lock_or_a_silent_server_without_end(
+    postgres: Postgres, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lite = tmp_path / "results.db"
+    with sqlite3.connect(lite) as connection:
+        connection.execute("CREATE TABLE t (id, status, result, completed_at)")
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_LITE", json.dumps({"conn_type": "sqlite", "host": str(lite)})
+    )
+    sink = parse_sink(f"sql://pg/{table}")
+    rows = SqlTable("pg", table)
+    access = get_access("runqy_default")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        postgres.connect() as holder,
+        sqlite3.connect(lite, isolation_level=None) as writer,
+        ThreadPoolExecutor(6) as threads,
+    ):
+        url = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/postgres"
+        monkeypatch.setenv("AIRFLOW_CONN_SILENT", url)
+        writer.execute("BEGIN EXCLUSIVE")
+        with holder.transaction():
+            holder.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            futures = [
+                threads.submit(error_of, deed)
+                for deed in (
+                    lambda: list(rows.look(["r"])),
+                    lambda: rows.insert("r"),
+                    lambda: sink.open(access, f"{sink.uri}#r"),
+                    lambda: sink.nothing_arrived(access, Ticket("r")),
+                    lambda: SqlTable("silent", table).read("r"),
+                    lambda: SqlTable("lite", "t").read("r"),
+                )
+            ]
+            outcomes = [future.result(60) for future in futures]
+
+    assert all("did not answer within 15 s" in words for _, words, _ in outcomes)
+    assert max(seconds for _, _, seconds in outcomes) < 20
+    kinds = [kind for kind, _, _ in outcomes]
+    assert kinds == [*["SinkUnavailable"] * 3, "", *["SinkUnavailable"] * 2]
+    # The server itself gave up: it holds no statement of ours any more.
+    assert all("canceling statement" in words for _, words, _ in outcomes[:4])
+
+
+def test_a_server_that_falls_silent_is_given_up(postgres: Postgres, table: str) -> None:
+    rows = SqlTable("pg", table)
+    assert rows.read("r") is None
+    with frozen(postgres):
+        kind, words, seconds = error_of(lambda: rows.read("r", 1.0))
+
+    assert kind == "SinkUnavailable"
+    assert "did not answer within 1 s" in words
+    assert seconds < 10
+    assert rows.read("r") is None
+
+
+def test_listening_to_a_silent_server_breaks_off(
+    postgres: Postgres, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_arrivals, "PING_INTERVAL", 0.2)
+    monkeypatch.setattr(sql_arrivals, "BOUND", 1.0)
+    source = SqlArrivals(SqlTable("pg", table), "any", str)
+
+    async def scenario() -> None:
+        hints = source.hints()
+        async with asyncio.timeout(20):
+            assert await anext(hints) is None
+            with frozen(postgres):
+                await anext(hints)
+
+    with pytest.raises(SinkUnavailable, match="did not answer within 1 s"):
+        asyncio.run(scenario())
+
+
+def test_a_connection_that_broke_while_idle_is_replaced(
+    postgres: Postgres, table: str
+) -> None:
+    rows = SqlTable("pg", table)
+    rows.insert("r")
+    with postgres.connect() as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+
+    assert rows.status_of("r") == "pending"

@@ -1,0 +1,169 @@
+"""Airflow's connection to the database: its extras, and when it cannot be read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from runqy_provider.errors import SinkError, SinkUnavailable
+from runqy_provider.sinks.sql import engine as sql_engine
+from runqy_provider.sinks.sql.source import SqlArrivals
+from runqy_provider.sinks.sql.table import SqlTable
+
+if TYPE_CHECKING:
+    from devtools.servers.postgres import Postgres
+
+
+async def first_hint(table: SqlTable, channel: str = "any") -> str | None:
+    hints = SqlArrivals(table, channel, str).hints()
+    async with asyncio.timeout(20):
+        hint = await anext(hints)
+    await hints.aclose()  # type: ignore[attr-defined] # it is a generator
+    return hint
+
+
+@pytest.fixture
+def connection(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Give Airflow the connection ``pg`` with extras."""
+
+    def connection(**extra: Any) -> None:
+        fields = {
+            "conn_type": "postgres",
+            "host": "127.0.0.1",
+            "port": postgres.port,
+            "login": "runqy",
+            "password": "not-a-secret",
+            "schema": "postgres",
+            "extra": extra,
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_PG", json.dumps(fields))
+
+    return connection
+
+
+DRIVERS = pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+
+
+@DRIVERS
+def test_extras_go_to_the_driver_of_looks_and_of_listening(
+    driver: str, postgres: Postgres, table: str, connection: Any
+) -> None:
+    with postgres.connect() as admin:
+        admin.execute(f"CREATE SCHEMA s_{table}")
+        admin.execute(f"ALTER TABLE {table} SET SCHEMA s_{table}")
+    connection(
+        options=f"-c search_path=s_{table}",
+        application_name="ours",
+        cursor="dictcursor",
+        sqlalchemy_scheme=f"postgresql+{driver}",
+    )
+    rows = SqlTable("pg", table)
+    rows.insert("r")
+    assert rows.status_of("r") == "pending"
+
+    async def scenario() -> int:
+        hints = SqlArrivals(rows, "any", str).hints()
+        async with asyncio.timeout(20):
+            await anext(hints)
+        with postgres.connect() as admin:
+            row = admin.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ours'"
+            ).fetchone()
+        await hints.aclose()  # type: ignore[attr-defined] # it is a generator
+        assert row is not None
+        return int(row[0])
+
+    assert asyncio.run(scenario()) == 2
+
+
+@DRIVERS
+def test_a_demand_for_tls_is_not_lost(driver: str, table: str, connection: Any) -> None:
+    """The server here has none: who demands it must not be served without."""
+    connection(sslmode="require", sqlalchemy_scheme=f"postgresql+{driver}")
+
+    with pytest.raises(SinkUnavailable, match="SSL"):
+        SqlTable("pg", table).read("r")
+    with pytest.raises(SinkUnavailable, match="SSL"):
+        asyncio.run(first_hint(SqlTable("pg", table)))
+
+
+def test_a_channel_with_capitals_is_heard(postgres: Postgres, table: str) -> None:
+    source = SqlArrivals(SqlTable("pg", table), "runqy_Tasks", str)
+
+    async def scenario() -> str | None:
+        hints = source.hints()
+        async with asyncio.timeout(20):
+            assert await anext(hints) is None
+            with postgres.connect() as connection:
+                connection.execute("SELECT pg_notify('runqy_Tasks', 'r')")
+            hint = await anext(hints)
+        await hints.aclose()  # type: ignore[attr-defined] # it is a generator
+        return hint
+
+    assert asyncio.run(scenario()) == "r"
+
+
+def test_looks_go_on_while_the_connection_cannot_be_read(
+    postgres: Postgres,
+    table: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = SqlTable("pg", table)
+    rows.insert("r")
+    old = sql_engine.sql_engine("pg")
+    monkeypatch.setattr(sql_engine, "ENGINE_TTL", 0.0)
+    monkeypatch.delenv("AIRFLOW_CONN_PG")
+
+    for _ in range(3):
+        assert rows.status_of("r") == "pending"
+    assert sql_engine.sql_engine("pg") is old
+    assert old.pool.checkedin() == 1  # type: ignore[attr-defined] # it is a queue
+    assert caplog.text.count("could not be read anew (AirflowNotFound") == 1
+
+    monkeypatch.setenv("AIRFLOW_CONN_PG", postgres.url)
+    made, _ = sql_engine._engines["pg"]
+    sql_engine._engines["pg"] = made - 2 * sql_engine.ENGINE_RETRY, old
+    assert rows.status_of("r") == "pending"
+    assert sql_engine.sql_engine("pg") is not old
+    assert old.pool.checkedin() == 0  # type: ignore[attr-defined] # it is a queue
+
+
+def test_a_connection_that_was_never_read_is_told(table: str) -> None:
+    with pytest.raises(AirflowNotFoundException, match="nowhere"):
+        SqlTable("nowhere", table).read("r")
+
+
+def test_two_executions_of_an_attempt_insert_one_row(
+    postgres: Postgres, table: str
+) -> None:
+    rows = SqlTable("pg", table)
+
+    async def scenario() -> None:
+        with postgres.connect() as other, postgres.connect() as watcher:
+            with other.transaction():
+                other.execute(f"INSERT INTO {table} (id, status) VALUES ('r', 'x')")
+                inserting = asyncio.ensure_future(asyncio.to_thread(rows.insert, "r"))
+                async with asyncio.timeout(10):
+                    while not watcher.execute(
+                        "SELECT 1 FROM pg_locks WHERE NOT granted"
+                    ).fetchone():
+                        assert not inserting.done()
+                        await asyncio.sleep(0.02)
+            async with asyncio.timeout(10):
+                await inserting
+
+    asyncio.run(scenario())
+    assert rows.status_of("r") == "x"
+
+
+def test_a_table_that_refuses_our_row_is_told(postgres: Postgres, table: str) -> None:
+    with postgres.connect() as connection:
+        connection.execute(f"ALTER TABLE {table} ADD CHECK (status <> 'pending')")
+
+    with pytest.raises(SinkError, match="check constraint"):
+        SqlTable("pg", table).insert("r")

@@ -1,0 +1,219 @@
+"""Run one task through Airflow's real task runner, with no database behind it.
+
+Airflow's client talks to a little execution API here that remembers XComs and hands the
+next method and its arguments back on resume, as the real one does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
+from airflow.sdk.api.client import Client
+from airflow.sdk.api.datamodels._generated import TaskInstance
+from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR, TriggerFailureReason
+from airflow.sdk.execution_time.supervisor import run_task_in_process
+from airflow.sdk.serde import deserialize, serialize
+
+from runqy_provider.operators.runqy import RunqyOperator
+from runqy_provider.triggers.delivery import DeliveryTrigger
+from runqy_provider.waiters.registry import close_waiters
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+
+_NO_BODY = ("PATCH", "PUT", "DELETE")
+_WHEN = "2026-01-01T00:00:00Z"
+
+
+def run_of(payload: Any = None, runqy_queue: str = "helper", **arguments: Any) -> Run:
+    """Return a run of one RunqyOperator; it looks once and then defers."""
+    arguments = {"defer_after": timedelta(0), **arguments}
+    with DAG("d", schedule=None):
+        task = RunqyOperator(
+            task_id="t", runqy_queue=runqy_queue, payload=payload, **arguments
+        )
+    return Run(task)
+
+
+def outcomes_of_example(dag_id: str) -> dict[str, Any]:
+    """Run all tasks of an example DAG, and return what they return."""
+    path = Path(__file__).parents[2] / "dags" / f"{dag_id}.py"
+    tasks = DagBag(path).dags[dag_id].tasks
+    return {task.task_id: outcome_of(Run(task)) for task in tasks}
+
+
+def outcome_of(run: Run) -> Any:
+    """Run a task to its end, whether it defers or not; raise what it fails with."""
+    run.execute()
+    if run.state == "deferred":
+        run.resume(run.fire())
+    if run.state == "failed":
+        raise run.error
+    return run.value
+
+
+@dataclass
+class Run:
+    """A task instance between its executions.
+
+    Args:
+        task: The operator, in a DAG.
+        try_number: Which attempt.
+        map_index: Of a mapped task.
+    """
+
+    task: BaseOperator
+    try_number: int = 1
+    map_index: int = -1
+    run_id: str = field(default_factory=lambda: f"run_{uuid.uuid4().hex}")
+    xcoms: dict[str, Any] = field(default_factory=dict)
+    store: dict[str, Any] = field(default_factory=dict)
+    max_tries: int = 0
+    next: tuple[str, Any] | None = None
+    last: Any = None
+
+    def execute(self) -> Run:
+        """Run the task, from its start or from where it deferred."""
+        client = Client(
+            base_url=None,
+            dry_run=True,
+            token="",
+            transport=httpx.MockTransport(self._answer),
+        )
+        ti = TaskInstance(
+            id=uuid.uuid4(),
+            task_id=self.task.task_id,
+            dag_id=self.task.dag_id,
+            run_id=self.run_id,
+            try_number=self.try_number,
+            map_index=self.map_index,
+            dag_version_id=uuid.uuid4(),
+        )
+        self.last = run_task_in_process(ti, self.task, client=client)
+        return self
+
+    @property
+    def state(self) -> str:
+        """The state that the task ended in."""
+        state = self.last.state
+        return str(getattr(state, "value", state))
+
+    @property
+    def error(self) -> BaseException:
+        """What it failed with."""
+        assert self.last.error is not None
+        return self.last.error
+
+    @property
+    def value(self) -> Any:
+        """What it returned, as it stands in XCom."""
+        return self.xcoms.get("return_value")
+
+    @property
+    def trigger(self) -> DeliveryTrigger:
+        """The trigger that it deferred to, after a way through Airflow's database."""
+        message = self.last.msg
+        assert message.classpath.endswith("delivery.DeliveryTrigger")
+        kwargs = json.loads(json.dumps(message.trigger_kwargs))
+        return DeliveryTrigger(**deserialize(kwargs))
+
+    @property
+    def timeout(self) -> Any:
+        """The timeout of the deferral."""
+        return self.last.msg.trigger_timeout
+
+    def fire(self, trigger: DeliveryTrigger | None = None) -> dict[str, Any]:
+        """Run the trigger until its event, and return what the event carries."""
+        waiting = trigger or self.trigger
+
+        async def first_event() -> Any:
+            try:
+                async for event in waiting.run():
+                    return event.payload
+                raise AssertionError("the trigger ended without an event")
+            finally:
+                # A triggerer's loop goes on; this one ends.
+                await close_waiters()
+
+        payload: dict[str, Any] = asyncio.run(first_event())
+        return payload
+
+    def resume(self, event: dict[str, Any]) -> Run:
+        """Run the task on from where it deferred."""
+        message = self.last.msg
+        arguments = {**deserialize(message.next_kwargs or {}), "event": event}
+        self.next = (message.next_method, serialize(arguments))
+        return self.execute()
+
+    def time_out(self) -> Run:
+        """Run the task on as Airflow does where the deferral was not ended in time."""
+        reason = {"error": TriggerFailureReason.TRIGGER_TIMEOUT.value}
+        self.next = (TRIGGER_FAIL_REPR, serialize(reason))
+        return self.execute()
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if path.endswith("/run"):
+            return httpx.Response(200, json=self._context())
+        if "/xcoms/" in path and request.method == "POST":
+            self.xcoms[path.rsplit("/", 1)[1]] = json.loads(request.content)
+            return httpx.Response(201, json={"message": "stored"})
+        if "/store/ti/" in path:
+            return self._store(path.rsplit("/", 1)[1], request)
+        if request.method in _NO_BODY:
+            return httpx.Response(204)
+        if "/connections/" in path:
+            return httpx.Response(404, json={"detail": {"reason": "not_found"}})
+        return httpx.Response(200, json={})
+
+    def _store(self, key: str, request: httpx.Request) -> httpx.Response:
+        if request.method == "PUT":
+            self.store[key] = json.loads(request.content)["value"]
+            return httpx.Response(204)
+        if key not in self.store:
+            return httpx.Response(404, json={"detail": {"reason": "not_found"}})
+        return httpx.Response(200, json={"value": self.store[key]})
+
+    def retried(self, *, is_cleared: bool = False) -> Run:
+        """Return the next try of this task instance; cleared by a user, or a retry."""
+        tries = self.try_number
+        return Run(
+            self.task,
+            try_number=tries + 1,
+            map_index=self.map_index,
+            run_id=self.run_id,
+            store=self.store,
+            max_tries=tries if is_cleared else self.max_tries,
+        )
+
+    def _context(self) -> dict[str, Any]:
+        times = dict.fromkeys(("logical_date", "start_date", "run_after"), _WHEN)
+        nothing = dict.fromkeys(
+            ("data_interval_start", "data_interval_end", "end_date", "partition_key")
+        )
+        dag_run = {
+            "dag_id": self.task.dag_id,
+            "run_id": self.run_id,
+            "run_type": "manual",
+            "state": "running",
+            "consumed_asset_events": [],
+            **times,
+            **nothing,
+        }
+        context: dict[str, Any] = {
+            "dag_run": dag_run,
+            "max_tries": self.max_tries,
+            "should_retry": False,
+        }
+        if self.next is not None:
+            context["next_method"], context["next_kwargs"] = self.next
+        return context

@@ -1,0 +1,178 @@
+"""The fields of connections, read and checked."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from runqy_provider.connections import RedisSettings, RunqySettings
+from runqy_provider.errors import Misconfigured
+from runqy_provider.receiver.__main__ import door_from, main
+
+
+def connection(**fields: Any) -> Any:
+    import json
+
+    names = ("host", "port", "login", "password", "schema", "extra", "conn_type")
+    given = {"conn_id": "c", **dict.fromkeys(names), **fields}
+    if isinstance(given["extra"], dict):
+        given["extra"] = json.dumps(given["extra"])
+    return SimpleNamespace(**given)
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"host": "http://h:3000"}, "http://h:3000"),
+        ({"host": "https://h/"}, "https://h"),
+        ({"host": "https://h/runqy/"}, "https://h/runqy"),
+        ({"host": "http://h", "port": 80}, "http://h:80"),
+        ({"host": "http://h:3000", "port": 80}, "http://h:3000"),
+        ({"host": "h"}, "http://h:3000"),
+        ({"host": "h", "port": 81, "schema": "https"}, "https://h:81"),
+    ],
+)
+def test_a_servers_address_may_be_written_in_many_ways(
+    fields: dict[str, Any], url: str
+) -> None:
+    assert RunqySettings.from_connection(connection(**fields)).server_url == url
+
+
+def test_defaults_are_those_of_airflow() -> None:
+    settings = RunqySettings.from_connection(connection(host="h"))
+
+    assert (settings.sink, settings.redis_conn_id, settings.aws_conn_id) == (
+        "webhook",
+        "redis_default",
+        "aws_default",
+    )
+
+
+def test_secrets_may_be_rotated_and_are_not_shown() -> None:
+    extra = {"callback_secret": "new-secret-of-ours old-secret-of-ours"}
+    settings = RunqySettings.from_connection(
+        connection(host="h", password="key!", extra=extra)
+    )
+
+    assert settings.callback_secrets == ("new-secret-of-ours", "old-secret-of-ours")
+    assert "secret-of-ours" not in repr(settings)
+    assert "key!" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"host": " "},
+        {"host": "ftp://h"},
+        {"host": "http://"},
+        {"host": "h", "extra": "no json"},
+        {"host": "h", "extra": {"callback_secret": "short"}},
+        {"host": "h", "extra": {"callback_url": "h/runqy"}},
+        {"host": "h", "extra": {"callback_url": "https://h/runqy?x=1"}},
+        {"host": "h", "password": "key-one\nkey-two"},
+        {"host": "h", "password": "schlüssel"},
+        {"host": "h", "extra": {"admin_api_key": "two words"}},
+        {"host": "h", "extra": {"signing_secret": "whsec_not-base64!"}},
+    ],
+)
+def test_fields_that_make_no_sense_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(Misconfigured, match="onnection 'c'"):
+        RunqySettings.from_connection(connection(**fields))
+
+
+def test_a_key_is_pasted_with_a_line_break_now_and_then() -> None:
+    settings = RunqySettings.from_connection(connection(host="h", password="key!\n"))
+
+    assert settings.api_key == "key!"
+
+
+def test_a_key_that_is_refused_is_not_repeated() -> None:
+    with pytest.raises(Misconfigured) as caught:
+        RunqySettings.from_connection(connection(host="h", password="key-one\ntwo"))
+
+    assert "key-one" not in str(caught.value)
+
+
+def test_redis_is_read_as_the_redis_provider_does() -> None:
+    settings = RedisSettings.from_connection(
+        connection(
+            host="r",
+            port=6380,
+            login="u",
+            password="p!",
+            extra={"db": 2, "ssl": True, "ssl_cert_reqs": "none"},
+        )
+    )
+
+    expected = {
+        "host": "r",
+        "port": 6380,
+        "db": 2,
+        "username": "u",
+        "password": "p!",
+        "ssl": True,
+        "ssl_cert_reqs": "none",
+    }
+    assert dict(settings.options) == expected
+    assert settings.address == "r:6380/2"
+    assert "p!" not in repr(settings)
+    assert hash(settings) == hash(settings)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "has no host"),
+        ({"host": "r", "extra": {"cluster": True}}, "is a cluster"),
+        ({"host": "r", "schema": "first"}, "must be a whole number"),
+    ],
+)
+def test_a_redis_that_makes_no_sense_is_refused(
+    fields: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(Misconfigured, match=words):
+        RedisSettings.from_connection(connection(**fields))
+
+
+GOOD = {
+    "RUNQY_INBOX_REDIS_URL": "rediss://u:p@r:6380/3",
+    "RUNQY_CALLBACK_SECRET": "a secret-of-the-receiver".replace(" ", "-"),
+    "RUNQY_SIGNING_SECRET": "whsec_AAAA whsec_BBBB",
+}
+
+
+def test_a_receiver_alone_is_told_by_its_environment() -> None:
+    door = door_from(GOOD, "runqy_default")
+
+    options = dict(door.redis.options)
+    assert door.redis.address == "r:6380/3"
+    assert (options["ssl"], options["password"]) == (True, "p")
+    assert door.signing_secrets == ("whsec_AAAA", "whsec_BBBB")
+    assert "whsec" not in repr(door)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"RUNQY_INBOX_REDIS_URL": ""},
+        {"RUNQY_CALLBACK_SECRET": ""},
+        {"RUNQY_CALLBACK_SECRET": "short"},
+        {"RUNQY_INBOX_REDIS_URL": "http://r"},
+        {"RUNQY_SIGNING_SECRET": "whsec_not-base64!"},
+    ],
+)
+def test_a_receiver_alone_that_lacks_something_says_what_and_ends(
+    change: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in {**GOOD, **change}.items():
+        monkeypatch.setenv(name, value)
+
+    assert main(["--port", "0"]) == 2
+    said = capsys.readouterr().err
+    assert "The receiver cannot start" in said
+    assert "short" not in said.replace("shorter", "")

@@ -1,0 +1,214 @@
+"""What the provider declares is there, and Airflow finds it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.utils import canonicalize_name
+
+import runqy_delivery
+import runqy_provider
+from runqy_provider.get_provider_info import get_provider_info
+
+ROOT = Path(__file__).parents[2]
+INFO = get_provider_info()
+
+
+def resolve(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def test_every_declared_module_can_be_imported() -> None:
+    for kind in ("operators", "sensors", "hooks", "triggers"):
+        for entry in INFO[kind]:
+            for module in entry["python-modules"]:
+                importlib.import_module(module)
+
+
+def test_every_declared_class_is_there() -> None:
+    declared = [
+        *INFO["extra-links"],
+        *(entry["plugin-class"] for entry in INFO["plugins"]),
+        *(entry["hook-class-name"] for entry in INFO["connection-types"]),
+    ]
+    assert len(declared) >= 3
+    for path in declared:
+        assert isinstance(resolve(path), type), path
+
+
+def test_every_module_of_the_public_folders_is_declared() -> None:
+    declared = {
+        module
+        for kind in ("operators", "sensors", "triggers")
+        for entry in INFO[kind]
+        for module in entry["python-modules"]
+    }
+    there = {
+        f"runqy_provider.{path.parent.name}.{path.stem}"
+        for kind in ("operators", "sensors", "triggers")
+        for path in (ROOT / "runqy_provider" / kind).glob("*.py")
+        if path.stem != "__init__"
+    }
+    assert there == declared
+
+
+def test_the_hook_and_the_connection_type_agree() -> None:
+    [connection] = INFO["connection-types"]
+    hook = resolve(connection["hook-class-name"])
+
+    assert hook.conn_type == connection["connection-type"]
+    assert hook.hook_name == connection["hook-name"]
+
+
+def test_every_field_of_the_form_is_read() -> None:
+    [connection] = INFO["connection-types"]
+    source = (ROOT / "runqy_provider" / "connections.py").read_text()
+
+    for field in connection["conn-fields"]:
+        assert f'extra.get("{field}")' in source
+
+
+def test_every_secret_of_the_form_is_masked_by_airflow() -> None:
+    """It masks by name: in the API, in logs and in rendered fields."""
+    from airflow.api_fastapi.core_api.datamodels.connections import ConnectionResponse
+    from airflow.models.connection import Connection
+
+    [form] = INFO["connection-types"]
+    secrets = {
+        name: f"hidden-{name}"
+        for name, field in form["conn-fields"].items()
+        if field["schema"].get("format") == "password"
+    }
+    connection = Connection("c", "runqy", extra=json.dumps(secrets))
+    shown = ConnectionResponse.model_validate(connection)
+
+    assert len(secrets) >= 3
+    assert "hidden-" not in str(shown.extra)
+
+
+def test_the_plugin_is_declared_twice() -> None:
+    """Airflow loads it by the entry point; the declaration shows it in the UI."""
+    [plugin] = INFO["plugins"]
+    [point] = [p for p in entry_points(group="airflow.plugins") if p.name == "runqy"]
+
+    assert resolve(plugin["plugin-class"]) is point.load()
+
+
+def test_the_distribution_has_the_declared_name() -> None:
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    [point] = [
+        p
+        for p in entry_points(group="apache_airflow_provider")
+        if p.value.startswith("runqy_provider.")
+    ]
+
+    assert canonicalize_name(data["project"]["name"]) == INFO["package-name"]
+    assert point.load()() == INFO
+
+
+def test_airflow_takes_the_declaration() -> None:
+    from airflow.providers_manager import ProvidersManager
+    from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+
+    hook = ProvidersManagerTaskRuntime().hooks["runqy"]
+
+    assert "airflow-provider-runqy" in ProvidersManager().providers
+    assert hook is not None
+    assert hook.hook_class_name == "runqy_provider.hooks.runqy.RunqyHook"
+
+
+def test_options_have_the_defaults_that_the_code_reads() -> None:
+    from airflow.sdk.configuration import conf
+
+    for name, option in INFO["config"]["runqy"]["options"].items():
+        assert conf.get("runqy", name) == option["default"]
+
+
+def test_versions_are_in_lockstep_and_in_the_changelog() -> None:
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    version = runqy_provider.__version__
+
+    assert runqy_delivery.__version__ == version
+    assert f"runqy-delivery=={version}" in data["project"]["dependencies"]
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_importing_the_provider_imports_nothing() -> None:
+    code = (
+        "import sys, runqy_provider;"
+        "print([m for m in sys.modules if m.startswith(('airflow', 'runqy_'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "['runqy_provider']"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "runqy_delivery",
+        "runqy_provider.receiver.app",
+        "runqy_provider.inbox.reader",
+        "runqy_provider.inbox.source",
+    ],
+)
+def test_what_must_not_need_airflow_does_not(module: str) -> None:
+    code = f"import sys; sys.modules['airflow'] = None; import {module}"
+
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_has_no_effect(tmp_path: Path) -> None:
+    """No configuration read, no connection, no thread."""
+    code = (
+        "import socket, threading, sys\n"
+        "def refuse(*a, **k): raise SystemExit('a connection at import')\n"
+        "socket.socket.connect = refuse\n"
+        "import runqy_provider.operators.runqy, runqy_provider.sensors.runqy\n"
+        "import runqy_provider.triggers.delivery, runqy_provider.plugins.runqy\n"
+        "assert threading.active_count() == 1\n"
+        "assert 'boto3' not in sys.modules and 'uvicorn' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_the_plugin_builds_nothing_before_it_is_asked() -> None:
+    code = (
+        "import sys\n"
+        "from runqy_provider.plugins.runqy import RunqyPlugin\n"
+        "RunqyPlugin()\n"
+        "assert 'runqy_provider.receiver.app' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_examples_import_with_no_connection_and_no_network() -> None:
+    code = (
+        "import json, os, socket\n"
+        "def refuse(*a, **k): raise SystemExit('a connection while parsing')\n"
+        "socket.socket.connect = refuse\n"
+        "from airflow.dag_processing.dagbag import DagBag\n"
+        f"bag = DagBag({str(ROOT / 'dags')!r})\n"
+        "print('DAGS', json.dumps([sorted(bag.dags), bag.import_errors]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("DAGS"))
+    dags, errors = json.loads(line.removeprefix("DAGS "))
+    assert errors == {}
+    expected = {path.stem for path in (ROOT / "dags").glob("*.py")}
+    assert set(dags) == expected

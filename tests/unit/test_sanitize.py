@@ -1,0 +1,42 @@
+"""Words of strangers in logs and in Airflow's database."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runqy_provider.inbox.progress import LONGEST_TEXT, Progress
+from runqy_provider.sanitize import is_storable, one_line, storable
+
+ANY = st.text(st.characters())  # halves of surrogate pairs, too
+
+
+@given(ANY)
+def test_what_was_made_storable_is(text: str) -> None:
+    assert is_storable(storable(text))
+    assert storable(text) == text or not is_storable(text)
+
+
+@given(ANY)
+def test_a_line_is_one_line_and_can_be_written_anywhere(text: str) -> None:
+    line = one_line(text, 40)
+
+    assert len(line) <= 40
+    assert line.isprintable()
+    assert is_storable({"line": [line]})
+    line.encode()
+
+
+@pytest.mark.parametrize("value", ["a\0b", {"\ud800": 1}, ["ok", "\udfff"]])
+def test_what_postgresql_refuses_is_told(value: object) -> None:
+    assert not is_storable(value)
+
+
+def test_progress_that_another_version_kept_is_read() -> None:
+    newer = json.dumps({"at": 1.5, "text": "soon", "eta_seconds": 7}).encode()
+
+    assert Progress.from_json(newer) == Progress(1.5, None, "soon")
+    assert LONGEST_TEXT > 0

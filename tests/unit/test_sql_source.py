@@ -1,0 +1,105 @@
+"""Rows as a source for a waiter, without a server: what is told, what is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from runqy_provider.errors import NoAccess, NotThere, RunqyError, SinkUnavailable
+from runqy_provider.sinks.sql import source as sql_arrivals
+from runqy_provider.sinks.sql.source import SqlArrivals
+from runqy_provider.sinks.sql.table import Row, SqlTable
+from runqy_provider.waiters.source import Arrival
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+UUID = "00ab10ef-0000-5000-8000-00000000000a"
+
+
+class Table:
+    """A table in memory."""
+
+    conn_id = "pg"
+    place = "table t"
+
+    def __init__(self, *rows: Row) -> None:
+        self.rows = rows
+
+    def look(self, ids: Collection[str]) -> list[Row]:
+        """Return what a database without regard for capitals returns."""
+        wanted = {row_id.lower() for row_id in ids}
+        return [row for row in self.rows if row.id.lower() in wanted]
+
+
+def source_of(table: Table, **arguments: Any) -> SqlArrivals:
+    return SqlArrivals(cast("SqlTable", table), "any", str, **arguments)
+
+
+def answer_of(source: SqlArrivals, row_id: str) -> Any:
+    return asyncio.run(source.look([row_id])).get(row_id)
+
+
+def test_rows_that_are_waited_for_no_more_are_forgotten() -> None:
+    table = Table(*(Row(f"r{n}", "pending", 0.0) for n in range(1000)))
+    source = source_of(table, forget_after=0.0)
+
+    async def scenario() -> int:
+        for n in range(1000):
+            await source.look([f"r{n}"])  # a wait of one look
+        return len(source._sights)
+
+    assert asyncio.run(scenario()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [(UUID, UUID.upper()), (UUID.upper(), UUID)]
+)
+def test_a_uuid_in_capitals_is_the_same(asked: str, kept: str) -> None:
+    source = source_of(Table(Row(kept, "completed", 1.0)))
+
+    assert answer_of(source, asked) == Arrival("completed", asked, 1.0)
+
+
+def test_any_other_id_is_taken_as_it_is() -> None:
+    assert answer_of(source_of(Table(Row("JOB", "completed", 1.0))), "job") is None
+
+
+def test_a_row_that_was_seen_is_told_deleted_at_once() -> None:
+    table = Table(Row("r", "pending", 0.0))
+    source = source_of(table)
+    assert answer_of(source, "r") is None
+    table.rows = ()
+
+    assert isinstance(answer_of(source, "r"), NotThere)
+
+
+@pytest.mark.parametrize("is_inserted", [True, False])
+def test_a_row_never_seen_is_deleted_only_if_it_was_inserted(
+    is_inserted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = source_of(Table(), is_inserted=is_inserted)
+    assert answer_of(source, "r") is None  # one look does not say so
+    monkeypatch.setattr(sql_arrivals, "MISSING_GRACE", 0.0)
+
+    assert isinstance(answer_of(source, "r"), NotThere) is is_inserted
+
+
+@pytest.mark.parametrize("error", [NotThere("gone"), NoAccess("refused")])
+def test_a_table_at_fault_ends_its_waits(error: RunqyError) -> None:
+    class Refusing(Table):
+        def look(self, ids: Collection[str]) -> list[Row]:
+            raise error
+
+    assert answer_of(source_of(Refusing()), "r") is error
+
+
+def test_a_database_that_is_away_is_asked_again() -> None:
+    class Away(Table):
+        def look(self, ids: Collection[str]) -> list[Row]:
+            raise SinkUnavailable("away")
+
+    with pytest.raises(SinkUnavailable):
+        answer_of(source_of(Away()), "r")
