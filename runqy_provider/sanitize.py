@@ -11,6 +11,9 @@ from typing import Any
 #: What PostgreSQL's JSON refuses: the character zero, and halves of surrogate pairs.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
+#: The same character in JSON text; after an escaped backslash it is plain text.
+_ESCAPED_ZERO = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
 #: What stands for a character that cannot be kept.
 REPLACEMENT = "\ufffd"
 
@@ -32,4 +35,4 @@ def storable(text: str) -> str:
 def is_storable(value: Any) -> bool:
     """Tell whether Airflow's database can keep a JSON value."""
     text = json.dumps(value, ensure_ascii=False)
-    return "\\u0000" not in text and not _UNSTORABLE.search(text)
+    return not _ESCAPED_ZERO.search(text) and not _UNSTORABLE.search(text)
