@@ -11,15 +11,15 @@ endif
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup check-python lint types rings delivery unit e2e faults bench clean
+.PHONY: help demo test setup check-python lint types layers delivery unit e2e faults bench release-check clean
 
 help: ## say what there is
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 demo: setup ## the main job, end to end, on embedded parts (KEEP=1 leaves it running)
 	@$(RUN) -m devtools.demo $(if $(KEEP),--keep)
 
-test: setup lint types rings delivery ## everything CI runs
+test: setup lint types layers delivery ## everything CI runs
 	$(RUN) -m pytest --cov --cov-report=term --cov-report=xml:.coverage.xml
 
 lint: setup ## ruff: rules and format
@@ -27,9 +27,9 @@ lint: setup ## ruff: rules and format
 	$(RUN) -m ruff format --check .
 
 types: setup ## mypy --strict
-	$(RUN) -m mypy runqy_provider runqy_delivery/src runqy_sandbox/src devtools
+	$(RUN) -m mypy runqy_provider runqy_delivery/src runqy_sandbox/src devtools tests dags
 
-rings: setup ## import-linter: the rings of the house
+layers: setup ## import-linter: which layer may import which
 	.venv/bin/lint-imports
 
 # The oldest Python that GPU boxes may have, where this machine has it, and the one at hand.
@@ -47,8 +47,8 @@ delivery: setup ## runqy_delivery alone, in empty environments
 	    -c tests/delivery/pytest.ini tests/delivery; \
 	done
 
-unit: setup ## the quick tests only
-	$(RUN) -m pytest -m "not e2e"
+unit: setup ## the unit tests: less than a minute, no servers
+	$(RUN) -m pytest -q tests/unit
 
 e2e: setup ## the tests through real Airflow processes
 	$(RUN) -m pytest -m e2e
@@ -58,6 +58,9 @@ faults: setup ## faults caused for real, with N jobs in flight each (N=50; ONLY=
 
 bench: setup ## the benchmarks, each with its table (ONLY=... runs one)
 	$(RUN) -m devtools.benchmarks $(ONLY)
+
+release-check: setup ## build all wheels, install and try each in an empty environment
+	$(RUN) -m devtools.release_check
 
 setup: check-python .venv/.installed
 
@@ -79,4 +82,4 @@ $(UV): constraints.txt
 	@touch $@
 
 clean: ## remove what the commands above made
-	rm -rf .venv .venv-delivery .tools .demo .faults .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-delivery .tools dist .demo .faults .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Data in S3, metadata in a table, and the webhook as the bell."""
+"""The data in S3, metadata in a table, and a webhook that ends the wait."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runqy_provider.operators.runqy import RunqyOperator
 
 @dag(schedule=None, tags=["runqy"])
 def runqy_combined() -> None:
-    """Render an image: the first sink holds it, the others tell where it is."""
+    """Render an image: the first sink stores it, the others get its URI."""
     RunqyOperator(
         task_id="render",
         runqy_queue="render",

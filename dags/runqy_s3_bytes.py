@@ -14,7 +14,7 @@ from runqy_provider.operators.runqy import RunqyOperator
 
 @dag(schedule=None, tags=["runqy"])
 def runqy_s3_bytes() -> None:
-    """Render an image and look at it."""
+    """Render an image, and read its size."""
     # [START s3]
     render = RunqyOperator(
         task_id="render",
@@ -28,7 +28,7 @@ def runqy_s3_bytes() -> None:
     # [START read]
     @task
     def inspect(reference: dict[str, Any]) -> dict[str, Any]:
-        """Read the image as a stream; it never was in XCom."""
+        """Read the image as a stream: XCom has only a reference to it."""
         from runqy_provider.hooks.result import RunqyResultHook  # noqa: PLC0415
 
         with RunqyResultHook().read(reference).stream() as image:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import requests
 
 from runqy_sandbox.process.net import free_port
-from runqy_sandbox.process.watchdog import Guardian
+from runqy_sandbox.process.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,7 +47,7 @@ class Airflow:
         database: SQLAlchemy URL; SQLite in ``home`` where not given.
         parallelism: Worker slots.
         environment: More settings.
-        say: Is told what happens.
+        say: Prints what happens.
     """
 
     home: Path
@@ -57,12 +57,12 @@ class Airflow:
     parallelism: int = 4
     port: int = field(default_factory=free_port)
     environment: Mapping[str, str] = field(default_factory=dict)
-    say: Callable[[str], None] = lambda _words: None
+    say: Callable[[str], None] = lambda _message: None
 
     def __post_init__(self) -> None:
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._guardian: Guardian | None = None
+        self._watchdog: Watchdog | None = None
         self._settings = self._make_settings()
 
     def __enter__(self) -> Self:
@@ -89,7 +89,7 @@ class Airflow:
         """
         self.home.mkdir(parents=True, exist_ok=True)
         # Ends what is left of Airflow, should this process be killed.
-        self._guardian = Guardian()
+        self._watchdog = Watchdog()
         self.say("Making Airflow's database ...")
         self.run("db", "migrate")
         self.say(f"Starting Airflow: {', '.join(COMPONENTS)} ...")
@@ -121,8 +121,8 @@ class Airflow:
 
     def watch(self, group: int) -> None:
         """Have a process group ended with Airflow, should this process be killed."""
-        if self._guardian is not None:
-            self._guardian.watch(group)
+        if self._watchdog is not None:
+            self._watchdog.watch(group)
 
     def restart_component(self, component: str, environment: Mapping[str, str]) -> None:
         """Stop one of Airflow's processes and start it with more settings."""
@@ -173,9 +173,9 @@ class Airflow:
             _signal_group(process, signal.SIGKILL)
             process.wait()
         self.processes.clear()
-        if self._guardian is not None:
-            self._guardian.close()
-            self._guardian = None
+        if self._watchdog is not None:
+            self._watchdog.close()
+            self._watchdog = None
 
     def _wait_until_healthy(self) -> None:
         end = time.monotonic() + START_LIMIT

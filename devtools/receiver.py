@@ -6,19 +6,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import requests
 
 from runqy_sandbox.process.net import free_port
-from runqy_sandbox.process.watchdog import guarded
+from runqy_sandbox.process.watchdog import run_with_watchdog
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator, Mapping, Sequence
 
 #: Seconds that it may take to answer.
@@ -65,20 +66,27 @@ def running_receiver(
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     own = {"RUNQY_INBOX_REDIS_URL": redis_url, "RUNQY_CALLBACK_SECRET": secret}
-    with guarded(
-        [*command, "--port", str(port), *arguments],
-        env={**os.environ, **own, **(environment or {})},
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        _wait_for(f"{url}/health", process)
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        run_with_watchdog(
+            [*command, "--port", str(port), *arguments],
+            env={**os.environ, **own, **(environment or {})},
+            stderr=output,
+        ) as process,
+    ):
+        _wait_for(f"{url}/health", process, output)
         yield RunningReceiver(url, process)
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(url: str, process: subprocess.Popen[bytes], output: TextIO) -> None:
     end = time.monotonic() + START_LIMIT
     while process.poll() is None and time.monotonic() < end:
         with contextlib.suppress(requests.RequestException):
             requests.get(url, timeout=5)
             return
         time.sleep(0.05)
-    raise RuntimeError(f"The receiver at {url} does not answer.")
+    output.seek(0)
+    raise RuntimeError(
+        f"The receiver at {url} does not answer (exit status {process.poll()}). It "
+        f"wrote: {output.read()[-2000:]}"
+    )

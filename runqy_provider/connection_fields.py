@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read single fields of Airflow connections, however they were written.
 
-A URI knows only texts, JSON knows numbers and booleans, and people write both.
+A URI has only texts, JSON has numbers and booleans, and people write both.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def whole_number(value: Any, name: str, conn_id: str) -> int:
 
 
 def first_given(*values: Any) -> Any:
-    """Return the first value that is there; zero and False are, an empty text is not.
+    """Return the first value that is given; zero and False are, an empty text is not.
 
     Returns:
-        None where there is none.
+        None where none is given.
     """
     return next((value for value in values if value is not None and value != ""), None)

@@ -28,7 +28,7 @@ SHORTEST_SECRET = 16
 
 
 class ConnectionLike(Protocol):
-    """What we read of an Airflow connection."""
+    """The fields of an Airflow connection that are read."""
 
     conn_id: str
     host: str | None
@@ -40,7 +40,7 @@ class ConnectionLike(Protocol):
     conn_type: str | None
 
 
-#: Types that a runqy connection may have: some secrets backends keep none.
+#: Types that a runqy connection may have: some secrets backends do not store the type.
 RUNQY_TYPES = ("runqy", None, "")
 
 
@@ -64,24 +64,24 @@ def extra_of(connection: ConnectionLike) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True)
-class RunqySettings:
+class RunqyConnection:
     """A runqy connection.
 
     Attributes:
         conn_id: Id of the Airflow connection.
-        server_url: Address of the runqy server, without a slash at its end.
+        server_url: URL of the runqy server, without a slash at its end.
         api_key: Key with the client role (enqueue); the connection's password.
         admin_key: Key with the admin role (delete a job, list workers).
         redis_conn_id: The Redis connection that holds the inbox.
-        runqy_redis_conn_id: The Redis connection of runqy itself, if we may look there.
+        runqy_redis_conn_id: The Redis connection of runqy itself, if it may be read.
         aws_conn_id: The AWS connection of ``s3://`` sinks.
-        sink: The sink of tasks that name none.
-        callback_url: Address of the receiver as workers see it; None means Airflow's
-            own ``[api] base_url``.
-        callback_secrets: Secrets of the capability URLs; the first mints, all are
+        sink: The sink of tasks that do not name one.
+        callback_url: URL of the receiver as workers reach it; None means Airflow's own
+            ``[api] base_url``.
+        callback_secrets: Secrets of the callback URLs; the first one signs, all are
             accepted.
         signing_secrets: Secrets that bodies must be signed with; empty means that
-            unsigned bodies are taken.
+            unsigned bodies are accepted.
     """
 
     conn_id: str
@@ -97,27 +97,27 @@ class RunqySettings:
     signing_secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
-    def from_connection(cls, connection: ConnectionLike) -> RunqySettings:
+    def from_connection(cls, connection: ConnectionLike) -> RunqyConnection:
         """Read an Airflow connection of type ``runqy``.
 
         Raises:
-            Misconfigured: The server's URL is missing, or a field makes no sense.
+            Misconfigured: The server's URL is missing, or a field is not valid.
         """
         conn_id = connection.conn_id
         if connection.conn_type not in RUNQY_TYPES:
             raise Misconfigured(
                 f"Connection {conn_id!r} is of the type {connection.conn_type!r}. Make "
-                "it one of the type 'runqy': the receiver takes no deliveries for "
-                "another."
+                "it one of the type 'runqy': the receiver does not accept deliveries "
+                "for another type."
             )
         extra = extra_of(connection)
-        secrets = _words(extra.get("callback_secret"))
+        secrets = _secrets(extra.get("callback_secret"))
         for secret in secrets:
             if len(secret) < SHORTEST_SECRET:
                 raise Misconfigured(
                     f"callback_secret of connection {conn_id!r} has fewer than "
-                    f"{SHORTEST_SECRET} characters: anybody could guess the addresses "
-                    "of deliveries. Make one: openssl rand -hex 32."
+                    f"{SHORTEST_SECRET} characters, so that callback URLs could be "
+                    "guessed. Make one: openssl rand -hex 32."
                 )
         return cls(
             conn_id=conn_id,
@@ -135,7 +135,7 @@ class RunqySettings:
 
 
 @dataclass(frozen=True)
-class RedisSettings:
+class RedisConnection:
     """How to reach a Redis: the inbox's, or runqy's own.
 
     Attributes:
@@ -150,15 +150,18 @@ class RedisSettings:
     options: tuple[tuple[str, Any], ...] = field(repr=False)
 
     @classmethod
-    def from_connection(cls, connection: ConnectionLike) -> RedisSettings:
-        """Read an Airflow connection of type ``redis``, with the provider's words.
+    def from_connection(cls, connection: ConnectionLike) -> RedisConnection:
+        """Read an Airflow connection of type ``redis``, as its own provider does.
 
         Raises:
             Misconfigured: The host is missing, or it is a cluster.
         """
         extra = extra_of(connection)
         if not connection.host:
-            raise Misconfigured(f"Redis connection {connection.conn_id!r} has no host.")
+            raise Misconfigured(
+                f"Redis connection {connection.conn_id!r} has no host: set the name or "
+                "address of the Redis server."
+            )
         conn_id = connection.conn_id
         if boolean(extra.get("cluster"), "cluster", conn_id):
             raise Misconfigured(
@@ -195,22 +198,23 @@ class RedisSettings:
 
 
 def _key(conn_id: str, name: str, value: object) -> str | None:
-    """Return a key as it goes into a header; a line break at its end is no part of it.
+    """Return a key for an HTTP header, without blanks around it.
 
     Raises:
-        Misconfigured: It cannot stand in a header. The key itself is not repeated.
+        Misconfigured: A header cannot contain it. The message does not quote the key.
     """
     key = str(value or "").strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise Misconfigured(
-            f"The {name} of connection {conn_id!r} has blanks, line breaks or letters "
-            "that no key has. Paste it again."
+            f"The {name} of connection {conn_id!r} contains blanks, line breaks or "
+            "other "
+            "characters that are not valid in a key. Paste it again."
         )
     return key or None
 
 
 def _signing_secrets(conn_id: str, value: object) -> tuple[str, ...]:
-    secrets = _words(value)
+    secrets = _secrets(value)
     for secret in secrets:
         try:
             decode_secret(secret)
@@ -221,8 +225,8 @@ def _signing_secrets(conn_id: str, value: object) -> tuple[str, ...]:
     return secrets
 
 
-def _words(value: object) -> tuple[str, ...]:
-    """Split a field that may hold several secrets, parted by blanks."""
+def _secrets(value: object) -> tuple[str, ...]:
+    """Split a field that may hold several secrets, separated by blanks."""
     return tuple(str(value).split()) if value else ()
 
 
@@ -234,7 +238,7 @@ def _server_url(connection: ConnectionLike) -> str:
             "server, such as http://runqy.example.com:3000."
         )
     if "://" not in host:
-        # As Airflow keeps it when the connection is given as a URI.
+        # As Airflow stores it where the connection is given as a URI.
         scheme = connection.schema or "http"
         host = f"{scheme}://{host}:{connection.port or DEFAULT_PORT}"
     elif connection.port and urlsplit(host).port is None:
@@ -242,12 +246,13 @@ def _server_url(connection: ConnectionLike) -> str:
     parts = urlsplit(host)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Misconfigured(
-            f"The host of connection {connection.conn_id!r} is not an http(s) URL."
+            f"The host of connection {connection.conn_id!r} is not an http(s) URL: set "
+            "the URL of the runqy server, such as http://runqy.example.com:3000."
         )
     return host.rstrip("/")
 
 
-#: What no URL may hold as it is: controls and blanks, and what is beyond ASCII.
+#: Characters that must be quoted in a URL: controls, blanks, and all beyond ASCII.
 _NOT_IN_URLS = re.compile(r"[^!-~]")
 
 
@@ -265,6 +270,6 @@ def _callback_url(conn_id: str, value: object) -> str | None:
     ):
         raise Misconfigured(
             f"callback_url of connection {conn_id!r} must be the receiver's http(s) "
-            "address without a query or blanks, such as https://airflow.example.com/runqy."
+            "URL without a query or blanks, such as https://airflow.example.com/runqy."
         )
     return url

@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong on the near side.
+"""The errors of this provider, on the Airflow side.
 
 RunqyError
-  + Misconfigured       a connection lacks a field, or a field makes no sense
+  + Misconfigured       a connection, an option or an argument is not valid
   + ServerUnavailable   the runqy server cannot be reached, or cannot reach its Redis
-  + Rejected            the runqy server does not take the job
+  + Rejected            the runqy server refuses the job
   |   + QueueNotFound
   |   + NotAllowed
   |   + InvalidPayload
@@ -14,13 +14,13 @@ RunqyError
   + JobVanished         runqy does not know the job (any more)
   + DeliveryTimeout     no delivery by the deadline
   + HeartbeatTimeout    no sign of life for too long
-  + SinkError           the place of the result
+  + SinkError           the sink, or the result in it, cannot be used
   |   + NoAccess
   |   + NotThere
-  |   |   + ResultLost  it was there, or was to be, and is gone for good
+  |   |   + ResultLost  the result is gone for good
   |   + TooLarge
   |   + SinkUnavailable
-  + BadDelivery         a delivery came and cannot be used
+  + BadDelivery         a delivery arrived and cannot be used
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from runqy_delivery import BadDelivery as WireBadDelivery
 
 
 class RunqyError(Exception):
-    """Something about runqy went wrong."""
+    """Base class of all errors of this provider."""
 
 
 class Misconfigured(RunqyError, ValueError):
-    """A connection, a setting or an argument makes no sense."""
+    """A connection, an option or an argument is not valid."""
 
 
 class ServerUnavailable(RunqyError):
@@ -41,11 +41,11 @@ class ServerUnavailable(RunqyError):
 
 
 class Rejected(RunqyError):
-    """The runqy server does not take the job."""
+    """The runqy server refuses the job."""
 
 
 class QueueNotFound(Rejected):
-    """No such queue, or the queue has no default sub-queue."""
+    """The queue does not exist, or has no default sub-queue."""
 
 
 class NotAllowed(Rejected):
@@ -57,16 +57,16 @@ class InvalidPayload(Rejected):
 
 
 class PayloadTooLarge(Rejected):
-    """The payload is larger than the server takes."""
+    """The payload is larger than the server accepts."""
 
 
 class JobFailed(RunqyError):
     """The task code failed.
 
     Args:
-        message: The words, with type and text of the handler's error.
-        error_type: Class name of the handler's error, if it said so.
-        traceback: Traceback of the handler, if it sent one.
+        message: The message, with type and text of the handler's error.
+        error_type: Class name of the handler's error, if it was delivered.
+        traceback: Traceback of the handler, if it was delivered.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class JobVanished(RunqyError):
 
 
 class DeliveryTimeout(RunqyError):
-    """No delivery came by the deadline."""
+    """No delivery arrived by the deadline."""
 
 
 class HeartbeatTimeout(RunqyError):
@@ -94,31 +94,31 @@ class HeartbeatTimeout(RunqyError):
 
 
 class SinkError(RunqyError):
-    """The place of the result is at fault."""
+    """The sink, or the result in it, cannot be used."""
 
 
 class NoAccess(SinkError):
-    """The place of the result refuses us."""
+    """The sink denies access."""
 
 
 class NotThere(SinkError):
-    """The place of the result, or the result, does not exist."""
+    """The sink, or the result in it, does not exist."""
 
 
 class ResultLost(NotThere):
-    """The result is gone for good: only another job can bring one."""
+    """The result is gone for good: only another job can deliver one."""
 
 
 class TooLarge(SinkError):
-    """The result is larger than the sink, or the reader, takes."""
+    """The result is larger than the sink, or the reader, accepts."""
 
 
 class SinkUnavailable(SinkError):
-    """The place of the result cannot be reached just now."""
+    """The sink is unavailable just now."""
 
 
 class BadDelivery(RunqyError, WireBadDelivery):
-    """A delivery came and cannot be used."""
+    """A delivery arrived and cannot be used."""
 
 
 def by_name(name: str) -> type[RunqyError]:

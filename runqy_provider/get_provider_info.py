@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow is told about this provider."""
+"""The provider info that Airflow reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-runqy",
         "name": "runqy",
-        "description": "Run jobs on runqy, defer, and bring their results home.",
+        "description": "Run jobs on runqy, defer, and return their results.",
         "integrations": [{"integration-name": "runqy", "tags": ["service"]}],
         "operators": [_modules("runqy_provider.operators.runqy")],
         "sensors": [_modules("runqy_provider.sensors.runqy")],
@@ -31,7 +31,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "connection-types": [_connection_type()],
-        "config": {"runqy": {"description": _CONFIG_WORDS, "options": _OPTIONS}},
+        "config": {"runqy": {"description": _CONFIG_DESCRIPTION, "options": _OPTIONS}},
     }
 
 
@@ -62,23 +62,25 @@ def _connection_type() -> dict[str, Any]:
             },
             "sink": {
                 "label": "Default sink",
-                "description": "Where results go for tasks that do not say: webhook, "
+                "description": "Where results of tasks go that name no sink: webhook, "
                 "s3://bucket/prefix, gs://..., abfs://..., file:///folder, "
                 "sql://conn_id/table, amqp://conn_id/queue or redis_storage. Several, "
-                "with blanks between: the first holds the result, the others tell.",
+                "separated by blanks: the first holds the result, the others announce "
+                "it.",
                 "schema": {**_TEXT, "default": "webhook"},
             },
             "callback_url": {
                 "label": "Callback URL",
-                "description": "The receiver's address as workers reach it, such as "
+                "description": "The receiver's URL as workers reach it, such as "
                 "https://airflow.example.com/runqy. Empty: Airflow's [api] base_url "
                 "with /runqy.",
                 "schema": {**_TEXT, "format": "url"},
             },
             "callback_secret": {
                 "label": "Callback secret",
-                "description": "Makes callback addresses impossible to guess: openssl "
-                "rand -hex 32. To rotate, put the new one first, a blank, the old one.",
+                "description": "Signs callback URLs, so that they cannot be guessed: "
+                "openssl "
+                "rand -hex 32. To rotate: the new secret, a blank, the old one.",
                 "schema": _SECRET,
             },
             "signing_secret": {
@@ -90,15 +92,15 @@ def _connection_type() -> dict[str, Any]:
             },
             "redis_conn_id": {
                 "label": "Redis connection",
-                "description": "The Redis connection in which webhook deliveries wait.",
+                "description": "The Redis connection that stores webhook deliveries.",
                 "schema": {**_TEXT, "default": "redis_default"},
             },
             "runqy_redis_conn_id": {
                 "label": "runqy's own Redis",
-                "description": "The Redis connection of runqy itself: one look there "
-                "finds what became of all waiting jobs, with their errors, and a retry "
-                "finds a job whose enqueueing was cut off. Optional: without it the "
-                "server is asked, job by job.",
+                "description": "The Redis connection of runqy itself: one poll reads "
+                "the state of all waiting jobs, with their errors, and a retry finds a "
+                "job whose enqueueing was interrupted. Optional: without it the server "
+                "is asked about each job.",
                 "schema": _TEXT,
             },
             "aws_conn_id": {
@@ -110,7 +112,7 @@ def _connection_type() -> dict[str, Any]:
     }
 
 
-_CONFIG_WORDS = "Settings of the runqy provider that hold for all connections."
+_CONFIG_DESCRIPTION = "Options of the runqy provider that apply to all connections."
 
 
 def _option(kind: str, default: str, description: str) -> dict[str, Any]:
@@ -133,7 +135,7 @@ _OPTIONS = {
     "link_seconds": _option(
         "float",
         "86400",
-        "Seconds for which the link to a result in an object store works; anybody who "
+        "Seconds for which the link to a result in an object store works; everyone who "
         "has the link can read the result. 0: tasks make no links.",
     ),
     "settle_seconds": _option(
@@ -141,49 +143,53 @@ _OPTIONS = {
         "10",
         "A task that a worker must end is not resumed earlier than this many seconds "
         "after it deferred; a task that the triggerer ends need not wait. Airflow 3.3 "
-        "fails a task that is resumed before the scheduler has heard that its worker "
-        "process ended, which is up to [workers] min_heartbeat_interval (5 s) and a "
+        "fails a task that is resumed before the scheduler knows that its worker "
+        "process has ended, which is up to [workers] min_heartbeat_interval (5 s) and "
+        "a "
         "pass of the scheduler later.",
     ),
     "inbox_sweep_seconds": _option(
-        "float", "10", "Seconds between two looks at the inbox for all waiting tasks."
+        "float", "10", "Seconds between two polls of the inbox for all waiting tasks."
     ),
     "object_sweep_seconds": _option(
         "float",
         "5",
-        "Seconds between two looks at a bucket for all waiting tasks.",
+        "Seconds between two listings of a bucket for all waiting tasks.",
     ),
     "poll_seconds": _option(
         "float",
         "0.5",
-        "Seconds between two looks for a young job at a place that gives no hints: a "
-        "table, or runqy's own storage. Looks get rarer as a job gets older.",
+        "Seconds between two polls for a new job in a sink that gives no hints: a "
+        "table, or runqy's own storage. The interval grows with the age of the job.",
     ),
     "longest_poll_seconds": _option(
-        "float", "10", "Seconds between two such looks for an old job."
+        "float", "10", "The largest interval between two such polls, in seconds."
     ),
     "watch_seconds": _option(
         "float",
         "30",
-        "Seconds between two looks at the jobs of all waiting tasks, for those that "
-        "ended without delivering. 0: jobs are not watched.",
+        "Seconds between two polls of the jobs of all waiting tasks, to find those "
+        "that "
+        "ended without delivering. 0: jobs are not observed.",
     ),
     "vanished_grace_seconds": _option(
         "float",
         "30",
-        "Seconds for which a delivery is waited for once runqy has forgotten its job, "
-        "or says that it is completed.",
+        "Seconds for which a delivery is still waited for once runqy has forgotten its "
+        "job, or says that it is completed.",
     ),
     "max_body_bytes": _option(
-        "integer", "8388608", "The largest delivery that the receiver takes, in bytes."
+        "integer",
+        "8388608",
+        "The largest delivery that the receiver accepts, in bytes.",
     ),
     "unread_ttl_seconds": _option(
-        "integer", "604800", "Seconds that a delivery stays while nobody has read it."
+        "integer", "604800", "Seconds that an unread delivery is kept."
     ),
     "connection_ttl_seconds": _option(
         "float",
         "60",
-        "Seconds for which a triggerer and an API server remember a connection's "
-        "fields before they ask for them again.",
+        "Seconds for which a triggerer and an API server cache the fields of a "
+        "connection.",
     ),
 }

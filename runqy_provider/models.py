@@ -1,29 +1,177 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A result that is too large for XCom: where it lies, and what it is."""
+"""The records that go from one stage to the next: job, event, reference."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from runqy_provider.errors import Misconfigured
 
+#: XCom key of the job that a task enqueued.
+JOB_KEY = "runqy_job"
+
+#: XCom key of the receipt: how the result was delivered.
+DELIVERY_KEY = "runqy_delivery"
+
+#: XCom key under which Airflow's UI finds the link to the result.
+LINK_KEY = "_link_ResultLink"
+
+#: What a task returns: see ``RunqyResultHook.collect``.
+Returns = Literal["auto", "value", "reference"]
+AUTO: Returns = "auto"
+VALUE: Returns = "value"
+REFERENCE: Returns = "reference"
+RETURNS = (AUTO, VALUE, REFERENCE)
+
+#: What ends a wait: kinds of ``DeliveryEvent``.
+ARRIVED, DEADLINE, ERROR, SILENT = "arrived", "deadline", "error", "silent"
+
 #: Fields without which nothing is taken for a reference.
-_READ = ("uri", "content_type", "delivery_id")
+_REQUIRED = ("uri", "content_type", "delivery_id")
+
+
+@dataclass(frozen=True)
+class JobRef:
+    """One job and its delivery. Plain JSON in the XCom ``runqy_job``.
+
+    Attributes:
+        delivery_id: Our id of the delivery.
+        sink: URI of the sink that the result goes to.
+        job_id: runqy's id of the job; None where it is not known.
+        runqy_queue: Full name of the job's queue; None where it is not known.
+        enqueued_at: When the job was enqueued, in seconds since 1970; 0 where it is
+            not known.
+    """
+
+    delivery_id: str
+    sink: str = ""
+    job_id: str | None = None
+    runqy_queue: str | None = None
+    enqueued_at: float = 0.0
+
+    def to_xcom(self) -> dict[str, Any]:
+        """Return the job as plain JSON."""
+        return {**asdict(self), "job_id": self.job_id or ""}
+
+    def require_job(self) -> tuple[str, str]:
+        """Return the queue and runqy's id, for a sink that needs both.
+
+        Raises:
+            Misconfigured: One of them is not known.
+        """
+        if self.runqy_queue is None or self.job_id is None:
+            raise Misconfigured(
+                f"The sink {self.sink!r} needs the job's id and queue to look for its "
+                "result: give job_id and runqy_queue to the sensor."
+            )
+        return self.runqy_queue, self.job_id
+
+
+@dataclass(frozen=True)
+class DeliveryEvent:
+    """How a wait ended. Plain JSON in the payload of the trigger's event.
+
+    Attributes:
+        job: The job that was waited for.
+        kind: ARRIVED, DEADLINE, ERROR or SILENT.
+        status: Of a delivery that has arrived: ``completed`` or ``failed``.
+        result_uri: Where that delivery is.
+        delivered_at: When it arrived, in seconds since 1970.
+        error: Of an ERROR: name of the error's class in ``runqy_provider.errors``.
+        message: Message of that error.
+        progress: Last progress that the task code reported.
+        last_poll: When a source was last polled with success, in seconds since 1970.
+        last_error: Why the last poll failed; empty where it did not.
+        unreachable: Why sources that may hold the result cannot be polled; empty where
+            all can.
+        last_sign: When the job last gave a sign of life, in seconds since 1970.
+    """
+
+    job: JobRef
+    kind: str
+    status: str = ""
+    result_uri: str = ""
+    delivered_at: float = 0.0
+    error: str = ""
+    message: str = ""
+    progress: str = ""
+    last_poll: float | None = None
+    last_error: str = ""
+    unreachable: str = ""
+    last_sign: float | None = None
+
+    def to_payload(self) -> dict[str, Any]:
+        """Return the event as plain JSON; empty fields are left out."""
+        payload = {
+            "delivery_id": self.job.delivery_id,
+            "job_id": self.job.job_id,
+            "runqy_queue": self.job.runqy_queue,
+            "sink": self.job.sink,
+        }
+        for name, key in _EVENT_KEYS.items():
+            value = getattr(self, name)
+            if value not in ("", None, 0.0):
+                payload[key] = value
+        return payload
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any]) -> DeliveryEvent:
+        """Read an event, also one of another version of this provider.
+
+        Raises:
+            Misconfigured: It lacks what every event has.
+        """
+        try:
+            job = JobRef(
+                payload["delivery_id"],
+                payload["sink"],
+                payload.get("job_id"),
+                payload.get("runqy_queue"),
+            )
+            given = {
+                name: payload[key]
+                for name, key in _EVENT_KEYS.items()
+                if payload.get(key) is not None
+            }
+            return cls(job, **given)
+        except (KeyError, TypeError) as error:
+            raise Misconfigured(
+                f"The event of the trigger cannot be read ({error!r}). Do triggerer "
+                "and worker run the same version of airflow-provider-runqy?"
+            ) from error
+
+
+#: Fields of an event beside its job, and their keys in the payload, which triggers of
+#: other versions write and read.
+_EVENT_KEYS = {
+    "kind": "event",
+    "status": "status",
+    "result_uri": "where",
+    "delivered_at": "delivered_at",
+    "error": "error",
+    "message": "message",
+    "progress": "progress",
+    "last_poll": "last_look",
+    "last_error": "trouble",
+    "unreachable": "unseen",
+    "last_sign": "last_sign",
+}
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Where a result lies. Plain JSON in XCom; ``RunqyResultHook.read`` opens it.
+    """Where a result is. Plain JSON in XCom; ``RunqyResultHook.read`` opens it.
 
     Attributes:
         uri: ``s3://bucket/key``, ``inbox://conn_id/delivery_id``, and so on.
-        content_type: Media type of the bytes.
-        size: Their number, where known.
-        delivery_id: The delivery they came with.
-        metadata: What the task code said about them.
+        content_type: Media type of the result.
+        size: Number of bytes, where it is known.
+        delivery_id: The delivery that the result came with.
+        metadata: What the task code said about the result.
     """
 
     uri: str
@@ -41,16 +189,16 @@ class Reference:
         """Read a reference back from XCom.
 
         Raises:
-            Misconfigured: The value is no reference (the result was small enough to
-                stand in XCom as it is, or it comes from another task).
+            Misconfigured: The value is not a reference (the result was small enough
+                to be the XCom's value, or it comes from another task).
         """
         if isinstance(value, cls):
             return value
-        if not isinstance(value, Mapping) or not could_pass_for_reference(value):
+        if not isinstance(value, Mapping) or not looks_like_reference(value):
             raise Misconfigured(
-                f"This is no reference but a {type(value).__name__}. A small JSON "
-                "result stands in XCom as its value: use it as it is, or ask "
-                "is_reference() first."
+                f"This {type(value).__name__} is not a reference. A small JSON result "
+                "is the value of the XCom: use it as it is, or ask is_reference() "
+                "first."
             )
         return cls(
             uri=str(value["uri"]),
@@ -62,66 +210,11 @@ class Reference:
 
 
 def is_reference(value: object) -> bool:
-    """True for what a task leaves in XCom when its result is large."""
-    return isinstance(value, Mapping) and set(value) == set(
-        Reference.__dataclass_fields__
-    )
+    """Return whether a value is what a task leaves in XCom for a large result."""
+    names = {field.name for field in dataclasses.fields(Reference)}
+    return isinstance(value, Mapping) and set(value) == names
 
 
-def could_pass_for_reference(value: object) -> bool:
-    """True for a value that would be read as a reference."""
-    return isinstance(value, Mapping) and all(name in value for name in _READ)
-
-
-@dataclass(frozen=True)
-class Ticket:
-    """The ids of one job and its delivery.
-
-    Attributes:
-        delivery_id: Ours.
-        job_id: runqy's, where known.
-        runqy_queue: Full name of the job's queue, where known.
-    """
-
-    delivery_id: str
-    job_id: str | None = None
-    runqy_queue: str | None = None
-
-    def job(self, sink: str) -> tuple[str, str]:
-        """Return the queue and the job's id, for a sink that cannot do without.
-
-        Args:
-            sink: The sink's URI, for the message.
-
-        Raises:
-            Misconfigured: One of them is not known.
-        """
-        if self.runqy_queue is None or self.job_id is None:
-            raise Misconfigured(
-                f"The sink {sink!r} needs the job's id and queue to look for its "
-                "result: give job_id and runqy_queue to the sensor."
-            )
-        return self.runqy_queue, self.job_id
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A job that was enqueued, and how its result is asked for. Plain JSON in XCom.
-
-    Attributes:
-        job_id: runqy's id.
-        delivery_id: Ours.
-        runqy_queue: Full name of the queue.
-        sink: The sink's URI.
-        enqueued_at: When we asked for it, in seconds since 1970.
-    """
-
-    job_id: str
-    delivery_id: str
-    runqy_queue: str
-    sink: str
-    enqueued_at: float
-
-    def to_xcom(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
-        return asdict(self)
+def looks_like_reference(value: object) -> bool:
+    """Return whether a value would be read as a reference."""
+    return isinstance(value, Mapping) and all(name in value for name in _REQUIRED)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Words of strangers, made fit for logs and for Airflow's database."""
+"""Make text of others safe for logs and for Airflow's database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 #: The same character in JSON text; after an escaped backslash it is plain text.
 _ESCAPED_ZERO = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
-#: What stands for a character that cannot be kept.
+#: Replaces a character that cannot be stored.
 REPLACEMENT = "\ufffd"
 
 
@@ -28,11 +28,11 @@ def one_line(text: str, longest: int) -> str:
 
 
 def storable(text: str) -> str:
-    """Return a text that Airflow's database can keep; line breaks stay."""
+    """Return a text that Airflow's database can store; line breaks stay."""
     return _UNSTORABLE.sub(REPLACEMENT, text)
 
 
 def is_storable(value: Any) -> bool:
-    """Tell whether Airflow's database can keep a JSON value."""
+    """Return whether Airflow's database can store a JSON value."""
     text = json.dumps(value, ensure_ascii=False)
     return not _ESCAPED_ZERO.search(text) and not _UNSTORABLE.search(text)

@@ -3,8 +3,8 @@
 """Whether a JSON value comes out of Airflow's XCom exactly as it went in.
 
 Airflow's own code decides: its serializer, the message to the supervisor, and its
-deserializer. A result that one of them refuses or changes is left where it lies, and a
-reference to it goes to XCom.
+deserializer. A result that one of them refuses or changes is not put into XCom; a
+reference to it is.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from runqy_provider.sanitize import is_storable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Where the value would go; any address does.
-_ADDRESS: dict[str, Any] = {
+#: The task that the value would belong to; any task does.
+_TASK: dict[str, Any] = {
     "key": "return_value",
     "dag_id": "d",
     "run_id": "r",
@@ -30,15 +30,14 @@ _ADDRESS: dict[str, Any] = {
 
 
 def is_kept_by_xcom(value: Any) -> bool:
-    """Tell whether XCom gives a JSON value back unchanged, and as plain JSON.
+    """Return whether XCom gives a JSON value back unchanged, and as plain JSON.
 
-    Nothing is made of the value while this is found out: no class that it names is
-    imported.
+    The value is not deserialized for that: no class that it names is imported.
     """
     try:
         if not is_storable(value) or serialize(value) != value:
             return False
-        message = SetXCom(value=value, **_ADDRESS)
+        message = SetXCom(value=value, **_TASK)
         _RequestFrame(id=0, body=message.model_dump()).as_bytes()
         return all(_is_plain(each) for each in _objects(value))
     except Exception:  # noqa: BLE001 - whatever Airflow raises now it would raise then
@@ -58,7 +57,7 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _is_plain(one: dict[str, Any]) -> bool:
-    # Without what is inside it, and so that Airflow describes a class in place of
-    # importing it (``full``); in lists it would import it all the same.
+    # Without nested values, and so that Airflow describes a class instead of importing
+    # it (``full``); in lists it would import it all the same.
     bare = {k: None if isinstance(v, (dict, list)) else v for k, v in one.items()}
     return bool(deserialize(bare, full=False) == bare)

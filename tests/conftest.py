@@ -1,21 +1,24 @@
-"""What all tests share: a Redis of their own, and an Airflow home of their own."""
+"""Fixtures that all tests share; a server starts when a test first needs it."""
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import tempfile
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
-    from runqy_provider.connections import RedisSettings
-    from runqy_sandbox.process.child import Child
+    from runqy_provider.connections import RedisConnection
+    from tests.support.stack import Gate, Stack
 
-# Airflow reads its home when it is first imported: long before any fixture.
+# Airflow reads AIRFLOW_HOME when it is first imported, before any fixture runs.
 _HOME = tempfile.mkdtemp(prefix="runqy-tests-")
 os.environ.update(
     AIRFLOW_HOME=_HOME,
@@ -26,52 +29,50 @@ os.environ.update(
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
-    """A real Redis on a free port, with nothing in it."""
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a real Redis, which is empty at first."""
     from runqy_sandbox.process.child import Child
     from runqy_sandbox.process.net import free_port
-    from runqy_sandbox.process.watchdog import Guardian
+    from runqy_sandbox.process.watchdog import Watchdog
     from runqy_sandbox.redis_server import redis_program
 
     directory = tmp_path_factory.mktemp("redis")
     port = free_port()
-    guardian = Guardian()
+    watchdog = Watchdog()
     program = redis_program(port, directory, appendonly=False)
-    child = Child(program, directory / "redis.log", guardian)
+    child = Child(program, directory / "redis.log", watchdog)
     child.start()
-    child.port = port  # type: ignore[attr-defined]
-    yield child
+    yield port
     child.stop()
-    guardian.close()
+    watchdog.close()
 
 
 @pytest.fixture(scope="session")
-def redis_url(redis_server: Child) -> str:
-    """Where that Redis is."""
-    return f"redis://127.0.0.1:{redis_server.port}/0"  # type: ignore[attr-defined]
+def redis_url(redis_port: int) -> str:
+    """The URL of the Redis of these tests."""
+    return f"redis://127.0.0.1:{redis_port}/0"
 
 
 @pytest.fixture
-def redis_settings(redis_server: Child) -> RedisSettings:
-    """How to reach that Redis."""
-    from runqy_provider.connections import RedisSettings
+def redis_settings(redis_port: int) -> RedisConnection:
+    """The connection to the Redis of these tests."""
+    from runqy_provider.connections import RedisConnection
 
-    port = redis_server.port  # type: ignore[attr-defined]
-    return RedisSettings(
+    return RedisConnection(
         "redis_default",
-        f"127.0.0.1:{port}/0",
-        (("host", "127.0.0.1"), ("port", port), ("db", 0)),
+        f"127.0.0.1:{redis_port}/0",
+        (("host", "127.0.0.1"), ("port", redis_port), ("db", 0)),
     )
 
 
 @pytest.fixture
-def nowhere() -> RedisSettings:
-    """A Redis that is away."""
-    from runqy_provider.connections import RedisSettings
+def unreachable_redis() -> RedisConnection:
+    """A connection to a Redis that does not run."""
+    from runqy_provider.connections import RedisConnection
     from runqy_sandbox.process.net import free_port
 
     port = free_port()
-    return RedisSettings(
+    return RedisConnection(
         "redis_default",
         f"127.0.0.1:{port}/0",
         (("host", "127.0.0.1"), ("port", port)),
@@ -80,5 +81,67 @@ def nowhere() -> RedisSettings:
 
 @pytest.fixture
 def conn_id() -> str:
-    """A connection of the test's own: its keys are its own, too."""
+    """A connection id that only this test uses, and so its keys in Redis."""
     return f"runqy_{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The sandbox and a receiver."""
+    from tests.support.stack import make_stack
+
+    with make_stack(tmp_path_factory.mktemp("task_code")) as stack:
+        yield stack
+
+
+@pytest.fixture
+def connect(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, dict[str, Any]]]:
+    """Give Airflow the stack's connections; call it to change runqy_default."""
+    from runqy_provider.context import clear_contexts
+    from runqy_provider.sinks.object_store.clients import clear_clients
+
+    def connect(
+        *,
+        without: tuple[str, ...] = (),
+        fields: Mapping[str, Any] | None = None,
+        **extra: Any,
+    ) -> dict[str, dict[str, Any]]:
+        connections: dict[str, dict[str, Any]] = copy.deepcopy(stack.connections)
+        runqy = connections["runqy_default"]
+        runqy.update(fields or {})
+        runqy["extra"].update(extra)
+        for name in without:
+            runqy["extra"].pop(name, None)
+        for conn_id, connection in connections.items():
+            name = f"AIRFLOW_CONN_{conn_id.upper()}"
+            monkeypatch.setenv(name, json.dumps(connection))
+        clear_contexts()
+        clear_clients()
+        return connections
+
+    connect()
+    return connect
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Hold a job until the test opens the gate; it opens at the test's end."""
+    from tests.support.stack import Gate
+
+    gate = Gate(tmp_path / "gate")
+    yield gate
+    gate.open()
+
+
+@pytest.fixture
+def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resume tasks at once: these tests have no scheduler to wait for."""
+    monkeypatch.setenv("AIRFLOW__RUNQY__SETTLE_SECONDS", "0")
+
+
+@pytest.fixture
+def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """List objects every 0.3 seconds."""
+    monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "0.3")

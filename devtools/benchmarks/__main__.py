@@ -28,7 +28,9 @@ def main(only: str | None = None) -> int:
     ]
     if not wanted:
         known = ", ".join(module.rpartition(".")[2] for module, *_ in BENCHMARKS)
-        print(f"There is no benchmark {only!r}; there are: {known}", file=sys.stderr)
+        print(
+            f"{only!r} is not a benchmark; the benchmarks are: {known}", file=sys.stderr
+        )
         return 2
     for module, *arguments in wanted:
         done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)

@@ -110,15 +110,15 @@ class Bench:
         )
 
     def _wait(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        states: list[Any] = []
+        job_states: list[Any] = []
         changed = time.monotonic()
         while True:
             ended = self.client.state(dag_id, run_id) in FINISHED
             found = self.client.task_instances(dag_id, run_id)
             tasks = [ti for ti in found if ti["task_id"] == "wait"]
             now = [(ti["map_index"], ti["state"]) for ti in tasks]
-            if now != states:
-                states, changed = now, time.monotonic()
+            if now != job_states:
+                job_states, changed = now, time.monotonic()
             if ended or time.monotonic() - changed > STUCK_AFTER:
                 return tasks
             time.sleep(2)

@@ -39,9 +39,9 @@ def main() -> None:
         burst = bench.run("webhook", short[:8])
         print(f"{'8, new triggerer':18} {WAYS['webhook']:42} {burst.columns}")
         for load, seconds in loads.items():
-            for way, words in WAYS.items():
+            for way, message in WAYS.items():
                 burst = bench.run(way, seconds)
-                print(f"{load:18} {words:42} {burst.columns}", flush=True)
+                print(f"{load:18} {message:42} {burst.columns}", flush=True)
 
 
 if __name__ == "__main__":

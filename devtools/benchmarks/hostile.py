@@ -25,8 +25,7 @@ import httpx
 from redis import Redis
 
 from devtools.receiver import running_receiver
-from runqy_provider.inbox import callback_url as capability
-from runqy_provider.inbox import keys
+from runqy_provider.inbox import callback_url, keys
 from runqy_sandbox.process.net import free_port
 from runqy_sandbox.sandbox import Sandbox
 
@@ -58,7 +57,7 @@ def hostile_requests(url: str, secret: str) -> list[bytes]:
         return "\r\n".join(lines).encode() + body
 
     def at(delivery_id: str = "d", until: int = 600, key: str = secret) -> str:
-        return capability.url(url, key, CONN_ID, delivery_id, now + until)
+        return callback_url.url(url, key, CONN_ID, delivery_id, now + until)
 
     good, huge = b'{"task_id": "d", "result": 1}', b"1" * 401
     return [
@@ -111,7 +110,7 @@ async def attack(
 
 
 async def honest(url: str, secret: str, done: asyncio.Event) -> list[float]:
-    """Deliver now and then until told to stop; return how long each took."""
+    """Deliver at intervals until the end; return how long each delivery took."""
     times: list[float] = []
     async with httpx.AsyncClient() as client:
         for number in itertools.count():
@@ -119,7 +118,7 @@ async def honest(url: str, secret: str, done: asyncio.Event) -> list[float]:
                 return times
             delivery_id = f"honest-{number}-{secrets.token_hex(4)}"
             until = int(time.time()) + 600
-            address = capability.url(url, secret, CONN_ID, delivery_id, until)
+            address = callback_url.url(url, secret, CONN_ID, delivery_id, until)
             began = time.perf_counter()
             answer = await client.post(
                 address, json={"task_id": delivery_id, "result": number}

@@ -41,13 +41,13 @@ LIBRARIES = {
 
 
 def lister(kind: str, address: str) -> Callable[[], int]:
-    """Return a function that lists the folder and counts what lies there."""
+    """Return a function that lists the folder and counts its objects."""
     if kind == "obstore":
-        from runqy_provider.context import get_access  # noqa: PLC0415 - measured
+        from runqy_provider.context import load_context  # noqa: PLC0415 - measured
         from runqy_provider.sinks.object_store.azure import AzureSink  # noqa: PLC0415 - measured
 
-        store = AzureSink("results").store(get_access("runqy_default"))
-        return lambda: len(store.list_folder("waits/").found)
+        store = AzureSink("results").store(load_context("runqy_default"))
+        return lambda: len(store.list_folder("waits/").keys)
     if kind == "path":
         from airflow.sdk import ObjectStoragePath  # noqa: PLC0415 - measured
         from airflow.sdk.io import attach  # noqa: PLC0415 - measured

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runqy_provider.context import Access
+    from runqy_provider.context import SinkContext
 
 TABLE = (
     "CREATE TABLE tasks (id text PRIMARY KEY, status text, result text, "
@@ -30,23 +30,18 @@ TABLE = (
 )
 
 
-async def _one(sink: str, number: int, access: Access) -> float:
+async def _one(sink: str, number: int, context: SinkContext) -> float:
     from runqy_provider.hooks.result import RunqyResultHook  # noqa: PLC0415 - heavy
     from runqy_provider.hooks.runqy import RunqyHook  # noqa: PLC0415 - heavy
-    from runqy_provider.jobs.submission import submit  # noqa: PLC0415 - heavy
-    from runqy_provider.sinks.registry import parse_sink  # noqa: PLC0415 - heavy
-    from runqy_provider.triggers.delivery import (  # noqa: PLC0415 - heavy
-        DeliveryTrigger,
-    )
+    from runqy_provider.jobs.waiting import wait_for  # noqa: PLC0415 - heavy
+    from runqy_provider.sinks.registry import sink_from_uri  # noqa: PLC0415 - heavy
 
-    parsed = parse_sink(sink)
+    parsed = sink_from_uri(sink)
     deadline = time.time() + 120
 
     def enqueue() -> Any:
         with RunqyHook("runqy_default") as hook:
-            return submit(
-                hook,
-                access,
+            return hook.submit(
                 parsed,
                 runqy_queue="stored" if sink == "redis_storage" else "helper",
                 # Not in step with any interval of ours.
@@ -55,30 +50,22 @@ async def _one(sink: str, number: int, access: Access) -> float:
                 deadline=deadline,
             )
 
-    submission = await asyncio.to_thread(enqueue)
-    trigger = DeliveryTrigger(
-        runqy_conn_id="runqy_default",
-        delivery_id=submission.delivery_id,
-        sink=submission.sink,
-        deadline=deadline,
-        job_id=submission.job_id,
-        runqy_queue=submission.runqy_queue,
-    )
-    event = await trigger.wait(access)
+    job = await asyncio.to_thread(enqueue)
+    event = await wait_for(context, job, deadline=deadline)
     came = time.time()
     results = RunqyResultHook("runqy_default")
     ended = await asyncio.to_thread(
-        results.collect, parsed, event["where"], submission.delivery_id
+        results.collect, parsed, job.delivery_id, event.result_uri
     )
     return came - float(ended)
 
 
 async def _all(sink: str, jobs: int) -> list[float]:
-    from runqy_provider.context import get_access  # noqa: PLC0415 - heavy
+    from runqy_provider.context import load_context  # noqa: PLC0415 - heavy
     from runqy_provider.waiters.registry import close_waiters  # noqa: PLC0415 - heavy
 
-    access = await asyncio.to_thread(get_access, "runqy_default")
-    times = await asyncio.gather(*(_one(sink, n, access) for n in range(jobs)))
+    context = await asyncio.to_thread(load_context, "runqy_default")
+    times = await asyncio.gather(*(_one(sink, n, context) for n in range(jobs)))
     await close_waiters()
     return times
 
@@ -87,21 +74,21 @@ def main(jobs: int = 20) -> None:
     """Start the servers and take each sink in turn."""
     from devtools.servers.postgres import running_postgres  # noqa: PLC0415 - heavy
     from devtools.servers.rabbitmq import running_rabbitmq  # noqa: PLC0415 - heavy
-    from tests.support.stack import make_world  # noqa: PLC0415 - heavy
+    from tests.support.stack import make_stack  # noqa: PLC0415 - heavy
 
-    with contextlib.ExitStack() as stack:
-        postgres = stack.enter_context(running_postgres())
-        rabbitmq = stack.enter_context(running_rabbitmq())
+    with contextlib.ExitStack() as resources:
+        postgres = resources.enter_context(running_postgres())
+        rabbitmq = resources.enter_context(running_rabbitmq())
         with postgres.connect() as connection:
             connection.execute(TABLE)
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        code = stack.enter_context(tempfile.TemporaryDirectory())
+        folder = resources.enter_context(tempfile.TemporaryDirectory())
+        code = resources.enter_context(tempfile.TemporaryDirectory())
         environment = {
             "RUNQY_DELIVERY_DATABASE_URL": postgres.url,
             "RUNQY_DELIVERY_AMQP_URL": rabbitmq.url,
         }
-        world = stack.enter_context(make_world(Path(code), environment))
-        for conn_id, fields in world.connections.items():
+        stack = resources.enter_context(make_stack(Path(code), environment))
+        for conn_id, fields in stack.connections.items():
             os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(fields)
         os.environ["AIRFLOW_CONN_PG"] = postgres.url
         os.environ["AIRFLOW_CONN_MQ"] = rabbitmq.url
@@ -123,7 +110,7 @@ def main(jobs: int = 20) -> None:
                 os.environ["AIRFLOW_CONN_RUNQY_DEFAULT"] = json.dumps(runqy)
             times = asyncio.run(_all(sink, jobs))
             os.environ["AIRFLOW_CONN_RUNQY_DEFAULT"] = json.dumps(
-                world.connections["runqy_default"]
+                stack.connections["runqy_default"]
             )
             name = "file:///folder" if sink.startswith("file") else sink
             name += ", no receiver" if runqy else ""

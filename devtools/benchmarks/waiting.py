@@ -132,10 +132,10 @@ def main(waits: int) -> None:
         f"{'% of a core':>12} {'worst lag ms':>13}"
     )
     with Sandbox({"queues": {"idle": {}}}) as sandbox:
-        with_bell = sandbox.connections("http://127.0.0.1:9/runqy", "s" * 32)
+        with_webhook = sandbox.connections("http://127.0.0.1:9/runqy", "s" * 32)
         alone = sandbox.connections()
         for kind, name in KINDS.items():
-            chosen = alone if kind == "ours_s3" else with_bell
+            chosen = alone if kind == "ours_s3" else with_webhook
             environment = dict(os.environ)
             for conn_id, fields in chosen.items():
                 environment[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(fields)

@@ -29,7 +29,7 @@ from redis.asyncio import Redis
 
 from devtools.receiver import running_receiver
 from runqy_delivery import Delivery
-from runqy_provider.inbox import callback_url as capability
+from runqy_provider.inbox import callback_url
 from runqy_provider.triggers.delivery import DeliveryTrigger
 from runqy_sandbox.process.net import free_port
 from runqy_sandbox.sandbox import Sandbox
@@ -97,7 +97,7 @@ async def ours(deliveries: int, idle: int, extra: dict[str, Any]) -> Timing:
     async with httpx.AsyncClient() as client:
 
         async def tell(number: int) -> None:
-            url = capability.url(
+            url = callback_url.url(
                 extra["callback_url"],
                 extra["callback_secret"],
                 CONN_ID,

@@ -67,9 +67,9 @@ def _plain(value: Any) -> str:
     return str(value).replace('"', "'")
 
 
-def say(words: str) -> None:
+def say(message: str) -> None:
     """Tell what happens, with the seconds since the start."""
-    print(f"[{time.monotonic() - _started:5.0f} s] {words}", flush=True)
+    print(f"[{time.monotonic() - _started:5.0f} s] {message}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -181,13 +181,13 @@ def _watch(client: AirflowClient, run_ids: dict[str, str]) -> None:
     """Wait for all runs, and say how they go."""
     progress = Progress()
     while not progress.is_stuck:
-        states = {dag: client.state(dag, run) for dag, run in run_ids.items()}
+        job_states = {dag: client.state(dag, run) for dag, run in run_ids.items()}
         tasks = [
             ti for dag, run in run_ids.items() for ti in client.task_instances(dag, run)
         ]
-        done = [dag for dag, state in states.items() if state in FINISHED]
-        progress.note(f"{len(done)} of {len(states)} runs done", _states(tasks))
-        if len(done) == len(states):
+        done = [dag for dag, state in job_states.items() if state in FINISHED]
+        progress.note(f"{len(done)} of {len(job_states)} runs done", _states(tasks))
+        if len(done) == len(job_states):
             return
         time.sleep(0.5)
 
@@ -200,7 +200,7 @@ class Progress:
     """Says what is new, and knows when nothing has changed for a while."""
 
     def __init__(self) -> None:
-        self._words = ""
+        self._message = ""
         self._seen: object = None
         self._changed = time.monotonic()
 
@@ -209,18 +209,18 @@ class Progress:
         """True once nothing has changed for ``STUCK_AFTER`` seconds."""
         return time.monotonic() - self._changed > STUCK_AFTER
 
-    def note(self, words: str, seen: object) -> None:
+    def note(self, message: str, seen: object) -> None:
         """Note how things stand.
 
         Args:
-            words: For the person who watches; said where they are new.
+            message: Text for the person who watches; printed where it is new.
             seen: Whatever differs once there was any progress.
         """
-        if words != self._words:
-            say(words)
-        if (words, seen) != (self._words, self._seen):
+        if message != self._message:
+            say(message)
+        if (message, seen) != (self._message, self._seen):
             self._changed = time.monotonic()
-        self._words, self._seen = words, seen
+        self._message, self._seen = message, seen
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from rich import box
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -74,10 +74,10 @@ def _row(client: AirflowClient, ti: dict[str, Any], wanted: Expected) -> Row:
     receipt = client.xcom(ti, "runqy_delivery") or {}
     if ti["state"] == "success":
         outcome = client.xcom(ti)
-        words = json.dumps(outcome)
+        message = json.dumps(outcome)
     else:
         outcome = client.log(ti)
-        words = _error_in(outcome)
+        message = _error_in(outcome)
     index = ti["map_index"]
     return Row(
         dag_id=ti["dag_id"],
@@ -85,7 +85,7 @@ def _row(client: AirflowClient, ti: dict[str, Any], wanted: Expected) -> Row:
         sink=str(job.get("sink", "")),
         state=str(ti["state"]),
         times=_times(job.get("enqueued_at"), receipt.get("delivered_at"), ti),
-        result=words,
+        result=message,
         is_right=ti["state"] == wanted.state and wanted.holds(outcome),
     )
 
@@ -109,7 +109,7 @@ def _error_in(log: str) -> str:
 
 def print_table(rows: Sequence[Row]) -> None:
     """Print the rows as a table."""
-    table = Table(title="runqy for Airflow: the main job, end to end", box=box.SIMPLE)
+    table = Table(title="runqy for Airflow: the main job, end to end", box=SIMPLE)
     for name in ("DAG", "task", "sink", "state"):
         table.add_column(name, no_wrap=True)
     table.add_column("enqueued → delivered → task done (s)", no_wrap=True)

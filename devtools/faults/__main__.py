@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from devtools.airflow import AirflowError
-from devtools.faults.backends import NAMES, open_places
+from devtools.faults.backends import NAMES, open_backends
 from devtools.faults.catalogue import FAULTS, Fault
-from devtools.faults.environment import World
+from devtools.faults.environment import Environment
 from devtools.faults.postgres import running_postgres
 from runqy_sandbox.errors import SandboxError
 
@@ -36,7 +36,7 @@ HOME = Path(__file__).resolve().parents[2] / ".faults"
 #: road is a helper's five minutes of tries.
 LIMIT = 240.0
 
-#: Seconds within which jobs that nobody waits for must have been deleted.
+#: Seconds within which jobs without a wait must have been deleted.
 DROP_LIMIT = 60.0
 
 _started = time.monotonic()
@@ -46,7 +46,7 @@ _started = time.monotonic()
 class Row:
     """What came of one fault."""
 
-    words: str
+    message: str
     sink: str
     jobs: int
     succeeded: int
@@ -64,9 +64,9 @@ class Row:
         return enough and not (self.lost or self.twice or self.hung or self.kept)
 
 
-def say(words: str) -> None:
+def say(message: str) -> None:
     """Tell what happens, with the seconds since the start."""
-    print(f"[{time.monotonic() - _started:5.0f} s] {words}", flush=True)
+    print(f"[{time.monotonic() - _started:5.0f} s] {message}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,12 +89,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.ExitStack() as stack:
             say("Starting PostgreSQL, the sandbox and Airflow ...")
             database = stack.enter_context(running_postgres())
-            places = open_places(stack, sinks, HOME)
-            world = World(HOME, stack, database, places, say)
+            backends = open_backends(stack, sinks, HOME)
+            environment = Environment(HOME, stack, database, backends, say)
             for sink in sinks:
                 for fault in FAULTS:
                     if fault.name in wanted and _fits(fault, sink):
-                        rows.append((fault, _cause(world, fault, sink, options.jobs)))
+                        rows.append(
+                            (fault, _cause(environment, fault, sink, options.jobs))
+                        )
                         say(f"{fault.name}, {sink}: {rows[-1][1]}")
     except (AirflowError, SandboxError) as error:
         print(error, file=sys.stderr)
@@ -112,34 +114,34 @@ def _fits(fault: Fault, sink: str) -> bool:
     return sink not in fault.not_sinks and (not fault.sinks or sink in fault.sinks)
 
 
-def _cause(world: World, fault: Fault, sink: str, jobs: int) -> Row:
+def _cause(environment: Environment, fault: Fault, sink: str, jobs: int) -> Row:
     say(f"{fault.name}, {sink}: {jobs} jobs ...")
-    fault.before(world)
-    run = world.start(
+    fault.before(environment)
+    run = environment.start(
         jobs, sink, mode=fault.mode, conn_id=fault.conn_id, dag_id=fault.dag_id
     )
     if fault.after_start is None:
-        world.wait_deferred(run)
+        environment.wait_deferred(run)
     else:
-        fault.after_start(world, run)
+        fault.after_start(environment, run)
     if fault.drops:
-        # A trigger that never ran is told of nothing; see docs/operator.md.
-        world.wait_triggered(run)
+        # A trigger that never ran is not called at all; see docs/operator.md.
+        environment.wait_triggered(run)
     began = time.monotonic()
-    fault.cause(world, run)
+    fault.cause(environment, run)
     kept = 0
     if fault.drops:
-        kept = world.wait_dropped(DROP_LIMIT)
-        world.go(run)
+        kept = environment.wait_dropped(DROP_LIMIT)
+        environment.go(run)
     if fault.ends is None:
-        is_there = world.is_there(run)
+        is_there = environment.is_there(run)
         found = _Found(hung=jobs if is_there else 0)
     else:
-        world.wait_finished(run, LIMIT)
-        found = _find(world, run, fault)
-    enqueued = world.enqueued(run)
+        environment.wait_finished(run, LIMIT)
+        found = _find(environment, run, fault)
+    enqueued = environment.enqueued(run)
     return Row(
-        words=fault.words,
+        message=fault.message,
         sink=sink,
         jobs=jobs,
         succeeded=found.succeeded,
@@ -163,13 +165,15 @@ class _Found:
     hung: int = 0
 
 
-def _find(world: World, run: Run, fault: Fault) -> _Found:
-    tasks = {ti["map_index"]: ti for ti in world.tasks(run)}
+def _find(environment: Environment, run: Run, fault: Fault) -> _Found:
+    tasks = {ti["map_index"]: ti for ti in environment.tasks(run)}
     succeeded = [n for n, ti in tasks.items() if ti["state"] == "success"]
     failed = [n for n, ti in tasks.items() if ti["state"] == "failed"]
-    right = [n for n in succeeded if world.client.xcom(tasks[n]) == {"index": n}]
+    right = [n for n in succeeded if environment.client.xcom(tasks[n]) == {"index": n}]
     worded = [
-        n for n in failed if not fault.says or fault.says in world.client.log(tasks[n])
+        n
+        for n in failed
+        if not fault.says or fault.says in environment.client.log(tasks[n])
     ]
     # A value that is another one's is lost, whatever the state says.
     lost = len(succeeded) - len(right)
@@ -183,8 +187,8 @@ def _find(world: World, run: Run, fault: Fault) -> _Found:
 
 
 def _print(rows: list[tuple[Fault, Row]]) -> None:
-    table = Table(title="Faults, with jobs in flight", box=box.SIMPLE)
-    for name in ("fault", "sink", "jobs", "succeeded", "failed with the right words"):
+    table = Table(title="Faults, with jobs in flight", box=SIMPLE)
+    for name in ("fault", "sink", "jobs", "succeeded", "failed with the right message"):
         table.add_column(name)
     for name in ("lost", "enqueued twice", "hung", "not deleted", "seconds", "ok"):
         table.add_column(name)
@@ -192,7 +196,7 @@ def _print(rows: list[tuple[Fault, Row]]) -> None:
         numbers = (row.jobs, row.succeeded, row.failed_right)
         amiss = (row.lost, row.twice, row.hung, row.kept)
         table.add_row(
-            row.words,
+            row.message,
             row.sink,
             *(str(number) for number in (*numbers, *amiss)),
             f"{row.seconds:.0f}",

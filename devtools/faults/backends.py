@@ -25,7 +25,7 @@ TABLE = (
 
 
 @dataclass
-class Places:
+class Backends:
     """Sinks, and what Airflow and task code must know of them.
 
     Attributes:
@@ -45,7 +45,7 @@ class Places:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def open_places(stack: ExitStack, names: Collection[str], home: Path) -> Places:
+def open_backends(stack: ExitStack, names: Collection[str], home: Path) -> Backends:
     """Start what these sinks need.
 
     Args:
@@ -53,30 +53,30 @@ def open_places(stack: ExitStack, names: Collection[str], home: Path) -> Places:
         names: Some of NAMES.
         home: A folder for what is kept in files.
     """
-    places = Places()
+    backends = Backends()
     if "sql" in names:
-        _sql(stack, places)
+        _sql(stack, backends)
     if "amqp" in names:
-        _amqp(stack, places)
+        _amqp(stack, backends)
     if "gs" in names:
-        _gs(stack, places)
+        _gs(stack, backends)
     if "abfs" in names:
-        _abfs(stack, places)
+        _abfs(stack, backends)
     if "file" in names:
         folder = home / "results"
         folder.mkdir(parents=True)
-        places.sinks["file"] = f"file://{folder}"
-    return places
+        backends.sinks["file"] = f"file://{folder}"
+    return backends
 
 
-def _sql(stack: ExitStack, places: Places) -> None:
+def _sql(stack: ExitStack, backends: Backends) -> None:
     from devtools.servers import postgres as server  # noqa: PLC0415 - needs psycopg
 
     postgres = stack.enter_context(server.running_postgres())
     with postgres.connect() as connection:
         connection.execute(TABLE)
-    places.sinks["sql"] = "sql://results/tasks"
-    places.connections["results"] = {
+    backends.sinks["sql"] = "sql://results/tasks"
+    backends.connections["results"] = {
         "conn_type": "postgres",
         "host": "127.0.0.1",
         "port": postgres.port,
@@ -84,16 +84,16 @@ def _sql(stack: ExitStack, places: Places) -> None:
         "password": server.PASSWORD,
         "schema": "postgres",
     }
-    places.environment["RUNQY_DELIVERY_DATABASE_URL"] = postgres.url
+    backends.environment["RUNQY_DELIVERY_DATABASE_URL"] = postgres.url
 
 
-def _amqp(stack: ExitStack, places: Places) -> None:
+def _amqp(stack: ExitStack, backends: Backends) -> None:
     from devtools.servers import rabbitmq as server  # noqa: PLC0415 - needs pika
 
     rabbitmq = stack.enter_context(server.running_rabbitmq())
-    places.sinks["amqp"] = "amqp://broker/faults"
-    places.connections["broker"] = _of_url(rabbitmq.url)
-    places.environment["RUNQY_DELIVERY_AMQP_URL"] = rabbitmq.url
+    backends.sinks["amqp"] = "amqp://broker/faults"
+    backends.connections["broker"] = _of_url(rabbitmq.url)
+    backends.environment["RUNQY_DELIVERY_AMQP_URL"] = rabbitmq.url
 
 
 def _of_url(url: str) -> dict[str, Any]:
@@ -107,25 +107,25 @@ def _of_url(url: str) -> dict[str, Any]:
     }
 
 
-def _gs(stack: ExitStack, places: Places) -> None:
+def _gs(stack: ExitStack, backends: Backends) -> None:
     from devtools.servers import google_storage as server  # noqa: PLC0415 - needs its emulator
 
     google = stack.enter_context(server.running_google_storage())
     google.create_bucket("results")
-    places.sinks["gs"] = "gs://results/faults"
-    places.connections["google_cloud_default"] = {
+    backends.sinks["gs"] = "gs://results/faults"
+    backends.connections["google_cloud_default"] = {
         "conn_type": "google_cloud_platform",
         "extra": {"keyfile_dict": json.dumps(google.key)},
     }
 
 
-def _abfs(stack: ExitStack, places: Places) -> None:
+def _abfs(stack: ExitStack, backends: Backends) -> None:
     from devtools.servers import azurite as server  # noqa: PLC0415 - needs its client
 
     azurite = stack.enter_context(server.running_azurite())
     azurite.create_container("results")
-    places.sinks["abfs"] = "abfs://results/faults"
-    places.connections["wasb_default"] = {
+    backends.sinks["abfs"] = "abfs://results/faults"
+    backends.connections["wasb_default"] = {
         "conn_type": "wasb",
         "extra": {"connection_string": azurite.connection_string},
     }

@@ -16,7 +16,7 @@ from devtools.faults.environment import DAG, IN_SLOTS, RETRIED, SLOTS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from devtools.faults.environment import Run, World
+    from devtools.faults.environment import Environment, Run
 
 #: Seconds that something stays away.
 AWAY = 20.0
@@ -32,7 +32,7 @@ class Fault:
 
     Attributes:
         name: What it is called on the command line.
-        words: What it is, in the table.
+        message: What it is, in the table.
         cause: Called once all jobs are in flight; must let them go on.
         before: Called before any job is enqueued.
         after_start: Called at once after the run was started, in place of waiting until
@@ -51,10 +51,10 @@ class Fault:
     """
 
     name: str
-    words: str
-    cause: Callable[[World, Run], None]
-    before: Callable[[World], None] = lambda _world: None
-    after_start: Callable[[World, Run], None] | None = None
+    message: str
+    cause: Callable[[Environment, Run], None]
+    before: Callable[[Environment], None] = lambda _world: None
+    after_start: Callable[[Environment, Run], None] | None = None
     mode: str = ""
     conn_id: str = "runqy_default"
     dag_id: str = DAG
@@ -66,106 +66,106 @@ class Fault:
     not_sinks: tuple[str, ...] = ()
 
 
-def _go(world: World, run: Run) -> None:
-    world.go(run)
+def _go(environment: Environment, run: Run) -> None:
+    environment.go(run)
 
 
-def _triggerer_killed(world: World, run: Run) -> None:
-    world.kill("triggerer")
-    world.go(run)
-    world.airflow.start_component("triggerer")
+def _triggerer_killed(environment: Environment, run: Run) -> None:
+    environment.kill("triggerer")
+    environment.go(run)
+    environment.airflow.start_component("triggerer")
 
 
-def _triggerer_stalls(world: World, run: Run) -> None:
-    world.airflow.start_component("triggerer", "triggerer-2")
-    world.send("triggerer", signal.SIGSTOP)
+def _triggerer_stalls(environment: Environment, run: Run) -> None:
+    environment.airflow.start_component("triggerer", "triggerer-2")
+    environment.send("triggerer", signal.SIGSTOP)
     time.sleep(STALL)
-    world.send("triggerer", signal.SIGCONT)
-    # It has lost its triggers by now, and is told so: it must delete no job.
+    environment.send("triggerer", signal.SIGCONT)
+    # It has lost its triggers by now, and learns that: it must not delete a job.
     time.sleep(5)
-    world.go(run)
-    world.wait_finished(run, 120)
-    world.kill("triggerer-2")
+    environment.go(run)
+    environment.wait_finished(run, 120)
+    environment.kill("triggerer-2")
 
 
-def _triggerer_killed_midway(world: World, run: Run) -> None:
-    world.go(run)
-    world.wait_succeeded(run, 1)
-    world.kill("triggerer")
-    world.airflow.start_component("triggerer")
+def _triggerer_killed_midway(environment: Environment, run: Run) -> None:
+    environment.go(run)
+    environment.wait_succeeded(run, 1)
+    environment.kill("triggerer")
+    environment.airflow.start_component("triggerer")
 
 
-def _triggerer_stalls_midway(world: World, run: Run) -> None:
-    world.airflow.start_component("triggerer", "triggerer-2")
-    world.go(run)
-    world.wait_succeeded(run, 1)
-    world.send("triggerer", signal.SIGSTOP)
+def _triggerer_stalls_midway(environment: Environment, run: Run) -> None:
+    environment.airflow.start_component("triggerer", "triggerer-2")
+    environment.go(run)
+    environment.wait_succeeded(run, 1)
+    environment.send("triggerer", signal.SIGSTOP)
     time.sleep(STALL)
-    world.send("triggerer", signal.SIGCONT)
-    world.wait_finished(run, 120)
-    world.kill("triggerer-2")
+    environment.send("triggerer", signal.SIGCONT)
+    environment.wait_finished(run, 120)
+    environment.kill("triggerer-2")
 
 
-def _api_away(world: World, run: Run) -> None:
-    world.kill("api-server")
-    world.go(run)
+def _api_away(environment: Environment, run: Run) -> None:
+    environment.kill("api-server")
+    environment.go(run)
     time.sleep(API_AWAY)
-    world.airflow.start_component("api-server")
+    environment.airflow.start_component("api-server")
 
 
-def _scheduler_killed(world: World, run: Run) -> None:
-    world.kill("scheduler")
-    world.go(run)
-    world.airflow.start_component("scheduler")
+def _scheduler_killed(environment: Environment, run: Run) -> None:
+    environment.kill("scheduler")
+    environment.go(run)
+    environment.airflow.start_component("scheduler")
 
 
-def _redis_restarts(world: World, run: Run) -> None:
-    world.sandbox.redis.stop()
-    world.sandbox.redis.start()
-    world.go(run)
+def _redis_restarts(environment: Environment, run: Run) -> None:
+    environment.sandbox.redis.stop()
+    environment.sandbox.redis.start()
+    environment.go(run)
 
 
-def _redis_away(world: World, run: Run) -> None:
-    world.sandbox.redis.stop()
-    world.go(run)
+def _redis_away(environment: Environment, run: Run) -> None:
+    environment.sandbox.redis.stop()
+    environment.go(run)
     time.sleep(AWAY)
-    world.sandbox.redis.start()
+    environment.sandbox.redis.start()
 
 
-def _redis_fails_over(world: World, run: Run) -> None:
-    world.inbox.fail_over()
-    world.go(run)
+def _redis_fails_over(environment: Environment, run: Run) -> None:
+    environment.inbox.fail_over()
+    environment.go(run)
 
 
-def _server_away(world: World) -> None:
-    world.sandbox.server.stop()
+def _server_away(environment: Environment) -> None:
+    environment.sandbox.server.stop()
 
 
-def _server_comes(world: World, run: Run) -> None:
+def _server_comes(environment: Environment, run: Run) -> None:
     time.sleep(15)
-    world.sandbox.server.start()
-    world.go(run)
+    environment.sandbox.server.start()
+    environment.go(run)
 
 
-def _worker_killed(world: World, run: Run) -> None:
-    world.sandbox.worker.kill()
-    world.sandbox.worker.start()
-    world.go(run)
+def _worker_killed(environment: Environment, run: Run) -> None:
+    environment.sandbox.worker.kill()
+    environment.sandbox.worker.start()
+    environment.go(run)
 
 
-def _no_triggerer(world: World) -> None:
-    world.kill("triggerer")
+def _no_triggerer(environment: Environment) -> None:
+    environment.kill("triggerer")
 
 
-def _early(world: World, run: Run) -> None:
-    world.go(run)
+def _early(environment: Environment, run: Run) -> None:
+    environment.go(run)
     # Some are so quick that their tasks need not defer.
-    world.wait_deferred(run, also=("success",))
+    environment.wait_deferred(run, also=("success",))
     time.sleep(3)
-    world.airflow.start_component("triggerer")
+    environment.airflow.start_component("triggerer")
 
 
-def _cleared(world: World, run: Run) -> None:
+def _cleared(environment: Environment, run: Run) -> None:
     body = {
         "dry_run": False,
         "dag_run_id": run.run_id,
@@ -173,24 +173,24 @@ def _cleared(world: World, run: Run) -> None:
         "only_failed": False,
         "reset_dag_runs": True,
     }
-    world.client.post(f"/dags/{DAG}/clearTaskInstances", body)
-    world.go(run)
+    environment.client.post(f"/dags/{DAG}/clearTaskInstances", body)
+    environment.go(run)
 
 
-def _marked_failed(world: World, run: Run) -> None:
+def _marked_failed(environment: Environment, run: Run) -> None:
     for index in range(run.jobs):
         path = f"/dags/{DAG}/dagRuns/{run.run_id}/taskInstances/job/{index}"
-        world.client.patch(path, {"new_state": "failed"})
+        environment.client.patch(path, {"new_state": "failed"})
 
 
-def _run_deleted(world: World, run: Run) -> None:
+def _run_deleted(environment: Environment, run: Run) -> None:
     # Airflow deletes no run that is running; one that was queued again it does.
     path = f"/dags/{DAG}/dagRuns/{run.run_id}"
     end = time.monotonic() + 60
     while True:
-        world.client.patch(path, {"state": "queued"})
+        environment.client.patch(path, {"state": "queued"})
         try:
-            world.client.delete(path)
+            environment.client.delete(path)
         except requests.HTTPError as error:
             # The scheduler was quicker.
             is_running = error.response.status_code == requests.codes.conflict
@@ -200,19 +200,19 @@ def _run_deleted(world: World, run: Run) -> None:
             return
 
 
-def _slots_full(world: World, run: Run) -> None:
+def _slots_full(environment: Environment, run: Run) -> None:
     """Wait until as many tasks as there are slots have enqueued, and wait in them."""
     end = time.monotonic() + 120
-    while world.enqueued(run) < min(SLOTS, run.jobs):
+    while environment.enqueued(run) < min(SLOTS, run.jobs):
         if time.monotonic() > end:
             raise TimeoutError("the slots did not fill")
         time.sleep(0.2)
 
 
-def _tasks_killed(world: World, run: Run) -> None:
-    if world.kill_tasks() == 0:
+def _tasks_killed(environment: Environment, run: Run) -> None:
+    if environment.kill_tasks() == 0:
         raise RuntimeError("no task ran that could be killed")
-    world.go(run)
+    environment.go(run)
 
 
 FAULTS = (

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import ExitStack
 
-    from devtools.faults.backends import Places
+    from devtools.faults.backends import Backends
 
 #: The DAGs: their tasks defer at once and are not retried; wait in their slots, and are
 #: retried; defer at once, and are retried.
@@ -76,15 +76,15 @@ class Run:
     enqueued_before: int = 0
 
 
-class World:
+class Environment:
     """All of it, started and stopped together.
 
     Args:
         home: Where everything is kept.
         stack: Ends what is started here.
         database: SQLAlchemy URL for Airflow.
-        places: Where results can go.
-        say: Is told what happens.
+        backends: The sinks that results can go to.
+        say: Prints what happens.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class World:
         home: Path,
         stack: ExitStack,
         database: str,
-        places: Places,
+        backends: Backends,
         say: Callable[[str], None],
     ) -> None:
         here = Path(__file__).resolve().parent
-        self.places = places
+        self.backends = backends
         self._folder = home / "jobs"
         self._folder.mkdir(parents=True)
         signing = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
@@ -119,7 +119,7 @@ class World:
                 environment={
                     "FAULTS_FOLDER": str(self._folder),
                     "RUNQY_DELIVERY_SIGNING_SECRET": signing,
-                    **places.environment,
+                    **backends.environment,
                 },
                 directory=home / "sandbox",
             )
@@ -139,7 +139,7 @@ class World:
             Airflow(
                 home / "airflow",
                 here / "dags",
-                {**own, **places.connections},
+                {**own, **backends.connections},
                 database=database,
                 parallelism=SLOTS,
                 port=port,
@@ -180,7 +180,7 @@ class World:
         """Start a run of the DAG; the sink by its short name."""
         conf = {
             "jobs": jobs,
-            "sink": self.places.sinks[sink],
+            "sink": self.backends.sinks[sink],
             "queue": "stored" if sink == "redis_storage" else "job",
             "mode": mode,
             "conn_id": conn_id,
@@ -190,9 +190,9 @@ class World:
 
     def go(self, run: Run) -> None:
         """Let the jobs of a run go on."""
-        place = self._folder / run.run_id
-        place.mkdir(exist_ok=True)
-        (place / "go").touch()
+        backend = self._folder / run.run_id
+        backend.mkdir(exist_ok=True)
+        (backend / "go").touch()
 
     def enqueued(self, run: Run) -> int:
         """Count the jobs that runqy was given since a run was started."""
@@ -200,7 +200,7 @@ class World:
 
     def _enqueued(self) -> int:
         # The server's own look-up from a job's id to its queue outlives the job. Where
-        # its Redis is away just now, nothing was started yet.
+        # its Redis is unavailable just now, nothing was started yet.
         try:
             with Redis.from_url(self.sandbox.redis_url) as redis:
                 return sum(1 for _ in redis.scan_iter("asynq:t:*", count=1000))
@@ -236,10 +236,10 @@ class World:
         Raises:
             TimeoutError: They are not.
         """
-        for states in self._states(run, limit):
-            if len(states) == run.jobs and set(states) <= {"deferred", *also}:
+        for job_states in self._states(run, limit):
+            if len(job_states) == run.jobs and set(job_states) <= {"deferred", *also}:
                 return
-        raise TimeoutError(f"not all in flight after {limit:.0f} s: {states}")
+        raise TimeoutError(f"not all in flight after {limit:.0f} s: {job_states}")
 
     def wait_triggered(self, run: Run, limit: float = 60.0) -> None:
         """Wait until a triggerer has all of a run's triggers.
@@ -259,8 +259,8 @@ class World:
     def wait_finished(self, run: Run, limit: float) -> bool:
         """Wait until all tasks have ended; False where they have not by then."""
         return any(
-            len(states) == run.jobs and set(states) <= {*FINISHED, "skipped"}
-            for states in self._states(run, limit)
+            len(job_states) == run.jobs and set(job_states) <= {*FINISHED, "skipped"}
+            for job_states in self._states(run, limit)
         )
 
     def wait_succeeded(self, run: Run, count: int, limit: float = 120.0) -> None:
@@ -269,8 +269,8 @@ class World:
         Raises:
             TimeoutError: They have not.
         """
-        for states in self._states(run, limit):
-            if states.count("success") >= count:
+        for job_states in self._states(run, limit):
+            if job_states.count("success") >= count:
                 return
         raise TimeoutError(f"fewer than {count} tasks succeeded in {limit:.0f} s")
 

@@ -12,7 +12,7 @@ from redis import Redis
 from devtools.servers.switch import Switch
 from runqy_sandbox.process.child import Child
 from runqy_sandbox.process.net import free_port
-from runqy_sandbox.process.watchdog import Guardian
+from runqy_sandbox.process.watchdog import Watchdog
 from runqy_sandbox.redis_server import redis_program
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ class RedisPair:
 def running_redis_pair(directory: Path) -> Iterator[RedisPair]:
     """Start both, and end them."""
     with contextlib.ExitStack() as stack:
-        guardian = stack.enter_context(contextlib.closing(Guardian()))
+        watchdog = stack.enter_context(contextlib.closing(Watchdog()))
         ports = []
         for name in ("primary", "replica"):
             port = free_port()
             folder = directory / name
             folder.mkdir(parents=True)
             program = redis_program(port, folder, appendonly=False)
-            child = Child(program, directory / f"{name}.log", guardian)
+            child = Child(program, directory / f"{name}.log", watchdog)
             child.start()
             stack.callback(child.stop)
             ports.append(port)

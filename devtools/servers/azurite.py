@@ -16,7 +16,7 @@ from azure.storage.blob import BlobServiceClient
 from devtools.servers.installed import require
 from runqy_sandbox.process.child import Child, Program
 from runqy_sandbox.process.net import free_port
-from runqy_sandbox.process.watchdog import Guardian
+from runqy_sandbox.process.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,13 +70,13 @@ def running_azurite() -> Iterator[Azurite]:
                 return httpx.get(f"http://127.0.0.1:{port}/").status_code > 0
             return False
 
-        guardian = Guardian()
+        watchdog = Watchdog()
         child = Child(
-            Program("Azurite", command, answers), Path(home) / "log", guardian
+            Program("Azurite", command, answers), Path(home) / "log", watchdog
         )
         try:
             child.start()
             yield Azurite(f"http://127.0.0.1:{port}/{ACCOUNT}", child)
         finally:
             child.stop()
-            guardian.close()
+            watchdog.close()

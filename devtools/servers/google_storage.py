@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from runqy_sandbox.process.child import Child, Program
 from runqy_sandbox.process.net import free_port
-from runqy_sandbox.process.watchdog import Guardian
+from runqy_sandbox.process.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,12 +72,12 @@ def running_google_storage() -> Iterator[GoogleStorage]:
         "gcs_base_url": url,
     }
     with tempfile.TemporaryDirectory(prefix="runqy-gcs-") as home:
-        guardian = Guardian()
+        watchdog = Watchdog()
         program = Program("Google's storage", command, answers)
-        child = Child(program, Path(home) / "log", guardian)
+        child = Child(program, Path(home) / "log", watchdog)
         try:
             child.start()
             yield GoogleStorage(url, child, json.loads(json.dumps(key)))
         finally:
             child.stop()
-            guardian.close()
+            watchdog.close()

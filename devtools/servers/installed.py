@@ -18,14 +18,14 @@ def require(program: str | None, package: str, how: str | None = None) -> str:
     """
     if program is not None:
         return program
-    words = f"{package} is not installed: {how or f'apt-get install {package}'}"
+    message = f"{package} is not installed: {how or f'apt-get install {package}'}"
     if os.environ.get("CI"):
-        pytest.fail(words)
-    pytest.skip(words)
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def as_user(user: str) -> list[str]:
-    """Return what stands before a command so that root runs it as a user.
+    """Return the prefix of a command with which root runs it as a user.
 
     Some servers refuse to be root's.
     """

@@ -15,7 +15,7 @@ import psycopg
 from devtools.servers.installed import as_user, require
 from runqy_sandbox.process.child import Child, Program
 from runqy_sandbox.process.net import free_port
-from runqy_sandbox.process.watchdog import Guardian
+from runqy_sandbox.process.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,8 @@ class Postgres:
         return psycopg.connect(self.url, autocommit=True)
 
 
-def _program(name: str) -> str | None:
+def find_program(name: str) -> str | None:
+    """Return the path of one of PostgreSQL's programs; None where it is not found."""
     versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return str(versions[-1]) if versions else shutil.which(name)
 
@@ -48,8 +49,8 @@ def _program(name: str) -> str | None:
 @contextmanager
 def running_postgres() -> Iterator[Postgres]:
     """Start a server, and remove all of it at the end."""
-    initdb = require(_program("initdb"), "postgresql")
-    server = require(_program("postgres"), "postgresql")
+    initdb = require(find_program("initdb"), "postgresql")
+    server = require(find_program("postgres"), "postgresql")
     # Not below pytest's own folder: the server's user may not enter that.
     home = Path(tempfile.mkdtemp(prefix="runqy-postgres-"))
     prefix = as_user("postgres")
@@ -77,12 +78,12 @@ def running_postgres() -> Iterator[Postgres]:
 
     command = [*prefix, server, "-D", str(data), "-p", str(port), "-k", str(home)]
     command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-    guardian = Guardian()
-    child = Child(Program("PostgreSQL", command, answers), home / "log", guardian)
+    watchdog = Watchdog()
+    child = Child(Program("PostgreSQL", command, answers), home / "log", watchdog)
     try:
         child.start()
         yield Postgres(port, child)
     finally:
         child.stop()
-        guardian.close()
+        watchdog.close()
         shutil.rmtree(home, ignore_errors=True)

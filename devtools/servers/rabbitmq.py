@@ -16,7 +16,7 @@ import pika
 from devtools.servers.installed import require
 from runqy_sandbox.process.child import Child, Program
 from runqy_sandbox.process.net import free_port
-from runqy_sandbox.process.watchdog import Guardian
+from runqy_sandbox.process.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,15 +82,15 @@ def running_rabbitmq() -> Iterator[RabbitMQ]:
             return False
         return True
 
-    guardian = Guardian()
+    watchdog = Watchdog()
     program = Program("RabbitMQ", [script], answers, environment)
-    child = Child(program, home / "log.txt", guardian)
+    child = Child(program, home / "log.txt", watchdog)
     try:
         child.start()
         yield RabbitMQ(port, child)
     finally:
         child.stop()
-        guardian.close()
+        watchdog.close()
         _end_name_server(names)
         shutil.rmtree(home, ignore_errors=True)
 

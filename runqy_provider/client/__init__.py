@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The runqy server: what it is asked, how it answers, and where it keeps its jobs."""
+"""The client of runqy: requests to its HTTP API, and reads of its Redis."""

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find the job that carries a delivery request, in runqy's own Redis.
 
-Over HTTP runqy chooses a job's id, so whoever dies between asking and hearing the
-answer does not know it. The request in the job's payload does.
+Over HTTP runqy chooses the id of a job. A worker that dies before it has read the
+response does not know it; but the payload of the job has the delivery id.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from runqy_provider.connections import RedisSettings
+    from runqy_provider.connections import RedisConnection
 
 #: How many jobs are read in one round trip.
 AT_ONCE = 200
@@ -27,11 +27,13 @@ AT_ONCE = 200
 PASSES = 2
 
 
-def find_job(settings: RedisSettings, runqy_queue: str, delivery_id: str) -> str | None:
+def find_job(
+    connection: RedisConnection, runqy_queue: str, delivery_id: str
+) -> str | None:
     """Return the id of the job whose payload asks for a delivery.
 
     Args:
-        settings: runqy's own Redis.
+        connection: runqy's own Redis.
         runqy_queue: Full name of the queue.
         delivery_id: The delivery.
 
@@ -39,15 +41,15 @@ def find_job(settings: RedisSettings, runqy_queue: str, delivery_id: str) -> str
         None where no job of the queue does: it was never enqueued, or it has ended.
 
     Raises:
-        SinkUnavailable: Redis is away.
+        SinkUnavailable: Redis is unavailable.
     """
     wanted = delivery_id.encode()
-    redis = client(settings)
+    redis = client(connection)
     try:
-        with redis_errors(settings, "look for a job"):
+        with redis_errors(connection, "look for a job"):
             for _ in range(PASSES):
                 for ids in _ids(redis, f"asynq:{{{runqy_queue}}}"):
-                    found = _among(redis, runqy_queue, ids, wanted)
+                    found = _find_in(redis, runqy_queue, ids, wanted)
                     if found is not None:
                         return found
     finally:
@@ -56,7 +58,7 @@ def find_job(settings: RedisSettings, runqy_queue: str, delivery_id: str) -> str
 
 
 def _ids(redis: Redis, prefix: str) -> Iterator[list[bytes]]:
-    """Yield the ids of all jobs of a queue, in portions."""
+    """Yield the ids of all jobs of a queue, in batches."""
     for name in ("active", "pending", "retry", "completed", "archived"):
         read = redis.lrange if name in ("active", "pending") else redis.zrange
         start = 0
@@ -65,7 +67,7 @@ def _ids(redis: Redis, prefix: str) -> Iterator[list[bytes]]:
             start += AT_ONCE
 
 
-def _among(
+def _find_in(
     redis: Redis, runqy_queue: str, ids: list[bytes], wanted: bytes
 ) -> str | None:
     with redis.pipeline(transaction=False) as pipeline:
@@ -73,7 +75,8 @@ def _among(
             pipeline.hget(hash_key(runqy_queue, job_id.decode()), "msg")
         messages = cast("list[bytes | None]", pipeline.execute())
     for job_id, message in zip(ids, messages, strict=True):
-        # The payload stands in the message as it is; a UUID in it is ours or nobody's.
+        # The message contains the payload unchanged, and a UUID does not occur by
+        # chance.
         if message is not None and wanted in message:
             return job_id.decode()
     return None

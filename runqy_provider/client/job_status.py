@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is seen of many jobs at one look: in runqy's Redis, or by asking the server."""
+"""Read the status of many jobs at once: in runqy's Redis, or from the server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
-from runqy_provider.client import requests as calls
-from runqy_provider.client import transport as http
+from runqy_provider.client import requests, transport
 from runqy_provider.client.redis_keys import (
     WORKERS,
     hash_key,
@@ -33,26 +32,26 @@ if TYPE_CHECKING:
     import httpx
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisSettings, RunqySettings
+    from runqy_provider.connections import RedisConnection, RunqyConnection
     from runqy_provider.errors import RunqyError
 
 #: How many jobs the server is asked about at once.
 AT_ONCE = 4
 
-#: Seconds for which a lease may be over before its job is called lost.
+#: Seconds after the end of a lease before its job counts as lost.
 LEASE_MARGIN = 5.0
 
 
 @dataclass(frozen=True)
-class JobSight:
-    """A job as it was just seen.
+class JobStatus:
+    """The status of a job.
 
     Attributes:
         state: As runqy names it.
-        error: Text of its last error; empty where there is none, or nobody says.
+        error: Text of its last error; empty where there is none, or it is not known.
         retried: How often it was run again.
         ended_at: When it was completed, in seconds since 1970; None where it was not,
-            or nobody says.
+            or it is not known.
     """
 
     state: str
@@ -62,50 +61,52 @@ class JobSight:
 
 
 #: Jobs by queue and id; None for one that is gone.
-Seen = dict[tuple[str, str], JobSight | None]
+Seen = dict[tuple[str, str], JobStatus | None]
 
 
-class Lookout(Protocol):
-    """Looks at jobs."""
+class JobStatusReader(Protocol):
+    """Reads the status of jobs."""
 
     @property
-    def place(self) -> str:
-        """Where it looks, for messages."""
+    def location(self) -> str:
+        """What is read, for messages."""
         ...
 
-    async def look(self, jobs: Collection[tuple[str, str]]) -> Seen:
-        """Look at jobs, each a queue and an id.
+    async def poll(self, jobs: Collection[tuple[str, str]]) -> Seen:
+        """Read the status of jobs, each a queue and an id.
 
         Returns:
-            What is seen of each; a job that nobody answers for is left out.
+            The status of each; jobs for which there was no response are left out.
 
         Raises:
-            SinkUnavailable: Nobody answers at all.
+            SinkUnavailable: There was no response at all.
         """
         ...
 
-    async def served(self) -> set[str] | None:
-        """Return the queues that a live worker serves; None where nobody says."""
+    async def served_queues(self) -> set[str] | None:
+        """Return the queues that a live worker serves; None where that is not known."""
         ...
 
-    async def lost(self, jobs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Return those active jobs whose worker has let its lease run out."""
+    async def expired_leases(
+        self, jobs: Collection[tuple[str, str]]
+    ) -> set[tuple[str, str]]:
+        """Return those active jobs whose lease has expired."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of connections; a later look opens another."""
+        """Close the connections; a later poll opens another."""
         ...
 
 
-#: What is looked at of a job in Redis.
+#: Fields of a job in Redis that are read.
 FIELDS = ("state", "error_msg", "retried", "completed_at")
 
 
-def _of_row(row: Sequence[bytes | None]) -> JobSight | None:
+def _of_row(row: Sequence[bytes | None]) -> JobStatus | None:
     state, error, retried, ended_at = row
     if state is None:
         return None
-    return JobSight(
+    return JobStatus(
         state.decode(),
         (error or b"").decode("utf-8", "replace"),
         int(retried or 0),
@@ -113,25 +114,25 @@ def _of_row(row: Sequence[bytes | None]) -> JobSight | None:
     )
 
 
-class RedisLookout:
-    """Looks into runqy's own Redis: one round trip for any number of jobs.
+class RedisJobStatusReader:
+    """Reads runqy's own Redis: one round trip for any number of jobs.
 
     Args:
-        settings: How to reach it.
+        connection: runqy's Redis.
     """
 
-    def __init__(self, settings: RedisSettings) -> None:
-        self._settings = settings
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
         self._opened: Redis | None = None
 
     @property
-    def place(self) -> str:
-        """Where it looks."""
-        return f"runqy's Redis at {self._settings.address}"
+    def location(self) -> str:
+        """What is read."""
+        return f"runqy's Redis at {self._connection.address}"
 
-    async def look(self, jobs: Collection[tuple[str, str]]) -> Seen:
-        """Look at all of them; results stay where they are."""
-        with redis_errors(self._settings, "look at jobs"):
+    async def poll(self, jobs: Collection[tuple[str, str]]) -> Seen:
+        """Read the status of all of them; results are not read."""
+        with redis_errors(self._connection, "look at jobs"):
             async with self._client().pipeline(transaction=False) as pipeline:
                 for queue, job_id in jobs:
                     key = hash_key(queue, job_id)
@@ -139,9 +140,9 @@ class RedisLookout:
                 rows = await pipeline.execute()
         return {job: _of_row(row) for job, row in zip(jobs, rows, strict=True)}
 
-    async def served(self) -> set[str]:
-        """Ask what the live workers serve."""
-        with redis_errors(self._settings, "look at workers"):
+    async def served_queues(self) -> set[str]:
+        """Read what the live workers serve."""
+        with redis_errors(self._connection, "look at workers"):
             async with self._client().pipeline(transaction=False) as pipeline:
                 pipeline.zrange(WORKERS, 0, -1)
                 [workers] = await pipeline.execute()
@@ -151,14 +152,16 @@ class RedisLookout:
         alive = [queues_of(text.decode()) for text in texts if text is not None]
         return cast("set[str]", set()).union(*alive)
 
-    async def lost(self, jobs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Ask until when their workers have them."""
-        with redis_errors(self._settings, "look at leases"):
+    async def expired_leases(
+        self, jobs: Collection[tuple[str, str]]
+    ) -> set[tuple[str, str]]:
+        """Read the leases of these jobs."""
+        with redis_errors(self._connection, "look at leases"):
             async with self._client().pipeline(transaction=False) as pipeline:
                 for queue, job_id in jobs:
                     pipeline.zscore(lease_key(queue), job_id)
                 leases = await pipeline.execute()
-        # A lease is as the worker's clock has it, and may be about to be prolonged.
+        # A lease is by the worker's clock, and may be about to be extended.
         over = time.time() - LEASE_MARGIN
         return {
             job
@@ -174,67 +177,71 @@ class RedisLookout:
 
     def _client(self) -> Redis:
         if self._opened is None:
-            self._opened = async_client(self._settings, most_connections=1)
+            self._opened = async_client(self._connection, most_connections=1)
         return self._opened
 
 
-class ServerLookout:
-    """Asks the server about each job, a few at once; the API says no errors.
+class ApiJobStatusReader:
+    """Asks the server about each job, a few at once; its API has no error texts.
 
     Args:
-        settings: The runqy connection.
+        connection: The runqy connection.
     """
 
-    def __init__(self, settings: RunqySettings) -> None:
-        self._settings = settings
+    def __init__(self, connection: RunqyConnection) -> None:
+        self._connection = connection
         self._opened: httpx.AsyncClient | None = None
 
     @property
-    def place(self) -> str:
-        """Where it looks."""
-        return f"runqy at {self._settings.server_url}"
+    def location(self) -> str:
+        """What is read."""
+        return f"runqy at {self._connection.server_url}"
 
-    async def look(self, jobs: Collection[tuple[str, str]]) -> Seen:
+    async def poll(self, jobs: Collection[tuple[str, str]]) -> Seen:
         """Ask about each of them."""
         turns = asyncio.Semaphore(AT_ONCE)
-        troubles: list[RunqyError] = []
+        errors: list[RunqyError] = []
         seen: Seen = {}
 
         async def ask(job: tuple[str, str]) -> None:
             async with turns:
-                # One that is away is not asked a thousand times: each may take long.
-                if any(isinstance(error, http.Away) for error in troubles):
+                # A server that is unavailable is not asked a thousand times: each takes
+                # long.
+                if any(
+                    isinstance(error, transport.RetryableServerError)
+                    for error in errors
+                ):
                     return
                 try:
                     seen[job] = await self._ask(job[1])
                 except (ServerUnavailable, Rejected) as error:
-                    troubles.append(error)
+                    errors.append(error)
 
         await asyncio.gather(*(ask(job) for job in jobs))
-        if troubles and not seen:
+        if errors and not seen:
             raise SinkUnavailable(
-                f"{self.place} cannot be asked about jobs: {troubles[0]}"
-            ) from troubles[0]
+                f"{self.location} cannot be asked about jobs: {errors[0]}"
+            ) from errors[0]
         return seen
 
-    async def served(self) -> set[str] | None:
-        """Ask what the live workers serve, where a key allows it."""
-        if self._settings.admin_key is None:
+    async def served_queues(self) -> set[str] | None:
+        """Ask what the live workers serve, where there is an admin key."""
+        if self._connection.admin_key is None:
             return None
         try:
-            workers = await http.asend(
-                self._client(), calls.list_workers(), self._settings
+            workers = await transport.asend(
+                self._client(), requests.list_workers(), self._connection
             )
         except (ServerUnavailable, Rejected):
             return None
         alive = [queues_of(one.queues) for one in workers if not one.is_stale]
         return cast("set[str]", set()).union(*alive)
 
-    async def lost(
+    async def expired_leases(
         self,
         jobs: Collection[tuple[str, str]],  # noqa: ARG002 - the API does not say
     ) -> set[tuple[str, str]]:
-        """Return none: the server says nothing of leases."""
+        """Return none: the API says nothing about leases."""
         return set()
 
     async def aclose(self) -> None:
@@ -243,21 +250,25 @@ class ServerLookout:
         if client is not None:
             await client.aclose()
 
-    async def _ask(self, job_id: str) -> JobSight | None:
-        # Its troubles are told to all who wait, so they name no job.
-        call = dataclasses.replace(calls.get_job(job_id), what="look at jobs")
+    async def _ask(self, job_id: str) -> JobStatus | None:
+        # Its errors go to the logs of all waits, so they must not name a job.
+        request = dataclasses.replace(requests.get_job(job_id), what="look at jobs")
         try:
-            job = await http.asend(self._client(), call, self._settings)
+            job = await transport.asend(self._client(), request, self._connection)
         except JobVanished:
             return None
-        return JobSight(job.state, retried=job.retried)
+        return JobStatus(job.state, retried=job.retried)
 
     def _client(self) -> httpx.AsyncClient:
         if self._opened is None:
-            self._opened = http.open_async_client(self._settings, AT_ONCE)
+            self._opened = transport.open_async_client(self._connection, AT_ONCE)
         return self._opened
 
 
-def lookout(settings: RunqySettings, redis: RedisSettings | None) -> Lookout:
-    """Return one that looks into runqy's Redis where that is known, else asks."""
-    return ServerLookout(settings) if redis is None else RedisLookout(redis)
+def job_status_reader(
+    connection: RunqyConnection, redis: RedisConnection | None
+) -> JobStatusReader:
+    """Return a reader of runqy's Redis where that is known, else of its API."""
+    return (
+        ApiJobStatusReader(connection) if redis is None else RedisJobStatusReader(redis)
+    )

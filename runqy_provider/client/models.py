@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What runqy says of jobs and workers, typed."""
+"""Jobs and workers as runqy's API describes them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ class Job:
         job_id: runqy's id.
         runqy_queue: Full name of the queue, with its sub-queue.
         state: ``pending``, ``active``, ``retry``, ``completed`` or ``archived``.
-        payload: What it was enqueued with; holds capabilities, so it is not shown.
+        payload: What it was enqueued with; it contains callback URLs, so it is not
+            shown.
         retried: How often it was run again.
         max_retry: How often it may be.
         result: What the handler returned, where the queue stores results.
-        is_garbled: True where the server mangled the result: its API takes a bare
+        is_garbled: Whether the server changed the result: its API takes a bare
             ``null``, ``true`` or number of four digits for base64.
     """
 
@@ -45,7 +46,7 @@ class Job:
 
     @classmethod
     def from_info(cls, info: Mapping[str, Any]) -> Job:
-        """Read ``info`` of an enqueue, or ``Info`` of a look: they differ a little."""
+        """Read ``info`` of an enqueue, or ``Info`` of a status; they differ a bit."""
         result, is_garbled = _result(info.get("Result"))
         return cls(
             job_id=info["id"],
@@ -60,7 +61,7 @@ class Job:
 
 
 def _payload(text: object) -> Any:
-    """Read a payload: JSON text after a look, base64 of it after an enqueue."""
+    """Read a payload: JSON text in a status, base64 of it after an enqueue."""
     if not isinstance(text, str):
         return None
     try:
@@ -74,7 +75,7 @@ def _payload(text: object) -> Any:
 
 
 def _result(text: object) -> tuple[Any, bool]:
-    """Read a result, and tell whether it was mangled: unmangled, it is JSON."""
+    """Read a result, and return whether it was changed: unchanged, it is JSON."""
     if not isinstance(text, str) or not text:
         return None, False
     try:
@@ -85,14 +86,14 @@ def _result(text: object) -> tuple[Any, bool]:
 
 @dataclass(frozen=True)
 class Worker:
-    """A runqy worker that gave a sign of life lately.
+    """A runqy worker that sent a heartbeat recently.
 
     Attributes:
         worker_id: Its name.
         queues: The queues it serves, as the server writes them.
-        status: What it says it does.
-        last_beat: Its last sign of life, in seconds since 1970.
-        is_stale: True where that is too long ago.
+        status: Its status, as the server writes it.
+        last_beat: Its last heartbeat, in seconds since 1970.
+        is_stale: Whether that is too long ago.
     """
 
     worker_id: str

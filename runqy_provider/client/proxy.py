@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which proxy leads to the runqy server, by the environment's variables.
+"""Which proxy leads to the runqy server, by the environment variables.
 
 httpx cannot read networks (``10.0.0.0/8``) in ``NO_PROXY``, and requests reads those of
 IPv4 only; so it is read here, for both.
@@ -42,7 +42,7 @@ def proxy_for(url: str) -> str | None:
 
 
 def _is_direct(host: str, port: int | None, exceptions: str) -> bool:
-    """Tell whether ``NO_PROXY`` excepts a host."""
+    """Return whether ``NO_PROXY`` excepts a host."""
     address = _address(host)
     for text in exceptions.replace(",", " ").split():
         entry = text.strip().lower()

@@ -5,8 +5,8 @@
 The hash ``asynq:{QUEUE}:t:ID`` (the braces are part of the key) has the fields
 ``state``, ``result`` (what the handler returned, as JSON, where the queue stores
 results), ``error_msg`` (the last error) and ``completed_at`` (seconds since 1970). The
-sorted set ``asynq:{QUEUE}:lease`` holds the ids of active jobs by the time until which
-their worker has them, in seconds since 1970; a live worker prolongs it.
+sorted set ``asynq:{QUEUE}:lease`` holds the ids of active jobs by the end of their
+lease, in seconds since 1970; a live worker extends it.
 """
 
 from __future__ import annotations

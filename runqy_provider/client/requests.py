@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""runqy's HTTP API as calls and answers, with no input or output of its own.
+"""Requests to runqy's HTTP API and their responses, without input or output.
 
-A call says what to send; its ``read`` turns an answer into a typed result or an error.
-The recorded behaviour of the real server stands in ``tests/conformance/transcripts``.
+A request says what to send; its ``read`` turns a response into a typed result or an
+error. ``tests/conformance/transcripts`` has recordings of the real server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from runqy_provider.errors import (
 )
 from runqy_provider.sanitize import one_line
 
-#: The largest request body that the server takes, in bytes.
+#: The largest request body that the server accepts, in bytes.
 MAX_BODY = 50 * 1024 * 1024
 
 OK, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 200, 400, 401, 403
@@ -36,8 +36,13 @@ NOT_FOUND, TOO_LARGE, SERVER_ERROR = 404, 413, 500
 #: Text of the two 500s by which the server says that a job is gone.
 GONE = ("asynq: task not found", "asynq: queue not found")
 
-#: What a 400 says that is no fault of the caller: the server's own Redis is away.
-REDIS_AWAY = ("dial tcp", "connection refused", "i/o timeout", "redis eval error")
+#: Texts of a 400 that is not an error of the caller: the server's Redis is unavailable.
+REDIS_UNAVAILABLE = (
+    "dial tcp",
+    "connection refused",
+    "i/o timeout",
+    "redis eval error",
+)
 
 #: Text by which the server refuses to delete a job that runs.
 ACTIVE = "in active state"
@@ -46,14 +51,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An HTTP answer: its status, and its body as it came."""
+class ApiResponse:
+    """An HTTP response: its status, and its unparsed body."""
 
     status: int
     body: bytes
 
     def json(self) -> Mapping[str, Any]:
-        """Return the body as a JSON object; an empty one where it is none."""
+        """Return the body as a JSON object; an empty one where it is not an object."""
         try:
             data = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -61,32 +66,33 @@ class Answer:
         return data if isinstance(data, Mapping) else {}
 
     def part(self, name: str, what: str, read: Callable[[Any], T]) -> T:
-        """Return a part of the body, typed.
+        """Return a field of the body, typed.
 
         Args:
-            name: The part.
-            what: What is being done, for the message.
-            read: Makes of it what is wanted.
+            name: Name of the field.
+            what: What the request does, for the message.
+            read: Converts the field.
 
         Raises:
-            ServerUnavailable: It is not there: whoever answers is not runqy.
+            ServerUnavailable: It is missing: the response is not from runqy.
         """
         try:
             return read(self.json()[name])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ServerUnavailable(
-                f"Whoever answered to {what} is not runqy: {self.status}, and no "
-                f"{name!r} in {one_line(self.words(), 200)!r}. A proxy, or a page for "
-                "people? Check the connection's server URL."
+                f"The response to {what} is not from runqy: {self.status}, without "
+                f"{name!r} in {one_line(self.message(), 200)!r}. Is it from a proxy, "
+                "or "
+                "a web page? Check the connection's server URL."
             ) from error
 
     @property
-    def is_runqys(self) -> bool:
-        """True for an error in runqy's own form."""
+    def is_from_runqy(self) -> bool:
+        """Whether it is an error in the format of runqy."""
         return isinstance(self.json().get("errors"), list)
 
-    def words(self) -> str:
-        """Return the server's own words."""
+    def message(self) -> str:
+        """Return the error message of the server."""
         errors = self.json().get("errors")
         if isinstance(errors, list):
             return "; ".join(str(error) for error in errors)
@@ -94,23 +100,23 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Call(Generic[T]):
+class ApiRequest(Generic[T]):
     """One request to the server.
 
     Attributes:
-        what: What is being done, for messages.
+        what: What the request does, for messages.
         method: HTTP method.
         path: Path below the server's URL.
-        read: Turns the answer into the result, or raises.
+        read: Turns the response into the result, or raises.
         body: JSON body, if any.
         needs: The role that its key must have; None where no key is needed.
-        is_repeatable: True where sending it twice does no harm.
+        is_repeatable: Whether it may be sent twice.
     """
 
     what: str
     method: str
     path: str
-    read: Callable[[Answer], T]
+    read: Callable[[ApiResponse], T]
     body: bytes | None = None
     needs: str | None = None
     is_repeatable: bool = True
@@ -118,12 +124,12 @@ class Call(Generic[T]):
 
 def enqueue(
     runqy_queue: str, payload: Mapping[str, Any], timeout: float | None
-) -> Call[Job]:
-    """Return the call that enqueues one job.
+) -> ApiRequest[Job]:
+    """Return the request that enqueues one job.
 
     Raises:
         InvalidPayload: The payload is not JSON.
-        PayloadTooLarge: It is larger than the server takes.
+        PayloadTooLarge: It is larger than the server accepts.
     """
     request: dict[str, Any] = {"queue": runqy_queue, "data": payload}
     if timeout is not None:
@@ -138,16 +144,16 @@ def enqueue(
     if len(body) > MAX_BODY:
         raise PayloadTooLarge(
             f"The payload for queue {runqy_queue!r} has {len(body):,} bytes; the "
-            f"server takes at most {MAX_BODY:,}. Put large inputs into an object "
-            "store and their address into the payload."
+            f"server accepts at most {MAX_BODY:,}. Put large inputs into an object "
+            "store and their URI into the payload."
         )
 
-    def read(answer: Answer) -> Job:
-        if answer.status == OK:
-            return answer.part("info", f"enqueue to {runqy_queue!r}", Job.from_info)
-        raise _rejection(answer, runqy_queue)
+    def read(response: ApiResponse) -> Job:
+        if response.status == OK:
+            return response.part("info", f"enqueue to {runqy_queue!r}", Job.from_info)
+        raise _rejection(response, runqy_queue)
 
-    return Call(
+    return ApiRequest(
         f"enqueue to {runqy_queue!r}",
         "POST",
         "/queue/add",
@@ -158,9 +164,9 @@ def enqueue(
     )
 
 
-def _rejection(answer: Answer, runqy_queue: str) -> RunqyError:
-    words = answer.words()
-    if answer.status == NOT_FOUND and answer.is_runqys:
+def _rejection(response: ApiResponse, runqy_queue: str) -> RunqyError:
+    message = response.message()
+    if response.status == NOT_FOUND and response.is_from_runqy:
         hint = "Check its name against the queues that the server is configured with."
         if "." not in runqy_queue:
             hint = (
@@ -168,115 +174,120 @@ def _rejection(answer: Answer, runqy_queue: str) -> RunqyError:
                 f"such sub-queue: name one that is configured, such as "
                 f"{runqy_queue + '.high'!r}."
             )
-        return QueueNotFound(f"runqy has no queue {runqy_queue!r} ({words}). {hint}")
-    if answer.status == BAD_REQUEST and any(
-        text in words.lower() for text in REDIS_AWAY
+        return QueueNotFound(f"runqy has no queue {runqy_queue!r} ({message}). {hint}")
+    if response.status == BAD_REQUEST and any(
+        text in message.lower() for text in REDIS_UNAVAILABLE
     ):
         return ServerUnavailable(
-            f"runqy could not enqueue to {runqy_queue!r}, as its own Redis is away: "
-            f"{words}"
+            f"runqy could not enqueue to {runqy_queue!r}, as its own Redis is "
+            "unavailable: "
+            f"{message}"
         )
-    if answer.status == BAD_REQUEST:
+    if response.status == BAD_REQUEST:
         return InvalidPayload(
-            f"runqy refuses the payload for queue {runqy_queue!r}: {words}. The "
-            "queue's input schema says what it takes."
+            f"runqy refuses the payload for queue {runqy_queue!r}: {message}. The "
+            "queue's input schema says what is valid."
         )
-    if answer.status == TOO_LARGE:
-        return PayloadTooLarge(f"runqy refuses the payload as too large: {words}")
-    return _refusal(answer, f"enqueue to {runqy_queue!r}", "client")
+    if response.status == TOO_LARGE:
+        return PayloadTooLarge(f"runqy refuses the payload as too large: {message}")
+    return _refused(response, f"enqueue to {runqy_queue!r}", "client")
 
 
-def get_job(job_id: str) -> Call[Job]:
-    """Return the call that looks at a job."""
+def get_job(job_id: str) -> ApiRequest[Job]:
+    """Return the request for the state of a job."""
 
-    def read(answer: Answer) -> Job:
-        if answer.status == OK:
-            return answer.part("Info", f"look at job {job_id}", Job.from_info)
-        _raise_if_gone(answer, job_id)
-        raise _refusal(answer, f"look at job {job_id}", None)
+    def read(response: ApiResponse) -> Job:
+        if response.status == OK:
+            return response.part("Info", f"look at job {job_id}", Job.from_info)
+        _raise_if_gone(response, job_id)
+        raise _refused(response, f"look at job {job_id}", None)
 
-    return Call(
+    return ApiRequest(
         f"look at job {job_id}", "GET", f"/queue/{quote(job_id, safe='')}", read
     )
 
 
-def delete_job(runqy_queue: str, job_id: str) -> Call[bool]:
-    """Return the call that deletes a job: True, or False where it runs already."""
+def delete_job(runqy_queue: str, job_id: str) -> ApiRequest[bool]:
+    """Return the request that deletes a job; its result is False where the job runs."""
 
-    def read(answer: Answer) -> bool:
-        if answer.status == OK:
+    def read(response: ApiResponse) -> bool:
+        if response.status == OK:
             return True
-        _raise_if_gone(answer, job_id)
-        if ACTIVE in answer.words():
+        _raise_if_gone(response, job_id)
+        if ACTIVE in response.message():
             return False
-        raise _refusal(answer, f"delete job {job_id}", "admin")
+        raise _refused(response, f"delete job {job_id}", "admin")
 
     path = f"/api/queues/{quote(runqy_queue, safe='')}/tasks/{quote(job_id, safe='')}"
-    return Call(f"delete job {job_id}", "DELETE", path, read, needs="admin")
+    return ApiRequest(f"delete job {job_id}", "DELETE", path, read, needs="admin")
 
 
-def health() -> Call[bool]:
-    """Return the call that asks whether the server and its Redis are well."""
+def health() -> ApiRequest[bool]:
+    """Return the request that checks the server and its Redis."""
 
-    def read(answer: Answer) -> bool:
-        return answer.status == OK
+    def read(response: ApiResponse) -> bool:
+        return response.status == OK
 
-    return Call("ask for its health", "GET", "/healthz", read)
+    return ApiRequest("ask for its health", "GET", "/healthz", read)
 
 
-def list_workers() -> Call[list[Worker]]:
-    """Return the call that lists the live workers."""
+def list_workers() -> ApiRequest[list[Worker]]:
+    """Return the request for the live workers."""
 
-    def read(answer: Answer) -> list[Worker]:
-        if answer.status == OK:
-            return answer.part("workers", "list workers", _workers)
-        raise _refusal(answer, "list workers", "admin")
+    def read(response: ApiResponse) -> list[Worker]:
+        if response.status == OK:
+            return response.part("workers", "list workers", _workers)
+        raise _refused(response, "list workers", "admin")
 
-    return Call("list workers", "GET", "/workers", read, needs="admin")
+    return ApiRequest("list workers", "GET", "/workers", read, needs="admin")
 
 
 def _workers(items: Any) -> list[Worker]:
     return [Worker.from_fields(item) for item in items]
 
 
-def check_key() -> Call[None]:
-    """Return a call that only somebody with the client role gets past the door with.
+def check_key() -> ApiRequest[None]:
+    """Return a request that only a key with the client role is allowed to make.
 
-    It enqueues nothing: it names no queue.
+    It enqueues nothing, as it does not name a queue.
     """
 
-    def read(answer: Answer) -> None:
-        if answer.status != BAD_REQUEST:
-            raise _refusal(answer, "check the API key", "client")
+    def read(response: ApiResponse) -> None:
+        if response.status != BAD_REQUEST:
+            raise _refused(response, "check the API key", "client")
 
-    return Call("check the API key", "POST", "/queue/add", read, b"{}", needs="client")
+    return ApiRequest(
+        "check the API key", "POST", "/queue/add", read, b"{}", needs="client"
+    )
 
 
-def _raise_if_gone(answer: Answer, job_id: str) -> None:
-    words = answer.words()
-    # A proxy's own 404 says nothing of a job.
-    if answer.status == NOT_FOUND and answer.is_runqys:
-        raise JobVanished(f"runqy never heard of job {job_id} ({words}).")
-    if answer.status == SERVER_ERROR and words in GONE:
+def _raise_if_gone(response: ApiResponse, job_id: str) -> None:
+    message = response.message()
+    # A 404 of a proxy says nothing about the job.
+    if response.status == NOT_FOUND and response.is_from_runqy:
+        raise JobVanished(f"runqy does not know job {job_id} ({message}).")
+    if response.status == SERVER_ERROR and message in GONE:
         raise JobVanished(
-            f"runqy has forgotten job {job_id} ({words}): it finished, failed for good "
+            f"runqy has forgotten job {job_id} ({message}): it finished, failed for "
+            "good "
             "or was deleted, and by default runqy keeps nothing of such jobs."
         )
 
 
-def _refusal(answer: Answer, what: str, role: str | None) -> RunqyError:
-    words = answer.words()
-    if answer.status == UNAUTHORIZED:
+def _refused(response: ApiResponse, what: str, role: str | None) -> RunqyError:
+    message = response.message()
+    if response.status == UNAUTHORIZED:
         return NotAllowed(
-            f"runqy does not know the key used to {what} ({words}). Check the API key "
+            f"runqy does not know the key used to {what} ({message}). Check the API "
+            "key "
             "(password) or the admin key of the connection."
         )
-    if answer.status == FORBIDDEN:
+    if response.status == FORBIDDEN:
         return NotAllowed(
-            f"The key used to {what} has the wrong role ({words}); it needs the role "
+            f"The key used to {what} has the wrong role ({message}); it needs the role "
             f"{role or 'client'}. Check the connection's API key and admin key."
         )
-    is_a_proxys = answer.status == NOT_FOUND and not answer.is_runqys
-    if answer.status >= SERVER_ERROR or is_a_proxys:
-        return ServerUnavailable(f"runqy could not {what}: {answer.status} {words}")
-    return Rejected(f"runqy refused to {what}: {answer.status} {words}")
+    is_from_proxy = response.status == NOT_FOUND and not response.is_from_runqy
+    if response.status >= SERVER_ERROR or is_from_proxy:
+        return ServerUnavailable(f"runqy could not {what}: {response.status} {message}")
+    return Rejected(f"runqy refused to {what}: {response.status} {message}")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A call on the wire: sent, answered, and which troubles may be tried again."""
+"""Send requests to the runqy server, and decide which errors may be retried."""
 
 from __future__ import annotations
 
@@ -13,164 +13,175 @@ import requests
 from requests.exceptions import ConnectTimeout, RequestException, SSLError
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from runqy_provider.client import requests as calls
+from runqy_provider.client import requests as api
 from runqy_provider.client.proxy import proxy_for
 from runqy_provider.errors import NotAllowed, ServerUnavailable
 
 if TYPE_CHECKING:
-    from runqy_provider.connections import RunqySettings
+    from runqy_provider.connections import RunqyConnection
 
 T = TypeVar("T")
 
 #: Seconds that one request may take.
 REQUEST_TIMEOUT = 30.0
 
-#: Answers that say: not now. Nothing was enqueued.
+#: Statuses of a server that is busy: nothing was enqueued.
 NOT_NOW = frozenset({429, 503})
 
-#: What proxies say of a server behind them: whether it took the request is not known.
-NO_WORD = frozenset({502, 504})
+#: Statuses of a proxy: it is not known whether the server accepted the request.
+GATEWAY_ERRORS = frozenset({502, 504})
 
 
-class Away(ServerUnavailable):
-    """The server is away, and trying again does no harm."""
+class RetryableServerError(ServerUnavailable):
+    """The server is unavailable, and the request may be repeated."""
 
 
-def open_session(settings: RunqySettings) -> requests.Session:
-    """Return a session for blocking calls to a connection's server.
+def open_session(connection: RunqyConnection) -> requests.Session:
+    """Return a session for blocking requests to the server of a connection.
 
     Raises:
         Misconfigured: The environment names a proxy that is not a URL.
     """
     session = requests.Session()
-    # A .netrc would replace our key, and NO_PROXY is read in full by ``proxy_for``.
+    # A .netrc would replace our key, and ``proxy_for`` reads all of NO_PROXY.
     session.trust_env = False
-    proxy = proxy_for(settings.server_url)
+    proxy = proxy_for(connection.server_url)
     if proxy is not None:
-        session.proxies = {urlsplit(settings.server_url).scheme: proxy}
+        session.proxies = {urlsplit(connection.server_url).scheme: proxy}
     bundles = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
     session.verify = next((os.environ[n] for n in bundles if os.environ.get(n)), True)
     return session
 
 
 def open_async_client(
-    settings: RunqySettings, most_connections: int = 10
+    connection: RunqyConnection, most_connections: int = 10
 ) -> httpx.AsyncClient:
-    """Return a client for calls to a connection's server from async code.
+    """Return a client for async requests to the server of a connection.
 
     Raises:
         Misconfigured: The environment names a proxy that is not a URL.
     """
     return httpx.AsyncClient(
-        base_url=settings.server_url,
+        base_url=connection.server_url,
         timeout=REQUEST_TIMEOUT,
         limits=httpx.Limits(max_connections=most_connections),
-        proxy=proxy_for(settings.server_url),
+        proxy=proxy_for(connection.server_url),
         # For the certificates only: httpx does not know networks in NO_PROXY.
         verify=httpx.create_ssl_context(),
         trust_env=False,
     )
 
 
-def send(session: requests.Session, call: calls.Call[T], settings: RunqySettings) -> T:
-    """Make a call once.
+def send(
+    session: requests.Session, request: api.ApiRequest[T], connection: RunqyConnection
+) -> T:
+    """Send a request once.
 
     Args:
         session: The session; see ``open_session``.
-        call: What to ask.
-        settings: The connection, for its keys and for messages.
+        request: The request.
+        connection: The connection, for its keys and for messages.
 
     Raises:
-        Away: The server is away, and trying again does no harm.
-        RunqyError: What the answer means.
+        RetryableServerError: The server is unavailable; the request may be repeated.
+        RunqyError: The error that the response stands for.
     """
     try:
         response = session.request(
-            call.method,
-            f"{settings.server_url}{call.path}",
-            data=call.body,
-            headers=headers(call, settings),
+            request.method,
+            f"{connection.server_url}{request.path}",
+            data=request.body,
+            headers=headers(request, connection),
             timeout=REQUEST_TIMEOUT,
             allow_redirects=False,
         )
     except RequestException as error:
-        raise transport_error(call, settings, error) from error
-    return result(call, settings, response.status_code, response.content)
+        raise transport_error(request, connection, error) from error
+    return result(request, connection, response.status_code, response.content)
 
 
 async def asend(
-    client: httpx.AsyncClient, call: calls.Call[T], settings: RunqySettings
+    client: httpx.AsyncClient, request: api.ApiRequest[T], connection: RunqyConnection
 ) -> T:
-    """Make a call once from async code; see send."""
+    """Send a request once from async code; see ``send``."""
     try:
         response = await client.request(
-            call.method,
-            call.path,
-            content=call.body,
-            headers=headers(call, settings),
+            request.method,
+            request.path,
+            content=request.body,
+            headers=headers(request, connection),
         )
     except httpx.TransportError as error:
-        raise transport_error(call, settings, error) from error
-    return result(call, settings, response.status_code, response.content)
+        raise transport_error(request, connection, error) from error
+    return result(request, connection, response.status_code, response.content)
 
 
-def headers(call: calls.Call[Any], settings: RunqySettings) -> dict[str, str]:
-    """Return the headers of a call, with the key that it needs.
+def headers(
+    request: api.ApiRequest[Any], connection: RunqyConnection
+) -> dict[str, str]:
+    """Return the headers of a request, with the key that it needs.
 
     Raises:
         NotAllowed: The connection has no such key.
     """
     fields = {"User-Agent": "airflow-provider-runqy"}
-    if call.body is not None:
+    if request.body is not None:
         fields["Content-Type"] = "application/json"
-    if call.needs is None:
+    if request.needs is None:
         return fields
-    # Some run with one key that has the admin role: it may do everything.
-    key = settings.admin_key or settings.api_key
+    # Some deployments have one key, with the admin role: it may do everything.
+    key = connection.admin_key or connection.api_key
     name = "Admin key"
-    if call.needs == "client":
-        key, name = settings.api_key, "API key (password)"
+    if request.needs == "client":
+        key, name = connection.api_key, "API key (password)"
     if key is None:
         raise NotAllowed(
-            f"Cannot {call.what}: connection {settings.conn_id!r} has no {name}."
+            f"Cannot {request.what}: connection {connection.conn_id!r} has no {name}."
         )
     fields["Authorization"] = f"Bearer {key}"
     return fields
 
 
-def result(call: calls.Call[T], settings: RunqySettings, status: int, body: bytes) -> T:
-    """Return what an answer says, or raise what it means."""
-    is_away = status in NOT_NOW or (status in NO_WORD and call.is_repeatable)
-    if is_away and call.path != "/healthz":
-        raise Away(
-            f"runqy at {settings.server_url} could not {call.what} just now: {status}"
+def result(
+    request: api.ApiRequest[T], connection: RunqyConnection, status: int, body: bytes
+) -> T:
+    """Return the result of a response, or raise its error."""
+    is_unavailable = status in NOT_NOW or (
+        status in GATEWAY_ERRORS and request.is_repeatable
+    )
+    if is_unavailable and request.path != "/healthz":
+        raise RetryableServerError(
+            f"runqy at {connection.server_url} could not {request.what} just now: "
+            f"{status}"
         )
-    return call.read(calls.Answer(status, body))
+    return request.read(api.ApiResponse(status, body))
 
 
 def transport_error(
-    call: calls.Call[Any],
-    settings: RunqySettings,
+    request: api.ApiRequest[Any],
+    connection: RunqyConnection,
     error: httpx.TransportError | RequestException,
 ) -> ServerUnavailable:
-    """Return the error for a request without an answer: Away where it may be resent."""
-    where = f"runqy at {settings.server_url} (connection {settings.conn_id!r})"
-    words = f"{type(error).__name__}: {error}".rstrip(": ")
-    if _was_never_sent(error) or call.is_repeatable:
-        return Away(
-            f"{where} cannot be reached to {call.what}: {words}. Check that the server "
-            "runs and that this machine reaches it."
+    """Return the error of a request without a response; retryable where it may be."""
+    server = f"runqy at {connection.server_url} (connection {connection.conn_id!r})"
+    reason = f"{type(error).__name__}: {error}".rstrip(": ")
+    if _was_never_sent(error) or request.is_repeatable:
+        return RetryableServerError(
+            f"{server} cannot be reached to {request.what}: {reason}. Check that the "
+            "server runs and that this machine reaches it."
         )
     return ServerUnavailable(
-        f"{where} broke off while it was asked to {call.what}: {words}. The job may "
-        "have been enqueued; it was not sent again, so that it does not run twice."
+        f"{server} closed the connection while it was asked to {request.what}: "
+        f"{reason}. "
+        "The job may have been enqueued; the request was not repeated, so that the job "
+        "does not run twice."
     )
 
 
 def _was_never_sent(error: httpx.TransportError | RequestException) -> bool:
     if isinstance(error, httpx.TransportError):
         return isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
-    # requests has one error for a connection that failed and one that broke off.
+    # requests has the same error for a failed and for an interrupted connection.
     reason = getattr(error.args[0], "reason", None) if error.args else None
     return isinstance(error, (ConnectTimeout, SSLError)) or isinstance(
         reason, (NewConnectionError, ConnectTimeoutError)

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import functools
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from airflow.sdk import BaseHook
-from airflow.sdk.configuration import conf
 
 from runqy_delivery import BadDelivery as WireBadDelivery
 from runqy_provider.connections import DEFAULT_CONN_ID
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.errors import (
     BadDelivery,
     JobFailed,
@@ -21,54 +20,53 @@ from runqy_provider.errors import (
     RunqyError,
     TooLarge,
 )
-from runqy_provider.models import Reference, could_pass_for_reference
+from runqy_provider.models import (
+    AUTO,
+    REFERENCE,
+    RETURNS,
+    VALUE,
+    Reference,
+    looks_like_reference,
+)
 from runqy_provider.sanitize import storable
 from runqy_provider.sinks import failure_channel
-from runqy_provider.sinks import inbox as inbox_parcels
-from runqy_provider.sinks.object_store.sink import ObjectSink
-from runqy_provider.sinks.registry import sink_of
+from runqy_provider.sinks.inbox import InboxBackend
+from runqy_provider.sinks.registry import sink_for_result
 from runqy_provider.xcom_value import is_kept_by_xcom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runqy_delivery import JobError
-    from runqy_provider.context import Access
+    from runqy_provider.context import SinkContext
     from runqy_provider.sinks.base import Sink
-    from runqy_provider.sinks.result import Parcel
-
-#: What a task returns: see ``RunqyResultHook.collect``.
-Returns = Literal["auto", "value", "reference"]
-AUTO: Returns = "auto"
-VALUE: Returns = "value"
-REFERENCE: Returns = "reference"
-RETURNS = (AUTO, VALUE, REFERENCE)
+    from runqy_provider.sinks.result import FetchedResult
 
 
 class StoredResult:
     """A result that is read only as far as it is asked for."""
 
-    def __init__(self, parcel: Parcel) -> None:
-        self._parcel = parcel
-        self.content_type = parcel.content_type
-        self.size = parcel.size
-        self.metadata = parcel.metadata
+    def __init__(self, fetched: FetchedResult) -> None:
+        self._fetched = fetched
+        self.content_type = fetched.content_type
+        self.size = fetched.size
+        self.metadata = fetched.metadata
 
     def stream(self) -> BinaryIO:
         """Return a stream over the bytes; use it as a context manager."""
-        return self._parcel.open()
+        return self._fetched.open()
 
     def bytes(self) -> bytes:
         """Return the bytes, all at once."""
-        return self._parcel.read()
+        return self._fetched.read()
 
     def text(self, encoding: str = "utf-8") -> str:
         """Return the bytes as text."""
-        return self._parcel.read().decode(encoding)
+        return self._fetched.read().decode(encoding)
 
     def json(self) -> Any:
         """Return the JSON value."""
-        return self._parcel.value()
+        return self._fetched.value()
 
 
 class RunqyResultHook(BaseHook):
@@ -91,10 +89,17 @@ class RunqyResultHook(BaseHook):
         super().__init__()
         self.runqy_conn_id = runqy_conn_id
 
+    @classmethod
+    def from_context(cls, context: SinkContext) -> Self:
+        """Return a hook for a connection that was fetched already."""
+        hook = cls(context.connection.conn_id)
+        hook.context = context
+        return hook
+
     @functools.cached_property
-    def access(self) -> Access:
-        """What is known of the connection; fetched once."""
-        return get_access(self.runqy_conn_id)
+    def context(self) -> SinkContext:
+        """The connection and the options; fetched once."""
+        return load_context(self.runqy_conn_id)
 
     def read(
         self, reference: Reference | dict[str, Any], conn_id: str | None = None
@@ -107,23 +112,23 @@ class RunqyResultHook(BaseHook):
                 of that kind (for S3, the runqy connection's).
 
         Raises:
-            Misconfigured: It is no reference.
-            NotThere: The result is gone.
+            Misconfigured: It is not a reference.
+            NotThere: The result does not exist any more.
             NoAccess: It may not be read.
-            SinkUnavailable: Its place is away.
+            SinkUnavailable: The sink is unavailable.
         """
         known = Reference.from_xcom(reference)
-        sink = sink_of(known.uri)
-        if isinstance(sink, ObjectSink) and conn_id is not None:
-            sink = sink.through(conn_id)
+        sink = sink_for_result(known.uri)
+        if conn_id is not None:
+            sink = sink.with_connection(conn_id)
         with _our_errors():
-            return StoredResult(sink.open(self.access, known.uri))
+            return StoredResult(sink.bind(self.context).open(known.uri))
 
     def link(self, sink: Sink, reference: Reference | dict[str, Any]) -> str | None:
         """Return a URL under which people find a result, for ``[runqy] link_seconds``.
 
         Args:
-            sink: The sink that it was asked for with.
+            sink: The sink that was requested.
             reference: What the task returned.
 
         Returns:
@@ -132,20 +137,21 @@ class RunqyResultHook(BaseHook):
         Raises:
             SinkError: None can be made just now.
         """
-        seconds = conf.getfloat("runqy", "link_seconds")
+        seconds = self.context.config.link_seconds
         if seconds <= 0:
             return None
-        return sink.link(self.access, Reference.from_xcom(reference).uri, seconds)
+        uri = Reference.from_xcom(reference).uri
+        return sink.bind(self.context).link(uri, seconds)
 
     def collect(
-        self, sink: Sink, where: str, delivery_id: str, returns: str = AUTO
+        self, sink: Sink, delivery_id: str, uri: str, returns: str = AUTO
     ) -> Any:
         """Return a result as it goes to XCom: its value, or a reference to it.
 
         Args:
-            sink: The sink that it was asked for with.
-            where: Where it arrived.
+            sink: The sink that was requested.
             delivery_id: Our id of the delivery.
+            uri: Where it arrived.
             returns: ``auto``, a value where XCom can hold it; ``value``, a value or an
                 error; ``reference``, always a reference.
 
@@ -159,45 +165,50 @@ class RunqyResultHook(BaseHook):
             TooLarge: A value was demanded, and XCom cannot hold it.
         """
         with _our_errors():
-            parcel = failure_channel.open_arrival(self.access, sink, where)
-        if parcel.error is not None:
-            raise job_failed(delivery_id, parcel.error)
-        limit = conf.getint("runqy", "xcom_limit")
-        is_small = parcel.size is None or parcel.size <= limit
-        if is_small and parcel.size is None:
-            is_small = parcel.is_shorter_than(limit + 1)
-        if returns != REFERENCE and parcel.is_json and is_small:
-            value = parcel.value()
+            fetched = failure_channel.open_arrival(
+                sink.bind(self.context), delivery_id, uri
+            )
+        if fetched.error is not None:
+            raise job_failed(delivery_id, fetched.error)
+        limit = self.context.config.xcom_limit
+        if returns != REFERENCE and fetched.is_json and _is_small(fetched, limit):
+            value = fetched.value()
             # A value that task code made up to look like a reference would let it
             # choose what a downstream task reads with Airflow's rights.
-            if is_kept_by_xcom(value) and not could_pass_for_reference(value):
+            if is_kept_by_xcom(value) and not looks_like_reference(value):
                 return value
         if returns == VALUE:
-            raise _not_a_value(parcel, limit)
-        reference = Reference(
-            uri=parcel.where,
-            content_type=storable(parcel.content_type),
-            size=parcel.size,
+            raise _not_a_value(fetched, limit)
+        metadata = fetched.metadata
+        return Reference(
+            uri=fetched.uri,
+            content_type=storable(fetched.content_type),
+            size=fetched.size,
             delivery_id=delivery_id,
-            metadata=parcel.metadata if is_kept_by_xcom(parcel.metadata) else None,
-        )
-        return reference.to_xcom()
+            metadata=metadata if is_kept_by_xcom(metadata) else None,
+        ).to_xcom()
 
-    def forget(self, where: str) -> None:
-        """Let the inbox drop a delivery soon, because its value stands elsewhere now.
+    def forget(self, uri: str) -> None:
+        """Let the inbox drop a delivery soon, because its value is in XCom now.
 
         Args:
-            where: Where it arrived; for other places than the inbox nothing happens.
+            uri: Where it arrived; outside the inbox nothing happens.
 
         Raises:
-            SinkUnavailable: Redis is away; the delivery then stays for its whole time.
+            SinkUnavailable: Redis is unavailable; the delivery stays for its whole TTL.
         """
-        inbox_parcels.forget(self.access, where)
+        InboxBackend(self.context).forget(uri)
+
+
+def _is_small(fetched: FetchedResult, limit: int) -> bool:
+    if fetched.size is None:
+        return fetched.is_shorter_than(limit + 1)
+    return fetched.size <= limit
 
 
 @contextmanager
 def _our_errors() -> Iterator[None]:
-    """Turn what the wire format says of a delivery into an error of our tree."""
+    """Turn an error of the wire format into the provider's error."""
     try:
         yield
     except WireBadDelivery as error:
@@ -213,18 +224,20 @@ def check_returns(returns: str) -> None:
         Misconfigured: It is not.
     """
     if returns not in RETURNS:
-        raise Misconfigured(f"returns is one of {', '.join(RETURNS)}, not {returns!r}.")
+        raise Misconfigured(
+            f"returns must be one of {', '.join(RETURNS)}, not {returns!r}."
+        )
 
 
-def _not_a_value(parcel: Parcel, limit: int) -> TooLarge:
-    if not parcel.is_json:
-        why = f"is {parcel.content_type}, not JSON"
-    elif parcel.size is not None and parcel.size > limit:
-        why = f"has {parcel.size:,} bytes, more than [runqy] xcom_limit ({limit:,})"
+def _not_a_value(fetched: FetchedResult, limit: int) -> TooLarge:
+    if not fetched.is_json:
+        why = f"is {fetched.content_type}, not JSON"
+    elif fetched.size is not None and fetched.size > limit:
+        why = f"has {fetched.size:,} bytes, more than [runqy] xcom_limit ({limit:,})"
     else:
         why = "holds something that Airflow's XCom cannot give back unchanged"
     return TooLarge(
-        f"returns='value', but the result at {parcel.where} {why}. It is still there. "
+        f"returns='value', but the result at {fetched.uri} {why}. It is still there. "
         "Use returns='auto' and read the reference with RunqyResultHook, raise "
         "xcom_limit, or have the task code return less."
     )
@@ -232,11 +245,11 @@ def _not_a_value(parcel: Parcel, limit: int) -> TooLarge:
 
 def job_failed(delivery_id: str, error: JobError) -> JobFailed:
     """Return the handler's own error as one that Airflow shows."""
-    words = f"{error.type}: {error.message}" if error.type else error.message
+    message = f"{error.type}: {error.message}" if error.type else error.message
     if error.traceback:
-        words = f"{words}\n\nTraceback of the task code:\n{error.traceback}"
+        message = f"{message}\n\nTraceback of the task code:\n{error.traceback}"
     return JobFailed(
-        storable(f"The job failed (delivery {delivery_id}): {words}"),
+        storable(f"The job failed (delivery {delivery_id}): {message}"),
         error_type=error.type,
         traceback=error.traceback,
     )

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from airflow.sdk import BaseHook
@@ -16,10 +17,17 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from runqy_provider.client import requests as calls
-from runqy_provider.client import transport as http
-from runqy_provider.connections import DEFAULT_CONN_ID, RunqySettings
+from runqy_provider.client import requests as api
+from runqy_provider.client import transport
+from runqy_provider.client.payload import plain_payload
+from runqy_provider.connections import DEFAULT_CONN_ID, RunqyConnection
+from runqy_provider.context import context_of
 from runqy_provider.errors import RunqyError
+from runqy_provider.inbox.callback_url import check_delivery_id
+from runqy_provider.models import JobRef
+from runqy_provider.sinks import failure_channel
+from runqy_provider.sinks.inbox import InboxBackend
+from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,24 +35,32 @@ if TYPE_CHECKING:
 
     import httpx
     import requests
+    from airflow.sdk import Connection
 
     from runqy_provider.client.models import Job, Worker
+    from runqy_provider.context import SinkContext
+    from runqy_provider.sinks.registry import SinkArgument
 
 T = TypeVar("T")
 
-#: Seconds for which a server that is away is tried again.
+#: Seconds for which a request to an unavailable server is retried.
 RETRY_FOR = 60.0
+
+#: Seconds for which a delivery is accepted after its wait has ended: a late result is
+#: kept, and a retry of the task can still find it.
+LATE_DELIVERY = 24 * 3600
 
 
 class RunqyHook(BaseHook):
-    """Speak to a runqy server.
+    """Talk to a runqy server.
 
-    One HTTP session serves all calls of a hook, and one all its async calls: use it as
-    a context manager, or as an async one, to close them.
+    A hook has one HTTP session for sync calls, and one for async calls: use it as a
+    context manager, or as an async one, to close them.
 
     :param runqy_conn_id: The runqy connection.
-    :param retry_for: Seconds for which a server that is away is tried again, with
-        back-off and jitter. A request that may have been taken is never repeated.
+    :param retry_for: Seconds (60 by default) for which a request to an unavailable
+        server is retried, with back-off and jitter. A request that the server may have
+        accepted is never repeated.
     """
 
     conn_name_attr = "runqy_conn_id"
@@ -53,13 +69,13 @@ class RunqyHook(BaseHook):
     hook_name = "runqy"
 
     def __init__(
-        self, runqy_conn_id: str = DEFAULT_CONN_ID, retry_for: float = RETRY_FOR
+        self, runqy_conn_id: str = DEFAULT_CONN_ID, retry_for: float | None = None
     ) -> None:
         super().__init__()
         self.runqy_conn_id = runqy_conn_id
-        self.retry_for = retry_for
+        self.retry_for = RETRY_FOR if retry_for is None else retry_for
         self._async_client: httpx.AsyncClient | None = None
-        self._async_settings: RunqySettings | None = None
+        self._async_settings: RunqyConnection | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -85,14 +101,31 @@ class RunqyHook(BaseHook):
         if client is not None:
             await client.aclose()
 
+    @classmethod
+    def from_context(cls, context: SinkContext, retry_for: float | None = None) -> Self:
+        """Return a hook for a connection that was fetched already."""
+        hook = cls(context.connection.conn_id, retry_for)
+        hook.context = context
+        hook.settings = context.connection
+        return hook
+
     @functools.cached_property
-    def settings(self) -> RunqySettings:
-        """The connection's fields; fetched once."""
-        return RunqySettings.from_connection(self.get_connection(self.runqy_conn_id))
+    def settings(self) -> RunqyConnection:
+        """The fields of the connection; fetched once."""
+        return RunqyConnection.from_connection(self._connection)
+
+    @functools.cached_property
+    def context(self) -> SinkContext:
+        """The connection, what it names, and the options; fetched once."""
+        return context_of(self._connection)
+
+    @functools.cached_property
+    def _connection(self) -> Connection:
+        return self.get_connection(self.runqy_conn_id)
 
     @functools.cached_property
     def _client(self) -> requests.Session:
-        return http.open_session(self.settings)
+        return transport.open_session(self.settings)
 
     def close(self) -> None:
         """Close the HTTP session; a later call opens another."""
@@ -103,6 +136,51 @@ class RunqyHook(BaseHook):
     def get_conn(self) -> requests.Session:
         """Return the one HTTP session of this hook."""
         return self._client
+
+    def submit(
+        self,
+        sink: SinkArgument,
+        *,
+        runqy_queue: str,
+        payload: Mapping[str, Any],
+        delivery_id: str,
+        deadline: float,
+        job_timeout: float | None = None,
+    ) -> JobRef:
+        """Check a sink, and enqueue a job that delivers its result there.
+
+        Args:
+            sink: Where the result is to be delivered.
+            runqy_queue: ``parent.sub``, or ``parent`` for its default sub-queue.
+            payload: What the handler receives; a JSON object.
+            delivery_id: Your id of the delivery: up to 128 letters, digits, dots,
+                dashes and underscores.
+            deadline: Until when the result is waited for, in seconds since 1970.
+            job_timeout: Timeout that runqy stores with the job, in seconds.
+
+        Raises:
+            InvalidPayload: It is not an object, or has a reserved field.
+            Misconfigured: The delivery_id, or a field of the connection, is not valid.
+            SinkError: The result could not be read later: nothing was enqueued.
+            Rejected: runqy refuses the job.
+        """
+        check_delivery_id(delivery_id)
+        payload = plain_payload(payload, runqy_queue)
+        bound = sink_from_uri(sink).bind(self.context)
+        bound.check()
+        expires = deadline + LATE_DELIVERY
+        request = bound.request(delivery_id, expires)
+        if request.webhook_url is not None:
+            InboxBackend(self.context).warn_of_loopback()
+        request = failure_channel.with_channel(bound, request, expires)
+        bound.prepare(delivery_id)
+        enqueued_at = round(time.time(), 3)
+        job = self.enqueue(
+            runqy_queue, {**payload, **request.to_fields()}, job_timeout=job_timeout
+        )
+        return JobRef(
+            delivery_id, bound.sink.uri, job.job_id, job.runqy_queue, enqueued_at
+        )
 
     def enqueue(
         self,
@@ -115,7 +193,7 @@ class RunqyHook(BaseHook):
 
         Args:
             runqy_queue: ``parent.sub``, or ``parent`` for its default sub-queue.
-            payload: What the handler gets; a JSON object.
+            payload: What the handler receives; a JSON object.
             job_timeout: Seconds, as runqy stores them (it does not enforce them).
 
         Raises:
@@ -123,9 +201,10 @@ class RunqyHook(BaseHook):
             NotAllowed: The key is wrong or has the wrong role.
             InvalidPayload: It is not JSON, or the queue's schema refuses it.
             PayloadTooLarge: The body has more than 50 MiB.
-            ServerUnavailable: The server is away; says if the job may be enqueued.
+            ServerUnavailable: The server is unavailable; the message says whether the
+                job may have been enqueued.
         """
-        return self._call(calls.enqueue(runqy_queue, payload, job_timeout))
+        return self._call(api.enqueue(runqy_queue, payload, job_timeout))
 
     async def aenqueue(
         self,
@@ -135,98 +214,101 @@ class RunqyHook(BaseHook):
         job_timeout: float | None = None,
     ) -> Job:
         """Enqueue a job from async code; see enqueue."""
-        return await self._acall(calls.enqueue(runqy_queue, payload, job_timeout))
+        return await self._acall(api.enqueue(runqy_queue, payload, job_timeout))
 
     def get_job(self, job_id: str) -> Job:
-        """Look at a job.
+        """Return the state of a job.
 
         Raises:
             JobVanished: runqy does not know it, or has forgotten it.
         """
-        return self._call(calls.get_job(job_id))
+        return self._call(api.get_job(job_id))
 
     async def aget_job(self, job_id: str) -> Job:
-        """Look at a job from async code; see get_job."""
-        return await self._acall(calls.get_job(job_id))
+        """Return the state of a job from async code; see get_job."""
+        return await self._acall(api.get_job(job_id))
 
     def delete_job(self, runqy_queue: str, job_id: str) -> bool:
-        """Delete a job that does not run; needs the admin key.
+        """Delete a job that has not started; needs the admin key.
 
         Returns:
-            True where it was deleted, False where it runs: runqy cannot stop that.
+            True where it was deleted; False where it runs: runqy cannot stop a job.
 
         Raises:
-            JobVanished: It is gone already.
+            JobVanished: runqy does not know it any more.
             NotAllowed: The connection has no admin key, or a wrong one.
         """
-        return self._call(calls.delete_job(runqy_queue, job_id))
+        return self._call(api.delete_job(runqy_queue, job_id))
 
     async def adelete_job(self, runqy_queue: str, job_id: str) -> bool:
         """Delete a job from async code; see delete_job."""
-        return await self._acall(calls.delete_job(runqy_queue, job_id))
+        return await self._acall(api.delete_job(runqy_queue, job_id))
 
     def list_workers(self) -> list[Worker]:
         """Return the live workers; needs the admin key."""
-        return self._call(calls.list_workers())
+        return self._call(api.list_workers())
 
     async def alist_workers(self) -> list[Worker]:
         """Return the live workers from async code; see list_workers."""
-        return await self._acall(calls.list_workers())
+        return await self._acall(api.list_workers())
 
     def check_key(self) -> None:
-        """Ask whether the server takes our key; enqueues nothing.
+        """Check that the server accepts our key; enqueues nothing.
 
         Raises:
             NotAllowed: It does not.
         """
-        self._call(calls.check_key())
+        self._call(api.check_key())
 
     def is_healthy(self) -> bool:
-        """Tell whether the server answers and reaches its Redis."""
-        return self._call(calls.health())
+        """Return whether the server answers and reaches its Redis."""
+        return self._call(api.health())
 
     async def ais_healthy(self) -> bool:
-        """Tell the same from async code."""
-        return await self._acall(calls.health())
+        """Return from async code whether the server is healthy; see is_healthy."""
+        return await self._acall(api.health())
 
     def test_connection(self) -> tuple[bool, str]:
-        """Tell Airflow's connection form whether the server takes us."""
+        """Check the server and our key, for Airflow's connection form."""
         with type(self)(self.runqy_conn_id, retry_for=0) as hook:
             try:
                 if not hook.is_healthy():
-                    return False, "The runqy server answers, but its Redis is away."
+                    return (
+                        False,
+                        "The runqy server answers, but its Redis is unavailable.",
+                    )
                 hook.check_key()
             except RunqyError as error:
                 return False, str(error)
-            return True, f"runqy at {hook.settings.server_url} takes our key."
+            return True, f"runqy at {hook.settings.server_url} accepts our key."
 
-    def _call(self, call: calls.Call[T]) -> T:
+    def _call(self, request: api.ApiRequest[T]) -> T:
         client = self._client
-        for attempt in Retrying(**self._patience()):
+        for attempt in Retrying(**self._retry_options()):
             with attempt:
-                return http.send(client, call, self.settings)
+                return transport.send(client, request, self.settings)
         raise AssertionError  # pragma: no cover - Retrying returns or raises
 
-    async def _acall(self, call: calls.Call[T]) -> T:
+    async def _acall(self, request: api.ApiRequest[T]) -> T:
         if self._async_settings is None:
-            self._async_settings = RunqySettings.from_connection(
+            self._async_settings = RunqyConnection.from_connection(
                 await self.aget_connection(self.runqy_conn_id)
             )
         settings = self._async_settings
         if self._async_client is None:
-            self._async_client = http.open_async_client(settings)
-        async for attempt in AsyncRetrying(**self._patience()):
+            self._async_client = transport.open_async_client(settings)
+        async for attempt in AsyncRetrying(**self._retry_options()):
             with attempt:
-                return await http.asend(self._async_client, call, settings)
+                return await transport.asend(self._async_client, request, settings)
         raise AssertionError  # pragma: no cover - AsyncRetrying returns or raises
 
-    def _patience(self) -> dict[str, Any]:
+    def _retry_options(self) -> dict[str, Any]:
         return {
-            "retry": retry_if_exception_type(http.Away),
+            "retry": retry_if_exception_type(transport.RetryableServerError),
             "wait": wait_random_exponential(multiplier=0.2, max=10),
             "stop": stop_after_delay(self.retry_for),
             "reraise": True,
             "before_sleep": lambda state: self.log.warning(
-                "%s; trying again", state.outcome.exception()
+                "%s; will retry", state.outcome.exception()
             ),
         }

@@ -5,7 +5,7 @@
     BASE/CONN_ID/v1/deliveries/DELIVERY_ID?expires=SECONDS&token=TOKEN
 
 The token is an HMAC of connection, delivery and expiry, so that the receiver needs no
-table of what was asked for, and no part of the URL can be changed.
+table of requests, and no part of the URL can be changed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,28 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
+from runqy_provider.errors import Misconfigured
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: What a delivery_id may look like; it becomes part of keys, URLs and object keys.
+#: A valid delivery_id; it becomes part of URLs, Redis keys and object keys.
 DELIVERY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 _EXPIRES = re.compile(r"[0-9]{1,12}")
+
+
+def check_delivery_id(delivery_id: str) -> None:
+    """Refuse ids that URLs, Redis keys and object keys cannot contain.
+
+    Raises:
+        Misconfigured: It is such an id.
+    """
+    if not DELIVERY_ID.fullmatch(delivery_id):
+        raise Misconfigured(
+            f"{delivery_id!r} is not a valid delivery_id: up to 128 letters, digits, "
+            "dots, dashes and underscores, with a letter or digit first."
+        )
 
 
 def url(base: str, secret: str, conn_id: str, delivery_id: str, expires: int) -> str:
@@ -44,10 +59,10 @@ def url(base: str, secret: str, conn_id: str, delivery_id: str, expires: int) ->
 
 
 def token(secret: str, conn_id: str, delivery_id: str, expires: int) -> str:
-    """Return the HMAC-SHA256 of the three, as URL-safe text."""
-    # Lines cannot be confused: none of the three may hold a line break.
-    words = f"runqy-delivery-v1\n{conn_id}\n{delivery_id}\n{expires}"
-    mac = hmac.new(secret.encode(), words.encode(), hashlib.sha256).digest()
+    """Return the HMAC-SHA256 of connection, delivery and expiry, as URL-safe text."""
+    # Unambiguous: none of the three can contain a line break.
+    message = f"runqy-delivery-v1\n{conn_id}\n{delivery_id}\n{expires}"
+    mac = hmac.new(secret.encode(), message.encode(), hashlib.sha256).digest()
     return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
 
 
@@ -59,9 +74,9 @@ def is_valid(  # noqa: PLR0917 - all six are one request, and none has a default
     offered: str,
     now: float,
 ) -> bool:
-    """Tell whether a request's URL is one of ours and still in force.
+    """Return whether the URL of a request is one of ours and has not expired.
 
-    All secrets are tried, in constant time, whatever the outcome.
+    All secrets are tried, in constant time, whatever the result.
     """
     well_formed = bool(
         _EXPIRES.fullmatch(expires) and DELIVERY_ID.fullmatch(delivery_id)

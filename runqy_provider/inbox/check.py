@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Find out before a job is enqueued whether its delivery could be stored and read."""
+"""Check, before a job is enqueued, that its delivery can be stored and read."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from runqy_provider.connections import RedisSettings
+    from runqy_provider.connections import RedisConnection
 
-#: Seconds that the key of a check stays, should nothing remove it.
+#: Seconds after which the key of a check expires, should it not be deleted.
 TTL = 60
 
-#: As deliveries are stored: in a script, with a time to live.
+#: Like deliveries: by a script, with a TTL.
 _WRITE = "redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) return 'ok'"
 
 
-def check_inbox(settings: RedisSettings, namespace: str) -> None:
-    """Write, read, publish and remove, with keys like those of deliveries.
+def check_inbox(connection: RedisConnection, namespace: str) -> None:
+    """Write, read, publish and delete, with keys like those of deliveries.
 
     Args:
-        settings: How to reach the Redis of the inbox.
+        connection: The Redis of the inbox.
         namespace: The part of the inbox; see ``keys``.
 
     Raises:
         Misconfigured: It is a replica, a node of a cluster, or lacks scripting.
-        NoAccess: The user lacks a right; the message says which step failed.
-        SinkUnavailable: Redis is away.
+        NoAccess: The user lacks a permission; the message says which step failed.
+        SinkUnavailable: Redis is unavailable.
     """
     key = f"{keys.PREFIX}:{namespace}:check:{uuid.uuid4().hex}"
     steps: dict[str, Callable[[Redis], object]] = {
@@ -48,40 +48,41 @@ def check_inbox(settings: RedisSettings, namespace: str) -> None:
         "publish on a channel": lambda redis: redis.publish(
             keys.arrivals(namespace), ""
         ),
-        "remove a key": lambda redis: redis.delete(key),
+        "delete a key": lambda redis: redis.delete(key),
     }
-    redis = client(settings)
+    redis = client(connection)
     try:
         for step, act in steps.items():
-            _try(settings, f"{step} of the inbox ({key})", lambda act=act: act(redis))  # type: ignore[misc]
+            _try(connection, f"{step} of the inbox ({key})", lambda act=act: act(redis))  # type: ignore[misc]
     finally:
         redis.close()
 
 
-def _try(settings: RedisSettings, what: str, act: Callable[[], object]) -> None:
+def _try(connection: RedisConnection, what: str, act: Callable[[], object]) -> None:
     try:
-        with redis_errors(settings, what):
+        with redis_errors(connection, what):
             act()
     except SinkError as error:
         cause = error.__cause__
         if isinstance(cause, ResponseError):
-            raise _refused(settings, what, cause) or error from cause
+            raise _refused(connection, what, cause) or error from cause
         raise
 
 
 def _refused(
-    settings: RedisSettings, what: str, error: ResponseError
+    connection: RedisConnection, what: str, error: ResponseError
 ) -> Misconfigured | None:
-    words, where = str(error), f"Redis at {settings.address}"
+    message, location = str(error), f"Redis at {connection.address}"
     if is_read_only(error):
         why = "it is a read-only replica. Name the primary"
-    elif words.startswith(("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN")):
+    elif message.startswith(("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN")):
         why = "it is a node of a Redis Cluster. Name a Redis that is not part of one"
-    elif "unknown command" in words.lower():
-        why = f"it lacks a command that the inbox needs ({words})"
+    elif "unknown command" in message.lower():
+        why = f"it lacks a command that the inbox needs ({message})"
     else:
         return None
     return Misconfigured(
-        f"Could not {what}: {where} (connection {settings.conn_id!r}) refused: {why}. "
+        f"Could not {what}: {location} (connection {connection.conn_id!r}) refused: "
+        f"{why}. "
         "Deliveries could not be stored."
     )

@@ -2,16 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """All Redis keys of the inbox, and how long they live.
 
-runqy:inbox:BOX:delivery:DELIVERY_ID   hash: status, body, digest, at
-runqy:inbox:BOX:seen:DELIVERY_ID       text: its digest, while more may come for it
-runqy:inbox:BOX:progress:DELIVERY_ID   text: the newest progress message
-runqy:inbox:BOX:arrivals               channel: ids of what came
+runqy:inbox:NAMESPACE:delivery:DELIVERY_ID   hash: status, body, digest, at
+runqy:inbox:NAMESPACE:seen:DELIVERY_ID       text: its digest, while its URL is valid
+runqy:inbox:NAMESPACE:progress:DELIVERY_ID   text: the newest progress message
+runqy:inbox:NAMESPACE:arrivals               channel: ids of deliveries as they arrive
 
-A box is what is looked into together. What a webhook brings lies in the box of its
-runqy connection, ``CONN_ID``. A broker deals a queue's messages out among all that
-consume it, whatever runqy connection they know, so what a queue brings lies in a box of
-the queue: ``amqp/AMQP_CONN_ID/QUEUE``. The two cannot meet: a connection with a slash
-in its id has no webhook.
+A namespace is polled as a whole. The namespace of a webhook is its runqy connection,
+``CONN_ID``. A broker distributes the messages of a queue among all its consumers,
+whichever runqy connection they use, so the namespace of a message is its queue:
+``amqp/AMQP_CONN_ID/QUEUE``. The two never collide: a connection with a slash in its id
+cannot have a webhook.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from urllib.parse import quote
 
 PREFIX = "runqy:inbox"
 
-#: Seconds that a delivery stays while nobody has read it.
+#: Seconds that an unread delivery is kept, by default.
 UNREAD_TTL = 7 * 24 * 3600
 
-#: Seconds that it stays after its value was read. Long enough for a task whose worker
-#: died between reading and saying so, and for late repeats to be known as repeats.
+#: Seconds that it is kept after its value was read. Long enough for a task whose worker
+#: died after reading it, and for recognising a late repetition.
 READ_TTL = 3600
 
 
 _QUEUES = "amqp/"
 
 
-def queue_box(amqp_conn_id: str, queue: str) -> str:
-    """Return the box of a message queue.
+def queue_namespace(amqp_conn_id: str, queue: str) -> str:
+    """Return the namespace of a message queue.
 
     Args:
         amqp_conn_id: The Airflow connection of its broker.
@@ -41,26 +41,26 @@ def queue_box(amqp_conn_id: str, queue: str) -> str:
     return f"{_QUEUES}{quote(amqp_conn_id, safe='')}/{quote(queue, safe='')}"
 
 
-def is_queue_box(box: str) -> bool:
-    """True for a box of a message queue, False for one of a runqy connection."""
-    return box.startswith(_QUEUES)
+def is_queue_namespace(namespace: str) -> bool:
+    """Return whether a namespace is that of a queue, not of a runqy connection."""
+    return namespace.startswith(_QUEUES)
 
 
-def delivery(box: str, delivery_id: str) -> str:
+def delivery(namespace: str, delivery_id: str) -> str:
     """Return the key of a final delivery."""
-    return f"{PREFIX}:{box}:delivery:{delivery_id}"
+    return f"{PREFIX}:{namespace}:delivery:{delivery_id}"
 
 
-def seen(box: str, delivery_id: str) -> str:
-    """Return the key of what is left of a final delivery that was forgotten."""
-    return f"{PREFIX}:{box}:seen:{delivery_id}"
+def seen(namespace: str, delivery_id: str) -> str:
+    """Return the key of the digest that remains of a delivery that was forgotten."""
+    return f"{PREFIX}:{namespace}:seen:{delivery_id}"
 
 
-def progress(box: str, delivery_id: str) -> str:
+def progress(namespace: str, delivery_id: str) -> str:
     """Return the key of the newest progress message."""
-    return f"{PREFIX}:{box}:progress:{delivery_id}"
+    return f"{PREFIX}:{namespace}:progress:{delivery_id}"
 
 
-def arrivals(box: str) -> str:
-    """Return the channel on which the ids of what came are published."""
-    return f"{PREFIX}:{box}:arrivals"
+def arrivals(namespace: str) -> str:
+    """Return the channel on which the ids of arrivals are published."""
+    return f"{PREFIX}:{namespace}:arrivals"

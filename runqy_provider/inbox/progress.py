@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""How far a job is, by its own newest word."""
+"""The newest progress message of a job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runqy_provider.sanitize import one_line
 if TYPE_CHECKING:
     from runqy_delivery import Delivery
 
-#: The longest text that is kept; it is for people, and for every look.
+#: The longest text that is kept, in characters: every poll reads it.
 LONGEST_TEXT = 500
 
 
@@ -23,7 +23,7 @@ class Progress:
     """The newest progress message.
 
     Attributes:
-        at: When it came, in seconds since 1970.
+        at: When it arrived, in seconds since 1970.
         fraction: How much is done, from 0 to 1; None where the task code did not say.
         text: What is being done.
     """
@@ -48,10 +48,10 @@ class Progress:
 
     @classmethod
     def from_json(cls, text: bytes) -> Progress:
-        """Read it as it was kept, by this version or a newer one."""
+        """Read a stored progress message, of this version or a newer one."""
         kept = json.loads(text)
         return cls(kept["at"], kept.get("fraction"), kept.get("text"))
 
     def to_json(self) -> bytes:
-        """Return it as it is kept."""
+        """Return it as it is stored."""
         return json.dumps(vars(self)).encode()

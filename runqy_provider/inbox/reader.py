@@ -15,17 +15,17 @@ from runqy_provider.redis_client import check_size, client, redis_errors
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from runqy_provider.connections import RedisSettings
+    from runqy_provider.connections import RedisConnection
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A delivery as it lies in the inbox.
+class StoredDelivery:
+    """A delivery as it is stored in the inbox.
 
     Attributes:
-        delivery: What it says.
-        size: Bytes of its body as it came.
-        delivered_at: When it came, in seconds since 1970.
+        delivery: The delivery.
+        size: Size of its body, in bytes.
+        delivered_at: When it arrived, in seconds since 1970.
     """
 
     delivery: Delivery
@@ -34,17 +34,17 @@ class Letter:
 
 
 class InboxReader:
-    """Reads one box of the inbox; use it as a context manager.
+    """Reads one namespace of the inbox; use it as a context manager.
 
     Args:
-        settings: How to reach the Redis of the inbox.
-        box: Which; see ``keys``.
+        connection: The Redis of the inbox.
+        namespace: The namespace; see ``keys``.
     """
 
-    def __init__(self, settings: RedisSettings, box: str) -> None:
-        self._settings = settings
-        self._box = box
-        self._client = client(settings)
+    def __init__(self, connection: RedisConnection, namespace: str) -> None:
+        self._connection = connection
+        self._namespace = namespace
+        self._client = client(connection)
 
     def __enter__(self) -> Self:
         return self
@@ -57,36 +57,38 @@ class InboxReader:
     ) -> None:
         self._client.close()
 
-    def read(self, delivery_id: str, largest: int | None = None) -> Letter:
+    def read(self, delivery_id: str, max_bytes: int | None = None) -> StoredDelivery:
         """Return a delivery.
 
         Args:
-            delivery_id: Which.
-            largest: The most bytes that its body may have; None: any number.
+            delivery_id: Id of the delivery.
+            max_bytes: Largest body that is read; None: any.
 
         Raises:
             TooLarge: Its body is larger, and was not read.
-            NotThere: It never came, or it was forgotten.
-            SinkUnavailable: Redis is away.
-            BadDelivery: What lies there cannot be read.
+            NotThere: It never arrived, or it has expired.
+            SinkUnavailable: Redis is unavailable.
+            BadDelivery: The stored body cannot be read.
         """
-        key = keys.delivery(self._box, delivery_id)
-        with redis_errors(self._settings, "read a delivery"):
-            check_size(self._client, key, "body", largest)
+        key = keys.delivery(self._namespace, delivery_id)
+        with redis_errors(self._connection, "read a delivery"):
+            check_size(self._client, key, "body", max_bytes)
             body, at = cast(
                 "list[bytes | None]", self._client.hmget(key, ["body", "at"])
             )
         if body is None or at is None:
             raise NotThere(
                 f"Delivery {delivery_id} is not in the inbox (Redis at "
-                f"{self._settings.address}, key {key}). Unread deliveries stay for "
-                f"{keys.UNREAD_TTL // 86400} days, read ones for "
+                f"{self._connection.address}, key {key}). Unread deliveries expire "
+                "after [runqy] unread_ttl_seconds, read ones after "
                 f"{keys.READ_TTL // 60} minutes."
             )
-        return Letter(Delivery.from_json(body), len(body), float(at))
+        return StoredDelivery(Delivery.from_json(body), len(body), float(at))
 
     def forget(self, delivery_id: str) -> None:
-        """Let a delivery expire soon: its value was read and stands elsewhere now."""
-        with redis_errors(self._settings, "mark a delivery as read"):
-            self._client.expire(keys.delivery(self._box, delivery_id), keys.READ_TTL)
-            self._client.delete(keys.progress(self._box, delivery_id))
+        """Let a delivery expire soon: its value was read, and is in XCom now."""
+        with redis_errors(self._connection, "mark a delivery as read"):
+            self._client.expire(
+                keys.delivery(self._namespace, delivery_id), keys.READ_TTL
+            )
+            self._client.delete(keys.progress(self._namespace, delivery_id))

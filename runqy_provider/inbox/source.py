@@ -10,75 +10,79 @@ from runqy_delivery.wire import FAILED
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.progress import Progress
 from runqy_provider.redis_client import async_client, redis_errors
-from runqy_provider.waiters.source import Answer, Arrival, News
+from runqy_provider.waiters.source import Arrival, PollResult, StatusUpdate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
 
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisSettings
+    from runqy_provider.connections import RedisConnection
 
-#: Seconds after which a silent subscription is asked whether it still stands.
+#: Seconds after which a silent subscription is checked by a ping.
 PING_INTERVAL = 30.0
 
-#: One connection listens, one looks.
+#: One connection subscribes, one polls.
 CONNECTIONS = 2
 
 
-def where(box: str, delivery_id: str) -> str:
-    """Return the address of a delivery in the inbox."""
-    return f"inbox://{box}/{delivery_id}"
+#: Scheme of the URIs of deliveries in the inbox.
+SCHEME = "inbox://"
 
 
-class InboxArrivals:
-    """Final deliveries in one box; addresses are delivery ids.
+def delivery_uri(namespace: str, delivery_id: str) -> str:
+    """Return the URI of a delivery in the inbox."""
+    return f"{SCHEME}{namespace}/{delivery_id}"
+
+
+class InboxSource:
+    """Final deliveries in one namespace; each wait has a delivery id.
 
     Args:
-        settings: How to reach the Redis of the inbox.
-        box: Which; see ``keys``.
-        takes_results: False where results come another way, and a completed delivery
-            here only says so, perhaps before the result can be opened.
+        redis: The Redis of the inbox.
+        namespace: Part of the inbox; see ``keys``.
+        takes_results: False where the result is delivered elsewhere: a completed
+            delivery here only announces it, perhaps before it can be opened.
     """
 
     def __init__(
-        self, settings: RedisSettings, box: str, *, takes_results: bool = True
+        self, redis: RedisConnection, namespace: str, *, takes_results: bool = True
     ) -> None:
-        self._settings = settings
-        self._box = box
+        self._redis = redis
+        self._namespace = namespace
         self._takes_results = takes_results
         self._opened: Redis | None = None
 
-    async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
+    async def poll(self, delivery_ids: Collection[str]) -> Mapping[str, PollResult]:
         """Look for all of them in one round trip; bodies stay where they are."""
-        with redis_errors(self._settings, "look for deliveries"):
+        with redis_errors(self._redis, "look for deliveries"):
             async with self._client().pipeline(transaction=False) as pipeline:
-                for delivery_id in addresses:
-                    key = keys.delivery(self._box, delivery_id)
+                for delivery_id in delivery_ids:
+                    key = keys.delivery(self._namespace, delivery_id)
                     pipeline.hmget(key, "status", "at")
-                    pipeline.get(keys.progress(self._box, delivery_id))
+                    pipeline.get(keys.progress(self._namespace, delivery_id))
                 rows = await pipeline.execute()
-        answers: dict[str, Answer] = {}
-        found = zip(addresses, rows[::2], rows[1::2], strict=True)
+        results: dict[str, PollResult] = {}
+        found = zip(delivery_ids, rows[::2], rows[1::2], strict=True)
         for delivery_id, (status, at), progress in found:
             if status is not None and (
                 self._takes_results or status == FAILED.encode()
             ):
-                answers[delivery_id] = Arrival(
+                results[delivery_id] = Arrival(
                     status=status.decode(),
-                    where=where(self._box, delivery_id),
+                    result_uri=delivery_uri(self._namespace, delivery_id),
                     delivered_at=float(at),
                 )
             elif progress is not None:
                 known = Progress.from_json(progress)
-                answers[delivery_id] = News(str(known), said_at=known.at)
-        return answers
+                results[delivery_id] = StatusUpdate(str(known), reported_at=known.at)
+        return results
 
     async def hints(self) -> AsyncIterator[str | None]:
         """Yield the id of each message as it comes, None after each (re)connection."""
-        with redis_errors(self._settings, "listen for deliveries"):
+        with redis_errors(self._redis, "listen for deliveries"):
             async with self._client().pubsub() as subscription:
-                await subscription.subscribe(keys.arrivals(self._box))
+                await subscription.subscribe(keys.arrivals(self._namespace))
                 while True:
                     message = await subscription.get_message(timeout=PING_INTERVAL)
                     if message is None:
@@ -96,5 +100,5 @@ class InboxArrivals:
 
     def _client(self) -> Redis:
         if self._opened is None:
-            self._opened = async_client(self._settings, most_connections=CONNECTIONS)
+            self._opened = async_client(self._redis, most_connections=CONNECTIONS)
         return self._opened

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Put deliveries into the inbox: the first final one wins."""
+"""Write deliveries to the inbox: the first final one wins."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from runqy_provider.redis_client import on_primary, redis_errors
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisSettings
+    from runqy_provider.connections import RedisConnection
 
-# One script, so that of two deliveries at once exactly one is first. A repeat says
-# again that it came: whoever waits may have missed the first time.
+# One script, so that of two deliveries at once exactly one is first. A repetition is
+# published again: the first message may have been missed.
 _PUT = """
 local known = redis.call('HGET', KEYS[1], 'digest') or redis.call('GET', KEYS[3])
 if known and known ~= ARGV[1] then return 'conflict' end
@@ -40,7 +40,7 @@ return known and 'repeated' or 'stored'
 
 
 class Outcome(Enum):
-    """What became of a delivery that was put."""
+    """What became of a delivery that was written."""
 
     STORED = "stored"
     REPEATED = "repeated"
@@ -49,49 +49,49 @@ class Outcome(Enum):
 
 
 class InboxWriter:
-    """Puts deliveries into one box of the inbox.
+    """Writes deliveries to one namespace of the inbox.
 
     Args:
-        client: A connected client; whoever made it closes it.
-        settings: How that client reaches its Redis, for messages.
-        box: Which; see ``keys``.
-        ttl: Seconds that an unread delivery stays.
+        client: A connected client; the caller closes it.
+        connection: The connection of that client, for messages.
+        namespace: The namespace; see ``keys``.
+        ttl: Seconds that an unread delivery is kept.
     """
 
     def __init__(
         self,
         client: Redis,
-        settings: RedisSettings,
-        box: str,
+        connection: RedisConnection,
+        namespace: str,
         ttl: int = keys.UNREAD_TTL,
     ) -> None:
         self._client = client
-        self._settings = settings
-        self._box = box
+        self._connection = connection
+        self._namespace = namespace
         self._ttl = ttl
         self._put = client.register_script(_PUT)
 
     async def put(
         self, delivery: Delivery, body: bytes, mark: str, until: int = 0
     ) -> Outcome:
-        """Keep a delivery; when this returns, Redis has it.
+        """Store a delivery; when this returns, Redis has it.
 
         Args:
             delivery: The delivery, checked.
-            body: Its bytes as they came; what is read later.
+            body: Its body, unchanged; this is what is read later.
             mark: The delivery's ``digest``.
-            until: Until when another one could come, in seconds since 1970, though
-                this one be read and forgotten by then; 0 where nobody says.
+            until: Until when another one could arrive, in seconds since 1970, even
+                after this one was read and forgotten; 0 where that is not known.
 
         Returns:
             STORED for the first final delivery, REPEATED for the same again, CONFLICT
-            for another one, NOTED for a progress message.
+            for a different one, NOTED for a progress message.
 
         Raises:
-            SinkUnavailable: Redis is away: nothing was stored.
-            NoAccess: Redis refuses us: nothing was stored.
+            SinkUnavailable: Redis is unavailable: nothing was stored.
+            NoAccess: Redis denies access: nothing was stored.
         """
-        with redis_errors(self._settings, "store a delivery"):
+        with redis_errors(self._connection, "store a delivery"):
             if not delivery.is_final:
                 return await on_primary(self._client, lambda: self._note(delivery))
             return await on_primary(
@@ -99,21 +99,21 @@ class InboxWriter:
             )
 
     async def _note(self, delivery: Delivery) -> Outcome:
-        key = keys.progress(self._box, delivery.delivery_id)
+        key = keys.progress(self._namespace, delivery.delivery_id)
         note = Progress.of(delivery).to_json()
         await self._client.set(key, note, ex=self._ttl)
-        await self._client.publish(keys.arrivals(self._box), delivery.delivery_id)
+        await self._client.publish(keys.arrivals(self._namespace), delivery.delivery_id)
         return Outcome.NOTED
 
     async def _store(
         self, delivery: Delivery, body: bytes, mark: str, until: int
     ) -> Outcome:
-        box, delivery_id = self._box, delivery.delivery_id
+        namespace, delivery_id = self._namespace, delivery.delivery_id
         answer = await self._put(
             keys=[
-                keys.delivery(box, delivery_id),
-                keys.arrivals(box),
-                keys.seen(box, delivery_id),
+                keys.delivery(namespace, delivery_id),
+                keys.arrivals(namespace),
+                keys.seen(namespace, delivery_id),
             ],
             args=[
                 mark,

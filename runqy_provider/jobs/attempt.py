@@ -1,19 +1,22 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What an attempt of a task leaves for the next one, in Airflow's task state store.
+"""The record that an attempt of a task leaves for the next one.
 
-Written before the job is enqueued, so that whatever dies in between leaves a trace.
+It is in Airflow's task state store, and is written before the job is enqueued: so there
+is a trace of it, whatever fails in between.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from runqy_provider.models import Submission
+from runqy_provider.models import JobRef
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow.sdk import Context
 
 #: Key in the task state store.
@@ -22,77 +25,86 @@ ATTEMPT_KEY = "runqy_attempt"
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt of a task instance and its job.
+    """One attempt of a task instance, and its job.
 
     Attributes:
-        delivery_id: Id of its delivery.
-        digest: What it asked for; see ``digest_of``.
+        job: The job; its ``job_id`` is None while it is being enqueued.
+        digest: Digest of what the attempt asked for; see ``JobSpec``.
         max_tries: The task instance's. Airflow raises it when a user clears the task
-            and at no other time: it tells a clear from a retry.
-        runqy_queue: The queue, by its full name.
-        sink: The sink's URI.
-        expires: Until when its delivery is taken, in seconds since 1970.
-        job_id: runqy's id; None while the job is being enqueued.
-        enqueued_at: When, in seconds since 1970.
-        is_given_up: True where no later attempt is to wait for this job.
+            and at no other time, which tells a clear from a retry.
+        expires: Until when the delivery is accepted, in seconds since 1970.
+        is_abandoned: Whether later attempts must not wait for this job.
         retries: The task's, as its DAG had them.
     """
 
-    delivery_id: str
+    job: JobRef
     digest: str
     max_tries: int
-    runqy_queue: str
-    sink: str
     expires: float
-    job_id: str | None = None
-    enqueued_at: float = 0.0
-    is_given_up: bool = False
+    is_abandoned: bool = False
     retries: int = 0
 
     def is_same_work(self, other: Attempt) -> bool:
-        """Tell whether another attempt asks for the same, and no user came between."""
+        """Return whether another attempt asks for the same, without a clear between."""
         return (self.digest, self.max_tries) == (other.digest, other.max_tries)
 
-    def with_job(self, submission: Submission) -> Attempt:
-        """Return it with the job that was enqueued."""
-        return dataclasses.replace(
-            self,
-            job_id=submission.job_id,
-            runqy_queue=submission.runqy_queue,
-            enqueued_at=submission.enqueued_at,
-        )
+    def with_job(self, job: JobRef) -> Attempt:
+        """Return the attempt with the job that it enqueued."""
+        return dataclasses.replace(self, job=job)
 
-    def submission(self) -> Submission:
-        """Return the job that it enqueued."""
-        return Submission(
-            job_id=self.job_id or "",
-            delivery_id=self.delivery_id,
-            runqy_queue=self.runqy_queue,
-            sink=self.sink,
-            enqueued_at=self.enqueued_at,
+    def to_json(self) -> dict[str, Any]:
+        """Return the attempt as plain JSON."""
+        return {
+            **asdict(self.job),
+            "digest": self.digest,
+            "max_tries": self.max_tries,
+            "expires": self.expires,
+            "is_given_up": self.is_abandoned,
+            "retries": self.retries,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Read the record of an attempt, also one of another version of this provider.
+
+        Raises:
+            KeyError: It lacks what every record has.
+        """
+        job = JobRef(
+            record["delivery_id"],
+            record["sink"],
+            record.get("job_id"),
+            record["runqy_queue"],
+            record.get("enqueued_at", 0.0),
+        )
+        return cls(
+            job,
+            record["digest"],
+            record["max_tries"],
+            record["expires"],
+            record.get("is_given_up", False),
+            record.get("retries", 0),
         )
 
 
 def read_attempt(context: Context) -> Attempt | None:
-    """Return what the attempt before left; None where that is nothing we know."""
-    kept: Any = context["task_state_store"].get(ATTEMPT_KEY)
-    if not isinstance(kept, dict):
+    """Return what the previous attempt left; None where there is no such record."""
+    record: Any = context["task_state_store"].get(ATTEMPT_KEY)
+    if not isinstance(record, dict):
         return None
-    # Another version of this provider may know more fields, or fewer.
-    known = {field.name for field in dataclasses.fields(Attempt)}
     try:
-        return Attempt(**{name: kept[name] for name in known & kept.keys()})
-    except TypeError:
+        return Attempt.from_json(record)
+    except KeyError:
         return None
 
 
-def give_up_attempt(context: Context) -> None:
-    """Record that no later attempt is to wait for the job of this one."""
+def abandon_attempt(context: Context) -> None:
+    """Record that later attempts must not wait for the job of this one."""
     attempt = read_attempt(context)
     if attempt is not None:
-        keep_attempt(context, dataclasses.replace(attempt, is_given_up=True))
+        save_attempt(context, dataclasses.replace(attempt, is_abandoned=True))
 
 
-def keep_attempt(context: Context, attempt: Attempt) -> None:
-    """Leave an attempt for the next one."""
-    context["task_state_store"].set(ATTEMPT_KEY, asdict(attempt))
+def save_attempt(context: Context, attempt: Attempt) -> None:
+    """Write the record for the next attempt."""
+    context["task_state_store"].set(ATTEMPT_KEY, attempt.to_json())

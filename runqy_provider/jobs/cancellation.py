@@ -1,58 +1,58 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a killed trigger's task was really given up by a user.
+"""Delete the job of a task that a user ended, and of no other.
 
-Airflow calls ``on_kill`` whenever a trigger is no longer assigned to its triggerer:
-also when a stalled triggerer lost it to another one, and when a cleared task's next try
-may already run. So the task's state and its XCom decide: every try writes which job it
-waits for, and deletes what the try before it wrote.
+Airflow calls a trigger's ``on_kill`` whenever the trigger is no longer assigned to its
+triggerer: also when a stalled triggerer lost it to another one, and when the next try
+of a cleared task may already run. So the state of the task and its XCom decide: every
+try writes which job it waits for, and deletes what the previous try wrote.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import (
-    GetTaskStates,
-    GetXCom,
-    TaskStatesResult,
-    XComResult,
-)
+from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
+from airflow.sdk.execution_time.xcom import XCom
 
 from runqy_provider.client.models import PENDING, RETRY, SCHEDULED
 from runqy_provider.errors import JobVanished, RunqyError
-from runqy_provider.jobs.submission import JOB_KEY
+from runqy_provider.models import JOB_KEY
 
 if TYPE_CHECKING:
     from airflow.executors.workloads.task import TaskInstanceDTO
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
-    AnyTaskInstance = TaskInstanceDTO | RuntimeTaskInstanceProtocol
     from runqy_provider.hooks.runqy import RunqyHook
 
-#: What a task is whose run was deleted; Airflow has no word for it.
+    AnyTaskInstance = TaskInstanceDTO | RuntimeTaskInstanceProtocol
+
+#: Our own state of a task whose DAG run was deleted.
 DELETED = "deleted"
 
-#: What a task is of which nothing is known just now.
+#: Our own state of a task whose state is not known just now.
 UNKNOWN = "unknown"
 
 #: Seconds that an answer may take while Airflow waits for a worker to end.
 ANSWER_TIMEOUT = 3.0
 
-#: States that a task leaves only by a user's hand.
+#: States that a task leaves only where a user clears it.
 ENDED = frozenset(
     {"success", "failed", "skipped", "removed", "upstream_failed", DELETED}
 )
 
-#: How often, and every how many seconds, to look at a task that is about to run again.
-LOOKS, PAUSE = 20, 1.0
+#: How often, and at what interval in seconds, a task that is about to run is looked at.
+LOOKS, INTERVAL = 20, 1.0
+
+#: States in which a job may be deleted: neither a result nor work is lost by it.
+PENDING_STATES = (PENDING, SCHEDULED, RETRY)
 
 
 async def is_abandoned(ti: TaskInstanceDTO, job_id: str) -> bool:
-    """Tell whether nobody will ask for this job's result any more.
+    """Return whether the result of a job will not be asked for any more.
 
     Args:
         ti: The task instance that the trigger waited for.
@@ -71,35 +71,74 @@ async def is_abandoned(ti: TaskInstanceDTO, job_id: str) -> bool:
         if state == "deferred" and job == job_id:
             return False
         # Cleared and about to run, or resumed by the event of another triggerer.
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(INTERVAL)
     return False
 
 
 def has_ended(ti: AnyTaskInstance) -> bool:
-    """Tell whether a task was ended for good; for a worker's signal handler.
+    """Return whether a task was ended for good; for a worker's signal handler.
 
     Airflow also ends a worker whose task is to run again, as after a lost heartbeat or
     a clear: the next try may wait for the same job by then.
 
     Returns:
-        False where the task will run again, and where nobody answers in time.
+        False where the task will run again, and where Airflow does not answer in time.
     """
     states: list[str] = []
+    supervisor = task_runner.SUPERVISOR_COMMS
 
     def ask() -> None:
-        question = _question_of(ti)
-        states.append(_state_in(task_runner.SUPERVISOR_COMMS.send(question), ti))
+        states.append(_state_in(supervisor.send(_question_of(ti)), ti))
 
-    # The signal may have come in the midst of another question, whose answer the
-    # interrupted code must have first: then this one is not answered.
+    # The signal may have interrupted another question, whose answer that code must get
+    # first: then this question is not answered.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(ANSWER_TIMEOUT)
     return bool(states) and states[0] in ENDED
 
 
+def delete_if_pending(hook: RunqyHook, runqy_queue: str, job_id: str) -> str:
+    """Delete a job that waits for a worker; needs the admin key.
+
+    Returns:
+        A sentence for the log; errors of runqy are part of it.
+    """
+    try:
+        state = hook.get_job(job_id).state
+        deleted = state in PENDING_STATES and hook.delete_job(runqy_queue, job_id)
+    except RunqyError as error:
+        return _error_message(job_id, error)
+    return _message(job_id, state, deleted=deleted)
+
+
+async def adelete_if_pending(hook: RunqyHook, runqy_queue: str, job_id: str) -> str:
+    """Delete a job from async code; see ``delete_if_pending``."""
+    try:
+        state = (await hook.aget_job(job_id)).state
+        deleted = state in PENDING_STATES and await hook.adelete_job(
+            runqy_queue, job_id
+        )
+    except RunqyError as error:
+        return _error_message(job_id, error)
+    return _message(job_id, state, deleted=deleted)
+
+
+def _error_message(job_id: str, error: RunqyError) -> str:
+    if isinstance(error, JobVanished):
+        return f"Job {job_id} is gone from runqy already."
+    return f"Job {job_id} was not deleted: {error}"
+
+
+def _message(job_id: str, state: str, *, deleted: bool) -> str:
+    if deleted:
+        return f"Job {job_id} was deleted before it started."
+    return f"Job {job_id} is {state} and is not deleted: runqy cannot stop a job."
+
+
 async def _state(ti: TaskInstanceDTO) -> str:
-    return _state_in(await _ask(_question_of(ti)), ti)
+    answer = await task_runner.SUPERVISOR_COMMS.asend(_question_of(ti))
+    return _state_in(answer, ti)
 
 
 def _question_of(ti: AnyTaskInstance) -> GetTaskStates:
@@ -122,58 +161,8 @@ def _state_in(answer: object, ti: AnyTaskInstance) -> str:
 
 
 async def _job(ti: TaskInstanceDTO) -> str | None:
-    answer = await _ask(
-        GetXCom(
-            key=JOB_KEY,
-            dag_id=ti.dag_id,
-            run_id=ti.run_id,
-            task_id=ti.task_id,
-            map_index=ti.map_index,
-        )
-    )
-    value = answer.value if isinstance(answer, XComResult) else None
+    try:
+        value = await XCom.aget_value(ti_key=ti.key, key=JOB_KEY)
+    except TypeError:  # what Airflow raises where its answer is an error
+        return None
     return str(value.get("job_id")) if isinstance(value, dict) else None
-
-
-async def _ask(message: GetTaskStates | GetXCom) -> Any:
-    return await task_runner.SUPERVISOR_COMMS.asend(message)
-
-
-#: States in which a job may be deleted: no result is lost, no work either.
-UNBEGUN = (PENDING, SCHEDULED, RETRY)
-
-
-def delete_unbegun(hook: RunqyHook, runqy_queue: str, job_id: str) -> str:
-    """Delete a job that waits for a worker; needs the admin key.
-
-    Returns:
-        Words on what became of it, whatever happened.
-    """
-    try:
-        state = hook.get_job(job_id).state
-        deleted = state in UNBEGUN and hook.delete_job(runqy_queue, job_id)
-    except RunqyError as error:
-        return _trouble(job_id, error)
-    return _words(job_id, state, deleted=deleted)
-
-
-async def adelete_unbegun(hook: RunqyHook, runqy_queue: str, job_id: str) -> str:
-    """Delete it from async code; see delete_unbegun."""
-    try:
-        state = (await hook.aget_job(job_id)).state
-        deleted = state in UNBEGUN and await hook.adelete_job(runqy_queue, job_id)
-    except RunqyError as error:
-        return _trouble(job_id, error)
-    return _words(job_id, state, deleted=deleted)
-
-
-def _trouble(job_id: str, error: RunqyError) -> str:
-    if isinstance(error, JobVanished):
-        return f"Job {job_id} is gone from runqy already."
-    return f"Job {job_id} was not deleted: {error}"
-
-
-def _words(job_id: str, state: str, *, deleted: bool) -> str:
-    if deleted:
-        return f"Job {job_id} was deleted before it began."
-    return f"Job {job_id} is {state} and is left alone: runqy cannot stop a job."

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """End a task in the triggerer: read its result, write its XComs, count it.
 
-All of this blocks (networks, a custom XCom backend), so it runs in a few threads of its
-own, beside the event loop that all triggers share.
+All of this blocks (networks, a custom XCom backend), so it runs in a few threads,
+beside the event loop that all triggers share.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from airflow.observability import stats
-from airflow.sdk.configuration import conf
 from airflow.sdk.definitions.mappedoperator import is_mappable_value
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import SetXCom
@@ -27,22 +26,22 @@ from airflow.sdk.execution_time.xcom import XCom
 
 from runqy_provider.errors import RunqyError
 from runqy_provider.hooks.result import RunqyResultHook
-from runqy_provider.jobs.received import DELIVERY_KEY, LINK_KEY, ReceivedDelivery
+from runqy_provider.jobs.received import ReceivedDelivery
+from runqy_provider.models import DELIVERY_KEY, LINK_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from airflow.executors.workloads.task import TaskInstanceDTO
 
-    from runqy_provider.context import Access
+    from runqy_provider.context import SinkContext
     from runqy_provider.jobs.task_end import TaskEnd
+    from runqy_provider.models import DeliveryEvent
 
 log = logging.getLogger(__name__)
 
 #: Threads for all triggers of a triggerer: its supervisor answers one at a time anyway.
 THREADS = 8
 
-#: What stands around a value in a stored delivery, at most, in bytes.
+#: The most bytes that surround a value in a stored delivery.
 ENVELOPE = 8192
 
 #: Seconds until an inbox may drop what was read. By then Airflow has stored the event
@@ -50,8 +49,8 @@ ENVELOPE = 8192
 FORGET_AFTER = 60.0
 
 
-#: The first question of this process, once it was asked; the event loop itself keeps no
-#: task alive.
+#: The first question of this process; the event loop itself does not keep a reference
+#: to a task.
 _preparing: set[asyncio.Task[None]] = set()
 
 
@@ -84,7 +83,7 @@ async def _ask(ti: TaskInstanceDTO) -> None:
 
 
 async def end_task(
-    ti: TaskInstanceDTO, end: TaskEnd, access: Access, event: Mapping[str, Any]
+    ti: TaskInstanceDTO, end: TaskEnd, context: SinkContext, event: DeliveryEvent
 ) -> bool:
     """Read a result that has arrived and write the task's XComs.
 
@@ -94,23 +93,24 @@ async def end_task(
     Args:
         ti: The task instance.
         end: How to end it.
-        access: What is known of the connection.
-        event: The payload of an event that says that the delivery has arrived.
+        context: The runqy connection and the options.
+        event: The event of the delivery that has arrived.
 
     Returns:
         True where all is written, so that the task may end; False where a worker must
         end it, which then raises what was only logged here.
     """
-    largest = conf.getint("runqy", "xcom_limit") + ENVELOPE
-    results = RunqyResultHook(access.settings.conn_id)
-    results.access = dataclasses.replace(access, largest_read=largest)
+    limit = context.config.xcom_limit + ENVELOPE
+    results = RunqyResultHook.from_context(
+        dataclasses.replace(context, max_read_bytes=limit)
+    )
     received = ReceivedDelivery(event, results, end.returns)
     is_cancelled = Event()
-    context = contextvars.copy_context()  # for the log of this trigger's task
+    log_context = contextvars.copy_context()  # for the log of this trigger's task
     loop = asyncio.get_running_loop()
     try:
         await loop.run_in_executor(
-            _threads(), context.run, _write, ti, end, received, is_cancelled
+            _threads(), log_context.run, _write, ti, end, received, is_cancelled
         )
     except asyncio.CancelledError:
         is_cancelled.set()
@@ -119,7 +119,7 @@ async def end_task(
         log.info("A worker will end this task: %s", error)
         return False
     except Exception:
-        # Whatever it is, the worker meets it again, where Airflow can handle it.
+        # The worker will meet the same error, where Airflow can handle it.
         log.warning("A worker will end this task, as this failed:", exc_info=True)
         return False
     loop.call_later(FORGET_AFTER, _forget_in_thread, received)
@@ -159,7 +159,7 @@ def _write(
             **names,
         )
     _count(end)
-    log.info("The result is at %s; the task ends here.", received.event["where"])
+    log.info("The result is at %s; the task ends here.", received.event.result_uri)
 
 
 def _count(end: TaskEnd) -> None:
@@ -177,4 +177,4 @@ def _forget_in_thread(received: ReceivedDelivery) -> None:
 def _note_failure(forgotten: Future[None]) -> None:
     error = forgotten.exception()
     if error is not None:
-        log.warning("A delivery stays in the inbox for its whole time: %s", error)
+        log.warning("A delivery stays in the inbox for its whole TTL: %s", error)

@@ -1,17 +1,16 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Start an attempt of a task, with the job of the one before or one of its own."""
+"""Start an attempt of a task: with the job of the previous one, or with a new job."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runqy_delivery.wire import COMPLETED
-from runqy_provider.client import models as states
+from runqy_provider.client import models as job_states
 from runqy_provider.client.find_job import find_job
 from runqy_provider.errors import (
     JobVanished,
@@ -21,220 +20,169 @@ from runqy_provider.errors import (
     by_name,
 )
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.jobs.attempt import Attempt, keep_attempt, read_attempt
-from runqy_provider.jobs.cancellation import delete_unbegun
-from runqy_provider.jobs.outcome import ARRIVED, ERROR
-from runqy_provider.jobs.submission import LATE, delivery_id_of, digest_of, submit
+from runqy_provider.jobs.attempt import Attempt, read_attempt, save_attempt
+from runqy_provider.jobs.cancellation import delete_if_pending
+from runqy_provider.jobs.waiting import look_once
+from runqy_provider.models import ARRIVED, ERROR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from airflow.sdk import Context
 
-    from runqy_provider.context import Access
-    from runqy_provider.sinks.base import Sink
+    from runqy_provider.context import SinkContext
+    from runqy_provider.jobs.submission import JobSpec
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Work:
-    """What a task asks of runqy.
-
-    Attributes:
-        runqy_conn_id: The connection.
-        runqy_queue: The queue; without a dot, its default sub-queue.
-        payload: What the handler gets.
-        sink: Where the result is to go.
-        job_timeout: Seconds, as runqy stores them.
-        deletes: Whether a job that is waited for no more is deleted, if it has not
-            begun.
-    """
-
-    runqy_conn_id: str
-    runqy_queue: str
-    payload: Mapping[str, Any]
-    sink: Sink
-    job_timeout: float | None = None
-    deletes: bool = True
-
-    def attempt(self, context: Context, deadline: float) -> Attempt:
-        """Return the attempt of a task instance at it, with no job yet."""
-        ti = context["ti"]
-        index = -1 if ti.map_index is None else ti.map_index
-        full_name = self.runqy_queue
-        if "." not in full_name:
-            full_name += ".default"
-        return Attempt(
-            delivery_id=delivery_id_of(
-                ti.dag_id, ti.run_id, ti.task_id, index, ti.try_number, str(ti.id)
-            ),
-            digest=digest_of(self.runqy_conn_id, full_name, self.sink, self.payload),
-            max_tries=ti.max_tries or 0,
-            retries=ti.task.retries or 0,
-            runqy_queue=full_name,
-            sink=self.sink.uri,
-            expires=deadline + LATE,
-        )
+#: States of a job that has not ended.
+RUNNING = (
+    job_states.PENDING,
+    job_states.ACTIVE,
+    job_states.RETRY,
+    job_states.SCHEDULED,
+)
 
 
-def start(
+def reattach_or_submit(
     context: Context,
-    access: Access,
-    work: Work,
+    sink_context: SinkContext,
+    spec: JobSpec,
     *,
     deadline: float,
-    look: Callable[[Attempt], Mapping[str, Any]] | None,
+    reattach: bool = True,
 ) -> Attempt:
-    """Return the attempt to wait for: the one before, or one that begins now.
+    """Return the attempt to wait for: the previous one, or one that begins now.
 
     Args:
         context: The task instance's.
-        access: What is known of the connection.
-        work: What is asked.
+        sink_context: The runqy connection and the options.
+        spec: What the task asks for.
         deadline: Until when the result is waited for, in seconds since 1970.
-        look: Looks once for an attempt's delivery, and returns the event; None where
-            the attempt before is not to be looked for.
+        reattach: Whether to look for the job of the previous attempt.
 
     Raises:
-        RunqyError: Neither can be; what was not enqueued is not waited for.
+        RunqyError: Neither is possible; where nothing was enqueued, it says so.
     """
-    attempt = work.attempt(context, deadline)
-    with RunqyHook(work.runqy_conn_id) as hook:
-        before = read_attempt(context)
-        if before is not None:
-            found = _find_again(hook, access, before, attempt, look)
+    attempt = spec.attempt(context, deadline)
+    with RunqyHook.from_context(sink_context) as hook:
+        previous = read_attempt(context)
+        if previous is not None:
+            found = _reattach(hook, previous, attempt) if reattach else None
             if found is not None:
-                keep_attempt(context, found)
+                save_attempt(context, found)
                 return found
-            if work.deletes and before.job_id is not None:
-                # Nobody waits for it any more: it is not to run beside the new one.
-                log.info(delete_unbegun(hook, before.runqy_queue, before.job_id))
-        keep_attempt(context, attempt)
-        submission = submit(
-            hook,
-            access,
-            work.sink,
-            runqy_queue=work.runqy_queue,
-            payload=work.payload,
-            delivery_id=attempt.delivery_id,
+            job = previous.job
+            if spec.deletes and job.job_id is not None:
+                # It is not waited for any more, and must not run beside the new one.
+                log.info(delete_if_pending(hook, job.runqy_queue or "", job.job_id))
+        save_attempt(context, attempt)
+        job = hook.submit(
+            spec.sink,
+            runqy_queue=spec.runqy_queue,
+            payload=spec.payload,
+            delivery_id=attempt.job.delivery_id,
             deadline=deadline,
-            job_timeout=work.job_timeout,
+            job_timeout=spec.job_timeout,
         )
-    attempt = attempt.with_job(submission)
-    keep_attempt(context, attempt)
+    attempt = attempt.with_job(job)
+    save_attempt(context, attempt)
     log.info(
         "Enqueued job %s in queue %r; its result goes to %r as delivery %s.",
-        attempt.job_id,
-        attempt.runqy_queue,
-        attempt.sink,
-        attempt.delivery_id,
+        job.job_id,
+        job.runqy_queue,
+        job.sink,
+        job.delivery_id,
     )
     return attempt
 
 
-def _find_again(
-    hook: RunqyHook,
-    access: Access,
-    before: Attempt,
-    attempt: Attempt,
-    look: Callable[[Attempt], Mapping[str, Any]] | None,
-) -> Attempt | None:
-    if look is None or before.is_given_up or not before.is_same_work(attempt):
+def _reattach(hook: RunqyHook, previous: Attempt, attempt: Attempt) -> Attempt | None:
+    if previous.is_abandoned or not previous.is_same_work(attempt):
         return None
-    found = find_again(hook, access, before, attempt, look)
+    found = find_previous(hook, previous, attempt)
     if found is not None:
         log.info(
-            "The attempt before has job %s under way, or its result is there: waiting "
-            "for its delivery %s, nothing is enqueued.",
-            found.job_id or "(of unknown id)",
-            found.delivery_id,
+            "Job %s of the previous attempt has not ended, or its result has arrived: "
+            "waiting for its delivery %s, nothing is enqueued.",
+            found.job.job_id or "(of unknown id)",
+            found.job.delivery_id,
         )
     return found
 
 
-log = logging.getLogger(__name__)
-
-#: States of a job that will still come to an end.
-LIVING = (states.PENDING, states.ACTIVE, states.RETRY, states.SCHEDULED)
-
-
-def find_again(
-    hook: RunqyHook,
-    access: Access,
-    before: Attempt,
-    attempt: Attempt,
-    look: Callable[[Attempt], Mapping[str, Any]],
+def find_previous(
+    hook: RunqyHook, previous: Attempt, attempt: Attempt
 ) -> Attempt | None:
-    """Return the attempt before with its job, if it is worth waiting for.
+    """Return the previous attempt with its job, if it is worth waiting for.
 
     Args:
         hook: The runqy server.
-        access: What is known of the connection.
-        before: The attempt before.
+        previous: The previous attempt.
         attempt: The one that begins now.
-        look: Looks once for an attempt's delivery, and returns the event.
 
     Returns:
-        None where a job is to be enqueued anew: nothing was enqueued, or the job
+        None where a new job is to be enqueued: nothing was enqueued, or the job
         failed, was deleted or is forgotten, and left no result.
 
     Raises:
-        ServerUnavailable: runqy cannot say; nothing is to be enqueued meanwhile.
-        SinkError: The sink cannot say; likewise.
+        ServerUnavailable: runqy cannot say; nothing may be enqueued meanwhile.
+        SinkError: The sink cannot say; likewise nothing may be enqueued.
     """
-    # Without runqy's Redis its job cannot be told; its result may be there, though.
-    if before.job_id is None and access.runqy_redis is not None:
-        found = find_job(access.runqy_redis, before.runqy_queue, before.delivery_id)
-        before = dataclasses.replace(before, job_id=found)
+    redis = hook.context.runqy_redis
+    job = previous.job
+    # Without runqy's Redis the job is not found; its result may have arrived, though.
+    if job.job_id is None and redis is not None:
+        job_id = find_job(redis, job.runqy_queue or "", job.delivery_id)
+        job = dataclasses.replace(job, job_id=job_id)
+        previous = previous.with_job(job)
     try:
-        has_come = _has_come(look, before)
+        has_result = _has_result(hook, previous)
     except SinkUnavailable as error:
-        log.warning("Whether the attempt before has a result is not known: %s", error)
-        has_come = None  # a job that lives is waited for all the same
+        log.warning("The result of the previous attempt is not known: %s", error)
+        has_result = None  # a job that has not ended is waited for all the same
     # Where a result is there, it was returned, and a user cleared the task: Airflow
-    # then adds the retries to max_tries, which may come to the same number again.
-    is_cleared = before.retries != attempt.retries
-    if has_come is not None:
-        return before if has_come and not is_cleared else None
-    if before.job_id is None:
-        return before if _has_come(look, before) and not is_cleared else None
-    if before.expires <= time.time():
-        log.info("The job before may not deliver any more: its time is up.")
-        return None
-    try:
-        state = hook.get_job(before.job_id).state
-    except JobVanished:
-        state = ""
-    if state in LIVING:
-        return before
+    # then adds the retries to max_tries, which may give the same number again.
+    is_cleared = previous.retries != attempt.retries
+    if has_result is not None:
+        return previous if has_result and not is_cleared else None
+    if job.job_id is not None:
+        if previous.expires <= time.time():
+            log.info("The previous job may not deliver any more: its URL has expired.")
+            return None
+        if _is_running(hook, job.job_id):
+            return previous
     # It may have ended between the two looks.
-    return before if _has_come(look, before) and not is_cleared else None
+    return previous if _has_result(hook, previous) and not is_cleared else None
 
 
-def _has_come(
-    look: Callable[[Attempt], Mapping[str, Any]], before: Attempt
-) -> bool | None:
-    """Tell whether a result is there: False for a failure, None for nothing yet.
+def _is_running(hook: RunqyHook, job_id: str) -> bool:
+    try:
+        return hook.get_job(job_id).state in RUNNING
+    except JobVanished:
+        return False
+
+
+def _has_result(hook: RunqyHook, previous: Attempt) -> bool | None:
+    """Return whether a result is there: False for a failure, None for nothing yet.
 
     Raises:
-        SinkUnavailable: Nobody can tell just now: to enqueue anew might lose it.
+        SinkUnavailable: That is not known just now: a new job might lose the result.
         SinkError: The sink says more than that.
     """
-    event = look(before)
-    if event["event"] == ERROR:
-        error = by_name(event["error"])
+    job = previous.job
+    event = look_once(hook.context, job)
+    if event.kind == ERROR:
+        error = by_name(event.error)
         # Some sinks cannot look without a job's id.
-        has_no_job = issubclass(error, Misconfigured) and before.job_id is None
+        has_no_job = issubclass(error, Misconfigured) and job.job_id is None
         if issubclass(error, (JobVanished, ResultLost)) or has_no_job:
             return None
-        raise error(event["message"])
-    if event["event"] == ARRIVED:
-        return bool(event["status"] == COMPLETED)
-    if event.get("unseen"):
+        raise error(event.message)
+    if event.kind == ARRIVED:
+        return event.status == COMPLETED
+    if event.unreachable:
         raise SinkUnavailable(
-            f"The attempt before may have left its result (delivery "
-            f"{before.delivery_id}) at {before.sink!r}, which cannot be looked at just "
-            f"now, so nothing was enqueued: {event['unseen']}"
+            f"The previous attempt may have left its result (delivery "
+            f"{job.delivery_id}) at {job.sink!r}, which cannot be read just now, so "
+            f"nothing was enqueued: {event.unreachable}"
         )
     return None

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The job watch: jobs that end, or are gone, without a delivery.
+"""Observe the jobs themselves: those that end, or are gone, without a delivery.
 
-Task code that dies never delivers, and runqy then forgets the job. So the jobs
-themselves are looked at too: rarely, and all at once.
+Task code that dies never delivers, and runqy then forgets the job. So the jobs of all
+waits are looked at, too: rarely, and all at once.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from runqy_provider.client import models as states
-from runqy_provider.client.job_status import JobSight, RedisLookout, lookout
+from runqy_provider.client import models as job_states
+from runqy_provider.client.job_status import (
+    JobStatus,
+    RedisJobStatusReader,
+    job_status_reader,
+)
 from runqy_provider.errors import (
     JobFailed,
     JobVanished,
@@ -21,172 +25,190 @@ from runqy_provider.errors import (
     Rejected,
     SinkUnavailable,
 )
-from runqy_provider.sinks.redis_storage import JobAddress
-from runqy_provider.waiters.source import Answer, News, Place
+from runqy_provider.sinks.redis_storage import JobResultUri
+from runqy_provider.waiters.registry import WaitTarget
+from runqy_provider.waiters.source import PollResult, StatusUpdate
 from runqy_provider.waiters.waiter import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
 
-    from runqy_provider.client.job_status import Lookout
-    from runqy_provider.context import Access
-    from runqy_provider.models import Ticket
+    from runqy_provider.client.job_status import JobStatusReader
+    from runqy_provider.context import SinkContext
+    from runqy_provider.models import JobRef
 
 #: States in which a job waits for a worker.
-WAITING = (states.PENDING, states.SCHEDULED, states.RETRY)
+WAITING = (job_states.PENDING, job_states.SCHEDULED, job_states.RETRY)
 
-#: Of a job that is active, though its worker has let its lease run out.
+#: Our own state of an active job whose worker has let its lease expire.
 LOST = "lost"
 
-#: Seconds after which an ended job that nobody asks for is forgotten.
+#: Seconds after which an ended job that is not polled any more is forgotten.
 FORGET_AFTER = 600.0
 
-#: The longest text of an error that is told, in characters.
-LONGEST_ERROR = 2000
+#: The longest text of an error that is quoted, in characters.
+MAX_ERROR_LENGTH = 2000
 
 
-def watch_place(access: Access, ticket: Ticket) -> Place | None:
-    """Return where to watch a job; None where it is not known, or not wanted."""
-    queue, job_id = ticket.runqy_queue, ticket.job_id
-    if queue is None or job_id is None or not access.watch:
+def monitor_target(context: SinkContext, job: JobRef) -> WaitTarget | None:
+    """Return the source that observes a job.
+
+    Returns:
+        None where the job is not known, or jobs are not to be observed.
+    """
+    connection, redis, config = (
+        context.connection,
+        context.runqy_redis,
+        context.config,
+    )
+    if job.runqy_queue is None or job.job_id is None or not config.watch_interval:
         return None
-    settings, redis = access.settings, access.runqy_redis
-    address = JobAddress(settings.conn_id, queue, job_id, ticket.delivery_id)
+    uri = JobResultUri(connection.conn_id, job.runqy_queue, job.job_id, job.delivery_id)
 
     def make() -> Waiter:
-        watch = JobWatch(lookout(settings, redis), access.vanished_grace)
-        return Waiter(watch, access.watch)
+        reader = job_status_reader(connection, redis)
+        monitor = JobMonitor(reader, config.vanished_grace)
+        return Waiter(monitor, config.watch_interval)
 
-    return Place(("job watch", redis or settings), make, str(address))
+    return WaitTarget(("job monitor", redis or connection), make, str(uri))
 
 
-class JobWatch:
-    """Watches jobs; addresses are those of results that runqy stores.
+class JobMonitor:
+    """Observes jobs; each wait has the URI under which runqy would store its result.
 
     Args:
-        lookout: Looks at jobs.
-        grace: Seconds between a job's end and the verdict that it delivered nothing:
-            a delivery may be on its way.
+        reader: Reads the status of jobs.
+        grace: Seconds between the end of a job and the error that it delivered
+            nothing: a delivery may be on its way.
     """
 
-    def __init__(self, lookout: Lookout, grace: float) -> None:
-        self._lookout = lookout
+    def __init__(self, reader: JobStatusReader, grace: float) -> None:
+        self._reader = reader
         self._grace = grace
         self._ended: dict[str, float] = {}
-        self._verdicts: asyncio.Queue[tuple[float, str]] = asyncio.Queue()
+        self._to_judge: asyncio.Queue[tuple[float, str]] = asyncio.Queue()
 
-    async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
-        """Look at all of them.
+    async def poll(self, keys: Collection[str]) -> Mapping[str, PollResult]:
+        """Look at all jobs.
 
         Raises:
-            SinkUnavailable: Nobody answers, or refuses to: the watch is a second pair
-                of eyes, and what closes them ends no wait.
+            SinkUnavailable: runqy does not answer, or refuses to. That ends no wait:
+                the delivery may arrive all the same.
         """
-        jobs = {text: JobAddress.parse(text) for text in addresses}
+        jobs = {uri: JobResultUri.parse(uri) for uri in keys}
         try:
-            seen = await self._lookout.look([at.job for at in jobs.values()])
-            served = await self._lookout.served()
-            active = [job for job, sight in seen.items() if _is_active(sight)]
-            lost = await self._lookout.lost(active) if active else set()
+            found = await self._reader.poll([job.job for job in jobs.values()])
+            served = await self._reader.served_queues()
+            active = [job for job, status in found.items() if _is_active(status)]
+            lost = await self._reader.expired_leases(active) if active else set()
         except (Rejected, NoAccess) as error:
             raise SinkUnavailable(str(error)) from error
-        for job in lost:
-            seen[job] = JobSight(LOST)
+        for job_id in lost:
+            found[job_id] = JobStatus(LOST)
         return {
-            text: self._judge(text, at, seen[at.job], served)
-            for text, at in jobs.items()
-            if at.job in seen
+            uri: self._evaluate(uri, job, found[job.job], served)
+            for uri, job in jobs.items()
+            if job.job in found
         }
 
     async def hints(self) -> AsyncIterator[str | None]:
-        """Yield those whose grace is over."""
+        """Yield the jobs whose grace has ended."""
         while True:
-            when, text = await self._verdicts.get()
+            when, uri = await self._to_judge.get()
             await asyncio.sleep(max(0.0, when - time.time()))
-            yield text
+            yield uri
 
     async def aclose(self) -> None:
-        """Let go of connections, and of what was seen."""
+        """Close the connections, and forget what was observed."""
         self._ended.clear()
-        self._verdicts = asyncio.Queue()
-        await self._lookout.aclose()
+        self._to_judge = asyncio.Queue()
+        await self._reader.aclose()
 
-    def _judge(
-        self, text: str, at: JobAddress, seen: JobSight | None, served: set[str] | None
-    ) -> Answer:
-        if seen is not None and seen.state == states.ARCHIVED:
+    def _evaluate(
+        self,
+        uri: str,
+        job: JobResultUri,
+        found: JobStatus | None,
+        served: set[str] | None,
+    ) -> PollResult:
+        if found is not None and found.state == job_states.ARCHIVED:
             return JobFailed(
-                f"The job failed: runqy gave job {at.job_id} up after {seen.retried} "
-                f"retries, and nothing was delivered. {self._why(seen)}"
+                f"The job failed: runqy gave job {job.job_id} up after {found.retried} "
+                f"retries, and nothing was delivered. {self._reason(found)}"
             )
-        if seen is None or seen.state == states.COMPLETED:
-            return self._ended_without(text, at, seen)
-        self._ended.pop(text, None)
-        is_served = served is None or at.runqy_queue in served
-        if seen.state == LOST or (seen.state not in WAITING and not is_served):
-            return self._lost(at, is_served=is_served)
-        if seen.state not in WAITING:
-            return News(has_begun=True)
-        if seen.state == states.RETRY:
-            words = (
-                f"Job {at.job_id} is to be run again by runqy (retry {seen.retried}): "
-                f"its handler raised, or its worker was lost. {self._why(seen)}"
-            )
-        elif not is_served:
-            words = (
-                f"Job {at.job_id} is {seen.state}, and no live worker serves the "
-                f"queue {at.runqy_queue!r}: start one, or wait for one. (Seen in "
-                f"{self._lookout.place}.)"
-            )
-        else:
-            words = ""
-        return News(words, has_begun=False)
+        if found is None or found.state == job_states.COMPLETED:
+            return self._ended_without_delivery(uri, job, found)
+        self._ended.pop(uri, None)
+        is_served = served is None or job.runqy_queue in served
+        if found.state in WAITING:
+            message = self._waiting_message(job, found, is_served=is_served)
+            return StatusUpdate(message, has_started=False)
+        if found.state == LOST or not is_served:
+            return self._lost(job, is_served=is_served)
+        return StatusUpdate(has_started=True)
 
-    def _lost(self, at: JobAddress, *, is_served: bool) -> News:
+    def _waiting_message(
+        self, job: JobResultUri, found: JobStatus, *, is_served: bool
+    ) -> str:
+        if found.state == job_states.RETRY:
+            return (
+                f"runqy will run job {job.job_id} again (retry {found.retried}): its "
+                f"handler raised, or its worker was lost. {self._reason(found)}"
+            )
         if is_served:
-            why = "its lease is over"
-            then = "another one that serves the queue takes it back soon"
-        else:
-            why = f"no live worker serves the queue {at.runqy_queue!r}"
-            then = "another one gets it when its lease is over: start one"
-        return News(
-            f"Job {at.job_id} is {states.ACTIVE}, but {why}: its worker was lost. "
-            f"runqy runs the job again; {then}. (Seen in {self._lookout.place}.)",
-            has_begun=True,
+            return ""
+        return (
+            f"Job {job.job_id} is {found.state}, and no live worker serves the queue "
+            f"{job.runqy_queue!r}: start one, or wait for one. (Seen in "
+            f"{self._reader.location}.)"
         )
 
-    def _ended_without(
-        self, text: str, at: JobAddress, seen: JobSight | None
-    ) -> Answer:
+    def _lost(self, job: JobResultUri, *, is_served: bool) -> StatusUpdate:
+        if is_served:
+            reason = "its lease has expired"
+            then = "another worker that serves the queue will take it soon"
+        else:
+            reason = f"no live worker serves the queue {job.runqy_queue!r}"
+            then = "another worker gets it when its lease has expired: start one"
+        return StatusUpdate(
+            f"Job {job.job_id} is {job_states.ACTIVE}, but {reason}: its worker was "
+            f"lost. runqy runs the job again; {then}. (Seen in "
+            f"{self._reader.location}.)",
+            has_started=True,
+        )
+
+    def _ended_without_delivery(
+        self, uri: str, job: JobResultUri, found: JobStatus | None
+    ) -> PollResult:
         now = time.time()
-        since = self._ended.get(text)
+        since = self._ended.get(uri)
         if since is None:
             self._forget_old(now)
-            since = self._ended[text] = now
-            self._verdicts.put_nowait((now + self._grace, text))
-        what = "has forgotten the job" if seen is None else "says it is completed"
+            since = self._ended[uri] = now
+            self._to_judge.put_nowait((now + self._grace, uri))
         if now - since < self._grace:
-            # Nothing to say yet: most often the delivery is there, and kept back.
-            return News()
-        # Should the wait go on all the same, it gets a grace anew.
-        del self._ended[text]
+            # Nothing to say yet: most often the delivery is about to be read.
+            return StatusUpdate()
+        # Should the wait continue all the same, the grace begins again.
+        del self._ended[uri]
+        what = "has forgotten the job" if found is None else "says it is completed"
         return JobVanished(
-            f"Job {at.job_id} in queue {at.runqy_queue!r} ended, or died, without "
-            f"delivering: {self._lookout.place} {what} since {_clock(since)}, and "
-            f"nothing came in the {self._grace:g} s after. Its task code returned "
+            f"Job {job.job_id} in queue {job.runqy_queue!r} ended, or died, without "
+            f"delivering: {self._reader.location} {what} since {_utc(since)}, and "
+            f"nothing arrived in the {self._grace:g} s after. Its task code returned "
             "without delivering, was refused, or failed at every retry; or the job was "
             "deleted. See the log of the runqy worker."
         )
 
     def _forget_old(self, now: float) -> None:
-        """Forget those whose delivery came in time, so that nobody asked again."""
+        """Forget jobs whose delivery arrived in time, so that they were not polled."""
         oldest = now - self._grace - FORGET_AFTER
-        self._ended = {text: at for text, at in self._ended.items() if at > oldest}
+        self._ended = {uri: at for uri, at in self._ended.items() if at > oldest}
 
-    def _why(self, seen: JobSight) -> str:
-        if seen.error:
-            return f"runqy says: {seen.error[:LONGEST_ERROR]}"
-        if isinstance(self._lookout, RedisLookout):
+    def _reason(self, found: JobStatus) -> str:
+        if found.error:
+            return f"runqy says: {found.error[:MAX_ERROR_LENGTH]}"
+        if isinstance(self._reader, RedisJobStatusReader):
             return "The log of the runqy worker says why."
         return (
             "runqy's API does not say why: name runqy's own Redis in the connection, "
@@ -194,9 +216,9 @@ class JobWatch:
         )
 
 
-def _is_active(seen: JobSight | None) -> bool:
-    return seen is not None and seen.state == states.ACTIVE
+def _is_active(found: JobStatus | None) -> bool:
+    return found is not None and found.state == job_states.ACTIVE
 
 
-def _clock(seconds: float) -> str:
+def _utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""From the event that ended a wait to a value, or to an error with words."""
+"""From the event that ended a wait to an error with a message."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from runqy_provider.errors import (
     DeliveryTimeout,
@@ -15,82 +15,54 @@ from runqy_provider.errors import (
     RunqyError,
     by_name,
 )
-from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.models import Ticket
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.models import DEADLINE, ERROR, SILENT
+from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from runqy_provider.sinks.base import Sink
-
-#: What ends a wait.
-ARRIVED, DEADLINE, ERROR, SILENT = "arrived", "deadline", "error", "silent"
+    from runqy_provider.context import SinkContext
+    from runqy_provider.models import DeliveryEvent
 
 
 def raise_outcome(
-    event: Mapping[str, Any], runqy_conn_id: str, limit: str = "its deadline"
+    event: DeliveryEvent, context: SinkContext, limit: str = "its deadline"
 ) -> NoReturn:
     """Raise the error of a wait that ended without a delivery.
 
     Args:
-        event: Payload of the trigger's event.
-        runqy_conn_id: The runqy connection.
-        limit: Which time limit it had, for the message.
+        event: How the wait ended.
+        context: The runqy connection and the options.
+        limit: Which time limit the wait had, for the message.
 
     Raises:
-        DeliveryTimeout: Nothing came by the deadline.
-        HeartbeatTimeout: No sign of life came for too long.
+        DeliveryTimeout: Nothing arrived by the deadline.
+        HeartbeatTimeout: The job gave no sign of life for too long.
         RunqyError: Of the type that ended the wait.
     """
-    kind = event.get("event")
-    if kind == ERROR:
-        error = by_name(event["error"])
-        raise error(f"{event['message']}{_progress(event)}")
-    sink, delivery_id = parse_sink(event["sink"]), event["delivery_id"]
-    results = RunqyResultHook(runqy_conn_id)
-    if kind == DEADLINE:
-        words = f"No delivery {delivery_id} within {limit}, at sink {sink.uri!r}."
-        raise DeliveryTimeout(f"{words} {_circumstances(event, results, sink)}")
-    if kind == SILENT:
-        words = (
-            f"No sign of life from the job within {limit}, and no delivery "
-            f"{delivery_id} at sink {sink.uri!r}. Last sign: "
-            f"{_time(event.get('last_sign'))}."
+    job = event.job
+    if event.kind == ERROR:
+        raise by_name(event.error)(f"{event.message}{_progress(event)}")
+    if event.kind == DEADLINE:
+        raise DeliveryTimeout(
+            f"No delivery {job.delivery_id} within {limit}, at sink {job.sink!r}. "
+            f"{_diagnostics(event, context)}"
         )
-        raise HeartbeatTimeout(f"{words} {_circumstances(event, results, sink)}")
+    if event.kind == SILENT:
+        raise HeartbeatTimeout(
+            f"No sign of life from the job within {limit}, and no delivery "
+            f"{job.delivery_id} at sink {job.sink!r}. Last sign: "
+            f"{_utc(event.last_sign)}. {_diagnostics(event, context)}"
+        )
     raise Misconfigured(
-        f"The trigger's event is of the unknown kind {kind!r}. Do triggerer and worker "
-        "run the same version of airflow-provider-runqy?"
+        f"The trigger's event is of the unknown kind {event.kind!r}. Do triggerer and "
+        "worker run the same version of airflow-provider-runqy?"
     )
 
 
-def _circumstances(
-    event: Mapping[str, Any], results: RunqyResultHook, sink: Sink
-) -> str:
-    job_id = event.get("job_id")
-    ticket = Ticket(event["delivery_id"], job_id, event.get("runqy_queue"))
-    words = [
-        sink.nothing_arrived(results.access, ticket),
-        f"Last looked: {_time(event.get('last_look'))}.",
-    ]
-    if event.get("trouble"):
-        words.append(f"The last look failed: {event['trouble']}")
-    if job_id:
-        words.append(what_runqy_says(job_id, results.runqy_conn_id))
-    return " ".join(words) + _progress(event)
-
-
-def _progress(event: Mapping[str, Any]) -> str:
-    progress = event.get("progress")
-    return f" Last progress: {progress}." if progress else ""
-
-
-def what_runqy_says(job_id: str, runqy_conn_id: str) -> str:
-    """Say what runqy knows of a job, whatever happens."""
+def describe_job_state(context: SinkContext, job_id: str) -> str:
+    """Say what runqy knows of a job; an error of that is part of the text."""
     try:
-        with RunqyHook(runqy_conn_id, retry_for=0) as hook:
+        with RunqyHook.from_context(context, retry_for=0) as hook:
             job = hook.get_job(job_id)
     except JobVanished as error:
         return str(error)
@@ -102,7 +74,25 @@ def what_runqy_says(job_id: str, runqy_conn_id: str) -> str:
     )
 
 
-def _time(seconds: float | None) -> str:
+def _diagnostics(event: DeliveryEvent, context: SinkContext) -> str:
+    job = event.job
+    sink = sink_from_uri(job.sink).bind(context)
+    sentences = [
+        sink.describe_timeout(job),
+        f"Last successful poll: {_utc(event.last_poll)}.",
+    ]
+    if event.last_error:
+        sentences.append(f"The last poll failed: {event.last_error}")
+    if job.job_id:
+        sentences.append(describe_job_state(context, job.job_id))
+    return " ".join(sentences) + _progress(event)
+
+
+def _progress(event: DeliveryEvent) -> str:
+    return f" Last progress: {event.progress}." if event.progress else ""
+
+
+def _utc(seconds: float | None) -> str:
     if not seconds:
-        return "never with success"
+        return "never"
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

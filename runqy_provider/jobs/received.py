@@ -10,23 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import FAILED
 from runqy_provider.errors import JobFailed, SinkError
-from runqy_provider.hooks.result import AUTO, RunqyResultHook
-from runqy_provider.models import is_reference
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.models import AUTO, is_reference
+from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from runqy_provider.hooks.result import RunqyResultHook
+    from runqy_provider.models import DeliveryEvent
 
 log = logging.getLogger(__name__)
-
-#: XCom key of how the result came back.
-DELIVERY_KEY = "runqy_delivery"
-
-#: XCom key under which Airflow's UI finds the link to the result.
-LINK_KEY = "_link_ResultLink"
-
-_IN_RECEIPT = ("delivery_id", "job_id", "status", "where", "delivered_at")
 
 
 @dataclass
@@ -35,23 +26,30 @@ class ReceivedDelivery:
 
     Attributes:
         event: The event.
-        results: The hook that reads it.
+        results: The hook that reads the result.
         returns: See ``RunqyResultHook.collect``.
         receipt: Plain JSON for the XCom ``runqy_delivery``; ``read`` completes it.
-        value: The result as it goes to XCom, once ``read``.
-        download_url: Where people find it, once ``read``; None where there is no such
-            URL.
+        value: The result as it goes to XCom, once it is read.
+        download_url: URL of the result for people, once it is read; None where there
+            is none.
     """
 
-    event: Mapping[str, Any]
+    event: DeliveryEvent
     results: RunqyResultHook
     returns: str = AUTO
-    receipt: dict[str, Any] = field(default_factory=dict)
+    receipt: dict[str, Any] = field(init=False)
     value: Any = None
     download_url: str | None = None
 
     def __post_init__(self) -> None:
-        self.receipt = {name: self.event[name] for name in _IN_RECEIPT}
+        event = self.event
+        self.receipt = {
+            "delivery_id": event.job.delivery_id,
+            "job_id": event.job.job_id,
+            "status": event.status,
+            "where": event.result_uri,
+            "delivered_at": event.delivered_at,
+        }
 
     def read(self) -> None:
         """Read the result.
@@ -60,15 +58,16 @@ class ReceivedDelivery:
             JobFailed: The task code reported a failure.
             SinkError: It cannot be read.
             BadDelivery: It is not what it says it is.
-            TooLarge: A value is demanded, and XCom cannot hold it.
+            TooLarge: A value is required, and XCom cannot hold it.
         """
-        sink = parse_sink(self.event["sink"])
+        event = self.event
+        sink = sink_from_uri(event.job.sink)
         try:
             self.value = self.results.collect(
-                sink, self.event["where"], self.event["delivery_id"], self.returns
+                sink, event.job.delivery_id, event.result_uri, self.returns
             )
         except JobFailed:
-            # Some sinks only tell that there is something; what, is read just now.
+            # Some sinks only announce a delivery; that it is a failure is read now.
             self.receipt["status"] = FAILED
             raise
         if not is_reference(self.value):
@@ -76,11 +75,11 @@ class ReceivedDelivery:
         try:
             self.download_url = self.results.link(sink, self.value)
         except SinkError as error:
-            # The result is there: a link for people is not worth a failure.
+            # The result is there: a missing link is not worth a failure.
             log.warning("There is no link to the result: %s", error)
         self.receipt["download_url"] = self.download_url
 
     def forget(self) -> None:
-        """Let an inbox drop the result, where its value stands in XCom now."""
+        """Let an inbox drop the result, where its value is in XCom now."""
         if not is_reference(self.value):
-            self.results.forget(self.event["where"])
+            self.results.forget(self.event.result_uri)

@@ -78,7 +78,7 @@ def task_end_of(
             True demands it, False never does it.
         own: The operator class of ours that ``task`` is one of.
         pushes_receipt: See ``TaskEnd``.
-        returns: Likewise.
+        returns: See ``TaskEnd``.
 
     Returns:
         What the trigger must know; None where a worker is to end the task.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseOperatorLink
 
-from runqy_provider.jobs.received import LINK_KEY
+from runqy_provider.models import LINK_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -16,16 +16,15 @@ if TYPE_CHECKING:
 
 
 class ResultLink(BaseOperatorLink):
-    """Lets people look at a result: a signed URL that works for a while."""
+    """A signed URL of a result in an object store, for people; it works for a while."""
 
     name = "Result"
     xcom_key = LINK_KEY
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
-        """Return the URL that the task has left on itself; empty where there is none.
+        """Return the URL that the task has stored on itself; empty where there is none.
 
-        Airflow asks in the process of the task, each time that one ends, and keeps the
-        answer for the UI: a look at XCom would be an error in the log at every
-        deferral.
+        Airflow calls this in the process of the task, each time that one ends, and
+        stores the URL for the UI: reading XCom would log an error at every deferral.
         """
         return getattr(operator, "download_url", None) or ""

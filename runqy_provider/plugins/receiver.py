@@ -1,147 +1,145 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The receiver as Airflow mounts it: doors are Airflow's runqy connections."""
+"""The receiver as Airflow mounts it: it looks up Airflow's runqy connections."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from typing import Any
 
 from airflow.models.connection import Connection
 from airflow.sdk import BaseHook
-from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils.session import create_session
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from runqy_provider.caching import ExpiringDict
+from runqy_provider.config import RECEIVER_PATH, has_teams, load_config
 from runqy_provider.connections import RUNQY_TYPES
-from runqy_provider.context import MOUNT, access_of
+from runqy_provider.context import context_of
 from runqy_provider.errors import Misconfigured
 from runqy_provider.receiver.app import create_app
-from runqy_provider.receiver.connections import Door, DoorAway, DoorsBusy, Limits
+from runqy_provider.receiver.connections import (
+    CallbackConnection,
+    Limits,
+    LookupThrottled,
+    LookupUnavailable,
+)
 
-#: How many names of no connection are remembered at most: a stranger can make up any
-#: number of them.
-MOST_STRANGERS = 256
+#: How many unknown connection ids are remembered: a sender can make up any number.
+MAX_UNKNOWN_CONN_IDS = 256
 
-#: Seconds to remember a name of no connection, or one that is set up wrongly.
-DOUBT_TTL = 5.0
+#: Seconds to remember an unknown connection id, or a connection that is misconfigured.
+NEGATIVE_TTL = 5.0
 
-#: Seconds between two looks at a connection whose secret a token did not fit.
-LOOK_ANEW_AFTER = 5.0
+#: A connection is looked up again this many seconds after the last time where a secret
+#: does not match it.
+REFRESH_AFTER = 5.0
 
-#: How many connections that nobody has heard of are looked for at once.
-LOOKS_FOR_STRANGERS = 2
+#: How many unknown connections are looked up at once.
+MAX_UNKNOWN_LOOKUPS = 2
 
 
 def receiver_app() -> dict[str, Any]:
-    """Return what ``AirflowPlugin.fastapi_apps`` wants to know."""
-    doors = ConnectionDoors(conf.getfloat("runqy", "connection_ttl_seconds"))
-    limits = Limits(
-        max_body=conf.getint("runqy", "max_body_bytes"),
-        ttl=conf.getint("runqy", "unread_ttl_seconds"),
-    )
+    """Return the receiver for ``AirflowPlugin.fastapi_apps``."""
+    config = load_config()
+    connections = ConnectionCache(config.connection_ttl)
+    limits = Limits(max_body_bytes=config.max_body_bytes, ttl=config.unread_ttl)
     return {
         "name": "runqy receiver",
-        "app": create_app(doors.find, limits),
-        "url_prefix": MOUNT,
+        "app": create_app(connections.find, limits),
+        "url_prefix": RECEIVER_PATH,
     }
 
 
-class ConnectionDoors:
-    """Finds doors among Airflow's connections, and remembers them for a while.
+class ConnectionCache:
+    """Airflow's runqy connections, remembered for a while.
 
     Args:
-        ttl: Seconds to remember a connection for.
+        ttl: Seconds to remember a connection.
     """
 
     def __init__(self, ttl: float) -> None:
         self._ttl = ttl
-        self._known: dict[str, tuple[float, Door]] = {}
-        self._strangers: dict[str, tuple[float, Misconfigured | None]] = {}
-        self._looks: dict[str, asyncio.Task[Door | None]] = {}
+        self._known: ExpiringDict[CallbackConnection] = ExpiringDict()
+        #: By id: why a connection is misconfigured; empty where it does not exist.
+        self._unknown: ExpiringDict[str] = ExpiringDict(MAX_UNKNOWN_CONN_IDS)
+        self._lookups: dict[str, asyncio.Task[CallbackConnection | None]] = {}
 
-    async def find(self, conn_id: str, *, anew: bool = False) -> Door | None:
-        """Return the door of a connection, or None.
+    async def find(
+        self, conn_id: str, *, refresh: bool = False
+    ) -> CallbackConnection | None:
+        """Return a connection, or None.
 
-        However many ask for one, it is looked for once. Doors that were opened before
-        are looked for again whatever strangers ask for.
+        However many ask for one at once, it is looked up once. Connections that were
+        found before are looked up again whatever unknown ones are asked for.
 
         Raises:
             Misconfigured: The connection has no Redis.
-            DoorAway: Airflow's database cannot be asked; or the connection, known
-                before, is not found any more, which Airflow also says where it could
-                not ask: no reason to refuse a delivery for good.
-            DoorsBusy: Too many connections that nobody has heard of are asked for.
+            LookupUnavailable: Airflow's database cannot be asked; or a connection that
+                was found before is not found any more, which Airflow also says where it
+                could not ask: not a reason to refuse a delivery for good.
+            LookupThrottled: Too many unknown connections are asked for.
         """
-        now = time.monotonic()
-        looked, door = self._known.get(conn_id, (-math.inf, None))
-        if now < looked + (min(self._ttl, LOOK_ANEW_AFTER) if anew else self._ttl):
-            return door
-        until, trouble = self._strangers.get(conn_id, (0.0, None))
-        if now < until:
-            if trouble is not None:
-                raise Misconfigured(str(trouble))
+        known = self._known.get(conn_id)
+        age = self._ttl - self._known.age_left(conn_id)
+        if known is not None and not (refresh and age >= REFRESH_AFTER):
+            return known
+        error = self._unknown.get(conn_id)
+        if error is not None:
+            if error:
+                raise Misconfigured(error)
             return None
-        if conn_id not in self._looks:
-            strangers = sum(name not in self._known for name in self._looks)
-            if door is None and strangers >= LOOKS_FOR_STRANGERS:
-                raise DoorsBusy(conn_id)
-            self._looks[conn_id] = asyncio.create_task(self._look(conn_id))
-        found = await asyncio.shield(self._looks[conn_id])
+        if conn_id not in self._lookups:
+            unknown = sum(name not in self._known for name in self._lookups)
+            if conn_id not in self._known and unknown >= MAX_UNKNOWN_LOOKUPS:
+                raise LookupThrottled(conn_id)
+            self._lookups[conn_id] = asyncio.create_task(self._look_up(conn_id))
+        found = await asyncio.shield(self._lookups[conn_id])
         if found is None and conn_id in self._known:
-            raise DoorAway(f"connection {conn_id!r} is not found any more")
+            raise LookupUnavailable(f"connection {conn_id!r} is not found any more")
         return found
 
-    async def _look(self, conn_id: str) -> Door | None:
+    async def _look_up(self, conn_id: str) -> CallbackConnection | None:
         try:
-            found = await asyncio.to_thread(_door, conn_id)
+            found = await asyncio.to_thread(_callback_connection, conn_id)
         except Misconfigured as error:
-            self._doubt(conn_id, error)
+            self._unknown.set(conn_id, str(error), NEGATIVE_TTL)
             raise
         finally:
-            del self._looks[conn_id]
+            del self._lookups[conn_id]
         if found is not None:
-            self._known[conn_id] = (time.monotonic(), found)
+            self._known.set(conn_id, found, self._ttl)
         elif conn_id not in self._known:
-            self._doubt(conn_id, None)
+            self._unknown.set(conn_id, "", NEGATIVE_TTL)
         return found
 
-    def _doubt(self, conn_id: str, trouble: Misconfigured | None) -> None:
-        """Remember for a moment that there is no door, or what is wrong with it."""
-        while len(self._strangers) >= MOST_STRANGERS:
-            del self._strangers[next(iter(self._strangers))]
-        self._strangers[conn_id] = (time.monotonic() + DOUBT_TTL, trouble)
 
-
-def _door(conn_id: str) -> Door | None:
+def _callback_connection(conn_id: str) -> CallbackConnection | None:
     try:
         connection = _find(conn_id)
     except AirflowNotFoundException:
         _check_database()
         return None
     if connection.conn_type not in RUNQY_TYPES:
-        return None  # another kind: a sender learns no more of it than of a missing one
-    access = access_of(connection, _find)
-    if access.redis is None:
+        # A sender must not learn more about other connections than about missing ones.
+        return None
+    context = context_of(connection, _find)
+    runqy = context.connection
+    if context.redis is None:
         _check_database()
-        raise Misconfigured(
-            f"Redis connection {access.settings.redis_conn_id!r} does not exist."
-        )
-    settings = access.settings
-    return Door(
-        conn_id, access.redis, settings.callback_secrets, settings.signing_secrets
+        raise Misconfigured(f"Redis connection {runqy.redis_conn_id!r} does not exist.")
+    return CallbackConnection(
+        conn_id, context.redis, runqy.callback_secrets, runqy.signing_secrets
     )
 
 
 def _find(conn_id: str) -> Any:
-    """Return a connection, that of a team included.
+    """Return a connection, also one that belongs to a team.
 
     Raises:
-        AirflowNotFoundException: There is none.
+        AirflowNotFoundException: It does not exist.
     """
     try:
         return BaseHook.get_connection(conn_id)
@@ -153,11 +151,11 @@ def _find(conn_id: str) -> Any:
 
 
 def _of_a_team(conn_id: str) -> Any:
-    """Return a connection of a team, which Airflow shows to that team only.
+    """Return a connection that belongs to a team, which Airflow shows only to it.
 
-    None where there are no teams, or no such connection.
+    None where there are no teams, or it does not exist.
     """
-    if not conf.getboolean("core", "multi_team", fallback=False):
+    if not has_teams():
         return None
     with create_session() as session:
         statement = select(Connection).where(Connection.conn_id == conn_id)
@@ -168,15 +166,15 @@ def _of_a_team(conn_id: str) -> Any:
 
 
 def _check_database() -> None:
-    """Ask Airflow's database for anything: where it is away, nothing is ever found.
+    """Check that Airflow's database answers: without it, nothing is ever found.
 
     Raises:
-        DoorAway: It is away.
+        LookupUnavailable: It does not.
     """
     try:
         with create_session() as session:
             session.execute(text("SELECT 1"))
     except SQLAlchemyError as error:
-        raise DoorAway(
+        raise LookupUnavailable(
             f"Airflow's database cannot be asked: {type(error).__name__}"
         ) from error

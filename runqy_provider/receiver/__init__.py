@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The receiver is the HTTP door of the inbox. It never imports Airflow."""
+"""The receiver: the HTTP endpoint of the inbox. It does not import Airflow."""

@@ -18,23 +18,23 @@ import uvicorn
 from redis.asyncio.connection import parse_url
 
 from runqy_delivery.signature import decode_secret
-from runqy_provider.connections import DEFAULT_CONN_ID, SHORTEST_SECRET, RedisSettings
+from runqy_provider.connections import DEFAULT_CONN_ID, SHORTEST_SECRET, RedisConnection
 from runqy_provider.receiver.app import create_app
-from runqy_provider.receiver.connections import MAX_BODY, Door, Limits
+from runqy_provider.receiver.connections import MAX_BODY, CallbackConnection, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 REDIS_URL = "RUNQY_INBOX_REDIS_URL"
 CALLBACK_SECRET = "RUNQY_CALLBACK_SECRET"  # noqa: S105 - the name of a variable
-SIGNING_SECRET = "RUNQY_SIGNING_SECRET"  # noqa: S105 - same
+SIGNING_SECRET = "RUNQY_SIGNING_SECRET"  # noqa: S105 - the name of a variable
 
 
-def door_from(environment: Mapping[str, str], conn_id: str) -> Door:
-    """Return the one door of a receiver that stands alone.
+def connection_from(environment: Mapping[str, str], conn_id: str) -> CallbackConnection:
+    """Return the one connection of a receiver that runs alone.
 
     Raises:
-        ValueError: A variable is missing or makes no sense.
+        ValueError: A variable is missing or not valid.
     """
     missing = [
         name for name in (REDIS_URL, CALLBACK_SECRET) if not environment.get(name)
@@ -48,15 +48,15 @@ def door_from(environment: Mapping[str, str], conn_id: str) -> Door:
     secrets = tuple(environment[CALLBACK_SECRET].split())
     if any(len(secret) < SHORTEST_SECRET for secret in secrets):
         raise ValueError(
-            f"{CALLBACK_SECRET} has fewer than {SHORTEST_SECRET} characters: anybody "
-            "could guess addresses. Make one: openssl rand -hex 32."
+            f"{CALLBACK_SECRET} has fewer than {SHORTEST_SECRET} characters, so that "
+            "callback URLs could be guessed. Make one: openssl rand -hex 32."
         )
     options: dict[str, Any] = dict(parse_url(environment[REDIS_URL]))
     options.pop("connection_class", None)
     if environment[REDIS_URL].startswith("rediss://"):
         options["ssl"] = True
     host, port = options.get("host", "localhost"), options.get("port", 6379)
-    settings = RedisSettings(
+    settings = RedisConnection(
         REDIS_URL, f"{host}:{port}/{options.get('db', 0)}", tuple(options.items())
     )
     signing = tuple(environment.get(SIGNING_SECRET, "").split())
@@ -65,14 +65,14 @@ def door_from(environment: Mapping[str, str], conn_id: str) -> Door:
             decode_secret(secret)
         except ValueError as error:
             raise ValueError(f"{SIGNING_SECRET} cannot be used: {error}") from error
-    return Door(conn_id, settings, secrets, signing)
+    return CallbackConnection(conn_id, settings, secrets, signing)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until told to stop."""
+    """Serve until the process is stopped."""
     parser = argparse.ArgumentParser(
         prog="python -m runqy_provider.receiver",
-        description="Take deliveries of runqy jobs over HTTP and put them into the "
+        description="Accept deliveries of runqy jobs over HTTP and write them to the "
         f"inbox. Environment: {REDIS_URL}, {CALLBACK_SECRET}, {SIGNING_SECRET}.",
     )
     parser.add_argument("--host", default="127.0.0.1")
@@ -85,19 +85,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        door = door_from(os.environ, options.conn_id)
+        connection = connection_from(os.environ, options.conn_id)
     except ValueError as error:
         print(f"The receiver cannot start: {error}", file=sys.stderr)  # noqa: T201 - a command line
         return 2
 
-    async def find_door(conn_id: str, *, anew: bool = False) -> Door | None:  # noqa: ARG001 - an environment does not change
-        return door if conn_id == door.conn_id else None
+    async def lookup(
+        conn_id: str,
+        *,
+        refresh: bool = False,  # noqa: ARG001 - an environment does not change
+    ) -> CallbackConnection | None:
+        return connection if conn_id == connection.conn_id else None
 
     uvicorn.run(
-        create_app(find_door, Limits(max_body=options.max_body)),
+        create_app(lookup, Limits(max_body_bytes=options.max_body)),
         host=options.host,
         port=options.port,
-        # The access log would hold capability URLs.
+        # The access log would contain callback URLs, which are secrets.
         access_log=False,
     )
     return 0

@@ -22,13 +22,13 @@ from runqy_provider.inbox.callback_url import is_valid
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.receiver.body import read_body
 from runqy_provider.receiver.connections import (
-    Door,
-    DoorAway,
-    DoorsBusy,
-    FindDoor,
+    CallbackConnection,
+    ConnectionLookup,
     Limits,
+    LookupThrottled,
+    LookupUnavailable,
 )
-from runqy_provider.receiver.responses import RETRY_AFTER, Refusal, bad_address
+from runqy_provider.receiver.responses import RETRY_AFTER, HttpRejection, bad_address
 from runqy_provider.redis_client import async_client
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisSettings
+    from runqy_provider.connections import RedisConnection
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ MOST_CONTAINERS = 400_000
 #: result.
 CLOCK_TOLERANCE = 3600.0
 
-#: What each outcome is told as: status, and whether it is worth a line in the log.
+#: HTTP status of each outcome.
 STATUS = {
     Outcome.STORED: 200,
     Outcome.REPEATED: 200,
@@ -61,14 +61,14 @@ STATUS = {
 }
 
 
-def create_app(find_door: FindDoor, limits: Limits | None = None) -> FastAPI:
+def create_app(lookup: ConnectionLookup, limits: Limits | None = None) -> FastAPI:
     """Return the application.
 
     Args:
-        find_door: Finds what is to be known of a connection.
-        limits: How much to take.
+        lookup: Finds the connection of a callback URL.
+        limits: How much to accept.
     """
-    receiver = Receiver(find_door, limits or Limits())
+    receiver = Receiver(lookup, limits or Limits())
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -78,7 +78,7 @@ def create_app(find_door: FindDoor, limits: Limits | None = None) -> FastAPI:
     app = FastAPI(
         title="runqy receiver",
         lifespan=lifespan,
-        # The open network needs no map of the house.
+        # Do not publish the API schema to the network.
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
@@ -86,71 +86,71 @@ def create_app(find_door: FindDoor, limits: Limits | None = None) -> FastAPI:
 
     @app.post("/{conn_id}/v1/deliveries/{delivery_id}")
     async def take(request: Request, conn_id: str, delivery_id: str) -> JSONResponse:
-        """Take one delivery."""
+        """Accept one delivery."""
         try:
             return await receiver.take(request, conn_id, delivery_id)
-        except Refusal as refusal:
-            return refusal.to_response()
+        except HttpRejection as rejection:
+            return rejection.to_response()
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Say that the receiver is up; nothing about what is behind it."""
+        """Say that the receiver runs; nothing about Redis or Airflow."""
         return {"status": "ok"}
 
     return app
 
 
 class Receiver:
-    """Takes deliveries and puts them into inboxes."""
+    """Accepts deliveries and writes them to the inbox of their connection."""
 
-    def __init__(self, find_door: FindDoor, limits: Limits) -> None:
-        self._find_door = find_door
+    def __init__(self, lookup: ConnectionLookup, limits: Limits) -> None:
+        self._lookup = lookup
         self._limits = limits
         self._in_flight: Counter[tuple[str, str]] = Counter()
-        self._clients: dict[RedisSettings, Redis] = {}
-        # One large body is read at a time: parsed, it takes many times its size.
+        self._clients: dict[RedisConnection, Redis] = {}
+        # One large body is parsed at a time: that takes many times its size.
         self._large = asyncio.Lock()
 
     async def take(
         self, request: Request, conn_id: str, delivery_id: str
     ) -> JSONResponse:
-        """Check a request from the cheap to the dear, and store its delivery.
+        """Check a request, cheapest checks first, and store its delivery.
 
         Raises:
-            Refusal: It is not taken, and nothing was stored.
+            HttpRejection: It is not accepted, and nothing was stored.
         """
-        # Before anything is counted: a stranger is to hold up nobody.
-        door = await self._door(request, conn_id, delivery_id)
+        # Before anything is counted: without a valid URL no capacity is used.
+        connection = await self._connection(request, conn_id, delivery_id)
         with self._turn(conn_id, delivery_id):
             body = await read_body(
                 request.stream(), request.headers.get("content-length"), self._limits
             )
-            _check_signature(door, request, body)
+            _check_signature(connection, request, body)
             delivery, mark = await self._parse(body, delivery_id)
-            # Checked with the token, so it is a number.
+            # The token covers it, so it is a number.
             until = int(request.query_params["expires"])
-            return await self._store(door, delivery, body, mark, until)
+            return await self._store(connection, delivery, body, mark, until)
 
     @contextmanager
     def _turn(self, conn_id: str, delivery_id: str) -> Iterator[None]:
-        """Count a request while it is under way.
+        """Count a request while it is handled.
 
         Raises:
-            Refusal: There are too many: at once, or for one delivery.
+            HttpRejection: There are too many: at once, or for one delivery.
         """
-        which = conn_id, delivery_id
+        key = conn_id, delivery_id
         if (
-            self._in_flight.total() >= self._limits.in_flight
-            or self._in_flight[which] >= self._limits.for_one
+            self._in_flight.total() >= self._limits.max_in_flight
+            or self._in_flight[key] >= self._limits.max_in_flight_per_delivery
         ):
-            raise Refusal(429, "Too many deliveries at once.", RETRY_AFTER)
-        self._in_flight[which] += 1
+            raise HttpRejection(429, "Too many deliveries at once.", RETRY_AFTER)
+        self._in_flight[key] += 1
         try:
             yield
         finally:
-            self._in_flight[which] -= 1
-            if not self._in_flight[which]:
-                del self._in_flight[which]
+            self._in_flight[key] -= 1
+            if not self._in_flight[key]:
+                del self._in_flight[key]
 
     async def aclose(self) -> None:
         """Close all Redis clients."""
@@ -158,48 +158,62 @@ class Receiver:
             _, client = self._clients.popitem()
             await client.aclose()
 
-    async def _door(self, request: Request, conn_id: str, delivery_id: str) -> Door:
-        """Return the door that the request's address opens."""
-        door = await self._find(conn_id)
-        allowed = _opens(door, request, conn_id, delivery_id)
-        if door is not None and not allowed:
-            # Its secret may have been changed since it was last looked at.
-            door = await self._find(conn_id, anew=True)
-            allowed = _opens(door, request, conn_id, delivery_id)
-        if door is None or not allowed:
+    async def _connection(
+        self, request: Request, conn_id: str, delivery_id: str
+    ) -> CallbackConnection:
+        """Return the connection that the URL of the request is valid for."""
+        connection = await self._find(conn_id)
+        allowed = _is_allowed(connection, request, conn_id, delivery_id)
+        if connection is not None and not allowed:
+            # Its secret may have been changed since it was cached.
+            connection = await self._find(conn_id, refresh=True)
+            allowed = _is_allowed(connection, request, conn_id, delivery_id)
+        if connection is None or not allowed:
             log.warning(
                 "Refused a delivery: connection %r, delivery %r, expires %r: %s",
                 conn_id[:64],
                 delivery_id[:64],
                 request.query_params.get("expires", "")[:16],
-                "no such connection" if door is None else "bad token or expired",
+                "no such connection" if connection is None else "bad token or expired",
             )
             raise bad_address()
-        return door
+        return connection
 
-    async def _find(self, conn_id: str, *, anew: bool = False) -> Door | None:
+    async def _find(
+        self, conn_id: str, *, refresh: bool = False
+    ) -> CallbackConnection | None:
         try:
-            return await self._find_door(conn_id, anew=anew)
-        except DoorsBusy as error:
-            raise Refusal(429, "Too many deliveries at once.", RETRY_AFTER) from error
-        except (DoorAway, Misconfigured) as error:
-            # No fault of the sender's, whose delivery is to come again.
-            log.error("Connection %r cannot be used just now: %s", conn_id[:64], error)  # noqa: TRY400 - the words are enough
-            raise Refusal(
+            return await self._lookup(conn_id, refresh=refresh)
+        except LookupThrottled as error:
+            raise HttpRejection(
+                429, "Too many deliveries at once.", RETRY_AFTER
+            ) from error
+        except (LookupUnavailable, Misconfigured) as error:
+            # Not an error of the sender, who should retry.
+            log.error("Connection %r cannot be used just now: %s", conn_id[:64], error)  # noqa: TRY400 - the message is enough
+            raise HttpRejection(
                 503, "The inbox cannot be reached just now.", RETRY_AFTER
             ) from error
 
     async def _store(
-        self, door: Door, delivery: Delivery, body: bytes, mark: str, until: int
+        self,
+        connection: CallbackConnection,
+        delivery: Delivery,
+        body: bytes,
+        mark: str,
+        until: int,
     ) -> JSONResponse:
         writer = InboxWriter(
-            self._client(door.redis), door.redis, door.conn_id, self._limits.ttl
+            self._client(connection.redis),
+            connection.redis,
+            connection.conn_id,
+            self._limits.ttl,
         )
         try:
             outcome = await writer.put(delivery, body, mark, until)
         except (SinkUnavailable, NoAccess) as error:
-            log.error("A delivery could not be stored: %s", error)  # noqa: TRY400 - same
-            raise Refusal(
+            log.error("A delivery could not be stored: %s", error)  # noqa: TRY400 - the message is enough
+            raise HttpRejection(
                 503, "The inbox cannot be reached just now.", RETRY_AFTER
             ) from error
         level = logging.WARNING if outcome is Outcome.CONFLICT else logging.INFO
@@ -207,15 +221,16 @@ class Receiver:
             level,
             "Delivery %s of connection %s (%s, %d bytes): %s",
             delivery.delivery_id,
-            door.conn_id,
+            connection.conn_id,
             delivery.status,
             len(body),
             outcome.value,
         )
         if outcome is Outcome.CONFLICT:
-            raise Refusal(
+            raise HttpRejection(
                 409,
-                "Another final delivery of this job came first and stays; this one was "
+                "Another final delivery of this job came first and is kept; this one "
+                "was "
                 "not stored.",
             )
         return JSONResponse({"outcome": outcome.value}, STATUS[outcome])
@@ -228,29 +243,36 @@ class Receiver:
             else:
                 delivery, mark = _read(body)
         except BadDelivery as error:
-            raise Refusal(400, str(error)) from error
+            raise HttpRejection(400, str(error)) from error
         if delivery.delivery_id != delivery_id:
-            raise Refusal(
+            raise HttpRejection(
                 400,
                 f"task_id in the body is {delivery.delivery_id[:128]!r}; this address "
                 f"is for {delivery_id!r}. Send back the task_id of the payload.",
             )
         return delivery, mark
 
-    def _client(self, settings: RedisSettings) -> Redis:
+    def _client(self, settings: RedisConnection) -> Redis:
         known = self._clients.get(settings)
         if known is None:
-            known = async_client(settings, most_connections=self._limits.in_flight)
+            known = async_client(settings, most_connections=self._limits.max_in_flight)
             self._clients[settings] = known
         return known
 
 
-def _opens(door: Door | None, request: Request, conn_id: str, delivery_id: str) -> bool:
-    """Tell whether a request's address opens a door; none opens no door."""
+def _is_allowed(
+    connection: CallbackConnection | None,
+    request: Request,
+    conn_id: str,
+    delivery_id: str,
+) -> bool:
+    """Return whether the URL of a request is valid for a connection."""
     query = request.query_params
     return is_valid(
-        # A comparison takes place either way: time tells no connection's name.
-        door.callback_secrets if door is not None else ("no such connection",),
+        # Compared in either case: the time must not tell which connections exist.
+        connection.callback_secrets
+        if connection is not None
+        else ("no such connection",),
         conn_id,
         delivery_id,
         query.get("expires", ""),
@@ -259,15 +281,21 @@ def _opens(door: Door | None, request: Request, conn_id: str, delivery_id: str) 
     )
 
 
-def _check_signature(door: Door, request: Request, body: bytes) -> None:
-    if not door.signing_secrets:
+def _check_signature(
+    connection: CallbackConnection, request: Request, body: bytes
+) -> None:
+    if not connection.signing_secrets:
         return
     try:
         verify(
-            door.signing_secrets, request.headers, body, time.time(), CLOCK_TOLERANCE
+            connection.signing_secrets,
+            request.headers,
+            body,
+            time.time(),
+            CLOCK_TOLERANCE,
         )
     except VerificationError as error:
-        log.warning("Refused a delivery of %s: %s", door.conn_id, error)
+        log.warning("Refused a delivery of %s: %s", connection.conn_id, error)
         raise bad_address() from error
 
 

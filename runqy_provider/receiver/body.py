@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Read a request's body, and stop as soon as it is too much or too slow."""
+"""Read the body of a request, and stop as soon as it is too large or too slow."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from runqy_provider.receiver.responses import Refusal
+from runqy_provider.receiver.responses import HttpRejection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable
@@ -22,16 +22,17 @@ async def read_body(
 
     Args:
         chunks: The body as it comes.
-        declared: The Content-Length header; believed only where it says too much.
-        limits: How much to take, and how slowly.
+        declared: The Content-Length header; used only where it exceeds the limit.
+        limits: How much to accept, and how slowly.
 
     Raises:
-        Refusal: 413 for too much, 408 for too slow.
+        HttpRejection: 413 for too large, 408 for too slow.
     """
-    limit, most = limits.max_body, limits.max_body + limits.drained
-    too_large = Refusal(
+    limit, most = limits.max_body_bytes, limits.max_body_bytes + limits.max_drain_bytes
+    too_large = HttpRejection(
         413,
-        f"The body has more than {limit} bytes, which is the most this receiver takes. "
+        f"The body has more than {limit} bytes, which is the most this receiver "
+        "accepts. "
         "Deliver large results to an object store.",
     )
     if declared is not None and declared.isdigit() and int(declared[:18]) > most:
@@ -40,23 +41,24 @@ async def read_body(
     body = bytearray()
     began = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout_at(began + _time_for(0, limits)) as patience:
+        async with asyncio.timeout_at(began + _time_for(0, limits)) as timeout:
             async for chunk in chunks:
                 size += len(chunk)
                 if size > most:
                     raise too_large
                 if size > limit:
-                    # Read to its end all the same: a sender hears no answer before it
-                    # has sent, and would take a closed connection for a broken one.
+                    # Read to its end all the same: a sender reads the response only
+                    # after it has sent, and sees a closed connection as an error.
                     body.clear()
                 else:
                     body += chunk
-                patience.reschedule(began + _time_for(size, limits))
+                timeout.reschedule(began + _time_for(size, limits))
     except TimeoutError:
-        raise Refusal(
+        raise HttpRejection(
             408,
-            f"The body came too slowly: {size} bytes, and not whole. It must come "
-            f"at {limits.slowest:g} bytes a second, within {limits.body_seconds:g} s.",
+            f"The body was too slow: {size} bytes, and incomplete. It must arrive "
+            f"at {limits.min_bytes_per_second:g} bytes a second, within "
+            f"{limits.body_seconds:g} s.",
         ) from None
     if size > limit:
         raise too_large
@@ -65,4 +67,4 @@ async def read_body(
 
 def _time_for(size: int, limits: Limits) -> float:
     """Return how long a body may have taken that is this long by now, in seconds."""
-    return min(limits.body_seconds, limits.grace + size / limits.slowest)
+    return min(limits.body_seconds, limits.grace + size / limits.min_bytes_per_second)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the receiver must know of a connection, and where it learns it."""
+"""What the receiver needs to know of a connection, and how it looks it up."""
 
 from __future__ import annotations
 
@@ -12,74 +12,79 @@ from runqy_provider.inbox.keys import UNREAD_TTL
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from runqy_provider.connections import RedisSettings
+    from runqy_provider.connections import RedisConnection
 
-#: The largest body that is taken by default, in bytes.
+#: The largest body that is accepted by default, in bytes.
 MAX_BODY = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Door:
-    """One connection's way into its inbox.
+class CallbackConnection:
+    """One runqy connection, as the receiver needs it.
 
     Attributes:
         conn_id: The runqy connection.
         redis: The Redis of its inbox.
-        callback_secrets: Secrets that its capability URLs may be made with.
-        signing_secrets: Secrets that its bodies must be signed with; empty: none.
+        callback_secrets: Secrets that its callback URLs may be signed with.
+        signing_secrets: Secrets that its bodies must be signed with; empty: they need
+            not be signed.
     """
 
     conn_id: str
-    redis: RedisSettings
+    redis: RedisConnection
     callback_secrets: tuple[str, ...] = field(repr=False)
     signing_secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
-class DoorAway(Exception):
-    """It cannot be told just now whether there is such a door: come again."""
+class LookupUnavailable(Exception):
+    """The connection cannot be looked up just now: the sender should retry."""
 
 
-class DoorsBusy(Exception):
-    """Too many unheard-of doors are being looked for: come again."""
+class LookupThrottled(Exception):
+    """Too many unknown connections are being looked up: the sender should retry."""
 
 
-class FindDoor(Protocol):
-    """Finds doors."""
+class ConnectionLookup(Protocol):
+    """Finds the connection of a callback URL."""
 
-    def __call__(self, conn_id: str, *, anew: bool = False) -> Awaitable[Door | None]:
-        """Return the door of a connection; None where there is no such connection.
+    def __call__(
+        self, conn_id: str, /, *, refresh: bool = False
+    ) -> Awaitable[CallbackConnection | None]:
+        """Return a connection; None where it does not exist.
 
         Args:
             conn_id: The runqy connection.
-            anew: A key did not fit: look again, if the door was remembered.
+            refresh: A secret did not match: look it up again, if it was cached.
 
         Raises:
-            DoorAway: It cannot be told just now.
-            DoorsBusy: Likewise, as too many others are looked for.
+            LookupUnavailable: It cannot be looked up just now.
+            LookupThrottled: Too many unknown connections are being looked up.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much the receiver takes.
+    """How much the receiver accepts.
 
     Attributes:
-        max_body: The largest body, in bytes.
-        drained: By how many bytes one may be larger and is still read, and dropped.
-        ttl: Seconds that an unread delivery stays.
-        body_seconds: Seconds within which a body must have come whole.
-        slowest: Bytes a second below which a body is given up, after ``grace``.
+        max_body_bytes: The largest body, in bytes.
+        max_drain_bytes: A body that is too large by up to this many bytes is read to
+            its end and dropped, so that its sender sees the answer.
+        ttl: Seconds that an unread delivery is kept.
+        body_seconds: Seconds within which a body must have arrived.
+        min_bytes_per_second: A body that is slower than this, after ``grace``, is
+            given up.
         grace: Seconds before that.
-        in_flight: Requests at once; more are told to come back.
-        for_one: Requests at once for one delivery.
+        max_in_flight: Requests at once; more are told to come back.
+        max_in_flight_per_delivery: Requests at once for one delivery.
     """
 
-    max_body: int = MAX_BODY
-    drained: int = 64 * 1024 * 1024
+    max_body_bytes: int = MAX_BODY
+    max_drain_bytes: int = 64 * 1024 * 1024
     ttl: int = UNREAD_TTL
     body_seconds: float = 60.0
-    slowest: float = 16 * 1024
+    min_bytes_per_second: float = 16 * 1024
     grace: float = 10.0
-    in_flight: int = 64
-    for_one: int = 4
+    max_in_flight: int = 64
+    max_in_flight_per_delivery: int = 4

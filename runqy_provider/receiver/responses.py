@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the receiver says."""
+"""Error responses of the receiver."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ RETRY_AFTER = 5
 AFTER_BODY = (400, 409)
 
 
-class Refusal(Exception):
-    """A request is not taken.
+class HttpRejection(Exception):
+    """A request is not accepted.
 
     Args:
         status: The HTTP status.
-        message: Words for the sender; never a secret, never which check failed.
-        retry_after: Seconds after which trying again may help.
+        message: Text for the sender; never a secret, never which check failed.
+        retry_after: Seconds after which a retry may succeed.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Refusal(Exception):
         self.retry_after = retry_after
 
     def to_response(self) -> JSONResponse:
-        """Return the answer; its connection is closed if a body may be unread."""
+        """Return the response; it closes the connection where a body may be unread."""
         headers = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
@@ -41,10 +41,11 @@ class Refusal(Exception):
         return JSONResponse({"error": self.message}, self.status, headers)
 
 
-def bad_address() -> Refusal:
-    """Return the one answer for every kind of bad address, so that it tells nothing."""
-    return Refusal(
+def bad_address() -> HttpRejection:
+    """Return the one rejection for all kinds of bad URLs: it reveals nothing."""
+    return HttpRejection(
         403,
-        "This address takes no delivery: it is unknown, altered or expired, or the "
+        "This URL does not accept a delivery: it is unknown, changed or expired, or "
+        "the "
         "body's signature is missing or wrong. The receiver's log says which.",
     )

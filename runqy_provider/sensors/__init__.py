@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sensors wait for jobs that somebody else enqueued."""
+"""Sensors wait for deliveries that were requested elsewhere."""

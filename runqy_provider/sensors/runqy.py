@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Wait for a delivery that somebody else asked for."""
+"""Wait for a delivery that was requested elsewhere."""
 
 from __future__ import annotations
 
@@ -9,50 +9,51 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue
-from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import (
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    TaskDeferralTimeout,
-)
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from runqy_provider.connections import DEFAULT_CONN_ID
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.errors import DeliveryTimeout, JobVanished, RunqyError
-from runqy_provider.hooks.result import AUTO, RunqyResultHook, check_returns
+from runqy_provider.hooks.result import RunqyResultHook, check_returns
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.jobs.outcome import ARRIVED, DEADLINE, SILENT, raise_outcome
+from runqy_provider.inbox.callback_url import check_delivery_id
+from runqy_provider.jobs.deferral import (
+    TimeLimit,
+    defer,
+    in_seconds,
+    is_deferral_timeout,
+    raise_not_arrived,
+)
 from runqy_provider.jobs.received import ReceivedDelivery
-from runqy_provider.jobs.submission import check_delivery_id
-from runqy_provider.jobs.task_end import TaskEnd, task_end_of
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.jobs.task_end import task_end_of
+from runqy_provider.jobs.waiting import look_once
+from runqy_provider.models import ARRIVED, AUTO, DEADLINE, DeliveryEvent, JobRef
+from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.delivery import DeliveryTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runqy_provider.context import Access
-    from runqy_provider.hooks.result import Returns
+    from runqy_provider.context import SinkContext
+    from runqy_provider.models import Returns
     from runqy_provider.sinks.registry import SinkArgument
-
-#: See RunqyOperator: our deadline has better words than Airflow's.
-BACKSTOP = timedelta(minutes=2)
 
 
 class RunqySensor(BaseSensorOperator):
     """Wait for the result of a job enqueued elsewhere, and return it.
 
-    Whoever enqueued it has asked for the delivery, by ``RunqyHook`` and ``submit`` or
-    in an earlier task; the sensor needs the ``delivery_id`` and the sink.
+    The delivery was requested by ``RunqyHook.submit``, or in an earlier task; the
+    sensor needs its ``delivery_id`` and the sink.
 
     :param delivery_id: The delivery to wait for. (templated)
-    :param sink: Where it goes; the connection's default where not given. (templated)
-    :param job_id: runqy's id of the job: lets a timeout say what runqy knows of it;
-        the sink ``redis_storage`` cannot do without. (templated)
-    :param runqy_queue: Full name of the job's queue; likewise. (templated)
+    :param sink: Where it is delivered; by default the connection's sink. (templated)
+    :param job_id: runqy's id of the job: a timeout then says what runqy knows of it.
+        The sink ``redis_storage`` needs it. (templated)
+    :param runqy_queue: Full name of the job's queue; needed where ``job_id`` is.
+        (templated)
     :param runqy_conn_id: The runqy connection. (templated)
     :param deferrable: Free the worker slot while waiting; False pokes.
-    :param heartbeat_timeout: How long a job that has begun may give no sign of life
+    :param heartbeat_timeout: How long a job that has started may give no sign of life
         before a deferred wait for it ends; see RunqyOperator.
     :param end_from_trigger: Whether the triggerer ends the task; see RunqyOperator.
     :param returns: What the task returns; see RunqyOperator.
@@ -107,117 +108,98 @@ class RunqySensor(BaseSensorOperator):
             pushes_receipt=False,
             returns=self.returns,
         )
-        poked = self.poke(context)
+        sink_context = load_context(self.runqy_conn_id)
+        poked = self._poke(sink_context)
         if poked:
             return poked.xcom_value
-        settle = conf.getfloat("runqy", "settle_seconds")
-        seconds = self._limit()[1].total_seconds()
-        trigger = self._trigger(
-            self._access(), time.time() + seconds, time.time() + settle, end
+        deadline = time.time() + self._limit.seconds
+        trigger = DeliveryTrigger.for_job(
+            self._job(sink_context),
+            runqy_conn_id=self.runqy_conn_id,
+            deadline=deadline,
+            not_before=time.time() + sink_context.config.settle_seconds,
+            heartbeat=in_seconds(self.heartbeat_timeout),
+            task_end=None if end is None else end.to_json(),
         )
-        self.defer(
-            trigger=trigger,
-            method_name="execute_complete",
-            timeout=timedelta(seconds=seconds) + BACKSTOP,
-        )
-        return None
+        return defer(self, trigger, deadline)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:  # noqa: ARG002 - Airflow's signature
-        """Return the result that the trigger saw arrive."""
-        return self._outcome(event)
+        """Return the result of the delivery for which the trigger fired."""
+        sink_context = load_context(self.runqy_conn_id)
+        return self._finish(sink_context, DeliveryEvent.from_payload(event))
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
-        """Go on after the wait; look once more where Airflow ended it."""
+        """Continue after the wait; look once more where Airflow ended it."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (AirflowSensorTimeout, AirflowSkipException) as error:
-            if not _is_of_airflow(error):
+            if not is_deferral_timeout(error):
                 raise
-            # It may have come all the same, with nobody there to see it.
-            access = self._access()
-            event = self._trigger(access, deadline=0.0).wait_here(access, watch=False)
-            if event["event"] != ARRIVED:
+            # The result may have arrived while no triggerer ran.
+            sink_context = load_context(self.runqy_conn_id)
+            event = look_once(sink_context, self._job(sink_context))
+            if event.kind != ARRIVED:
                 raise
-            return self._outcome(event)
+            return self._finish(sink_context, event)
 
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow's signature
         """Look once."""
-        access = self._access()
-        event = self._trigger(access, deadline=0.0).wait_here(access, watch=False)
-        if event["event"] == DEADLINE:
-            if event.get("unseen"):
-                # What cannot be looked at may hold the result of a job that is gone.
-                self.log.warning("Nothing could be seen: %s", event["unseen"])
-                self._gone_since = None
-            else:
-                self._check_job(access)
-            return PokeReturnValue(is_done=False)
-        return PokeReturnValue(is_done=True, xcom_value=self._outcome(event))
+        return self._poke(load_context(self.runqy_conn_id))
 
-    def _limit(self) -> tuple[str, timedelta]:
-        """Return the argument that limits a deferred wait, and its value."""
-        limit = timedelta(seconds=self.timeout)
-        # Airflow does not count execution_timeout while a task is deferred.
-        if self.execution_timeout is not None and self.execution_timeout < limit:
-            return "execution_timeout", self.execution_timeout
-        return "timeout", limit
+    def _poke(self, sink_context: SinkContext) -> PokeReturnValue:
+        event = look_once(sink_context, self._job(sink_context))
+        if event.kind != DEADLINE:
+            value = self._finish(sink_context, event)
+            return PokeReturnValue(is_done=True, xcom_value=value)
+        if event.unreachable:
+            # What cannot be polled may hold the result of a job that is gone.
+            self.log.warning("Polling failed, will retry: %s", event.unreachable)
+            self._gone_since = None
+        else:
+            self._check_job(sink_context)
+        return PokeReturnValue(is_done=False)
 
-    def _check_job(self, access: Access) -> None:
+    @property
+    def _limit(self) -> TimeLimit:
+        return TimeLimit.of(self, "timeout", timedelta(seconds=self.timeout))
+
+    def _job(self, sink_context: SinkContext) -> JobRef:
+        sink = sink_from_uri(self.sink or sink_context.connection.sink)
+        return JobRef(self.delivery_id, sink.uri, self.job_id, self.runqy_queue)
+
+    def _check_job(self, sink_context: SinkContext) -> None:
         """Fail once the job has been gone for longer than a delivery may take.
 
-        A poke looks once, so between pokes the sensor keeps what was seen first.
+        A poke looks once, so between pokes the sensor keeps since when it is gone.
         """
-        if self.job_id is None or not access.watch:
+        config = sink_context.config
+        if self.job_id is None or not config.watch_interval:
             return
         try:
-            with RunqyHook(self.runqy_conn_id, retry_for=0) as hook:
+            with RunqyHook.from_context(sink_context, retry_for=0) as hook:
                 hook.get_job(self.job_id)
         except JobVanished as error:
             self._gone_since = self._gone_since or time.time()
-            if time.time() - self._gone_since >= access.vanished_grace:
+            if time.time() - self._gone_since >= config.vanished_grace:
+                sink = self.sink or sink_context.connection.sink
                 raise JobVanished(
-                    f"{error} Nothing was delivered in the {access.vanished_grace:g} s "
-                    f"after, at sink {self.sink or access.settings.sink!r}."
+                    f"{error} Nothing was delivered in the {config.vanished_grace:g} s "
+                    f"after, at sink {sink!r}."
                 ) from error
         except RunqyError as error:
-            self.log.warning("The job was not looked at: %s", error)
+            self.log.warning("The state of the job is not known: %s", error)
         else:
             self._gone_since = None
 
-    def _access(self) -> Access:
-        return get_access(self.runqy_conn_id)
-
-    def _trigger(
-        self,
-        access: Access,
-        deadline: float,
-        not_before: float = 0.0,
-        end: TaskEnd | None = None,
-    ) -> DeliveryTrigger:
-        return DeliveryTrigger(
-            runqy_conn_id=self.runqy_conn_id,
-            delivery_id=self.delivery_id,
-            sink=parse_sink(self.sink or access.settings.sink).uri,
-            deadline=deadline,
-            not_before=not_before,
-            job_id=self.job_id,
-            runqy_queue=self.runqy_queue,
-            heartbeat=None
-            if self.heartbeat_timeout is None
-            else self.heartbeat_timeout.total_seconds(),
-            task_end=None if end is None else end.to_json(),
-        )
-
-    def _outcome(self, event: dict[str, Any]) -> Any:
-        name, length = self._limit()
-        if event["event"] == SILENT:
-            name, length = "heartbeat_timeout", self.heartbeat_timeout or length
+    def _finish(self, sink_context: SinkContext, event: DeliveryEvent) -> Any:
         try:
-            if event["event"] != ARRIVED:
-                raise_outcome(event, self.runqy_conn_id, f"{name} ({length})")
-            results = RunqyResultHook(self.runqy_conn_id)
+            if event.kind != ARRIVED:
+                raise_not_arrived(
+                    event, sink_context, self._limit, self.heartbeat_timeout
+                )
+            results = RunqyResultHook.from_context(sink_context)
             received = ReceivedDelivery(event, results, self.returns)
             received.read()
             received.forget()
@@ -228,11 +210,3 @@ class RunqySensor(BaseSensorOperator):
                 raise AirflowSensorTimeout(str(error)) from error
             raise
         return received.value
-
-
-def _is_of_airflow(error: BaseException) -> bool:
-    """Tell whether it was Airflow's own limit that ended the wait."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, TaskDeferralTimeout):
-        cause = cause.__cause__
-    return cause is not None

@@ -1,138 +1,195 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What every sink can do."""
+"""What every sink is: a description, and what it does once it knows its connection."""
 
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from runqy_delivery import Delivery, DeliveryRequest
-    from runqy_provider.context import Access
-    from runqy_provider.models import Ticket
-    from runqy_provider.sinks.result import Parcel
-    from runqy_provider.waiters.source import Place
-
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from runqy_provider.errors import NoAccess
 
-Follow: TypeAlias = "Callable[[Delivery, str], Parcel]"
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runqy_delivery import Delivery, DeliveryRequest
+    from runqy_provider.context import SinkContext
+    from runqy_provider.models import JobRef
+    from runqy_provider.sinks.result import FetchedResult, UrlOpener
+    from runqy_provider.waiters.registry import WaitTarget
 
 
 class Sink(abc.ABC):
-    """Where results go. A sink is described whole by its ``uri``."""
+    """Where results go, fully described by a URI.
 
-    #: True where somebody must move a delivery before it can be opened: news of it may
-    #: come before it.
-    is_moved: ClassVar[bool] = False
+    A sink holds no connection and asks nothing: ``bind`` gives one that does. Register
+    your own class under its scheme by an entry point of the group
+    ``runqy_provider.sinks``; see ``docs/how-to/add-a-sink.md``.
+    """
 
-    #: True where the inbox itself holds the results.
+    #: Whether something has to move a delivery before it can be opened: a notification
+    #: may then arrive before the result.
+    is_relayed: ClassVar[bool] = False
+
+    #: Whether the inbox holds the results.
     is_inbox: ClassVar[bool] = False
 
-    #: True where a worker that cannot write there has no other way to say so.
+    #: Whether it can be combined with other sinks.
+    can_be_combined: ClassVar[bool] = True
+
+    #: The field of a delivery request by which the sink announces a result that
+    #: another sink holds; None where it cannot.
+    notification_field: ClassVar[str | None] = None
+
+    #: Whether a worker that cannot write to the sink has no other way to report it.
     needs_failure_channel: ClassVar[bool] = False
 
-    @property
-    def takes_progress(self) -> bool:
-        """True where its requests name a webhook, if one is set up."""
-        return False
+    @classmethod
+    @abc.abstractmethod
+    def from_uri(cls, uri: str) -> Self:
+        """Return the sink that a URI describes.
+
+        Raises:
+            Misconfigured: The URI is not valid.
+        """
+
+    @classmethod
+    def for_result(cls, uri: str) -> Self:
+        """Return a sink that can open the result at a URI, as in a Reference.
+
+        Raises:
+            Misconfigured: The URI is not valid.
+        """
+        return cls.from_uri(uri.partition("#")[0])
 
     @property
     @abc.abstractmethod
     def uri(self) -> str:
-        """The sink as a text; ``parse_sink`` reads it back."""
+        """The sink as text; ``from_uri`` reads it back."""
 
     @abc.abstractmethod
-    def check(self, access: Access) -> None:
-        """Find out before a job is enqueued whether its result could come home.
+    def bind(self, context: SinkContext) -> BoundSink:
+        """Return what the sink does with a runqy connection."""
+
+    def with_connection(self, conn_id: str) -> Sink:  # noqa: ARG002 - for sinks that can
+        """Return the same sink with another Airflow connection, where it has one."""
+        return self
+
+    @property
+    def parts(self) -> tuple[Sink, ...]:
+        """The sinks that this one consists of, the one with the result first."""
+        return (self,)
+
+    @property
+    def takes_progress(self) -> bool:
+        """Whether its requests name a webhook, where one is set up."""
+        return False
+
+
+class BoundSink(abc.ABC):
+    """A sink together with the runqy connection that it is used with.
+
+    Attributes:
+        sink: The sink.
+        context: Its connection and the options.
+    """
+
+    def __init__(self, sink: Sink, context: SinkContext) -> None:
+        self.sink = sink
+        self.context = context
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Check, before a job is enqueued, that its result can be read.
 
         Raises:
             Misconfigured: A field of the connection is missing.
-            SinkError: The place is away, is not there, or refuses us.
+            SinkError: The sink is unavailable, does not exist, or refuses access.
         """
 
     @abc.abstractmethod
-    def request(
-        self, access: Access, delivery_id: str, expires: float
-    ) -> DeliveryRequest:
-        """Return what to ask of the task code.
+    def request(self, delivery_id: str, expires: float) -> DeliveryRequest:
+        """Return the delivery request for the task code.
 
         Args:
-            access: What is known of the connection.
             delivery_id: Id of the delivery.
             expires: Until when the request must work, in seconds since 1970.
         """
 
-    def prepare(self, access: Access, delivery_id: str) -> None:  # noqa: B027 - most need nothing
-        """Make room for the delivery, just before its job is enqueued.
+    def prepare(self, delivery_id: str) -> None:  # noqa: B027 - most sinks need nothing
+        """Prepare for a delivery, immediately before its job is enqueued.
 
         Raises:
-            SinkError: There is no room: nothing is to be enqueued.
+            SinkError: That failed; nothing will be enqueued.
         """
 
     @abc.abstractmethod
-    def where(self, access: Access, delivery_id: str) -> str:
-        """Return where the result will be, if the task code puts it where it is asked.
+    def result_uri(self, delivery_id: str) -> str:
+        """Return where the result will be, if it is delivered as requested.
 
         Raises:
             Misconfigured: That cannot be known beforehand.
         """
 
     @abc.abstractmethod
-    def owns(self, where: str) -> bool:
-        """True where ``open`` can open what arrived there."""
+    def owns(self, uri: str) -> bool:
+        """Return whether ``open`` can open the delivery at a URI."""
 
     @abc.abstractmethod
-    def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
-        """Return where the delivery may arrive.
+    def targets(self, job: JobRef) -> Sequence[WaitTarget]:
+        """Return the sources at which the delivery may arrive.
 
         Raises:
-            Misconfigured: The ticket, or the connection, lacks what it takes to look.
+            Misconfigured: The job, or the connection, lacks what is needed to look.
         """
 
     @abc.abstractmethod
-    def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
-        """Open what arrived.
+    def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
+        """Open a delivery that has arrived.
 
         Args:
-            access: What is known of the connection.
-            where: Where it arrived.
-            follow: Opens a result of which the delivery says that it lies elsewhere;
-                this sink's own ``follow`` where not given.
+            uri: Where it is.
+            open_url: Opens the result where the delivery only names its URL; by
+                default the sink's own ``open_url``.
 
         Raises:
-            NotThere: It is gone.
-            NoAccess: It lies where this sink may not go.
-            SinkUnavailable: The place is away.
-            TooLarge: It is larger than ``access.largest_read``.
+            NotThere: It does not exist any more.
+            NoAccess: It is where this sink may not read.
+            SinkUnavailable: The sink is unavailable.
+            TooLarge: It is larger than ``context.max_read_bytes``.
             BadDelivery: It cannot be read.
         """
 
-    def follow(self, access: Access, delivery: Delivery, url: str) -> Parcel:  # noqa: ARG002 - for those that can
-        """Open a result of which a delivery says that it lies at a URL.
+    def open_arrival(self, delivery_id: str, uri: str) -> FetchedResult:  # noqa: ARG002 - for combined sinks
+        """Open the delivery that a wait saw arrive; raises what ``open`` does.
 
-        Nothing is ever fetched by URL: a sink opens what lies in the one place that
-        it names.
+        Args:
+            delivery_id: Id of the delivery.
+            uri: Where it arrived.
+        """
+        return self.open(uri)
+
+    def open_url(self, delivery: Delivery, url: str) -> FetchedResult:
+        """Open a result that a delivery only names by a URL.
+
+        Nothing is ever fetched by URL: a sink opens what is in the one place that its
+        URI names.
 
         Raises:
             NoAccess: The URL is not in this sink.
         """
         raise NoAccess(
-            f"Delivery {delivery.delivery_id} says that its result lies elsewhere, at "
-            f"{url.partition('?')[0]}. The sink {self.uri!r} fetches nothing: name the "
-            "place, as in sink='s3://bucket/prefix', so that results are read from "
-            "there and from nowhere else."
+            f"Delivery {delivery.delivery_id} says that its result is at "
+            f"{url.partition('?')[0]}. The sink {self.sink.uri!r} fetches nothing: "
+            "name the place of the results, as in sink='s3://bucket/prefix', so that "
+            "results are read from there and from nowhere else."
         )
 
-    def link(self, access: Access, where: str, seconds: float) -> str | None:  # noqa: ARG002 - for those that can
-        """Return a URL under which people find a result, for a while; None: no such.
+    def link(self, uri: str, seconds: float) -> str | None:  # noqa: ARG002 - for sinks that can
+        """Return a URL under which people find a result; None: there is none.
 
         Args:
-            access: What is known of the connection.
-            where: Where the result lies.
+            uri: Where the result is.
             seconds: How long the URL is to work.
 
         Raises:
@@ -141,5 +198,5 @@ class Sink(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def nothing_arrived(self, access: Access, ticket: Ticket) -> str:
-        """Say where we looked, and what to check, for a delivery that never came."""
+    def describe_timeout(self, job: JobRef) -> str:
+        """Say where a delivery that never arrived was looked for, and what to check."""

@@ -1,16 +1,14 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Several sinks at once: one holds the result, the others tell that it is there."""
+"""Several sinks at once: the first holds the result, the others announce it."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from runqy_delivery import Delivery
 from runqy_provider.errors import (
@@ -20,244 +18,266 @@ from runqy_provider.errors import (
     NotThere,
     SinkError,
 )
-from runqy_provider.sinks import inbox as inbox_parcels
-from runqy_provider.sinks.base import Sink
-from runqy_provider.sinks.object_store.sink import ObjectSink
-from runqy_provider.sinks.redis_storage import RedisStorageSink
-from runqy_provider.sinks.result import Parcel
+from runqy_provider.sinks.base import BoundSink, Sink
+from runqy_provider.sinks.inbox import InboxBackend, is_in_inbox
+from runqy_provider.sinks.result import FetchedResult
 from runqy_provider.sinks.webhook import WebhookSink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runqy_delivery import DeliveryRequest
-    from runqy_provider.context import Access
-    from runqy_provider.models import Ticket
-    from runqy_provider.sinks.base import Follow
-    from runqy_provider.waiters.source import Place
+    from runqy_provider.context import SinkContext
+    from runqy_provider.models import JobRef
+    from runqy_provider.sinks.result import UrlOpener
+    from runqy_provider.waiters.registry import WaitTarget
 
-#: Bare news are a null or a URL; what is longer is a result.
-LONGEST_NEWS = 8192
+#: A bare notification is null or a URL; what has more bytes is a result.
+MAX_NOTIFICATION_BYTES = 8192
 
-_SEPARATOR = re.compile("[#/]")
-
-#: Fields of a notification that are the delivery's own, and no metadata.
-_OF_DELIVERY = frozenset({"task_id", "status", "result", "result_url", "version"})
+#: Fields of a notification that belong to the delivery, and are not metadata.
+_DELIVERY_FIELDS = frozenset({"task_id", "status", "result", "result_url", "version"})
 
 
 @dataclass(frozen=True)
 class CombinedSink(Sink):
-    """A result in one sink, and news of it in others.
+    """A result in one sink, and notifications of it in others.
 
     Args:
-        holder: The sink that holds the result.
-        tellers: Sinks that say that it is there: a table with the metadata, a webhook
-            as the bell.
+        primary: The sink that holds the result.
+        notifiers: Sinks that announce it: a table with the metadata, a webhook.
     """
 
-    holder: Sink
-    tellers: tuple[Sink, ...]
+    primary: Sink
+    notifiers: tuple[Sink, ...]
 
     def __post_init__(self) -> None:
-        for sink in (self.holder, *self.tellers):
-            if isinstance(sink, (RedisStorageSink, CombinedSink)):
+        for sink in self.parts:
+            if not sink.can_be_combined:
                 raise Misconfigured(
-                    f"{sink.uri!r} cannot be combined with other sinks: runqy stores "
-                    "the result after the task code has ended, when nobody can tell "
-                    "of it any more. Use it alone."
+                    f"{sink.uri!r} cannot be combined with other sinks: its results "
+                    "are stored after the task code has ended, when a notification "
+                    "cannot be sent any more. Use it alone."
                 )
-        for sink in self.tellers:
-            if isinstance(sink, ObjectSink):
+        for sink in self.notifiers:
+            if sink.notification_field is None:
                 raise Misconfigured(
-                    f"{sink.uri!r} cannot tell where a result is: an object store "
-                    "holds it. Name it first, and only one."
+                    f"{sink.uri!r} cannot announce where a result is: it is a place "
+                    "for results. Name it first, and only one of its kind."
                 )
-        kinds = [type(sink) for sink in (self.holder, *self.tellers)]
+        kinds = [type(sink) for sink in self.parts]
         if len(set(kinds)) != len(kinds):
             raise Misconfigured(
                 f"{self.uri!r} names two sinks of a kind; one of each can be combined."
             )
 
+    @classmethod
+    def from_uri(cls, uri: str) -> Self:
+        """Refuse: ``sink_from_uri`` combines the sinks of several URIs.
+
+        Raises:
+            Misconfigured: Always.
+        """
+        raise Misconfigured(f"{uri!r} is not the URI of a single sink.")
+
     @property
     def needs_failure_channel(self) -> bool:  # type: ignore[override] # by its parts
-        """True where none of them is, or has, a webhook."""
-        return not self.takes_progress and self.holder.needs_failure_channel
+        """Whether none of the sinks is, or has, a webhook."""
+        return not self.takes_progress and self.primary.needs_failure_channel
 
     @property
     def uri(self) -> str:
-        """The sinks as a text, the one that holds the result first."""
-        return " ".join(sink.uri for sink in self._all)
+        """The sinks as text, the one that holds the result first."""
+        return " ".join(sink.uri for sink in self.parts)
 
     @property
-    def _all(self) -> tuple[Sink, ...]:
-        return (self.holder, *self.tellers)
+    def parts(self) -> tuple[Sink, ...]:
+        """The sinks, the one that holds the result first."""
+        return (self.primary, *self.notifiers)
 
     @property
     def takes_progress(self) -> bool:
-        """True where one of them takes it."""
-        return any(sink.takes_progress for sink in self._all)
+        """Whether progress can be reported to one of the sinks."""
+        return any(sink.takes_progress for sink in self.parts)
 
-    def check(self, access: Access) -> None:
-        """Check all of them."""
+    def bind(self, context: SinkContext) -> BoundCombinedSink:
+        """Return what the sinks do with a runqy connection."""
+        return BoundCombinedSink(self, context)
+
+
+class BoundCombinedSink(BoundSink):
+    """The sinks, each bound to the same connection."""
+
+    sink: CombinedSink
+
+    def __init__(self, sink: CombinedSink, context: SinkContext) -> None:
+        super().__init__(sink, context)
+        self.primary = sink.primary.bind(context)
+        self.notifiers = tuple(one.bind(context) for one in sink.notifiers)
+        self._all = (self.primary, *self.notifiers)
+
+    def check(self) -> None:
+        """Check all sinks."""
         for sink in self._all:
-            sink.check(access)
+            sink.check()
 
-    def request(
-        self, access: Access, delivery_id: str, expires: float
-    ) -> DeliveryRequest:
-        """Ask the holder's request, with what the others add to it."""
-        request = self.holder.request(access, delivery_id, expires)
+    def request(self, delivery_id: str, expires: float) -> DeliveryRequest:
+        """Request what the primary sink does, and a notification of each other."""
+        request = self.primary.request(delivery_id, expires)
         added: dict[str, Any] = {}
-        for sink in self.tellers:
-            told = sink.request(access, delivery_id, expires)
-            for name in ("webhook_url", "table", "amqp"):
-                if getattr(request, name) is None:
-                    added.setdefault(name, getattr(told, name))
-        where = request.url or self.holder.where(access, delivery_id)
+        for notifier in self.notifiers:
+            field = notifier.sink.notification_field or ""
+            if getattr(request, field) is None:
+                added[field] = getattr(notifier.request(delivery_id, expires), field)
+        url = request.url or self.primary.result_uri(delivery_id)
         return dataclasses.replace(
-            request, url=where, failed_key=None, failed_put_url=None, **added
+            request, url=url, failed_key=None, failed_put_url=None, **added
         )
 
-    def prepare(self, access: Access, delivery_id: str) -> None:
-        """Make room in all of them."""
+    def prepare(self, delivery_id: str) -> None:
+        """Prepare all sinks."""
         for sink in self._all:
-            sink.prepare(access, delivery_id)
+            sink.prepare(delivery_id)
 
-    def where(self, access: Access, delivery_id: str) -> str:
-        """Return where the result will be: at the holder's."""
-        return self.holder.where(access, delivery_id)
+    def result_uri(self, delivery_id: str) -> str:
+        """Return where the result will be: in the primary sink."""
+        return self.primary.result_uri(delivery_id)
 
-    def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
-        """Return the holder's places, and the others' where their news can be used."""
-        if self.holder.is_moved:
-            # News of a result may come before it can be opened; who says how far the
-            # job is, or that it failed, is heard.
-            heard = any(sink.takes_progress for sink in self.tellers)
-            inbox = inbox_parcels.place(
-                access, ticket.delivery_id, is_essential=False, takes_results=False
+    def owns(self, uri: str) -> bool:
+        """Return whether a delivery is in one of the sinks."""
+        return any(sink.owns(uri) for sink in self._all)
+
+    def targets(self, job: JobRef) -> Sequence[WaitTarget]:
+        """Return the primary sink's sources, and those of usable notifications."""
+        if self.sink.primary.is_relayed:
+            # A notification may arrive before the result can be opened; progress and
+            # failures are of use.
+            targets = list(self.primary.targets(job))
+            if any(sink.takes_progress for sink in self.sink.notifiers):
+                inbox = InboxBackend(self.context)
+                targets.append(
+                    inbox.target(
+                        job.delivery_id, is_required=False, takes_results=False
+                    )
+                )
+            return targets
+        by_key = {
+            (target.waiter_key, target.key): dataclasses.replace(
+                target, is_required=False
             )
-            return [*self.holder.places(access, ticket), *([inbox] if heard else ())]
-        places = {
-            (place.key, place.address): dataclasses.replace(place, is_essential=False)
-            for sink in self.tellers
-            for place in sink.places(access, ticket)
+            for notifier in self.notifiers
+            for target in notifier.targets(job)
         }
-        for place in self.holder.places(access, ticket):
-            places[place.key, place.address] = place
-        return list(places.values())
+        for target in self.primary.targets(job):
+            by_key[target.waiter_key, target.key] = target
+        return list(by_key.values())
 
-    def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
-        """Open the result at the holder, whichever sink was heard first.
+    def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
+        """Open a delivery in the sink that has it."""
+        return self._owner(uri).open(uri, open_url or self.open_url)
 
-        What the notifications say beside the address is the result's metadata.
+    def open_arrival(self, delivery_id: str, uri: str) -> FetchedResult:
+        """Open the result in the primary sink, whichever sink announced it first.
+
+        What the notifications say beside its URL is the metadata of the result.
         """
-        sink = self._owner(where)
-        lead = follow or functools.partial(self.follow, access)
-        opened = sink.open(access, where, lead)
+        opened = self.open(uri)
         if opened.error is not None:
             return opened
-        if self._is_held(opened):
-            return self._with_notes(access, opened, _delivery_id(where))
-        notification = _said(opened)
-        held = self._held(access, notification, _delivery_id(where))
-        if held is None:
-            return opened  # task code gave the result to this sink alone
-        return self._with_notes(access, held, _delivery_id(where))
+        if not self._is_in_primary(opened):
+            announced = self._resolve_notification(delivery_id, _content(opened))
+            if announced is None:
+                return opened  # task code gave the result to this sink alone
+            opened = announced
+        return self._with_notes(delivery_id, opened)
 
-    def _owner(self, where: str) -> Sink:
-        # The holder may own what is in the inbox, too: the webhook that tells of it.
-        sinks = self.tellers if inbox_parcels.is_in_inbox(where) else ()
-        for sink in (*sinks, *self._all):
-            if sink.owns(where):
+    def open_url(self, delivery: Delivery, url: str) -> FetchedResult:
+        """Open a result of which a notification says where it is."""
+        uri = self.primary.result_uri(delivery.delivery_id)
+        if url != uri:
+            return self.primary.open_url(delivery, url)
+        opened = self.primary.open(uri)
+        if opened.metadata is None and delivery.metadata is not None:
+            opened = dataclasses.replace(opened, metadata=delivery.metadata)
+        return opened
+
+    def link(self, uri: str, seconds: float) -> str | None:
+        """Return a URL of a result in the primary sink."""
+        return self.primary.link(uri, seconds)
+
+    def describe_timeout(self, job: JobRef) -> str:
+        """Say where a result was looked for."""
+        looked = (self.primary,) if self.sink.primary.is_relayed else self._all
+        return " ".join(sink.describe_timeout(job) for sink in looked)
+
+    def _owner(self, uri: str) -> BoundSink:
+        # The primary sink may own what is in the inbox, too: its own webhook.
+        first = self.notifiers if is_in_inbox(uri) else ()
+        for sink in (*first, *self._all):
+            if sink.owns(uri):
                 return sink
-        raise NoAccess(f"{where} is in none of the sinks {self.uri!r}.")
+        raise NoAccess(f"{uri} is in none of the sinks {self.sink.uri!r}.")
 
-    def _is_held(self, parcel: Parcel) -> bool:
-        if inbox_parcels.is_in_inbox(parcel.where) and not self.holder.is_inbox:
+    def _is_in_primary(self, opened: FetchedResult) -> bool:
+        if is_in_inbox(opened.uri) and not self.sink.primary.is_inbox:
             return False
-        return self.holder.owns(parcel.where)
+        return self.primary.owns(opened.uri)
 
-    def follow(self, access: Access, delivery: Delivery, url: str) -> Parcel:
-        """Open a result of which a teller says where it lies."""
-        where = self.holder.where(access, delivery.delivery_id)
-        if url != where:
-            return self.holder.follow(access, delivery, url)
-        parcel = self.holder.open(access, where)
-        if parcel.metadata is None and delivery.metadata is not None:
-            parcel = dataclasses.replace(parcel, metadata=delivery.metadata)
-        return parcel
-
-    def link(self, access: Access, where: str, seconds: float) -> str | None:
-        """Return a URL of what the holder has."""
-        return self.holder.link(access, where, seconds)
-
-    def owns(self, where: str) -> bool:
-        """True for what is in one of them."""
-        return any(sink.owns(where) for sink in self._all)
-
-    def _held(self, access: Access, said: Any, delivery_id: str) -> Parcel | None:
-        """Return what the holder has of a job of which a notification was read."""
-        url = said.get("result_url") if isinstance(said, Mapping) else said
+    def _resolve_notification(
+        self, delivery_id: str, content: Any
+    ) -> FetchedResult | None:
+        """Return the result that a notification announces; None: there is none."""
+        url = content.get("result_url") if isinstance(content, Mapping) else content
         if isinstance(url, str):
             try:
-                return self.follow(access, Delivery(delivery_id, result_url=url), url)
+                return self.open_url(Delivery(delivery_id, result_url=url), url)
             except NoAccess:
-                if isinstance(said, Mapping):
-                    raise  # it says where, and we may not go there
+                if isinstance(content, Mapping):
+                    raise  # it names a URL from which nothing may be read
         try:
-            return self.holder.open(access, self.where(access, delivery_id))
+            return self.primary.open(self.result_uri(delivery_id))
         except NotThere:
             return None
 
-    def _with_notes(self, access: Access, held: Parcel, delivery_id: str) -> Parcel:
-        """Return a result with what all notifications that are there say of it."""
+    def _with_notes(self, delivery_id: str, opened: FetchedResult) -> FetchedResult:
+        """Return a result with what all its notifications say as metadata."""
         notes: dict[str, Any] = {}
-        for sink in self.tellers:
+        for notifier in self.notifiers:
             with contextlib.suppress(SinkError, BadDelivery):
-                where = sink.where(access, delivery_id)
-                told = sink.open(access, where, _stay_here)
-                notes.update(_notes(told))
-        notes.update(held.metadata or {})
-        return dataclasses.replace(held, metadata=notes or None)
-
-    def nothing_arrived(self, access: Access, ticket: Ticket) -> str:
-        """Say where we looked for a result."""
-        looked = (self.holder,) if self.holder.is_moved else self._all
-        return " ".join(sink.nothing_arrived(access, ticket) for sink in looked)
+                uri = notifier.result_uri(delivery_id)
+                notes.update(_notes(notifier.open(uri, _metadata_only)))
+        notes.update(opened.metadata or {})
+        return dataclasses.replace(opened, metadata=notes or None)
 
 
 def how_to_take_progress(sink: Sink) -> str:
-    """Say how a sink without progress messages may get them, or why it cannot."""
-    parts = (sink.holder, *sink.tellers) if isinstance(sink, CombinedSink) else (sink,)
+    """Say how a sink without progress reports may get them, or why it cannot."""
+    webhook = WebhookSink()
     try:
-        CombinedSink(parts[0], (*parts[1:], WebhookSink()))
+        CombinedSink(sink.parts[0], (*sink.parts[1:], webhook))
     except Misconfigured as error:
         return str(error)
-    uris = [part.uri for part in parts]
-    return f"Add the webhook: sink={[*uris, WebhookSink().uri]}."
+    uris = [part.uri for part in sink.parts]
+    return f"Add the webhook: sink={[*uris, webhook.uri]}."
 
 
-def _stay_here(delivery: Delivery, _url: str) -> Parcel:
-    """Return what a notification says, in place of opening what it leads to."""
-    return Parcel(where="", delivered_at=0.0, metadata=delivery.metadata)
+def _metadata_only(delivery: Delivery, _url: str) -> FetchedResult:
+    """Return what a notification says, without opening the result it announces."""
+    return FetchedResult(uri="", delivered_at=0.0, metadata=delivery.metadata)
 
 
-def _said(parcel: Parcel) -> Any:
-    """Return the JSON of a notification; None where it is not one, or too long."""
-    if not parcel.is_json or (parcel.size or 0) > LONGEST_NEWS:
+def _content(opened: FetchedResult) -> Any:
+    """Return the JSON of a notification; None where it is none, or too long."""
+    if not opened.is_json or (opened.size or 0) > MAX_NOTIFICATION_BYTES:
         return None
-    return parcel.value()
+    return opened.value()
 
 
-def _notes(told: Parcel) -> Mapping[str, Any]:
-    if told.error is not None:
+def _notes(opened: FetchedResult) -> Mapping[str, Any]:
+    if opened.error is not None:
         return {}
-    said = _said(told) if told.stream is not None else None
-    fields = said if isinstance(said, Mapping) and "result_url" in said else {}
-    own = {name: value for name, value in fields.items() if name not in _OF_DELIVERY}
-    return {**own, **(told.metadata or {})}
-
-
-def _delivery_id(where: str) -> str:
-    # All addresses of ours end with the delivery's id.
-    return _SEPARATOR.split(where)[-1]
+    content = _content(opened) if opened.stream is not None else None
+    if not isinstance(content, Mapping) or "result_url" not in content:
+        content = {}
+    own = {key: value for key, value in content.items() if key not in _DELIVERY_FIELDS}
+    return {**own, **(opened.metadata or {})}

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The webhook as a channel for failures, beside a sink that is no webhook itself.
+"""The webhook as a channel for failures, beside a sink that is not a webhook itself.
 
-A worker without a driver, an address or a right cannot write into the sink, nor say so
-there. Where a webhook is set up, each delivery request names it for failures; task code
-after runqy's guide does not look at it.
+A worker without a driver, an address or a permission cannot write to the sink, nor
+report that there. So each delivery request names the webhook for failures, where one is
+set up. Task code that follows runqy's guide does not read it.
 """
 
 from __future__ import annotations
@@ -12,58 +12,51 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from runqy_provider.sinks import inbox as inbox_parcels
+from runqy_provider.sinks.inbox import InboxBackend, is_in_inbox
 
 if TYPE_CHECKING:
     from runqy_delivery import DeliveryRequest
-    from runqy_provider.context import Access
-    from runqy_provider.sinks.base import Sink
-    from runqy_provider.sinks.result import Parcel
-    from runqy_provider.waiters.source import Place
+    from runqy_provider.sinks.base import BoundSink
+    from runqy_provider.sinks.result import FetchedResult
+    from runqy_provider.waiters.registry import WaitTarget
 
 
-def is_used(access: Access, sink: Sink) -> bool:
-    """Tell whether failures of a sink may come by webhook, and nothing else of it."""
-    return sink.needs_failure_channel and inbox_parcels.missing(access) is None
+def is_used(sink: BoundSink) -> bool:
+    """Return whether failures of a sink may arrive by webhook, and nothing else."""
+    return sink.sink.needs_failure_channel and InboxBackend(sink.context).is_configured
 
 
 def with_channel(
-    access: Access, sink: Sink, request: DeliveryRequest, expires: float
+    sink: BoundSink, request: DeliveryRequest, expires: float
 ) -> DeliveryRequest:
     """Return a delivery request that names the channel, where it is used.
 
     Args:
-        access: What is known of the connection.
         sink: The sink that the request is for.
         request: The request.
         expires: Until when the channel must work, in seconds since 1970.
     """
-    if not is_used(access, sink):
+    if not is_used(sink):
         return request
-    url = inbox_parcels.webhook_url(access, request.delivery_id, expires)
+    url = InboxBackend(sink.context).webhook_url(request.delivery_id, expires)
     return dataclasses.replace(request, failure_url=url)
 
 
-def places(access: Access, sink: Sink, delivery_id: str) -> list[Place]:
-    """Return where a failure may arrive by the channel; empty where it is not used."""
-    if not is_used(access, sink):
+def targets(sink: BoundSink, delivery_id: str) -> list[WaitTarget]:
+    """Return the source of failures by webhook; empty where the channel is not used."""
+    if not is_used(sink):
         return []
-    return [
-        inbox_parcels.place(
-            access, delivery_id, is_essential=False, takes_results=False
-        )
-    ]
+    inbox = InboxBackend(sink.context)
+    return [inbox.target(delivery_id, is_required=False, takes_results=False)]
 
 
-def open_arrival(access: Access, sink: Sink, where: str) -> Parcel:
-    """Open what arrived: in the sink, or a failure that came by the channel.
+def open_arrival(sink: BoundSink, delivery_id: str, uri: str) -> FetchedResult:
+    """Open what arrived: in the sink, or a failure by webhook.
 
     Raises:
         SinkError: It cannot be read.
         BadDelivery: It is not what it says it is.
     """
-    if where.startswith(inbox_parcels.SCHEME) and not sink.owns(where):
-        return inbox_parcels.open_letter(
-            access, where, lambda delivery, url: sink.follow(access, delivery, url)
-        )
-    return sink.open(access, where)
+    if is_in_inbox(uri) and not sink.owns(uri):
+        return InboxBackend(sink.context).open(uri, sink.open_url)
+    return sink.open_arrival(delivery_id, uri)

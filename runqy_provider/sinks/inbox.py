@@ -1,77 +1,215 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What all sinks that use the inbox share: is it set up, how to wait, how to open."""
+"""What all sinks share that use the inbox: is it set up, how to wait, how to open."""
 
 from __future__ import annotations
 
 import ipaddress
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from runqy_delivery.wire import FAILED
 from runqy_provider.errors import Misconfigured
-from runqy_provider.inbox import callback_url as capability
-from runqy_provider.inbox import keys
+from runqy_provider.inbox import callback_url, keys
 from runqy_provider.inbox.check import check_inbox
 from runqy_provider.inbox.reader import InboxReader
-from runqy_provider.inbox.source import InboxArrivals
-from runqy_provider.sinks.result import Parcel
-from runqy_provider.waiters.source import Place
+from runqy_provider.inbox.source import SCHEME, InboxSource, delivery_uri
+from runqy_provider.sinks.result import FetchedResult
+from runqy_provider.waiters.registry import WaitTarget
 from runqy_provider.waiters.waiter import Waiter
 
 if TYPE_CHECKING:
-    from runqy_provider.connections import RedisSettings
-    from runqy_provider.context import Access
-    from runqy_provider.sinks.base import Follow
+    from runqy_provider.connections import RedisConnection
+    from runqy_provider.context import SinkContext
+    from runqy_provider.sinks.result import UrlOpener
 
 log = logging.getLogger(__name__)
 
-SCHEME = "inbox://"
+
+def is_in_inbox(uri: str) -> bool:
+    """Return whether a URI is that of a delivery in the inbox."""
+    return uri.startswith(SCHEME)
 
 
-def is_in_inbox(where: str) -> bool:
-    """True for the address of a delivery in the inbox."""
-    return where.startswith(SCHEME)
+@dataclass(frozen=True)
+class InboxBackend:
+    """The inbox of one runqy connection.
 
+    Attributes:
+        context: The connection and the options.
+        queue_namespace: Where messages of a queue are kept; None: the namespace of the
+            connection.
+    """
 
-def missing(access: Access) -> str | None:
-    """Say what keeps a webhook from working; None where nothing does."""
-    settings = access.settings
-    conn_id = settings.conn_id
-    if not (settings.callback_url or access.base_url):
+    context: SinkContext
+    queue_namespace: str | None = None
+
+    @property
+    def namespace(self) -> str:
+        """The part of the inbox that deliveries go to."""
+        return self.queue_namespace or self.context.connection.conn_id
+
+    @property
+    def config_error(self) -> str | None:
+        """Why webhooks cannot work with this connection; None where they can."""
+        connection = self.context.connection
+        conn_id = connection.conn_id
+        if not self.context.callback_url:
+            return (
+                f"Connection {conn_id!r} has no callback_url, and Airflow's [api] "
+                "base_url is not a whole URL with a host: workers would not know where "
+                "to deliver. Set callback_url to the receiver's address as workers "
+                "reach it, such as https://airflow.example.com/runqy."
+            )
+        if not connection.callback_secrets:
+            return (
+                f"Connection {conn_id!r} has no callback_secret, so every client of "
+                "the network could deliver results. Set one: openssl rand -hex 32."
+            )
+        if "/" in conn_id:
+            return (
+                f"Connection id {conn_id!r} has a slash, which a callback URL cannot "
+                "contain. Rename the connection."
+            )
+        return self._redis_error if self.context.redis is None else None
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether webhooks can work with this connection."""
+        return self.config_error is None
+
+    @property
+    def redis(self) -> RedisConnection:
+        """The Redis of the inbox.
+
+        Raises:
+            Misconfigured: Its connection does not exist.
+        """
+        if self.context.redis is None:
+            raise Misconfigured(self._redis_error)
+        return self.context.redis
+
+    @property
+    def _redis_error(self) -> str:
+        connection = self.context.connection
         return (
-            f"Connection {conn_id!r} has no callback_url, and Airflow's [api] base_url "
-            "is not a whole URL with a host: workers would not know where to deliver. "
-            "Set callback_url to "
-            "the receiver's address as workers reach it, such as "
-            "https://airflow.example.com/runqy."
+            f"Redis connection {connection.redis_conn_id!r}, named by connection "
+            f"{connection.conn_id!r}, does not exist. Deliveries are kept there."
         )
-    if not settings.callback_secrets:
+
+    def check(self) -> None:
+        """Check that deliveries can be written and read; see ``check_inbox``.
+
+        Raises:
+            Misconfigured: The connection does not exist, or names a replica.
+            SinkError: Redis is unavailable, or refuses something.
+        """
+        check_inbox(self.redis, self.context.connection.conn_id)
+
+    def webhook_url(self, delivery_id: str, expires: float) -> str:
+        """Return the callback URL of one delivery.
+
+        Raises:
+            Misconfigured: Webhooks cannot work with this connection.
+        """
+        if self.config_error is not None:
+            raise Misconfigured(self.config_error)
+        connection = self.context.connection
+        return callback_url.url(
+            self.context.callback_url or "",
+            connection.callback_secrets[0],
+            connection.conn_id,
+            delivery_id,
+            int(expires),
+        )
+
+    def uri(self, delivery_id: str) -> str:
+        """Return the URI of a delivery in the inbox."""
+        return delivery_uri(self.namespace, delivery_id)
+
+    def target(
+        self, delivery_id: str, *, is_required: bool = True, takes_results: bool = True
+    ) -> WaitTarget:
+        """Return the source at which a delivery to the inbox arrives.
+
+        Args:
+            delivery_id: Id of the delivery.
+            is_required: See ``WaitTarget``.
+            takes_results: False for progress and failures only.
+        """
+        redis, namespace = self.redis, self.namespace
+        interval = self.context.config.inbox_interval
+
+        def make() -> Waiter:
+            source = InboxSource(redis, namespace, takes_results=takes_results)
+            return Waiter(source, interval)
+
+        key = ("inbox", namespace, redis, takes_results)
+        return WaitTarget(key, make, delivery_id, is_required)
+
+    def open(self, uri: str, open_url: UrlOpener) -> FetchedResult:
+        """Open a delivery in the inbox.
+
+        Args:
+            uri: ``inbox://conn_id/delivery_id``, or, for a message of a queue,
+                ``inbox://amqp/amqp_conn_id/queue/delivery_id``.
+            open_url: Opens the result where the delivery only names its URL.
+
+        Raises:
+            Misconfigured: It was delivered through another runqy connection.
+            TooLarge: It is larger than ``context.max_read_bytes``.
+        """
+        namespace, delivery_id = _parts(uri)
+        conn_id = self.context.connection.conn_id
+        if namespace != conn_id and not keys.is_queue_namespace(namespace):
+            raise Misconfigured(
+                f"{uri} was delivered through connection {namespace!r}; it cannot be "
+                f"read through {conn_id!r}."
+            )
+        with InboxReader(self.redis, namespace) as reader:
+            stored = reader.read(delivery_id, self.context.max_read_bytes)
+        delivery = stored.delivery
+        if delivery.status != FAILED and delivery.result_url is not None:
+            return open_url(delivery, delivery.result_url)
+        return FetchedResult.from_delivery(delivery, uri, stored.delivered_at)
+
+    def forget(self, uri: str) -> None:
+        """Let a delivery whose value was read expire soon; other URIs are ignored."""
+        if not is_in_inbox(uri):
+            return
+        namespace, delivery_id = _parts(uri)
+        with InboxReader(self.redis, namespace) as reader:
+            reader.forget(delivery_id)
+
+    def describe(self, delivery_id: str) -> str:
+        """Say where a webhook was looked for, and what to check."""
+        conn_id = self.context.connection.conn_id
+        url = f"{self.context.callback_url}/{conn_id}/v1/deliveries/{delivery_id}"
         return (
-            f"Connection {conn_id!r} has no callback_secret: anybody could deliver. "
-            "Set one: openssl rand -hex 32."
+            f"No webhook was received at {url}: the inbox (Redis at "
+            f"{self.redis.address}, key {keys.delivery(conn_id, delivery_id)}) is "
+            "empty. Check that workers reach that address, and the log of the task code"
         )
-    if "/" in conn_id:
-        return (
-            f"Connection id {conn_id!r} has a slash, which cannot stand in a callback "
-            "address. Rename the connection."
-        )
-    return _no_redis(access) if access.redis is None else None
+
+    def warn_of_loopback(self) -> None:
+        """Log a warning where the workers of another machine would call themselves."""
+        connection, url = self.context.connection, self.context.callback_url
+        if url and _is_loopback(url) and not _is_loopback(connection.server_url):
+            log.warning(
+                "Deliveries go to %s, which only this machine can reach, while runqy "
+                "is at %s. Set callback_url of connection %r.",
+                url,
+                connection.server_url,
+                connection.conn_id,
+            )
 
 
-def warn_of_loopback(access: Access) -> None:
-    """Log a warning where workers elsewhere would deliver to themselves."""
-    settings = access.settings
-    url = settings.callback_url or access.base_url
-    if url and _is_loopback(url) and not _is_loopback(settings.server_url):
-        log.warning(
-            "Deliveries go to %s, which is this machine only, while runqy is at %s: "
-            "its workers would not reach it. Set callback_url of connection %r.",
-            url,
-            settings.server_url,
-            settings.conn_id,
-        )
+def _parts(uri: str) -> tuple[str, str]:
+    """Return the namespace and the delivery id of a URI."""
+    namespace, _, delivery_id = uri.removeprefix(SCHEME).rpartition("/")
+    return namespace, delivery_id
 
 
 def _is_loopback(url: str) -> bool:
@@ -80,127 +218,3 @@ def _is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
-
-
-def inbox_redis(access: Access) -> RedisSettings:
-    """Return the inbox's Redis.
-
-    Raises:
-        Misconfigured: There is none.
-    """
-    if access.redis is None:
-        raise Misconfigured(_no_redis(access))
-    return access.redis
-
-
-def _no_redis(access: Access) -> str:
-    settings = access.settings
-    return (
-        f"Redis connection {settings.redis_conn_id!r}, named by connection "
-        f"{settings.conn_id!r}, does not exist: deliveries wait there."
-    )
-
-
-def check(access: Access) -> None:
-    """Find out whether deliveries can be stored and read; see ``check_inbox``."""
-    check_inbox(inbox_redis(access), access.settings.conn_id)
-
-
-def webhook_url(access: Access, delivery_id: str, expires: float) -> str:
-    """Return the capability URL of one delivery."""
-    words = missing(access)
-    if words is not None:
-        raise Misconfigured(words)
-    settings = access.settings
-    return capability.url(
-        settings.callback_url or access.base_url or "",
-        settings.callback_secrets[0],
-        settings.conn_id,
-        delivery_id,
-        int(expires),
-    )
-
-
-def where(access: Access, delivery_id: str, box: str | None = None) -> str:
-    """Return the address of a delivery in the inbox.
-
-    Args:
-        access: What is known of the connection.
-        delivery_id: Which.
-        box: Where it comes to; the connection's own where not given.
-    """
-    return f"{SCHEME}{box or access.settings.conn_id}/{delivery_id}"
-
-
-def place(
-    access: Access,
-    delivery_id: str,
-    box: str | None = None,
-    *,
-    is_essential: bool = True,
-    takes_results: bool = True,
-) -> Place:
-    """Return where a delivery comes to the inbox.
-
-    Args:
-        access: What is known of the connection.
-        delivery_id: Which.
-        box: Where it comes to; the connection's own where not given.
-        is_essential: See ``Place``.
-        takes_results: False for progress and failures only.
-    """
-    redis, box = inbox_redis(access), box or access.settings.conn_id
-
-    def make() -> Waiter:
-        source = InboxArrivals(redis, box, takes_results=takes_results)
-        return Waiter(source, access.inbox_sweep)
-
-    key = ("inbox", box, redis, takes_results)
-    return Place(key, make, delivery_id, is_essential)
-
-
-def open_letter(access: Access, where: str, follow: Follow) -> Parcel:
-    """Open a delivery in the inbox.
-
-    Args:
-        access: What is known of the connection.
-        where: ``inbox://conn_id/delivery_id``, or, out of a message queue,
-            ``inbox://amqp/amqp_conn_id/queue/delivery_id``.
-        follow: Opens a result that lies elsewhere; gets the delivery and its URL.
-
-    Raises:
-        Misconfigured: It came through another runqy connection.
-        TooLarge: It is larger than ``access.largest_read``.
-    """
-    box, _, delivery_id = where.removeprefix(SCHEME).rpartition("/")
-    if box != access.settings.conn_id and not keys.is_queue_box(box):
-        raise Misconfigured(
-            f"{where} was delivered through connection {box!r}; it cannot be read "
-            f"through {access.settings.conn_id!r}."
-        )
-    with InboxReader(inbox_redis(access), box) as reader:
-        letter = reader.read(delivery_id, access.largest_read)
-    delivery = letter.delivery
-    if delivery.status != FAILED and delivery.result_url is not None:
-        return follow(delivery, delivery.result_url)
-    return Parcel.of_delivery(delivery, where, letter.delivered_at)
-
-
-def looked_in(access: Access, delivery_id: str) -> str:
-    """Say where in the inbox a delivery was looked for, and what to check."""
-    redis, conn_id = inbox_redis(access), access.settings.conn_id
-    base = access.settings.callback_url or access.base_url
-    return (
-        f"No webhook came to {base}/{conn_id}/v1/deliveries/{delivery_id}: the inbox "
-        f"(Redis at {redis.address}, key {keys.delivery(conn_id, delivery_id)}) has "
-        "nothing. Check that workers reach that address, and the log of the task code"
-    )
-
-
-def forget(access: Access, where: str) -> None:
-    """Let a delivery whose value was read expire soon; elsewhere: nothing to do."""
-    if not where.startswith(SCHEME):
-        return
-    box, _, delivery_id = where.removeprefix(SCHEME).rpartition("/")
-    with InboxReader(inbox_redis(access), box) as reader:
-        reader.forget(delivery_id)

@@ -7,18 +7,16 @@ For queues that are configured with ``redis_storage: true``.
 
 from __future__ import annotations
 
-import functools
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 from urllib.parse import quote, unquote
 
 from runqy_delivery import DeliveryRequest
 from runqy_delivery.wire import COMPLETED, FAILED
-from runqy_provider.client import models as job
-from runqy_provider.client import requests as calls
-from runqy_provider.client import transport as http
-from runqy_provider.client.job_status import lookout
+from runqy_provider.client import models as job_states
+from runqy_provider.client import requests, transport
+from runqy_provider.client.job_status import job_status_reader
 from runqy_provider.client.redis_keys import hash_key
 from runqy_provider.errors import (
     BadDelivery,
@@ -29,179 +27,186 @@ from runqy_provider.errors import (
     SinkUnavailable,
 )
 from runqy_provider.redis_client import check_size, client, redis_errors
-from runqy_provider.sinks.base import Sink
-from runqy_provider.sinks.result import parcel_of_value
-from runqy_provider.waiters.source import Answer, Arrival, Place
+from runqy_provider.sinks.base import BoundSink, Sink
+from runqy_provider.sinks.result import from_inline_value
+from runqy_provider.waiters.registry import WaitTarget
+from runqy_provider.waiters.source import Arrival, PollResult
 from runqy_provider.waiters.waiter import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-    from runqy_provider.client.job_status import JobSight, Lookout
-    from runqy_provider.connections import RedisSettings
-    from runqy_provider.context import Access
-    from runqy_provider.models import Ticket
-    from runqy_provider.sinks.base import Follow
-    from runqy_provider.sinks.result import Parcel
+    from runqy_provider.client.job_status import JobStatus, JobStatusReader
+    from runqy_provider.connections import RedisConnection
+    from runqy_provider.context import SinkContext
+    from runqy_provider.models import JobRef
+    from runqy_provider.sinks.result import FetchedResult, UrlOpener
+
+SCHEME = "redis_storage://"
 
 #: The longest line that runqy's worker reads from task code, in bytes.
-LONGEST_LINE = 10 * 1024 * 1024
+MAX_LINE = 10 * 1024 * 1024
 
-#: What stands around a result on that line, at most.
+#: The most bytes that surround a result on that line.
 ENVELOPE = 1024
+
+#: runqy's states that end a job, and the status of the delivery that they mean.
+FINAL = {job_states.COMPLETED: COMPLETED, job_states.ARCHIVED: FAILED}
 
 
 @dataclass(frozen=True)
 class RedisStorageSink(Sink):
-    """Results that runqy stores: small ones, for up to a day; the worker needs nothing.
+    """Results that runqy stores: small ones, for up to a day; workers need no access.
 
-    Looked for in runqy's own Redis where the connection names it (all waits in one
-    round trip), else by asking the server job by job.
+    They are read from runqy's own Redis where the connection names it (all waits in
+    one round trip), else by a request to the server for each job.
     """
+
+    # runqy stores the result after the task code has ended, so that a notification
+    # could not be sent any more.
+    can_be_combined: ClassVar[bool] = False
+
+    @classmethod
+    def from_uri(cls, uri: str) -> Self:
+        """Return the sink."""
+        if uri != "redis_storage":
+            raise Misconfigured(f"{uri!r} is not a valid sink. Write 'redis_storage'.")
+        return cls()
+
+    @classmethod
+    def for_result(cls, uri: str) -> Self:  # noqa: ARG003 - one sink for all
+        """Return the sink, which opens the result of any job."""
+        return cls()
 
     @property
     def uri(self) -> str:
-        """The sink as a text."""
+        """The sink as text."""
         return "redis_storage"
 
-    def check(self, access: Access) -> None:
-        """Ask whether runqy's Redis can be reached, where we are to look there."""
-        if access.runqy_redis is not None:
-            with redis_errors(access.runqy_redis, "reach runqy's Redis"):
-                redis = client(access.runqy_redis)
-                try:
-                    redis.ping()
-                finally:
-                    redis.close()
+    def bind(self, context: SinkContext) -> BoundRedisStorage:
+        """Return what the sink does with a runqy connection."""
+        return BoundRedisStorage(self, context)
 
-    def request(
-        self,
-        access: Access,  # noqa: ARG002 - nothing of it is needed
-        delivery_id: str,
-        expires: float,  # noqa: ARG002 - nothing expires
-    ) -> DeliveryRequest:
-        """Ask our helper to hand the result to runqy; others do so anyway."""
+
+class BoundRedisStorage(BoundSink):
+    """The jobs of one runqy server."""
+
+    def check(self) -> None:
+        """Check that runqy's Redis can be reached, where the connection names it."""
+        redis = self.context.runqy_redis
+        if redis is None:
+            return
+        with redis_errors(redis, "reach runqy's Redis"):
+            connected = client(redis)
+            try:
+                connected.ping()
+            finally:
+                connected.close()
+
+    def request(self, delivery_id: str, expires: float) -> DeliveryRequest:  # noqa: ARG002 - nothing expires
+        """Request that our helper returns the result to runqy; others do so anyway."""
         return DeliveryRequest(
-            delivery_id, sink="redis_storage", max_bytes=LONGEST_LINE - ENVELOPE
+            delivery_id, sink="redis_storage", max_bytes=MAX_LINE - ENVELOPE
         )
 
-    def where(self, access: Access, delivery_id: str) -> str:  # noqa: ARG002 - see below
-        """Refuse: it lies in the job, which is not enqueued yet."""
+    def result_uri(self, delivery_id: str) -> str:
+        """Refuse: the result will be in the job, which is not enqueued yet.
+
+        Raises:
+            Misconfigured: Always.
+        """
         raise Misconfigured(
             f"Where runqy will store the result of delivery {delivery_id} is known "
             "only once its job is enqueued."
         )
 
-    def owns(self, where: str) -> bool:
-        """True for results in jobs."""
-        return where.startswith(SCHEME)
+    def owns(self, uri: str) -> bool:
+        """Return whether a result is stored in a job."""
+        return uri.startswith(SCHEME)
 
-    def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
-        """Return runqy's Redis, or the server that speaks for it."""
-        queue, job_id = ticket.job(self.uri)
-        address = JobAddress(access.settings.conn_id, queue, job_id, ticket.delivery_id)
-        where = access.runqy_redis or access.settings
+    def targets(self, job: JobRef) -> Sequence[WaitTarget]:
+        """Return runqy's Redis, or the runqy server."""
+        queue, job_id = job.require_job()
+        connection, redis = self.context.connection, self.context.runqy_redis
+        config = self.context.config
+        uri = JobResultUri(connection.conn_id, queue, job_id, job.delivery_id)
 
         def make() -> Waiter:
-            source = JobArrivals(lookout(access.settings, access.runqy_redis))
-            return Waiter(source, access.poll, access.longest_poll)
+            source = JobResultSource(job_status_reader(connection, redis))
+            return Waiter(source, config.poll_interval, config.max_poll_interval)
 
-        return [Place(("redis_storage", where), make, str(address))]
+        return [WaitTarget(("redis_storage", redis or connection), make, str(uri))]
 
-    def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
+    def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
         """Read the result from the job."""
-        at = JobAddress.parse(where)
-        if access.runqy_redis is None:
-            value, error, done = self._ask(access, at)
+        job, redis = JobResultUri.parse(uri), self.context.runqy_redis
+        if redis is None:
+            value, error, ended_at = self._from_server(job)
         else:
-            value, error, done = _read(access.runqy_redis, at, access.largest_read)
-        return parcel_of_value(
+            limit = self.context.max_read_bytes
+            value, error, ended_at = _from_redis(redis, job, limit)
+        return from_inline_value(
             value if error is None else error,
-            where,
-            done,
-            delivery_id=at.delivery_id,
-            follow=follow or functools.partial(self.follow, access),
+            uri,
+            ended_at,
+            delivery_id=job.delivery_id,
+            open_url=open_url or self.open_url,
             failed=error is not None,
-            is_parsed=access.runqy_redis is None,
+            is_parsed=redis is None,
         )
 
-    def nothing_arrived(self, access: Access, ticket: Ticket) -> str:
+    def describe_timeout(self, job: JobRef) -> str:
         """Say which job did not end."""
-        queue, job_id = ticket.job(self.uri)
-        looked = f"asking runqy at {access.settings.server_url}"
-        if access.runqy_redis is not None:
-            looked = (
-                f"runqy's Redis at {access.runqy_redis.address}, key "
-                f"{hash_key(queue, job_id)}"
+        queue, job_id = job.require_job()
+        redis = self.context.runqy_redis
+        location = f"runqy at {self.context.connection.server_url}"
+        if redis is not None:
+            location = (
+                f"runqy's Redis at {redis.address}, key {hash_key(queue, job_id)}"
             )
         return (
-            f"Job {job_id} in queue {queue!r} has not ended (looked: {looked}). Check "
-            "that a worker serves the queue, and the log of the task code."
+            f"Job {job_id} in queue {queue!r} has not ended (looked at: {location}). "
+            "Check that a worker serves the queue, and the log of the task code."
         )
 
-    def _ask(self, access: Access, at: JobAddress) -> tuple[Any, str | None, float]:
-        settings = access.settings
+    def _from_server(self, job: JobResultUri) -> tuple[Any, str | None, float]:
+        """Return result, error and time of a job, as the server says."""
+        connection = self.context.connection
         try:
-            with http.open_session(settings) as session:
-                found = http.send(session, calls.get_job(at.job_id), settings)
+            with transport.open_session(connection) as session:
+                request = requests.get_job(job.job_id)
+                found = transport.send(session, request, connection)
         except ServerUnavailable as error:
             raise SinkUnavailable(str(error)) from error
-        if found.state == job.ARCHIVED:
-            words = (
+        if found.state == job_states.ARCHIVED:
+            message = (
                 f"runqy gave the job up after {found.retried} retries. Its API does "
                 "not say why: name runqy's own Redis in the connection "
-                f"{settings.conn_id!r} to read the error here, or see the worker's log."
+                f"{connection.conn_id!r} to read the error here, or see the worker's "
+                "log."
             )
-            return None, words, time.time()
-        _check_ended(found.state, at)
+            return None, message, time.time()
+        _check_completed(found.state, job)
         if found.is_garbled:
             raise BadDelivery(
-                f"runqy's API garbles the result of job {at.job_id}: it takes a bare "
+                f"runqy's API changes the result of job {job.job_id}: it takes a bare "
                 "null, true or number for base64. Return an object from the task code, "
                 "use our helper there, or name runqy's own Redis in the connection "
-                f"{settings.conn_id!r}, where the result stands as it is."
+                f"{connection.conn_id!r}, where the result is stored unchanged."
             )
         return found.result, None, time.time()
 
 
-def _read(
-    settings: RedisSettings, at: JobAddress, largest: int | None
-) -> tuple[Any, str | None, float]:
-    """Return result, error and time of a job in runqy's Redis."""
-    key = hash_key(at.runqy_queue, at.job_id)
-    fields = ["state", "result", "error_msg", "completed_at", "last_failed_at"]
-    redis = client(settings)
-    try:
-        with redis_errors(settings, "read a job's result"):
-            check_size(redis, key, "result", largest)
-            row = cast("list[bytes | None]", redis.hmget(key, fields))
-    finally:
-        redis.close()
-    if row[0] is None:
-        raise vanished(at, f"key {key} in Redis at {settings.address}")
-    state, result, error, completed_at, failed_at = (
-        "" if field is None else field.decode("utf-8", "replace") for field in row
-    )
-    if state == job.ARCHIVED:
-        return None, error, float(failed_at or time.time())
-    _check_ended(state, at)
-    return result or None, None, float(completed_at or time.time())
-
-
-def _check_ended(state: str, at: JobAddress) -> None:
-    if state != job.COMPLETED:
-        raise NotThere(
-            f"Job {at.job_id} in queue {at.runqy_queue!r} has no result: it is {state} "
-            "again."
-        )
-
-
-SCHEME = "redis_storage://"
-
-
 @dataclass(frozen=True)
-class JobAddress:
-    """``redis_storage://conn_id/queue/job_id/delivery_id``."""
+class JobResultUri:
+    """Where runqy stores a result: ``redis_storage://conn_id/queue/job/delivery``.
+
+    Attributes:
+        conn_id: The runqy connection.
+        runqy_queue: Full name of the queue.
+        job_id: runqy's id of the job.
+        delivery_id: Our id of the delivery.
+    """
 
     conn_id: str
     runqy_queue: str
@@ -218,68 +223,98 @@ class JobAddress:
         return SCHEME + "/".join(quote(part, safe="") for part in parts)
 
     @classmethod
-    def parse(cls, text: str) -> JobAddress:
-        """Read the address.
+    def parse(cls, uri: str) -> JobResultUri:
+        """Read the URI.
 
         Raises:
-            Misconfigured: It is none.
+            Misconfigured: It is not the URI of a stored result.
         """
-        parts = [unquote(part) for part in text.removeprefix(SCHEME).split("/")]
-        if not text.startswith(SCHEME) or len(parts) != len(cls.__dataclass_fields__):
-            raise Misconfigured(f"{text!r} is no address of a stored result.")
+        parts = [unquote(part) for part in uri.removeprefix(SCHEME).split("/")]
+        if not uri.startswith(SCHEME) or len(parts) != len(cls.__dataclass_fields__):
+            raise Misconfigured(
+                f"{uri!r} is not the URI of a result that runqy stores."
+            )
         return cls(*parts)
 
 
-#: runqy's states that end a job, and what they mean for a delivery.
-FINAL = {job.COMPLETED: COMPLETED, job.ARCHIVED: FAILED}
-
-
-class JobArrivals:
-    """Finished jobs; addresses are those of results.
+class JobResultSource:
+    """Jobs that end; each wait has the URI of a result.
 
     Args:
-        lookout: Looks at jobs.
+        reader: Reads the status of jobs.
     """
 
-    def __init__(self, lookout: Lookout) -> None:
-        self._lookout = lookout
+    def __init__(self, reader: JobStatusReader) -> None:
+        self._reader = reader
 
-    async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
-        """Look at all of them; results stay where they are."""
-        jobs = {text: JobAddress.parse(text) for text in addresses}
-        seen = await self._lookout.look([at.job for at in jobs.values()])
-        answers = {
-            text: self._answer(text, at, seen[at.job])
-            for text, at in jobs.items()
-            if at.job in seen
+    async def poll(self, keys: Collection[str]) -> Mapping[str, PollResult]:
+        """Look for all of them at once; results stay where they are."""
+        jobs = {uri: JobResultUri.parse(uri) for uri in keys}
+        found = await self._reader.poll([job.job for job in jobs.values()])
+        results = {
+            uri: self._result(uri, job, found[job.job])
+            for uri, job in jobs.items()
+            if job.job in found
         }
-        return {text: answer for text, answer in answers.items() if answer is not None}
+        return {uri: result for uri, result in results.items() if result is not None}
 
     async def hints(self) -> AsyncIterator[str | None]:
-        """Yield nothing: runqy does not tell."""
+        """Yield nothing: runqy gives no hints."""
         return
         yield
 
     async def aclose(self) -> None:
-        """Let go of connections."""
-        await self._lookout.aclose()
+        """Close the connections."""
+        await self._reader.aclose()
 
-    def _answer(
-        self, text: str, at: JobAddress, seen: JobSight | None
-    ) -> Answer | None:
-        if seen is None:
-            return vanished(at, self._lookout.place)
-        status = FINAL.get(seen.state)
+    def _result(
+        self, uri: str, job: JobResultUri, found: JobStatus | None
+    ) -> PollResult | None:
+        if found is None:
+            return _vanished(job, self._reader.location)
+        status = FINAL.get(found.state)
         if status is None:
             return None
-        return Arrival(status, text, seen.ended_at or time.time())
+        return Arrival(status, uri, found.ended_at or time.time())
 
 
-def vanished(at: JobAddress, place: str) -> JobVanished:
+def _from_redis(
+    redis: RedisConnection, job: JobResultUri, max_bytes: int | None
+) -> tuple[Any, str | None, float]:
+    """Return result, error and time of a job in runqy's Redis."""
+    key = hash_key(job.runqy_queue, job.job_id)
+    fields = ["state", "result", "error_msg", "completed_at", "last_failed_at"]
+    connected = client(redis)
+    try:
+        with redis_errors(redis, "read a job's result"):
+            check_size(connected, key, "result", max_bytes)
+            row = cast("list[bytes | None]", connected.hmget(key, fields))
+    finally:
+        connected.close()
+    if row[0] is None:
+        raise _vanished(job, f"key {key} in Redis at {redis.address}")
+    state, result, error, completed_at, failed_at = (
+        "" if field is None else field.decode("utf-8", "replace") for field in row
+    )
+    if state == job_states.ARCHIVED:
+        return None, error, float(failed_at or time.time())
+    _check_completed(state, job)
+    return result or None, None, float(completed_at or time.time())
+
+
+def _check_completed(state: str, job: JobResultUri) -> None:
+    if state != job_states.COMPLETED:
+        raise NotThere(
+            f"Job {job.job_id} in queue {job.runqy_queue!r} has no result: it is "
+            f"{state} again."
+        )
+
+
+def _vanished(job: JobResultUri, location: str) -> JobVanished:
     """Return the error for a job that runqy does not know any more."""
     return JobVanished(
-        f"runqy has no job {at.job_id} in queue {at.runqy_queue!r} (looked: {place}). "
-        "It was deleted, or its time was up, or Redis was flushed, or the queue is not "
-        "configured with redis_storage: true, so that runqy forgot the job when it "
-        "ended."
+        f"runqy has no job {job.job_id} in queue {job.runqy_queue!r} (looked at: "
+        f"{location}). It was deleted, or it expired, or Redis was flushed, or the "
+        "queue is not configured with redis_storage: true, so that runqy forgot the "
+        "job when it ended."
     )

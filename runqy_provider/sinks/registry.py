@@ -1,147 +1,182 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""From what users write to a sink."""
+"""Which class a sink's URI belongs to, by its scheme.
+
+Classes are imported when a URI of theirs is first read, so that a DAG with webhooks
+imports no library of an object store, a database or a message broker.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
+from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from runqy_provider.errors import Misconfigured
-from runqy_provider.sinks import inbox as inbox_parcels
-from runqy_provider.sinks import redis_storage as job_address
 from runqy_provider.sinks.base import Sink
-from runqy_provider.sinks.combined import CombinedSink
-from runqy_provider.sinks.object_store.local import FileSink
-from runqy_provider.sinks.object_store.s3 import S3Sink
-from runqy_provider.sinks.object_store.uri import unquoted
-from runqy_provider.sinks.redis_storage import RedisStorageSink
-from runqy_provider.sinks.sql import sink as sql
-from runqy_provider.sinks.webhook import WebhookSink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import ModuleType
 
-    from runqy_provider.sinks.object_store.sink import ObjectSink
-
-#: What users write; see ``parse_sink``.
+#: What users write; see ``sink_from_uri``.
 SinkArgument: TypeAlias = "str | Sink | Sequence[str | Sink]"
 
-#: What users may write, for messages.
-KNOWN = (
+#: Entry points of this group register sinks of other packages, by scheme.
+GROUP = "runqy_provider.sinks"
+
+#: How sinks are written, for messages.
+EXAMPLES = (
     "'webhook', 's3://bucket/prefix', 'gs://bucket/prefix', 'abfs://container/prefix', "
     "'file:///folder', 'sql://conn_id/table', 'amqp://conn_id/queue' or "
     "'redis_storage'"
 )
 
-#: Sinks whose library is an extra: module, extra, what is installed.
-_EXTRAS = {
-    "amqp": ("amqp.sink", "amqp", "aio-pika"),
-    "gs": ("object_store.gcs", "gs", "obstore"),
-    "abfs": ("object_store.azure", "abfs", "obstore"),
+
+@dataclass(frozen=True)
+class Registration:
+    """A sink class of this package.
+
+    Attributes:
+        module: Its module, below ``runqy_provider.sinks``.
+        name: Its name in that module.
+        library: The library that it needs and the provider does not require.
+        extra: The extra of the provider that brings this library.
+    """
+
+    module: str
+    name: str
+    library: str = ""
+    extra: str = ""
+
+    def load(self) -> type[Sink]:
+        """Import the class.
+
+        Raises:
+            Misconfigured: Its library is not installed.
+        """
+        try:
+            module = importlib.import_module(f"runqy_provider.sinks.{self.module}")
+        except ImportError as error:
+            if not self.library or (error.name or "").startswith("runqy"):
+                raise
+            raise Misconfigured(
+                f"{self.name} needs {self.library}: pip install "
+                f"'airflow-provider-runqy[{self.extra}]' (on workers and triggerers)."
+            ) from error
+        found: type[Sink] = getattr(module, self.name)
+        return found
+
+
+SINKS = {
+    "webhook": Registration("webhook", "WebhookSink"),
+    "inbox": Registration("webhook", "WebhookSink"),
+    "s3": Registration("object_store.s3", "S3Sink"),
+    "gs": Registration("object_store.gcs", "GcsSink", "obstore", "gs"),
+    "abfs": Registration("object_store.azure", "AzureSink", "obstore", "abfs"),
+    "abfss": Registration("object_store.azure", "AzureSink", "obstore", "abfs"),
+    "file": Registration("object_store.local", "FileSink"),
+    "sql": Registration("sql.sink", "SqlSink"),
+    "amqp": Registration("amqp.sink", "AmqpSink", "aio-pika", "amqp"),
+    "redis_storage": Registration("redis_storage", "RedisStorageSink"),
 }
 
 
-def parse_sink(sink: SinkArgument) -> Sink:
-    """Return the sink that a text means; a sink is handed on.
+def sink_from_uri(sink: SinkArgument) -> Sink:
+    """Return the sink that a URI describes; a sink is returned as it is.
 
     Args:
         sink: ``webhook``, ``s3://bucket/prefix``, ``gs://bucket/prefix``,
             ``abfs://container/prefix``, ``file:///folder``, ``sql://conn_id/table``,
             ``amqp://conn_id/queue``, ``redis_storage``, or a Sink. Several, as a list
-            or with blanks between: the first holds the result, the others tell of it.
+            or separated by blanks: the first holds the result, the others notify.
 
     Raises:
-        Misconfigured: There is no such sink.
+        Misconfigured: It is not a valid sink.
     """
     if isinstance(sink, Sink):
-        return sink
+        return _registered(sink)
     if isinstance(sink, str):
         sink = sink.split()
-    sinks = [each if isinstance(each, Sink) else _parse(each) for each in sink]
+    sinks = [
+        _registered(one) if isinstance(one, Sink) else _read(one.strip())
+        for one in sink
+    ]
     if not sinks:
-        raise Misconfigured(f"An empty text is no sink. Write {KNOWN}.")
+        raise Misconfigured(f"An empty text is not a valid sink. Write {EXAMPLES}.")
     if len(sinks) == 1:
         return sinks[0]
+    from runqy_provider.sinks.combined import CombinedSink  # noqa: PLC0415 - rarely used
+
     return CombinedSink(sinks[0], tuple(sinks[1:]))
 
 
-def sink_of(where: str) -> Sink:
-    """Return a sink that can open what lies at an address, as in a Reference.
+def sink_for_result(uri: str) -> Sink:
+    """Return a sink that can open the result at a URI, as in a Reference.
 
     Raises:
-        Misconfigured: It is no such address.
+        Misconfigured: It is not the URI of a result.
     """
-    parts = urlsplit(where)
-    if where.startswith(job_address.SCHEME):
-        return RedisStorageSink()
-    if where.startswith(inbox_parcels.SCHEME):
-        return WebhookSink()
-    if parts.scheme == sql.SCHEME:
-        return sql.sql_sink(where)
-    if parts.scheme == FileSink.scheme and not parts.netloc:
-        folder = where.removeprefix("file://").rpartition("/")[0]
-        return FileSink(unquoted(folder) or "/")
-    kind = _object_sink(parts.scheme)
-    if kind is not None:
-        return kind(parts.netloc)
-    raise Misconfigured(f"{where!r} is no address of a result.")
+    found = _class_of(uri.partition("://")[0])
+    if found is None or "://" not in uri:
+        raise Misconfigured(f"{uri!r} is not the URI of a result.")
+    return found.for_result(uri)
 
 
-def _parse(text: str) -> Sink:
-    text = text.strip()
+@functools.lru_cache(maxsize=256)
+def _read(text: str) -> Sink:
+    """Read a URI, once per process: sinks never change."""
     if "#" in text:
-        # It would end the path, and results would go elsewhere than was meant.
+        # It would end the path: results would go elsewhere than was meant.
         raise Misconfigured(
             f"The sink {text!r} has a '#': where it belongs to a name, write %23."
         )
     try:
-        parts = urlsplit(text)
+        urlsplit(text)
     except ValueError as error:
-        raise Misconfigured(f"{text!r} is no sink: {error}. Write {KNOWN}.") from error
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if text == "webhook":
-        return WebhookSink()
-    if text == "redis_storage":
-        return RedisStorageSink()
-    if parts.scheme == FileSink.scheme and not parts.netloc:
-        folder = unquoted(parts.path)
-        if folder.startswith("/"):
-            folder = "/" + folder.strip("/")
-        return FileSink.from_parts(folder, "", options)
-    if parts.scheme == sql.SCHEME:
-        return sql.sql_sink(text)
-    if parts.scheme == "amqp":
-        sink: Sink = _extra("amqp").amqp_sink(text)
-        return sink
-    kind = _object_sink(parts.scheme)
-    if kind is not None:
-        return kind.from_parts(parts.netloc, unquoted(parts.path), options)
-    raise Misconfigured(
-        f"{text!r} is no sink. Write {KNOWN}, on the task or in the connection's field "
-        "'Default sink'."
-    )
-
-
-def _object_sink(scheme: str) -> type[ObjectSink] | None:
-    kind: type[ObjectSink] | None = None
-    if scheme == S3Sink.scheme:
-        kind = S3Sink
-    elif scheme == "gs":
-        kind = _extra("gs").GcsSink
-    elif scheme in ("abfs", "abfss"):
-        kind = _extra("abfs").AzureSink
-    return kind
-
-
-def _extra(scheme: str) -> ModuleType:
-    module, extra, library = _EXTRAS[scheme]
-    try:
-        return importlib.import_module(f"runqy_provider.sinks.{module}")
-    except ImportError as error:
         raise Misconfigured(
-            f"A sink {scheme}:// needs {library}: pip install "
-            f"'airflow-provider-runqy[{extra}]' (on workers and triggerers)."
+            f"{text!r} is not a valid sink: {error}. Write {EXAMPLES}."
         ) from error
+    found = _class_of(text.partition("://")[0])
+    if found is None:
+        raise Misconfigured(
+            f"{text!r} is not a valid sink. Write {EXAMPLES}, on the task or in the "
+            "connection's field 'Default sink'."
+        )
+    return found.from_uri(text)
+
+
+def _class_of(scheme: str) -> type[Sink] | None:
+    known = SINKS.get(scheme)
+    return _of_others().get(scheme) if known is None else known.load()
+
+
+@functools.cache
+def _of_others() -> dict[str, type[Sink]]:
+    """Return the sink classes that other packages register, by scheme."""
+    return {point.name: point.load() for point in entry_points(group=GROUP)}
+
+
+def clear_registered() -> None:
+    """Forget the sinks of other packages, as a test does that installs one."""
+    _of_others.cache_clear()
+    _read.cache_clear()
+
+
+def _registered(sink: Sink) -> Sink:
+    """Return a sink that a trigger, in another process, can read from its URI.
+
+    Raises:
+        Misconfigured: Its scheme belongs to no class, or to another one.
+    """
+    is_single = len(sink.uri.split()) == 1
+    scheme = sink.uri.partition("://")[0]
+    if is_single and _class_of(scheme) is not type(sink):
+        raise Misconfigured(
+            f"The sink {sink.uri!r} could not be read back as a "
+            f"{type(sink).__name__}, which a trigger does in another process. Register "
+            f"the scheme {scheme!r} by an entry point of the group {GROUP!r}."
+        )
+    return sink

@@ -1,6 +1,11 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A delivery that was opened: what it says, and its content, maybe still unread."""
+"""A delivery that was opened: what it says, and its content, perhaps still unread.
+
+Task code that follows runqy's guide stores the bare result as a field, a column or an
+object. Our helper does so, too, for a plain JSON value. Where there is more to say (a
+failure, bytes, metadata) it stores a delivery, which carries the delivery id.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from runqy_delivery import Delivery, JobError
 from runqy_delivery.json_fields import finite, refuse_constant
@@ -20,27 +25,29 @@ from runqy_provider.errors import BadDelivery
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runqy_provider.sinks.base import Follow
 
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
 
+#: Opens a result that a delivery only names by a URL.
+UrlOpener: TypeAlias = "Callable[[Delivery, str], FetchedResult]"
+
 
 @dataclass(frozen=True)
-class Parcel:
+class FetchedResult:
     """An opened delivery.
 
     Attributes:
-        where: Where the content lies: ``inbox://...`` or ``s3://...``.
+        uri: Where the content is: ``inbox://...`` or ``s3://...``.
+        delivered_at: When it arrived, in seconds since 1970.
         error: Why the job failed; None where it completed.
         content_type: Media type of the content.
-        size: Bytes of the content, where known.
-        metadata: What the task code said about it.
-        delivered_at: When it came, in seconds since 1970.
-        stream: Opens the content; each call starts anew.
+        size: Number of bytes, where it is known.
+        metadata: What the task code said about the result.
+        stream: Opens the content; each call starts at the first byte.
     """
 
-    where: str
+    uri: str
     delivered_at: float
     error: JobError | None = None
     content_type: str = JSON_TYPE
@@ -49,42 +56,46 @@ class Parcel:
     stream: Callable[[], BinaryIO] | None = field(default=None, repr=False)
 
     @classmethod
-    def of_failure(cls, delivery: Delivery, where: str, delivered_at: float) -> Parcel:
-        """Return the parcel of a failed job."""
-        return cls(where=where, delivered_at=delivered_at, error=delivery.error)
+    def from_failure(
+        cls, delivery: Delivery, uri: str, delivered_at: float
+    ) -> FetchedResult:
+        """Return what a delivery of a failed job says."""
+        return cls(uri, delivered_at, error=delivery.error)
 
     @classmethod
-    def of_delivery(cls, delivery: Delivery, where: str, delivered_at: float) -> Parcel:
-        """Return the parcel of a delivery that carries its result, or its failure.
+    def from_delivery(
+        cls, delivery: Delivery, uri: str, delivered_at: float
+    ) -> FetchedResult:
+        """Return what a delivery says that carries its result, or its failure.
 
         Raises:
-            BadDelivery: The result says that it is base64, and is not.
+            BadDelivery: The result is said to be base64 and is not.
         """
         if delivery.status == FAILED:
-            return cls.of_failure(delivery, where, delivered_at)
+            return cls.from_failure(delivery, uri, delivered_at)
         if delivery.encoding == "base64":
-            data = _decode(delivery.result, where)
+            data = _decode(delivery.result, uri)
             content_type = delivery.content_type or BYTES_TYPE
         else:
             data = json.dumps(delivery.result, separators=(",", ":")).encode()
             content_type = JSON_TYPE
-        return cls.of_bytes(
-            data, where, delivered_at, content_type, metadata=delivery.metadata
+        return cls.from_bytes(
+            data, uri, delivered_at, content_type, metadata=delivery.metadata
         )
 
     @classmethod
-    def of_bytes(
+    def from_bytes(
         cls,
         data: bytes,
-        where: str,
+        uri: str,
         delivered_at: float,
         content_type: str,
         metadata: Mapping[str, Any] | None = None,
-    ) -> Parcel:
-        """Return the parcel of a result that is at hand."""
+    ) -> FetchedResult:
+        """Return a result that is in memory already."""
         return cls(
-            where=where,
-            delivered_at=delivered_at,
+            uri,
+            delivered_at,
             content_type=content_type,
             size=len(data),
             metadata=metadata,
@@ -93,26 +104,26 @@ class Parcel:
 
     @property
     def is_json(self) -> bool:
-        """True where the content is a JSON value."""
+        """Whether the content is a JSON value."""
         return self.content_type.partition(";")[0].strip().lower() == JSON_TYPE
 
     def open(self) -> BinaryIO:
-        """Return a stream over the content.
+        """Return a stream of the content.
 
         Raises:
             BadDelivery: The job failed: there is no content.
         """
         if self.stream is None:
-            raise BadDelivery(f"{self.where} holds no result: the job failed.")
+            raise BadDelivery(f"{self.uri} holds no result: the job failed.")
         return self.stream()
 
     def read(self) -> bytes:
-        """Return the content whole."""
+        """Return the whole content."""
         with self.open() as stream:
             return stream.read()
 
     def is_shorter_than(self, size: int) -> bool:
-        """Tell whether the content has fewer bytes, without reading more than those."""
+        """Return whether the content has fewer bytes; reads no more than ``size``."""
         with self.open() as stream:
             return len(stream.read(size)) < size
 
@@ -129,37 +140,30 @@ class Parcel:
             )
         except (ValueError, RecursionError) as error:
             raise BadDelivery(
-                f"{self.where} says it is {self.content_type} but is not JSON: {error}"
+                f"{self.uri} says it is {self.content_type} but is not JSON: {error}"
             ) from error
 
 
-def _decode(text: object, where: str) -> bytes:
-    try:
-        return base64.b64decode(str(text), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadDelivery(f"{where} says it is base64 but is not: {error}") from error
-
-
-def parcel_of_value(
+def from_inline_value(
     value: Any,
-    where: str,
+    uri: str,
     delivered_at: float,
     *,
     delivery_id: str,
-    follow: Follow,
+    open_url: UrlOpener,
     failed: bool = False,
     is_parsed: bool = False,
-) -> Parcel:
-    """Return what a stored value says.
+) -> FetchedResult:
+    """Return what a value says that is stored in a field or a column.
 
     Args:
-        value: JSON as text or already read, a text that is no JSON, or bytes.
-        where: Where it stands.
-        delivered_at: Since when, in seconds since 1970.
+        value: JSON as text or parsed, a text that is not JSON, or bytes.
+        uri: Where it is stored.
+        delivered_at: When it was stored, in seconds since 1970.
         delivery_id: Our id of the delivery.
-        follow: Opens a result of which the value says that it lies elsewhere.
-        failed: True where the storage says that the job failed.
-        is_parsed: True where a text is a value, not JSON that is still to be read.
+        open_url: Opens the result where the value only names its URL.
+        failed: Whether the storage says that the job failed.
+        is_parsed: Whether a text is a value, not JSON that has to be parsed.
 
     Raises:
         BadDelivery: It is a delivery that cannot be read.
@@ -167,28 +171,38 @@ def parcel_of_value(
     if isinstance(value, (bytes, bytearray, memoryview)):
         data = bytes(value)
         if not failed:
-            return Parcel.of_bytes(data, where, delivered_at, BYTES_TYPE)
+            return FetchedResult.from_bytes(data, uri, delivered_at, BYTES_TYPE)
         value = data.decode("utf-8", "replace")
-    read = value if is_parsed else _read(value)
-    delivery = _delivery(read, delivery_id)
+    parsed = value if is_parsed else _parse(value)
+    delivery = _delivery(parsed, delivery_id)
     if delivery is not None:
         if delivery.status != FAILED and delivery.result_url is not None:
-            return follow(delivery, delivery.result_url)
-        return Parcel.of_delivery(delivery, where, delivered_at)
+            return open_url(delivery, delivery.result_url)
+        return FetchedResult.from_delivery(delivery, uri, delivered_at)
     if failed:
-        words = read if isinstance(read, str) else json.dumps(read, default=str)
-        if read is None or not words.strip():
-            words = "The task code reported a failure and gave no reason."
-        failure = Delivery(delivery_id, status=FAILED, error=JobError(words))
-        return Parcel.of_failure(failure, where, delivered_at)
-    # As it stands, where it is JSON text already: a large one is not written again.
-    is_text = isinstance(value, str) and read is not value
-    text = value if is_text else json.dumps(read, separators=(",", ":"))
-    return Parcel.of_bytes(text.encode(), where, delivered_at, JSON_TYPE)
+        return FetchedResult(uri, delivered_at, error=_error(parsed))
+    # JSON text stays as it is: a large one is not written again.
+    is_text = isinstance(value, str) and parsed is not value
+    text = value if is_text else json.dumps(parsed, separators=(",", ":"))
+    return FetchedResult.from_bytes(text.encode(), uri, delivered_at, JSON_TYPE)
 
 
-def _read(value: Any) -> Any:
-    """Read JSON; a text that is none stands for itself."""
+def _error(parsed: Any) -> JobError:
+    message = parsed if isinstance(parsed, str) else json.dumps(parsed, default=str)
+    if parsed is None or not message.strip():
+        message = "The task code reported a failure and gave no reason."
+    return JobError(message)
+
+
+def _decode(text: object, uri: str) -> bytes:
+    try:
+        return base64.b64decode(str(text), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadDelivery(f"{uri} says it is base64 but is not: {error}") from error
+
+
+def _parse(value: Any) -> Any:
+    """Parse JSON; a text that is not JSON stands for itself."""
     if not isinstance(value, str):
         return value
     try:
@@ -197,10 +211,10 @@ def _read(value: Any) -> Any:
         return value
 
 
-def _delivery(read: Any, delivery_id: str) -> Delivery | None:
-    """Return the delivery that a value is, if it is one."""
-    if not isinstance(read, Mapping) or read.get("task_id") != delivery_id:
+def _delivery(parsed: Any, delivery_id: str) -> Delivery | None:
+    """Return the delivery that a value is; None where it is a bare result."""
+    if not isinstance(parsed, Mapping) or parsed.get("task_id") != delivery_id:
         return None
-    if read.get("status") not in STATUSES:
+    if parsed.get("status") not in STATUSES:
         return None
-    return Delivery.from_fields(read)
+    return Delivery.from_fields(parsed)

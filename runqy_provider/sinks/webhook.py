@@ -1,80 +1,98 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The sink ``webhook``: the result is the body of a POST and waits in the inbox."""
+"""The sink ``webhook``: the result is the body of a POST, kept in the inbox."""
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from runqy_delivery import DeliveryRequest
 from runqy_provider.errors import Misconfigured
-from runqy_provider.sinks import inbox as inbox_parcels
-from runqy_provider.sinks.base import Sink
+from runqy_provider.sinks.base import BoundSink, Sink
+from runqy_provider.sinks.inbox import InboxBackend, is_in_inbox
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runqy_provider.context import Access
-    from runqy_provider.models import Ticket
-    from runqy_provider.sinks.base import Follow
-    from runqy_provider.sinks.result import Parcel
-    from runqy_provider.waiters.source import Place
+    from runqy_provider.context import SinkContext
+    from runqy_provider.models import JobRef
+    from runqy_provider.sinks.result import FetchedResult, UrlOpener
+    from runqy_provider.waiters.registry import WaitTarget
 
 
 @dataclass(frozen=True)
 class WebhookSink(Sink):
-    """Results by webhook: small to middling ones, at once."""
+    """Results by webhook: at once, and up to ``[runqy] max_body_bytes``."""
 
     is_inbox: ClassVar[bool] = True
+    notification_field: ClassVar[str | None] = "webhook_url"
+
+    @classmethod
+    def from_uri(cls, uri: str) -> Self:
+        """Return the sink."""
+        if uri != "webhook":
+            raise Misconfigured(f"{uri!r} is not a valid sink. Write 'webhook'.")
+        return cls()
+
+    @classmethod
+    def for_result(cls, uri: str) -> Self:  # noqa: ARG003 - one sink for all
+        """Return the sink, which opens whatever is in the inbox."""
+        return cls()
 
     @property
     def uri(self) -> str:
-        """The sink as a text."""
+        """The sink as text."""
         return "webhook"
 
     @property
     def takes_progress(self) -> bool:
-        """True: a webhook, if one is set up, is told."""
+        """Whether progress can be reported: always."""
         return True
 
-    def check(self, access: Access) -> None:
-        """Ask whether deliveries can be addressed, and the inbox be reached."""
-        words = inbox_parcels.missing(access)
-        if words is not None:
-            raise Misconfigured(words)
-        inbox_parcels.check(access)
+    def bind(self, context: SinkContext) -> BoundWebhook:
+        """Return what the sink does with a runqy connection."""
+        return BoundWebhook(self, context)
 
-    def request(
-        self, access: Access, delivery_id: str, expires: float
-    ) -> DeliveryRequest:
-        """Ask for a POST to a capability URL."""
+
+class BoundWebhook(BoundSink):
+    """Webhooks to the receiver of one connection."""
+
+    def __init__(self, sink: WebhookSink, context: SinkContext) -> None:
+        super().__init__(sink, context)
+        self._inbox = InboxBackend(context)
+
+    def check(self) -> None:
+        """Check that callback URLs can be made, and that the inbox works."""
+        if self._inbox.config_error is not None:
+            raise Misconfigured(self._inbox.config_error)
+        self._inbox.check()
+
+    def request(self, delivery_id: str, expires: float) -> DeliveryRequest:
+        """Request a POST to a callback URL."""
         return DeliveryRequest(
             delivery_id,
             sink="webhook",
-            webhook_url=inbox_parcels.webhook_url(access, delivery_id, expires),
-            max_bytes=access.max_body,
+            webhook_url=self._inbox.webhook_url(delivery_id, expires),
+            max_bytes=self.context.config.max_body_bytes,
         )
 
-    def where(self, access: Access, delivery_id: str) -> str:
-        """Return the delivery's address in the inbox."""
-        return inbox_parcels.where(access, delivery_id)
+    def result_uri(self, delivery_id: str) -> str:
+        """Return the URI of the delivery in the inbox."""
+        return self._inbox.uri(delivery_id)
 
-    def owns(self, where: str) -> bool:
-        """True for what is in the inbox."""
-        return where.startswith(inbox_parcels.SCHEME)
+    def owns(self, uri: str) -> bool:
+        """Return whether a delivery is in the inbox."""
+        return is_in_inbox(uri)
 
-    def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
+    def targets(self, job: JobRef) -> Sequence[WaitTarget]:
         """Return the inbox."""
-        return [inbox_parcels.place(access, ticket.delivery_id)]
+        return [self._inbox.target(job.delivery_id)]
 
-    def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
+    def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
         """Open the delivery in the inbox."""
-        if follow is None:
-            follow = functools.partial(self.follow, access)
-        return inbox_parcels.open_letter(access, where, follow)
+        return self._inbox.open(uri, open_url or self.open_url)
 
-    def nothing_arrived(self, access: Access, ticket: Ticket) -> str:
-        """Say which address nobody delivered to."""
-        return inbox_parcels.looked_in(access, ticket.delivery_id) + "."
+    def describe_timeout(self, job: JobRef) -> str:
+        """Say at which address no webhook was received."""
+        return self._inbox.describe(job.delivery_id) + "."

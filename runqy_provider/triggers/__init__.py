@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Triggers only wait: a trigger may run twice, at once, and start again at any time."""
+"""Triggers only wait: one may run twice at the same time, and restart at any time."""

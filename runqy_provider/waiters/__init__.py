@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A wait costs a dict entry: one loop looks for all waits of one place."""
+"""Waiting for deliveries: one loop polls one source for any number of waits."""

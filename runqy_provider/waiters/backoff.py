@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pauses between tries."""
+"""Exponential back-off for loops that do more between two tries than to sleep.
+
+Where a call is simply repeated, tenacity does it; see ``hooks/runqy.py``.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def pauses(first: float, longest: float) -> Iterator[float]:
-    """Yield seconds: doubling, capped, each with jitter."""
+def backoff_delays(first: float, longest: float) -> Iterator[float]:
+    """Yield delays in seconds: each twice the one before, capped, with jitter."""
     for n in itertools.count():
         limit = min(first * 2 ** min(n, 10), longest)
         yield limit * random.uniform(0.5, 1)  # noqa: S311 - not for secrets

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What one wait hears while it goes on, and how long it bears silence."""
+"""Progress and signs of life of one job, while its delivery is waited for."""
 
 from __future__ import annotations
 
@@ -14,90 +14,93 @@ from runqy_provider.sanitize import storable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runqy_provider.waiters.source import News
+    from runqy_provider.waiters.source import StatusUpdate
 
 #: Seconds between two lines of progress in a task's log.
-PROGRESS_PAUSE = 5.0
+PROGRESS_INTERVAL = 5.0
 
 
-class Vigil:
-    """Shared by all places at which one delivery is waited for.
+class LivenessMonitor:
+    """Tracks one job; all sources at which its delivery is waited for share it.
 
-    Silence counts only once the job has begun, and only while all places can be looked
-    at: where nobody can hear, nothing can be told from silence.
+    Silence counts only once the job has started, and only while all sources can be
+    polled: a sign of life may be in one that cannot.
 
     Args:
-        heartbeat: Seconds without a sign of life after which the wait ends; None: it
-            bears any silence.
-        tell: Is told what is new, for the log of the waiting task.
-        is_watched: True where the job itself is watched, so that it will be seen to
-            begin; False: it counts as begun.
+        heartbeat_timeout: Seconds without a sign of life after which the job counts as
+            silent; None: never.
+        on_change: Is called with each update that is new, for the task's log.
+        is_watched: Whether the job itself is observed, so that its start will be seen.
+            Where it is not, the job counts as started.
     """
 
     def __init__(
         self,
-        heartbeat: float | None = None,
-        tell: Callable[[News], None] = lambda _news: None,
+        heartbeat_timeout: float | None = None,
+        on_change: Callable[[StatusUpdate], None] = lambda _update: None,
         *,
         is_watched: bool = False,
     ) -> None:
-        self._heartbeat = heartbeat
-        self._tell = tell
-        self._told: dict[bool, str] = {}
-        self._next_line = 0.0
-        self._has_begun = not is_watched
-        self._said_at: float | None = None
-        self._lost: set[int] = set()
+        self._heartbeat_timeout = heartbeat_timeout
+        self._on_change = on_change
+        self._logged: dict[bool, str] = {}
+        self._next_progress = 0.0
+        self._has_started = not is_watched
+        self._reported_at: float | None = None
+        self._unreachable: set[int] = set()
         self.last_sign = time.time()
-        #: The newest words of the task code, and of what was seen from outside.
+        #: The last progress that the task code reported.
         self.progress = ""
+        #: What was last observed of the job.
         self.job = ""
 
     @property
     def silent_at(self) -> float:
-        """When the silence will have been too long, in seconds since 1970."""
-        if self._heartbeat is None or not self._has_begun or self._lost:
+        """When the job will count as silent, in seconds since 1970."""
+        timeout = self._heartbeat_timeout
+        if timeout is None or not self._has_started or self._unreachable:
             return math.inf
-        return self.last_sign + self._heartbeat
+        return self.last_sign + timeout
 
     @property
     def is_silent(self) -> bool:
-        """True once the silence has been too long."""
+        """Whether the job has been silent for too long."""
         return time.time() >= self.silent_at
 
-    def hear(self, news: News) -> None:
-        """Take news in, and pass on what is new; progress not too often."""
-        self._heed(news)
-        words = storable(news.words)
-        if news.is_progress:
-            self.progress = words
+    def on_update(self, update: StatusUpdate) -> None:
+        """Record an update, and pass it on where it is new; progress not too often."""
+        self._record_sign(update)
+        message = storable(update.message)
+        if update.is_progress:
+            self.progress = message
         else:
-            self.job = words
-        if not words or words == self._told.get(news.is_progress):
+            self.job = message
+        if not message or message == self._logged.get(update.is_progress):
             return
         now = time.monotonic()
-        if news.is_progress and now < self._next_line:
+        if update.is_progress and now < self._next_progress:
             return
-        if news.is_progress:
-            self._next_line = now + PROGRESS_PAUSE
-        self._told[news.is_progress] = words
-        self._tell(dataclasses.replace(news, words=words))
+        if update.is_progress:
+            self._next_progress = now + PROGRESS_INTERVAL
+        self._logged[update.is_progress] = message
+        self._on_change(dataclasses.replace(update, message=message))
 
-    def lose(self, place: object) -> None:
-        """Note that a place cannot be looked at."""
-        self._lost.add(id(place))
+    def mark_unreachable(self, source: object) -> None:
+        """Record that a source cannot be polled."""
+        self._unreachable.add(id(source))
 
-    def regain(self, place: object) -> None:
-        """Note that a place was looked at; what was said meanwhile may be lost."""
-        if id(place) in self._lost:
-            self._lost.discard(id(place))
+    def mark_reachable(self, source: object) -> None:
+        """Record that a source was polled; signs of life meanwhile may be lost."""
+        if id(source) in self._unreachable:
+            self._unreachable.discard(id(source))
             self.last_sign = time.time()
 
-    def _heed(self, news: News) -> None:
-        """Take a sign of life, at the time by our own clock: others' may be off."""
-        if news.said_at is not None and news.said_at != self._said_at:
-            self._said_at, self._has_begun = news.said_at, True
+    def _record_sign(self, update: StatusUpdate) -> None:
+        """Record a sign of life, at the time by our clock: others may be wrong."""
+        at, has_started = update.reported_at, update.has_started
+        if at is not None and at != self._reported_at:
+            self._reported_at, self._has_started = at, True
             self.last_sign = time.time()
-        elif news.has_begun is False or (news.has_begun and not self._has_begun):
-            self._has_begun = news.has_begun
+        elif has_started is False or (has_started and not self._has_started):
+            self._has_started = has_started
             self.last_sign = time.time()

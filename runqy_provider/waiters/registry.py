@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""One waiter per place in each event loop; a triggerer has one event loop."""
+"""Which waiter a wait uses: one per source in each event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,19 +19,40 @@ _waiters: weakref.WeakKeyDictionary[
 ] = weakref.WeakKeyDictionary()
 
 
-def shared_waiter(place: Hashable, make: Callable[[], Waiter]) -> Waiter:
-    """Return the running loop's waiter for a place, made by ``make`` if need be.
+@dataclass(frozen=True)
+class WaitTarget:
+    """One source at which a wait looks for its delivery.
+
+    Attributes:
+        waiter_key: Equal for waits that can share a waiter.
+        waiter_factory: Makes that waiter.
+        key: What the source knows this wait by.
+        is_required: True where no delivery can arrive while this source fails; False
+            for a source that only notices earlier what another one holds.
+        relays: True where the source only moves deliveries to another one, which must
+            be polled again afterwards.
+    """
+
+    waiter_key: Hashable
+    waiter_factory: Callable[[], Waiter]
+    key: str
+    is_required: bool = True
+    relays: bool = False
+
+
+def shared_waiter(waiter_key: Hashable, factory: Callable[[], Waiter]) -> Waiter:
+    """Return the running loop's waiter for a source.
 
     Args:
-        place: What tells places apart; waits of equal places share a waiter.
-        make: Called for the first wait of a place.
+        waiter_key: Identifies the source; waits with equal keys share a waiter.
+        factory: Makes the waiter for the first wait.
     """
     waiters = _waiters.setdefault(asyncio.get_running_loop(), {})
-    if place not in waiters:
-        for stale in [key for key, waiter in waiters.items() if waiter.is_idle]:
-            del waiters[stale]
-        waiters[place] = make()
-    return waiters[place]
+    if waiter_key not in waiters:
+        for idle in [key for key, waiter in waiters.items() if waiter.is_idle]:
+            del waiters[idle]
+        waiters[waiter_key] = factory()
+    return waiters[waiter_key]
 
 
 async def close_waiters() -> None:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a wait ends with, and where a waiter looks."""
+"""What a waiter polls, and what a poll returns."""
 
 from __future__ import annotations
 
@@ -10,93 +10,77 @@ from typing import TYPE_CHECKING, Protocol
 from runqy_provider.errors import RunqyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping
-
-    from runqy_provider.waiters.waiter import Waiter
+    from collections.abc import AsyncIterator, Collection, Mapping
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A final delivery has come.
+    """A final delivery has arrived.
 
     Attributes:
         status: ``completed`` or ``failed``.
-        where: Where to read it: ``inbox://conn_id/delivery_id`` or ``s3://bucket/key``.
-        delivered_at: When it came, in seconds since 1970.
+        result_uri: Where the delivery is: ``inbox://conn_id/delivery_id``,
+            ``s3://bucket/key``, and so on.
+        delivered_at: When it arrived, in seconds since 1970.
     """
 
     status: str
-    where: str
+    result_uri: str
     delivered_at: float
 
 
 @dataclass(frozen=True)
-class News:
-    """Something about a wait that goes on.
+class StatusUpdate:
+    """The state of a job that has not delivered yet.
 
     Attributes:
-        words: For the log of the waiting task; empty: nothing to say.
-        said_at: For the task code's own words: when they came, by the clock of whoever
-            took them. None for what was seen of the job from outside.
-        has_begun: Whether the job was seen to run (True) or to wait for a worker
-            (False); None where neither was seen.
+        message: For the log of the waiting task; empty: there is nothing to log.
+        reported_at: For progress that the task code reported: when the receiver took
+            it, in seconds since 1970. None for what was observed from outside.
+        has_started: True where the job was seen to run, False where it was seen to
+            wait for a worker, None where neither was seen.
     """
 
-    words: str = ""
-    said_at: float | None = None
-    has_begun: bool | None = None
+    message: str = ""
+    reported_at: float | None = None
+    has_started: bool | None = None
 
     @property
     def is_progress(self) -> bool:
-        """True for the task code's own words."""
-        return self.said_at is not None
+        """Whether the task code itself reported this."""
+        return self.reported_at is not None
 
 
-Answer = Arrival | RunqyError | News
+PollResult = Arrival | RunqyError | StatusUpdate
 
 
 class Source(Protocol):
-    """One place where deliveries arrive: an inbox, an object store, a table.
+    """One place where deliveries arrive: an inbox, a bucket, a table.
 
-    A wait is known by an address that the source understands. ``look`` is asked for
-    all waits at once. An error among its answers ends the waits of that address,
-    and news are told to them;
-    ``SinkUnavailable`` raised means that the source is away and is tried again.
-    After ``aclose`` a source may be used again: it opens what it needs when needed.
+    Each wait has a key that the source understands: a delivery id, the key of an
+    object, an id of a row. A source may be used again after ``aclose``: it opens its
+    connections when it needs them.
     """
 
-    async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
-        """Return those that have arrived, and those that never will."""
+    async def poll(self, keys: Collection[str]) -> Mapping[str, PollResult]:
+        """Look for all of these waits at once.
+
+        Returns:
+            By key: an Arrival, which ends the wait; an error, which ends it, too; or a
+            StatusUpdate. Keys about which nothing is known are left out.
+
+        Raises:
+            SinkUnavailable: The source is unavailable; it will be polled again.
+        """
         ...
 
     def hints(self) -> AsyncIterator[str | None]:
-        """Yield addresses worth a look now; None means all of them.
+        """Yield keys that should be polled now; None means all keys.
 
-        The end of the iterator says that this source has no hints to give.
+        The iterator of a source without hints ends at once.
         """
         ...
 
     async def aclose(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         ...
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a wait looks.
-
-    Attributes:
-        key: Equal for waits that can share a waiter.
-        make: Makes that waiter.
-        address: What the waiter knows this wait by.
-        is_essential: True where nothing can come if this place is at fault; False for
-            a place that only says earlier what another one holds.
-        moves: True where what came is only moved to another place, which is to be
-            looked at again afterwards.
-    """
-
-    key: Hashable
-    make: Callable[[], Waiter]
-    address: str
-    is_essential: bool = True
-    moves: bool = False

@@ -1,84 +1,143 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Wait for one delivery at all the places where it may arrive."""
+"""Wait for one delivery that may arrive at any of several sources."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from runqy_provider.errors import JobFailed, JobVanished, RunqyError
-from runqy_provider.waiters.backoff import pauses
-from runqy_provider.waiters.liveness import Vigil
+from runqy_provider.waiters.backoff import backoff_delays
+from runqy_provider.waiters.liveness import LivenessMonitor
 from runqy_provider.waiters.registry import shared_waiter
-from runqy_provider.waiters.source import News
+from runqy_provider.waiters.source import StatusUpdate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from runqy_provider.waiters.source import Arrival, Place
+    from runqy_provider.waiters.registry import WaitTarget
+    from runqy_provider.waiters.source import Arrival
     from runqy_provider.waiters.waiter import Waiter
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two verdicts on a job whose delivery may lie where nobody can look.
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
+#: Seconds until a job that has ended is judged again, while a source that may hold its
+#: delivery cannot be polled: first and longest.
+FIRST_DELAY, LONGEST_DELAY = 1.0, 10.0
 
 
-async def wait_for_arrival(
-    places: Sequence[Place],
+@dataclass(frozen=True)
+class PollStatus:
+    """When some sources were last polled, and what failed.
+
+    Attributes:
+        last_poll: In seconds since 1970; None where no poll has succeeded.
+        last_error: Why the last polls failed; empty where none did.
+        unreachable: The same for required sources only: while one of them cannot be
+            polled, it is not known whether the delivery has arrived.
+    """
+
+    last_poll: float | None
+    last_error: str
+    unreachable: str
+
+
+async def wait_any(
+    targets: Sequence[WaitTarget],
     *,
     deadline: float,
-    vigil: Vigil | None = None,
-    watch: Place | None = None,
+    liveness: LivenessMonitor | None = None,
+    monitor: WaitTarget | None = None,
 ) -> Arrival | None:
-    """Return the first arrival, or None at the deadline or after too long a silence.
+    """Return the first arrival; None at the deadline, or where the job is silent.
 
     Args:
-        places: Where to look; their waiters are shared with all other waits.
-        deadline: When to give up, in seconds since 1970; every place gets one look.
-        vigil: Hears what is new meanwhile, and says how long silence is borne.
-        watch: Where the job itself is watched.
+        targets: The sources; their waiters are shared with all other waits.
+        deadline: When to give up, in seconds since 1970.
+        liveness: Receives status updates, and says when the job has been silent for
+            too long.
+        monitor: The source that observes the job itself.
 
     Raises:
-        RunqyError: An essential place says that it will never come, or the watch says
-            that its job has ended, and it is at none of the others.
+        RunqyError: A required source says that no delivery will arrive, or the monitor
+            says that the job has ended, and none of the sources has its delivery.
     """
-    vigil = vigil or Vigil()
-    is_brief = deadline <= time.time() and not any(place.moves for place in places)
-    for pause in pauses(FIRST_PAUSE, LONGEST_PAUSE):
-        waits = {
-            _wait(place, deadline, vigil): place
-            for place in (*places, *([watch] if watch else ()))
-        }
-        verdict: RunqyError | None = None
-        try:
-            arrival = await _first(waits)
-        except RunqyError as error:
-            arrival, verdict = None, error
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-        if arrival is not None or (verdict is None and is_brief):
+    liveness = liveness or LivenessMonitor()
+    for delay in backoff_delays(FIRST_DELAY, LONGEST_DELAY):
+        arrival, error = await _race(targets, monitor, deadline, liveness)
+        if arrival is None:
+            # It may have arrived just now, without a hint.
+            arrival = await _poll_in_order(targets)
+        if arrival is not None or error is None:
             return arrival
-        # It may have come just before, and nobody said so: one last look.
-        arrival = await _last_look(places)
-        if arrival is not None or verdict is None:
-            return arrival
-        trouble = looks_at(places)["trouble"]
-        is_watch = isinstance(verdict, (JobVanished, JobFailed)) and watch is not None
-        if not (is_watch and trouble) or time.time() >= deadline:
-            raise verdict
-        # It may lie where nobody can look just now.
-        vigil.hear(News(f"{verdict} But not all places could be looked at: {trouble}"))
-        await asyncio.sleep(min(pause, max(0.0, deadline - time.time())))
-    raise AssertionError  # pragma: no cover - the pauses never end
+        failed = poll_status(targets).last_error
+        is_of_monitor = isinstance(error, (JobVanished, JobFailed)) and monitor
+        if not (is_of_monitor and failed) or time.time() >= deadline:
+            raise error
+        # The delivery may be in a source that cannot be polled just now.
+        message = f"{error} But not every source could be polled: {failed}"
+        liveness.on_update(StatusUpdate(message))
+        await asyncio.sleep(min(delay, max(0.0, deadline - time.time())))
+    raise AssertionError  # pragma: no cover - the delays never end
 
 
-async def _first(waits: dict[asyncio.Future[Arrival | None], Place]) -> Arrival | None:
+async def poll_once(targets: Sequence[WaitTarget]) -> Arrival | None:
+    """Poll each source once; return an arrival, or None where there is none yet.
+
+    Raises:
+        RunqyError: A required source says that no delivery will arrive.
+    """
+    arrival, error = await _race(targets, None, 0.0, LivenessMonitor())
+    if arrival is None and (error is not None or any(at.relays for at in targets)):
+        arrival = await _poll_in_order(targets)
+    if arrival is None and error is not None:
+        raise error
+    return arrival
+
+
+def poll_status(targets: Sequence[WaitTarget]) -> PollStatus:
+    """Return when these sources were last polled, and what failed."""
+    waiters = {at: shared_waiter(at.waiter_key, at.waiter_factory) for at in targets}
+    polls = [waiter.last_poll for waiter in waiters.values() if waiter.last_poll]
+    return PollStatus(
+        last_poll=max(polls, default=None),
+        last_error=_errors(waiters.values()),
+        unreachable=_errors(waiters[at] for at in targets if at.is_required),
+    )
+
+
+def _errors(waiters: Iterable[Waiter]) -> str:
+    return " ".join(waiter.last_error for waiter in waiters if waiter.last_error)
+
+
+async def _race(
+    targets: Sequence[WaitTarget],
+    monitor: WaitTarget | None,
+    deadline: float,
+    liveness: LivenessMonitor,
+) -> tuple[Arrival | None, RunqyError | None]:
+    """Wait at all sources; return the first arrival, or the error that ended it."""
+    waits = {
+        _wait(target, deadline, liveness): target
+        for target in (*targets, *([monitor] if monitor else ()))
+    }
+    try:
+        return await _first(waits), None
+    except RunqyError as error:
+        return None, error
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+
+async def _first(
+    waits: dict[asyncio.Future[Arrival | None], WaitTarget],
+) -> Arrival | None:
     pending = set(waits)
     while pending:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -90,55 +149,33 @@ async def _first(waits: dict[asyncio.Future[Arrival | None], Place]) -> Arrival 
             error = wait.exception()
             if error is None:
                 continue
-            if waits[wait].is_essential or not isinstance(error, RunqyError):
+            if waits[wait].is_required or not isinstance(error, RunqyError):
                 raise error
-            log.warning("Waiting goes on without one place: %s", error)
+            log.warning("The wait continues without one of its sources: %s", error)
     return None
 
 
-async def _last_look(places: Sequence[Place]) -> Arrival | None:
-    # First where things are moved from, then where they are moved to: looked at side by
-    # side, one that is moved meanwhile would be seen in neither.
-    for moves in (True, False):
-        looks = [_look(place) for place in places if place.moves is moves]
-        for arrival in await asyncio.gather(*looks):
+async def _poll_in_order(targets: Sequence[WaitTarget]) -> Arrival | None:
+    """Poll once, relays first: what one moves meanwhile is found where it goes."""
+    for relays in (True, False):
+        polls = [_poll(target) for target in targets if target.relays is relays]
+        for arrival in await asyncio.gather(*polls):
             if arrival is not None:
                 return arrival
     return None
 
 
-async def _look(place: Place) -> Arrival | None:
+async def _poll(target: WaitTarget) -> Arrival | None:
     try:
-        return await _wait(place, 0.0, Vigil())
+        return await _wait(target, 0.0, LivenessMonitor())
     except RunqyError:
-        return None  # what this place has to say was heard before
+        return None  # the wait before this poll raised the same error
 
 
 def _wait(
-    place: Place, deadline: float, vigil: Vigil
+    target: WaitTarget, deadline: float, liveness: LivenessMonitor
 ) -> asyncio.Future[Arrival | None]:
-    waiter = shared_waiter(place.key, place.make)
+    waiter = shared_waiter(target.waiter_key, target.waiter_factory)
     return asyncio.ensure_future(
-        waiter.wait(place.address, deadline=deadline, vigil=vigil)
+        waiter.wait(target.key, deadline=deadline, liveness=liveness)
     )
-
-
-def looks_at(places: Sequence[Place]) -> dict[str, Any]:
-    """Return when these places were last looked at, and what kept us from it.
-
-    Returns:
-        ``last_look`` in seconds since 1970, None if no look ever succeeded; and
-        ``trouble`` in words, empty where there is none; ``unseen`` is that of places
-        without which nobody can say that nothing has come.
-    """
-    waiters = [shared_waiter(place.key, place.make) for place in places]
-    essential = [w for w, at in zip(waiters, places, strict=True) if at.is_essential]
-    return {
-        "last_look": max((w.last_look for w in waiters if w.last_look), default=None),
-        "trouble": _troubles(waiters),
-        "unseen": _troubles(essential),
-    }
-
-
-def _troubles(waiters: Sequence[Waiter]) -> str:
-    return " ".join(waiter.trouble for waiter in waiters if waiter.trouble)

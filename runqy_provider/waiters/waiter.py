@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The waiter: one loop and one source for all waits of one place.
+"""The waiter: one loop that polls one source for any number of waits.
 
-Waits look at state. A hint only says when to look; whatever came before the wait, or
-while nobody listened, is found by the first look and by the sweeps.
+A wait looks at state. A hint only says when to poll: what arrived before the wait
+began, or while the stream of hints was interrupted, is found by the next poll.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from runqy_provider.errors import RunqyError, SinkUnavailable
-from runqy_provider.waiters.backoff import pauses
-from runqy_provider.waiters.deadlines import LOOK_PATIENCE, Timers, Wait
-from runqy_provider.waiters.liveness import Vigil
-from runqy_provider.waiters.source import News
+from runqy_provider.waiters.backoff import backoff_delays
+from runqy_provider.waiters.deadlines import POLL_GRACE, DeadlineQueue, Wait
+from runqy_provider.waiters.liveness import LivenessMonitor
+from runqy_provider.waiters.source import StatusUpdate
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two tries of a source that cannot be reached: first and longest.
+#: Seconds between two polls of a source that is unavailable: first and longest.
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 
-#: Seconds for which looks may fail in a way that nobody has thought of.
-UNEXPECTED_PATIENCE = 120.0
+#: Seconds for which polls may fail with an unexpected error before the waits fail.
+UNEXPECTED_LIMIT = 120.0
 
-#: Seconds that a look may still take when its waiter is closed.
-LAST_LOOK = 1.0
+#: Seconds that a poll may still take when its waiter is closed.
+LAST_POLL = 1.0
 
-#: Seconds that a source may take to stop listening.
+#: Seconds that a source may take to close its stream of hints.
 CLOSE_TIMEOUT = 15.0
 
-#: Seconds after which it is told so again.
+#: Seconds after which it is cancelled again.
 CANCEL_AGAIN = 0.5
 
-#: Where looks get rarer with age: a job that has run for a minute is looked at every
-#: six seconds, so that the wait is at most this share longer than the job.
+#: Where the interval grows with the age of a wait: after a minute a job is polled every
+#: six seconds, so that the wait is longer than the job by at most this share.
 SHARE_OF_AGE = 0.1
 
 
@@ -54,63 +54,65 @@ class Waiter:
     """Notices arrivals at one source for any number of waits.
 
     Args:
-        source: Where to look.
-        sweep: Seconds between two looks.
-        longest: Seconds between two looks for an old wait: for places that give no
+        source: What to poll.
+        interval: Seconds between two polls.
+        max_interval: Seconds between two polls for an old wait: for sources without
             hints, so that young waits end soon and old ones cost little. None: all
-            waits are looked for at every sweep.
+            waits are polled at every interval.
     """
 
     def __init__(
-        self, source: Source, sweep: float, longest: float | None = None
+        self, source: Source, interval: float, max_interval: float | None = None
     ) -> None:
         self._source = source
-        self._sweep = sweep
-        self._longest = sweep if longest is None else max(sweep, longest)
+        self._interval = interval
+        self._max_interval = (
+            interval if max_interval is None else max(interval, max_interval)
+        )
         self._waits: dict[str, list[Wait]] = {}
-        self._dirty: set[str] = set()
-        self._timers = Timers()
+        self._pending: set[str] = set()
+        self._deadlines = DeadlineQueue()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._unexpected_since = 0.0
-        #: When everything asked for was last looked at, in seconds since 1970.
-        self.last_look: float | None = None
-        #: Why the last look failed; None while looks succeed.
-        self.trouble: str | None = None
+        #: When the source was last polled with success, in seconds since 1970.
+        self.last_poll: float | None = None
+        #: Why the last poll failed; None while polls succeed.
+        self.last_error: str | None = None
 
     @property
     def is_idle(self) -> bool:
-        """True once nobody waits any more and nothing runs."""
-        # One that has not begun is about to: somebody has just asked for it.
+        """Whether there are no waits and the loop has ended."""
+        # A loop that has not started yet will: its first wait is just being made.
         return not self._waits and self._task is not None and self._task.done()
 
     async def wait(
         self,
-        address: str,
+        key: str,
         *,
         deadline: float,
-        vigil: Vigil | None = None,
+        liveness: LivenessMonitor | None = None,
     ) -> Arrival | None:
         """Wait for a final delivery.
 
         Args:
-            address: Which, in the words of the source.
-            deadline: When to give up, in seconds since 1970. A deadline in the past
-                still gets one look.
-            vigil: Hears what is new meanwhile, and says how long silence is borne.
+            key: What the source knows the delivery by.
+            deadline: When to give up, in seconds since 1970. Where it has passed, the
+                source is polled once.
+            liveness: Receives status updates, and says when the job is silent.
 
         Returns:
-            The arrival, or None at the deadline or after too long a silence.
+            The arrival; None at the deadline, or where the job is silent for too long.
 
         Raises:
-            RunqyError: The source says that it will never come.
+            RunqyError: The source says that the delivery will not arrive.
         """
         done: asyncio.Future[Arrival | None]
         done = asyncio.get_running_loop().create_future()
-        wait = Wait(address, deadline, done, vigil or Vigil())
-        self._waits.setdefault(address, []).append(wait)
-        self._timers.set([wait])
-        self._look_soon({address})
+        wait = Wait(key, deadline, done, liveness or LivenessMonitor())
+        self._waits.setdefault(key, []).append(wait)
+        self._deadlines.set([wait])
+        self._poll_soon({key})
         self._start()
         try:
             return await done
@@ -118,11 +120,11 @@ class Waiter:
             self._forget(wait)
 
     async def aclose(self) -> None:
-        """Stop the loop and let go of the source."""
+        """Stop the loop and close the source."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            # Whatever it ended with, its waits have heard of it.
+            # Whatever it ended with, its waits have received it.
             await asyncio.wait([task])
             if not task.cancelled() and task.exception() is not None:
                 log.error("A waiter closed with an error", exc_info=task.exception())
@@ -141,31 +143,31 @@ class Waiter:
             return
         error = task.exception()
         if error is not None:
-            # Silent, the waits would hang: a fault of ours fails them with words.
+            # Without this the waits would hang.
             log.error("The waiter's loop failed", exc_info=error)
             _end_all(itertools.chain(*self._waits.values()), error)
         elif self._waits:
-            self._start()  # a wait came while the loop closed down for want of any
+            self._start()  # a wait was added while the loop ended for lack of waits
 
     def _forget(self, wait: Wait) -> None:
-        group = self._waits[wait.address]
+        group = self._waits[wait.key]
         group.remove(wait)
         if not group:
-            del self._waits[wait.address]
+            del self._waits[wait.key]
 
-    def _look_soon(self, addresses: Iterable[str]) -> None:
-        self._dirty.update(addresses)
+    def _poll_soon(self, keys: Iterable[str]) -> None:
+        self._pending.update(keys)
         self._wake.set()
 
     async def _run(self) -> None:
         listener = asyncio.create_task(self._listen())
         try:
-            await self._look_until_idle()
+            await self._poll_until_idle()
         finally:
             try:
                 await self._stop(listener)
             finally:
-                # Also where it is closed while it closes by itself.
+                # Also where the waiter is closed while its loop ends by itself.
                 await self._source.aclose()
 
     async def _stop(self, listener: asyncio.Task[None]) -> None:
@@ -176,119 +178,126 @@ class Waiter:
             listener.cancel()
             await asyncio.wait([listener], timeout=CANCEL_AGAIN)
             if time.monotonic() > end:
-                log.warning("A source did not stop listening: %r", self._source)
+                log.warning(
+                    "A source did not close its stream of hints: %r", self._source
+                )
                 return
 
-    async def _look_until_idle(self) -> None:
-        next_sweep = time.time() + self._sweep
-        delays = pauses(FIRST_DELAY, LONGEST_DELAY)
+    async def _poll_until_idle(self) -> None:
+        next_round = time.time() + self._interval
+        delays = backoff_delays(FIRST_DELAY, LONGEST_DELAY)
         while True:
-            _heed_cancellation()
-            if time.time() >= next_sweep:
+            _raise_if_cancelled()
+            if time.time() >= next_round:
                 if not self._waits:
                     return
                 now = time.time()
-                self._dirty.update(key for key in self._waits if self._is_due(key, now))
-                next_sweep = time.time() + self._sweep
-            asked = [key for key in self._dirty if self._is_open(key)]
-            self._dirty.clear()
-            if asked:
-                # Listed now: a wait may be given up before the look begins.
-                looking = [wait for key in asked for wait in self._waits[key]]
-                if await self._end_meanwhile(self._look(asked, looking)):
-                    delays = pauses(FIRST_DELAY, LONGEST_DELAY)
+                self._pending.update(
+                    key for key in self._waits if self._is_due(key, now)
+                )
+                next_round = time.time() + self._interval
+            keys = [key for key in self._pending if self._is_open(key)]
+            self._pending.clear()
+            if keys:
+                # Listed now: a wait may be given up before the poll begins.
+                waits = [wait for key in keys for wait in self._waits[key]]
+                if await self._end_due_during(self._poll(keys, waits)):
+                    delays = backoff_delays(FIRST_DELAY, LONGEST_DELAY)
                 else:
-                    next_sweep = time.time() + next(delays)
-            self._end_what_is_due()
-            await self._sleep_until(min(next_sweep, self._timers.first))
+                    next_round = time.time() + next(delays)
+            self._end_due()
+            await self._sleep_until(min(next_round, self._deadlines.first))
 
-    def _is_open(self, address: str) -> bool:
-        return any(not wait.done.done() for wait in self._waits.get(address, ()))
+    def _is_open(self, key: str) -> bool:
+        return any(not wait.done.done() for wait in self._waits.get(key, ()))
 
-    def _is_due(self, address: str, now: float) -> bool:
-        # Half a sweep of slack: a look must not slip a sweep for being a little late.
-        slack = self._sweep / 2
+    def _is_due(self, key: str, now: float) -> bool:
+        # Half an interval of tolerance: a slightly late poll must not skip a round.
+        slack = self._interval / 2
         return any(
-            now - wait.looked
-            >= min(self._longest, SHARE_OF_AGE * (now - wait.since)) - slack
-            for wait in self._waits[address]
+            now - wait.polled_at
+            >= min(self._max_interval, SHARE_OF_AGE * (now - wait.since)) - slack
+            for wait in self._waits[key]
             if not wait.done.done()
         )
 
-    async def _end_meanwhile(self, look: Coroutine[Any, Any, bool]) -> bool:
-        """Await a look, however long it takes; end the waits whose time comes first."""
+    async def _end_due_during(self, poll: Coroutine[Any, Any, bool]) -> bool:
+        """Await a poll, however long it takes; end the waits that are due meanwhile."""
         began = time.time()
-        task = asyncio.ensure_future(look)
+        task = asyncio.ensure_future(poll)
         try:
             while not task.done():
-                # A wait that comes meanwhile is not due before its own patience ends.
-                pause = min(max(0.0, self._timers.first - time.time()), LOOK_PATIENCE)
+                # A wait that is added meanwhile is not due before its own grace ends.
+                pause = min(max(0.0, self._deadlines.first - time.time()), POLL_GRACE)
                 await asyncio.wait([task], timeout=pause)
-                if not task.done() and time.time() - began >= LOOK_PATIENCE:
-                    self.trouble = (
-                        f"A look that began {time.time() - began:.0f} s ago has had no "
-                        "answer yet."
+                if not task.done() and time.time() - began >= POLL_GRACE:
+                    self.last_error = (
+                        f"A poll that began {time.time() - began:.0f} s ago has not "
+                        "been "
+                        "answered yet."
                     )
-                self._end_what_is_due()
+                self._end_due()
         finally:
             try:
-                # Most come to their end at once; libraries leave sockets open where
-                # they are cancelled as they connect.
-                await asyncio.wait([task], timeout=LAST_LOOK)
+                # Most polls end at once; libraries leave sockets open where they are
+                # cancelled while they connect.
+                await asyncio.wait([task], timeout=LAST_POLL)
             finally:
                 if not task.done():
                     task.cancel()
                     await asyncio.wait([task])
         return task.result()
 
-    async def _look(self, asked: list[str], looking: list[Wait]) -> bool:
-        """Look once for these addresses; False: the source was out of reach."""
+    async def _poll(self, keys: list[str], waits: list[Wait]) -> bool:
+        """Poll these keys once; return False where the source was unavailable."""
         began = time.time()
         try:
-            answers = await self._source.look(asked)
+            results = await self._source.poll(keys)
         except SinkUnavailable as error:
-            if self.trouble is None:
-                log.warning("A look failed; waiting goes on: %s", error)
-            self._note_trouble(looking, error)
+            if self.last_error is None:
+                log.warning("Polling failed, will retry: %s", error)
+            self._record_error(waits, error)
             return False
         except asyncio.CancelledError:
-            _heed_cancellation()
-            # A library's own, not ours: unheeded, it would end the loop in silence.
-            self._note_trouble(looking, SinkUnavailable("the look was cut off"))
+            _raise_if_cancelled()
+            # A library cancelled itself: unhandled, it would end the loop silently.
+            self._record_error(waits, SinkUnavailable("the poll was cancelled"))
             return False
         except Exception as error:
-            # A fault of ours, or of a library: it may pass, and ends the waits if not.
+            # A bug, here or in a library: it may pass, and fails the waits if not.
             self._unexpected_since = self._unexpected_since or began
-            if time.time() - self._unexpected_since > UNEXPECTED_PATIENCE:
+            if time.time() - self._unexpected_since > UNEXPECTED_LIMIT:
                 raise
-            log.exception("A look failed unexpectedly; it is tried again")
-            self._note_trouble(looking, error)
+            log.exception("Polling failed unexpectedly, will retry")
+            self._record_error(waits, error)
             return False
-        self.trouble, self.last_look = None, time.time()
+        self.last_error, self.last_poll = None, time.time()
         self._unexpected_since = 0.0
-        for wait in looking:
-            wait.looked, wait.was_asked = began, True
-            wait.vigil.regain(self)
-            answer = answers.get(wait.address)
-            if isinstance(answer, RunqyError):
-                _end_all([wait], answer)
-            elif isinstance(answer, News):
-                wait.vigil.hear(answer)
-            elif answer is not None and not wait.done.done():
-                wait.done.set_result(answer)
-        self._timers.set(looking)
+        for wait in waits:
+            wait.polled_at, wait.was_polled = began, True
+            wait.liveness.mark_reachable(self)
+            result = results.get(wait.key)
+            if isinstance(result, RunqyError):
+                _end_all([wait], result)
+            elif isinstance(result, StatusUpdate):
+                wait.liveness.on_update(result)
+            elif result is not None and not wait.done.done():
+                wait.done.set_result(result)
+        self._deadlines.set(waits)
         return True
 
-    def _note_trouble(self, looking: Iterable[Wait], error: Exception) -> None:
-        self.trouble = f"{type(error).__name__}: {error}"
-        for wait in looking:
-            wait.was_asked = True
-            wait.vigil.lose(self)
-            wait.vigil.hear(News(f"A look failed; waiting goes on: {error}"))
-        self._timers.set(looking)
+    def _record_error(self, waits: Iterable[Wait], error: Exception) -> None:
+        self.last_error = f"{type(error).__name__}: {error}"
+        for wait in waits:
+            wait.was_polled = True
+            wait.liveness.mark_unreachable(self)
+            wait.liveness.on_update(
+                StatusUpdate(f"Polling failed, will retry: {error}")
+            )
+        self._deadlines.set(waits)
 
-    def _end_what_is_due(self) -> None:
-        for wait in self._timers.due():
+    def _end_due(self) -> None:
+        for wait in self._deadlines.due():
             wait.done.set_result(None)
 
     async def _sleep_until(self, when: float) -> None:
@@ -298,29 +307,31 @@ class Waiter:
         self._wake.clear()
 
     async def _listen(self) -> None:
-        """Turn hints into looks; a broken stream of hints is opened again."""
-        for delay in pauses(FIRST_DELAY, LONGEST_DELAY):
+        """Poll at each hint; reopen a broken stream of hints."""
+        for delay in backoff_delays(FIRST_DELAY, LONGEST_DELAY):
             try:
                 async for hint in self._source.hints():
-                    # None, after a (re)connection: anything may have been missed.
+                    # None after a (re)connection: any hint may have been missed.
                     fresh = self._waits if hint is None else {hint} & self._waits.keys()
                     if fresh:
-                        self._look_soon(fresh)
+                        self._poll_soon(fresh)
             except SinkUnavailable as error:
-                log.warning("Listening broke off, sweeps go on: %s", error)
+                log.warning("The stream of hints broke, polling continues: %s", error)
             except asyncio.CancelledError:
-                _heed_cancellation()
-                # aiormq's way to say that a broker fell silent.
-                log.warning("Listening was cut off, sweeps go on")
+                _raise_if_cancelled()
+                # aiormq does this where a broker stops answering.
+                log.warning("The stream of hints was cancelled, polling continues")
             except Exception:
-                log.exception("Listening failed unexpectedly, sweeps go on")
+                log.exception(
+                    "The stream of hints failed unexpectedly, polling continues"
+                )
             else:
                 return
             await asyncio.sleep(delay)
 
 
-def _heed_cancellation() -> None:
-    # A client library may swallow it in a look, as redis-py does while it connects.
+def _raise_if_cancelled() -> None:
+    # A client library may swallow it in a poll, as redis-py does while it connects.
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

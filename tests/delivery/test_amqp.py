@@ -1,4 +1,4 @@
-"""Delivery to a message queue, where pika or the broker is missing."""
+"""Delivery to a message queue, where pika or the broker's URL is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runqy_delivery import DeliveryRequest, DeliveryUndeliverable, delivers
 from runqy_delivery.sinks.amqp import URL_VARIABLE
 
 if TYPE_CHECKING:
-    from conftest import Server
+    from tests.delivery.helpers import HttpServer
 
 
 @delivers
@@ -21,11 +21,13 @@ def handle(_payload: Any) -> int:
 
 
 def payload(**fields: Any) -> dict[str, Any]:
-    address = {"exchange": "", "routing_key": "task_results"}
-    return DeliveryRequest("d-1", sink="amqp", amqp=address, **fields).to_fields()
+    destination = {"exchange": "", "routing_key": "task_results"}
+    return DeliveryRequest("d-1", sink="amqp", amqp=destination, **fields).to_fields()
 
 
-def test_without_pika_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publish_without_pika_names_the_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "pika", None)
     monkeypatch.setitem(sys.modules, "pika.exceptions", None)
 
@@ -33,7 +35,7 @@ def test_without_pika_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
         handle(payload())
 
 
-def test_without_the_brokers_address_it_says_where_to_put_it(
+def test_publish_without_broker_url_names_the_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("pika", "pika.exceptions"):
@@ -44,18 +46,20 @@ def test_without_the_brokers_address_it_says_where_to_put_it(
         handle(payload())
 
 
-def test_news_that_the_broker_does_not_take_do_not_undo_the_delivery(
-    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_notify_amqp_error_is_only_logged(
+    server: HttpServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setitem(sys.modules, "pika.exceptions", None)
     request = DeliveryRequest(
         "d-1",
         sink="webhook",
         url="inbox://runqy_default/d-1",
-        webhook_url=f"{server.url}/bell",
-        amqp={"exchange": "", "routing_key": "told"},
+        webhook_url=f"{server.url}/hook",
+        amqp={"exchange": "", "routing_key": "notifications"},
     )
     handle(request.to_fields())
 
-    assert server.seen[0].json()["result"] == 1
-    assert "The amqp was not told: " in caplog.text
+    assert server.requests[0].json()["result"] == 1
+    assert "Could not notify the amqp: " in caplog.text

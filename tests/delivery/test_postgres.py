@@ -1,6 +1,6 @@
 """Delivery into a table of a real PostgreSQL, through each of its drivers.
 
-Where the far side is alone, as on a GPU box without a driver, there is nothing to test.
+Skipped in the isolated environment, which has no driver.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from devtools.servers.postgres import Postgres
 
-#: How the driver is named, and what is not installed.
+#: The scheme of the URL, and the modules that are not installed, by driver.
 DRIVERS = {
     "sqlalchemy and psycopg2": ("postgresql", ()),
     "sqlalchemy and psycopg": ("postgresql+psycopg", ()),
@@ -55,7 +55,7 @@ def scheme(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 def url(postgres: Postgres, scheme: str, monkeypatch: pytest.MonkeyPatch) -> str:
     url = postgres.url.replace("postgresql", scheme)
     monkeypatch.setenv(URL_VARIABLE, url)
-    # Whatever is tried again here fails the test by its time.
+    # A retry makes the test fail by its timeout.
     monkeypatch.setenv(RETRY_FOR_VARIABLE, "300")
     return url
 
@@ -97,32 +97,32 @@ class Table:
 
 @pytest.mark.usefixtures("url")
 @pytest.mark.parametrize(
-    ("result_type", "result", "words"),
+    ("result_type", "result", "message"),
     [
         ("varchar(3000)", "x" * 3000, "value too long for type character varying"),
         ("varchar(255)", "x" * 300, "value too long for type character varying"),
         ("jsonb", {"a": "\0"}, "unsupported Unicode escape sequence"),
     ],
 )
-def test_a_result_that_the_column_does_not_take_is_a_failure(
-    postgres: Postgres, result_type: str, result: Any, words: str
+def test_write_result_rejected_by_column_is_a_failure(
+    postgres: Postgres, result_type: str, result: Any, message: str
 ) -> None:
     table = Table(postgres, result_type)
     table.deliver(result)
 
     [(_, status, text)] = table.rows()
     assert status == "failed"
-    assert words in text
+    assert message in text
 
 
 @pytest.mark.usefixtures("url")
-def test_a_result_that_a_limit_of_postgres_keeps_out_is_a_failure(
+def test_write_result_over_index_limit_is_a_failure(
     postgres: Postgres,
 ) -> None:
-    """Its driver calls that operational; here the longest key of an index."""
+    """The driver reports an index row that is too long as an operational error."""
     table = Table(postgres, "text")
     table.run(f"CREATE INDEX ON {table.name} (result)")
-    # No two runs of letters are alike: PostgreSQL would store them compressed.
+    # Random letters, which PostgreSQL cannot compress.
     table.deliver("".join(random.choices(string.ascii_letters, k=20_000)))
 
     [(_, status, text)] = table.rows()
@@ -131,7 +131,7 @@ def test_a_result_that_a_limit_of_postgres_keeps_out_is_a_failure(
 
 
 @pytest.mark.usefixtures("url")
-def test_a_failure_with_characters_that_jsonb_does_not_know_is_told(
+def test_write_failure_with_characters_unknown_to_jsonb_is_shortened(
     postgres: Postgres,
 ) -> None:
     table = Table(postgres, "jsonb")
@@ -143,17 +143,19 @@ def test_a_failure_with_characters_that_jsonb_does_not_know_is_told(
 
 @pytest.mark.usefixtures("url")
 @pytest.mark.parametrize("result_type", ["varchar(10)", "integer"])
-def test_a_failure_that_does_not_fit_at_all_raises_with_words(
+def test_write_failure_rejected_by_column_raises(
     postgres: Postgres, result_type: str
 ) -> None:
     table = Table(postgres, result_type)
 
-    with pytest.raises(DeliveryUndeliverable, match="takes no row with 22 bytes"):
+    with pytest.raises(
+        DeliveryUndeliverable, match="does not accept a row with 22 bytes"
+    ):
         table.deliver(ValueError("too dark"))
 
 
 @pytest.mark.usefixtures("url")
-def test_a_table_that_is_not_there_raises_at_once(postgres: Postgres) -> None:
+def test_write_missing_table_raises_at_once(postgres: Postgres) -> None:
     names = {**Table(postgres, "text").names, "name": "others"}
 
     with pytest.raises(DeliveryUndeliverable, match='"others" does not exist'):
@@ -161,20 +163,20 @@ def test_a_table_that_is_not_there_raises_at_once(postgres: Postgres) -> None:
 
 
 @pytest.mark.usefixtures("url")
-def test_a_row_that_appears_meanwhile_is_brought_to_its_end(
+def test_write_row_inserted_meanwhile_is_updated(
     postgres: Postgres,
 ) -> None:
     table = Table(postgres, "text")
-    with postgres.connect() as connection, postgres.connect() as onlooker:
+    with postgres.connect() as connection, postgres.connect() as observer:
         connection.autocommit = False
         connection.execute(f"INSERT INTO {table.name} VALUES ('d-1', 'pending')")
         writing = threading.Thread(target=table.deliver, args=(1,))
         writing.start()
-        while not onlooker.execute(
+        while not observer.execute(
             "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
             f"AND query LIKE 'INSERT INTO {table.name}%'"
         ).fetchone():
-            assert writing.is_alive()  # until then; pytest's timeout bounds it
+            assert writing.is_alive()  # pytest's timeout limits this loop
         connection.commit()
         writing.join(30)
 
@@ -183,7 +185,7 @@ def test_a_row_that_appears_meanwhile_is_brought_to_its_end(
 
 @pytest.mark.parametrize("escaped", [True, False])
 @pytest.mark.parametrize("password", ["p/SECRET@x", "7/SECRET", "a:b#SECRET[", "50%"])
-def test_any_password_opens_the_database_and_is_never_shown(
+def test_write_any_password_connects_and_is_never_shown(
     postgres: Postgres,
     scheme: str,
     password: str,
@@ -195,23 +197,23 @@ def test_any_password_opens_the_database_and_is_never_shown(
     table.run(f"CREATE ROLE {table.name} LOGIN PASSWORD '{password}'")
     table.run(f"GRANT ALL ON {table.name} TO {table.name}")
     given = quote(password, safe="") if escaped else password
-    at = f"127.0.0.1:{postgres.port}/postgres"
-    monkeypatch.setenv(URL_VARIABLE, f"{scheme}://{table.name}:{given}@{at}")
+    location = f"127.0.0.1:{postgres.port}/postgres"
+    monkeypatch.setenv(URL_VARIABLE, f"{scheme}://{table.name}:{given}@{location}")
     table.deliver(1)
     assert table.rows() == [("d-1", "completed", "1")]
 
-    monkeypatch.setenv(URL_VARIABLE, f"{scheme}://{table.name}:{given}wrong@{at}")
+    monkeypatch.setenv(URL_VARIABLE, f"{scheme}://{table.name}:{given}wrong@{location}")
     monkeypatch.setenv(RETRY_FOR_VARIABLE, "0")
     with pytest.raises(DeliveryUndeliverable, match="failed for user") as caught:
         table.deliver(1)
-    assert f"at {scheme}://{at}" in str(caught.value)
+    assert f"at {scheme}://{location}" in str(caught.value)
     assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "options", ["connect_timeout=soon", "color=1", "password=%zzSECRET"]
 )
-def test_options_that_cannot_be_used_raise_without_a_secret(
+def test_write_invalid_options_raise_without_a_secret(
     postgres: Postgres, scheme: str, options: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = Table(postgres, "text")

@@ -1,4 +1,4 @@
-"""Progress: sent now and then, never in the way."""
+"""Progress: how often it is sent, and that an error never stops the handler."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import pytest
 
 from runqy_delivery import DeliveryRequest, delivers, progress
 from runqy_delivery.wire import PROGRESS
+from tests.delivery.helpers import STORED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Server
+    from tests.delivery.helpers import HttpServer
 
 
-def run(server: Server, *calls: tuple[Any, ...], **fields: Any) -> Any:
+def run(server: HttpServer, *calls: tuple[Any, ...], **fields: Any) -> Any:
     @delivers
     def handle(_payload: Any) -> str:
         for call in calls:
@@ -27,22 +28,24 @@ def run(server: Server, *calls: tuple[Any, ...], **fields: Any) -> Any:
     return handle(DeliveryRequest("d-1", **given).to_fields())
 
 
-def told(server: Server) -> list[dict[str, Any]]:
-    return [seen.json() for seen in server.seen if seen.json()["status"] == PROGRESS]
+def progress_messages(server: HttpServer) -> list[dict[str, Any]]:
+    deliveries = [request.json() for request in server.requests]
+    return [one for one in deliveries if one["status"] == PROGRESS]
 
 
-def test_progress_is_posted_before_the_result(server: Server) -> None:
+def test_progress_call_is_posted_before_the_result(server: HttpServer) -> None:
     run(server, (0.5, "half"))
 
-    assert [seen.json()["status"] for seen in server.seen] == ["progress", "completed"]
-    [message] = told(server)
+    statuses = [request.json()["status"] for request in server.requests]
+    assert statuses == ["progress", "completed"]
+    [message] = progress_messages(server)
     assert message["task_id"] == "d-1"
     assert (message["fraction"], message["text"]) == (0.5, "half")
 
 
-def test_many_calls_make_few_messages(server: Server) -> None:
+def test_progress_many_calls_send_one_message(server: HttpServer) -> None:
     run(server, *[(n / 1000,) for n in range(1000)])
-    assert len(told(server)) == 1
+    assert len(progress_messages(server)) == 1
 
 
 @pytest.mark.parametrize(
@@ -54,38 +57,40 @@ def test_many_calls_make_few_messages(server: Server) -> None:
         ((), None, None),
     ],
 )
-def test_whatever_is_said_fits_the_wire(
-    server: Server, call: tuple[Any, ...], fraction: Any, text: Any
+def test_progress_any_arguments_are_limited(
+    server: HttpServer, call: tuple[Any, ...], fraction: Any, text: Any
 ) -> None:
     run(server, call)
-    [message] = told(server)
+    [message] = progress_messages(server)
     assert (message.get("fraction"), message.get("text")) == (fraction, text)
 
 
-def test_a_receiver_that_refuses_or_is_away_costs_nothing(
-    server: Server, caplog: pytest.LogCaptureFixture
+def test_progress_unavailable_receiver_is_only_logged(
+    server: HttpServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.answers = [(503, {}, b"away"), (200, {}, b'{"outcome": "stored"}')]
+    server.responses = [(503, {}, b"unavailable"), (200, {}, STORED)]
     run(server, (0.5,))
 
-    assert server.seen[-1].json()["result"] == "done"
-    assert "Progress was not taken by" in caplog.text
+    assert server.requests[-1].json()["result"] == "done"
+    assert "Progress could not be sent to" in caplog.text
 
 
-def test_nobody_is_told_where_nobody_asked(server: Server, tmp_path: Path) -> None:
+def test_progress_without_webhook_sends_nothing(
+    server: HttpServer, tmp_path: Path
+) -> None:
     progress(0.5)  # outside of any handler
 
     @delivers
     def handle(_payload: Any) -> None:
         progress(0.5)
 
-    folder = {"bucket": str(tmp_path), "key": "k", "sink": "file"}
-    handle(DeliveryRequest("d-1", **folder).to_fields())
+    request = DeliveryRequest("d-1", sink="file", bucket=str(tmp_path), key="k")
+    handle(request.to_fields())
     assert (tmp_path / "k").exists()
-    assert server.seen == []
+    assert server.requests == []
 
 
-def test_a_thread_of_its_own_has_no_delivery(server: Server) -> None:
+def test_progress_in_another_thread_sends_nothing(server: HttpServer) -> None:
     @delivers
     def handle(_payload: Any) -> None:
         thread = threading.Thread(target=progress, args=(0.5,))
@@ -93,14 +98,14 @@ def test_a_thread_of_its_own_has_no_delivery(server: Server) -> None:
         thread.join()
 
     handle(DeliveryRequest("d-1", webhook_url=f"{server.url}/hook").to_fields())
-    assert told(server) == []
+    assert progress_messages(server) == []
 
 
-def test_a_signing_secret_that_is_none_costs_the_job_nothing(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+def test_progress_invalid_signing_secret_raises_nothing(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNQY_DELIVERY_SIGNING_SECRET", "whsec_not-base64!")
-    reached = []
+    reached: list[bool] = []
 
     @delivers
     def handle(_payload: Any) -> None:
@@ -109,4 +114,4 @@ def test_a_signing_secret_that_is_none_costs_the_job_nothing(
 
     handle(DeliveryRequest("d-1", webhook_url=f"{server.url}/hook").to_fields())
     assert reached == [True]
-    assert server.seen[-1].json()["status"] == "failed"
+    assert server.requests[-1].json()["status"] == "failed"

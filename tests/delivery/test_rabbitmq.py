@@ -1,6 +1,6 @@
 """Delivery to a queue of a real RabbitMQ.
 
-Where the far side is alone, as on a GPU box without pika, there is nothing to test.
+Skipped in the isolated environment, which has no pika.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def queue(rabbitmq: RabbitMQ) -> str:
 
 
 def deliver(queue: str) -> None:
-    address = {"exchange": "", "routing_key": queue}
-    request = DeliveryRequest("d-1", sink="amqp", amqp=address)
+    destination = {"exchange": "", "routing_key": queue}
+    request = DeliveryRequest("d-1", sink="amqp", amqp=destination)
     delivers(lambda _payload: 1)(request.to_fields())
 
 
@@ -59,70 +59,70 @@ def messages(rabbitmq: RabbitMQ, queue: str) -> list[Any]:
         return found
 
 
-class Names:
-    """The machine's resolver of names, which fails as often as it is told."""
+class FlakyResolver:
+    """The host name resolver of this machine, which first fails a number of times."""
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
         self._resolve = socket.getaddrinfo
 
-    def resolve(self, *arguments: Any, **more: Any) -> Any:
+    def resolve(self, *args: Any, **kwargs: Any) -> Any:
         if self.failures:
             self.failures -= 1
             raise socket.gaierror(-3, "Temporary failure in name resolution")
-        return self._resolve(*arguments, **more)
+        return self._resolve(*args, **kwargs)
 
 
-def test_a_name_that_is_not_resolved_just_now_is_tried_again(
+def test_publish_temporary_resolver_error_is_retried(
     rabbitmq: RabbitMQ, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = Names(failures=2)
-    monkeypatch.setattr(socket, "getaddrinfo", names.resolve)
+    resolver = FlakyResolver(failures=2)
+    monkeypatch.setattr(socket, "getaddrinfo", resolver.resolve)
     monkeypatch.setenv(URL_VARIABLE, rabbitmq.url)
 
     deliver(queue)
 
-    assert names.failures == 0
+    assert resolver.failures == 0
     assert messages(rabbitmq, queue) == [1]
 
 
-def test_a_name_that_is_never_resolved_raises_with_words(
+def test_publish_permanent_resolver_error_raises(
     queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = Names(failures=sys.maxsize)
-    monkeypatch.setattr(socket, "getaddrinfo", names.resolve)
+    resolver = FlakyResolver(failures=sys.maxsize)
+    monkeypatch.setattr(socket, "getaddrinfo", resolver.resolve)
     monkeypatch.setenv(URL_VARIABLE, "amqp://guest:SECRET@broker/%2F")
     monkeypatch.setenv(RETRY_FOR_VARIABLE, "0.1")
 
     with pytest.raises(DeliveryUndeliverable, match=r"gaierror: .+ name res") as caught:
         deliver(queue)
-    assert "at broker:5672 was tried" in str(caught.value)
+    assert "at broker:5672 failed" in str(caught.value)
     assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "login", ["guest:SECRET", "guest:5/SECRET", "guest:x@SECRET/y", "guest:[#SECRET"]
 )
-def test_a_login_that_the_broker_refuses_is_not_shown(
+def test_publish_refused_login_is_not_shown(
     rabbitmq: RabbitMQ, queue: str, login: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at = f"127.0.0.1:{rabbitmq.port}"
-    monkeypatch.setenv(URL_VARIABLE, f"amqp://{login}@{at}/%2F")
+    location = f"127.0.0.1:{rabbitmq.port}"
+    monkeypatch.setenv(URL_VARIABLE, f"amqp://{login}@{location}/%2F")
 
     with pytest.raises(DeliveryUndeliverable, match="was refused: Probable") as caught:
         deliver(queue)
-    assert f"at {at} was refused" in str(caught.value)
+    assert f"at {location} was refused" in str(caught.value)
     assert "SECRET" not in str(caught.value)
 
 
-def test_a_queue_that_is_not_there_raises_at_once(
+def test_publish_missing_queue_raises_at_once(
     rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(URL_VARIABLE, rabbitmq.url)
     monkeypatch.setenv(RETRY_FOR_VARIABLE, "300")
 
     with pytest.raises(DeliveryUndeliverable, match="was refused: UnroutableError"):
-        deliver("nobody-declared-this")
+        deliver("not-declared")
 
 
 @pytest.mark.parametrize(
@@ -142,53 +142,55 @@ def test_a_queue_that_is_not_there_raises_at_once(
         "amqp://guest:SEC@RET?x@broker/",
     ],
 )
-def test_a_url_that_cannot_be_used_raises_and_is_not_repeated(
+def test_publish_invalid_url_raises_and_is_not_repeated(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(URL_VARIABLE, url)
     monkeypatch.setenv(RETRY_FOR_VARIABLE, "300")
 
-    with pytest.raises(DeliveryUndeliverable, match=f"{URL_VARIABLE} cannot") as caught:
+    with pytest.raises(
+        DeliveryUndeliverable, match=f"{URL_VARIABLE} (cannot be used|is not a valid)"
+    ) as caught:
         deliver("q")
     lines = traceback.format_exception_only(caught.type, caught.value)
     assert "SEC" not in "".join(lines)
     assert caught.value.__cause__ is None
 
 
-def _publish_of_the_docs() -> Any:
+def _publish_from_the_docs() -> Any:
     page = Path(__file__).parents[2] / "docs" / "task-code.md"
     code = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
     blocks = code.findall(page.read_text())
-    (block,) = (one for one in blocks if "def publish(" in one)
+    (block,) = (block for block in blocks if "def publish(" in block)
     names: dict[str, Any] = {}
     exec(compile(block, "docs", "exec"), names)  # noqa: S102 - our own docs
     return names["publish"]
 
 
-def _use(connection: Any, channel: Any, queue: str) -> None:
-    # The first write may still go into a connection that the broker has closed.
+def _publish_three_times(connection: Any, channel: Any, queue: str) -> None:
+    # The first write may succeed on a connection that the broker has closed.
     for _ in range(3):
         channel.basic_publish("", queue, b'{"result": 0}')
         connection.process_data_events()
 
 
-def test_results_far_apart_arrive_though_the_broker_closes_idle_connections(
+def test_publish_after_idle_connection_was_closed_arrives(
     rabbitmq: RabbitMQ, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pika
 
     url = f"{rabbitmq.url}?heartbeat=1"
     monkeypatch.setenv(URL_VARIABLE, url)
-    publish = _publish_of_the_docs()
-    kept = pika.BlockingConnection(pika.URLParameters(url))
-    channel = kept.channel()
+    publish = _publish_from_the_docs()
+    idle = pika.BlockingConnection(pika.URLParameters(url))
+    channel = idle.channel()
 
     deliver(queue)
     publish(url, queue, b'{"result": 2}')
-    # The broker closes it after two heartbeats that did not come.
+    # The broker closes a connection after two missed heartbeats.
     time.sleep(4)
     with pytest.raises(pika.exceptions.AMQPError):
-        _use(kept, channel, queue)
+        _publish_three_times(idle, channel, queue)
     deliver(queue)
     publish(url, queue, b'{"result": 2}')
 

@@ -1,10 +1,10 @@
-"""Signatures: what we sign we verify, and nothing else."""
+"""Signatures: signed messages are verified, and all others refused."""
 
 from __future__ import annotations
 
 import base64
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,28 +13,28 @@ from runqy_delivery.signature import TOLERANCE, decode_secret, sign, verify
 from runqy_delivery.sinks import webhook
 
 if TYPE_CHECKING:
-    from conftest import Server
+    from tests.delivery.helpers import HttpServer
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of ours").decode()
-OLD = "whsec_" + base64.b64encode(b"the one before").decode()
+OLD = "whsec_" + base64.b64encode(b"the old secret").decode()
 NOW = 1_800_000_000
 
 
-def test_what_is_signed_is_verified() -> None:
+def test_verify_signed_message_returns_its_id() -> None:
     headers = sign(SECRET, "msg_1", NOW, b"body")
 
     assert verify([SECRET], headers, b"body", NOW + 10) == "msg_1"
 
 
-def test_a_known_signature_is_reproduced() -> None:
-    """Worked out apart from our code, with hmac over msg_1.1800000000.BODY."""
+def test_sign_known_message_has_known_signature() -> None:
+    """Computed separately, with hmac over msg_1.1800000000.BODY."""
     expected = "v1,VFjsIU7XX7hdmNCmhMFWeyWM5e6Q2ijxMbQE38N4QOM="
 
     assert sign(SECRET, "msg_1", NOW, b'{"a":1}')["webhook-signature"] == expected
 
 
 @pytest.mark.parametrize("secrets", [[SECRET, OLD], [OLD, SECRET]])
-def test_old_secrets_hold_while_they_are_rotated(secrets: list[str]) -> None:
+def test_verify_old_secret_is_accepted_during_rotation(secrets: list[str]) -> None:
     headers = sign(OLD, "msg_1", NOW, b"body")
 
     assert verify(secrets, headers, b"body", NOW) == "msg_1"
@@ -57,7 +57,7 @@ def test_old_secrets_hold_while_they_are_rotated(secrets: list[str]) -> None:
         ({}, b"body", NOW - TOLERANCE - 1),
     ],
 )
-def test_what_was_changed_is_refused(
+def test_verify_changed_message_is_refused(
     change: dict[str, str], body: bytes, now: int
 ) -> None:
     headers = {**sign(SECRET, "msg_1", NOW, b"body"), **change}
@@ -66,43 +66,43 @@ def test_what_was_changed_is_refused(
         verify([SECRET], headers, body, now)
 
 
-def test_no_secret_fits_nothing() -> None:
+def test_verify_without_secrets_is_refused() -> None:
     with pytest.raises(VerificationError):
         verify([], sign(SECRET, "msg_1", NOW, b"body"), b"body", NOW)
 
 
-def test_whatever_comes_only_one_error_leaves() -> None:
-    """A property over made-up headers and bodies, with a seed that is printed."""
+def test_verify_any_input_raises_only_verification_error() -> None:
+    """Random headers and bodies; a failure prints the seed."""
     seed = random.randrange(2**32)
-    chance = random.Random(seed)
+    rng = random.Random(seed)
 
     def text() -> str:
-        return "".join(chr(chance.randrange(0x500)) for _ in range(chance.randrange(9)))
+        return "".join(chr(rng.randrange(0x500)) for _ in range(rng.randrange(9)))
 
     for _ in range(2000):
         headers = {
             "webhook-id": text(),
-            "webhook-timestamp": chance.choice([text(), str(NOW)]),
-            "webhook-signature": chance.choice(["v1,", ""]) + text(),
+            "webhook-timestamp": rng.choice([text(), str(NOW)]),
+            "webhook-signature": rng.choice(["v1,", ""]) + text(),
         }
         with pytest.raises(VerificationError):
-            verify([SECRET], headers, chance.randbytes(8), NOW)
+            verify([SECRET], headers, rng.randbytes(8), NOW)
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "not base64!", "whsec_ü"])
-def test_a_secret_that_cannot_be_read_is_not_repeated(secret: str) -> None:
+def test_decode_secret_invalid_secret_is_not_repeated(secret: str) -> None:
     with pytest.raises(ValueError, match="not of the form") as caught:
         decode_secret(secret)
     assert not secret or secret == "whsec_" or secret not in str(caught.value)
 
 
-def test_a_webhook_is_signed_where_the_environment_has_a_secret(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+def test_post_with_signing_secret_is_signed(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(webhook.SIGNING_SECRET_VARIABLE, SECRET)
 
     webhook.post(f"{server.url}/x", "d-1", b'{"a":1}')
 
-    seen: Any = server.seen[0]
-    stamp = int(seen.headers["webhook-timestamp"])
-    assert verify([SECRET], seen.headers, seen.body, stamp) == "d-1"
+    (request,) = server.requests
+    now = int(request.headers["webhook-timestamp"])
+    assert verify([SECRET], request.headers, request.body, now) == "d-1"

@@ -1,4 +1,4 @@
-"""Delivery into a table: SQLite's own driver, with no SQLAlchemy about."""
+"""Delivery to a table, by SQLite's driver and without SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runqy_delivery.sinks.sql import URL_VARIABLE, write
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Server
+    from tests.delivery.helpers import HttpServer
 
 TABLE = {
     "name": "jobs",
@@ -62,7 +62,7 @@ def payload(**fields: Any) -> dict[str, Any]:
     return DeliveryRequest("d-1", sink="sql", table=TABLE, **fields).to_fields()
 
 
-def test_a_row_that_is_there_is_brought_to_its_end(database: Path) -> None:
+def test_write_existing_row_is_updated(database: Path) -> None:
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("INSERT INTO jobs VALUES ('d-1', 'pending', NULL, NULL)")
         connection.commit()
@@ -71,21 +71,23 @@ def test_a_row_that_is_there_is_brought_to_its_end(database: Path) -> None:
     assert rows(database) == [("d-1", "completed", '{"sum":3}')]
 
 
-def test_a_row_that_is_not_there_is_inserted(database: Path) -> None:
+def test_write_missing_row_is_inserted(database: Path) -> None:
     handler([1, 2])(payload())
 
     assert rows(database) == [("d-1", "completed", "[1,2]")]
 
 
-def test_the_first_end_stays(database: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_write_second_final_status_is_ignored(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     handler(1)(payload())
     handler(2)(payload())
 
     assert rows(database) == [("d-1", "completed", "1")]
-    assert "has a final status already" in caplog.text
+    assert "already has a final status" in caplog.text
 
 
-def test_a_failure_has_its_words_in_the_row(database: Path) -> None:
+def test_write_failure_has_its_message_in_the_row(database: Path) -> None:
     handler(ValueError("too dark"))(payload())
 
     [(_, state, output)] = rows(database)
@@ -93,7 +95,7 @@ def test_a_failure_has_its_words_in_the_row(database: Path) -> None:
     assert "too dark" in output
 
 
-def test_bytes_stand_in_an_envelope(database: Path) -> None:
+def test_write_bytes_are_in_an_envelope(database: Path) -> None:
     handler(Result(b"\0\1", content_type="image/png"))(payload())
 
     [(_, state, output)] = rows(database)
@@ -101,37 +103,39 @@ def test_bytes_stand_in_an_envelope(database: Path) -> None:
     assert '"AAE="' in output
 
 
-def test_the_bell_is_rung_once_the_row_is_there(database: Path, server: Server) -> None:
-    given = payload(url="sql://db/jobs#d-1", webhook_url=f"{server.url}/bell")
+def test_write_row_is_there_before_the_notification(
+    database: Path, server: HttpServer
+) -> None:
+    given = payload(url="sql://db/jobs#d-1", webhook_url=f"{server.url}/hook")
     handler(1)(given)
 
     assert rows(database) == [("d-1", "completed", "1")]
-    assert server.seen[0].json()["result_url"] == "sql://db/jobs#d-1"
+    assert server.requests[0].json()["result_url"] == "sql://db/jobs#d-1"
 
 
-def test_a_failure_that_one_place_takes_is_delivered(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+def test_deliver_failure_accepted_by_one_sink_raises_nothing(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(URL_VARIABLE, raising=False)
-    handler(ValueError("too dark"))(payload(webhook_url=f"{server.url}/bell"))
+    handler(ValueError("too dark"))(payload(webhook_url=f"{server.url}/hook"))
 
-    assert server.seen[0].json()["error"]["message"] == "too dark"
+    assert server.requests[0].json()["error"]["message"] == "too dark"
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("url", "message"),
     [
         (None, f"{URL_VARIABLE} is not set: put the database's URL into a vault"),
         ("oracle://u:SECRET@h/x", "No driver for oracle:// is installed"),
         ("mysql://u:SECRET@h/x", "No driver for mysql:// is installed: add pymysql"),
-        ("sqlite:////nobody/has/this.db", "Writing to table jobs at sqlite://"),
+        ("sqlite:////missing/folder/this.db", "Writing to table jobs at sqlite://"),
         ("oracle://u:SEC/RET@SECRET@h/x", "No driver for oracle:// is installed"),
-        ("mysql://u:SECRET@h:port/x", f"{URL_VARIABLE} cannot be read as a URL"),
-        ("u:SECRET@h/x", f"{URL_VARIABLE} cannot be read as a URL"),
+        ("mysql://u:SECRET@h:port/x", f"{URL_VARIABLE} is not a valid URL"),
+        ("u:SECRET@h/x", f"{URL_VARIABLE} is not a valid URL"),
     ],
 )
-def test_a_database_that_cannot_be_used_raises_with_words(
-    url: str | None, words: str, monkeypatch: pytest.MonkeyPatch
+def test_write_unusable_database_raises_with_reason(
+    url: str | None, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("sqlalchemy", "pymysql"):
         monkeypatch.setitem(sys.modules, module, None)
@@ -142,24 +146,24 @@ def test_a_database_that_cannot_be_used_raises_with_words(
 
     with pytest.raises(DeliveryUndeliverable) as caught:
         handler(1)(payload())
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert "SECRET" not in str(caught.value)
 
 
 @pytest.fixture
-def once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody pause before a second try, though there is plenty of time for one."""
+def no_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail the test on a retry, although the retry budget allows one."""
 
     def sleep(_seconds: float) -> None:
-        pytest.fail("It was going to be tried again.")
+        pytest.fail("The write was going to be retried.")
 
     monkeypatch.setenv(RETRY_FOR_VARIABLE, "300")
     monkeypatch.setattr(time, "sleep", sleep)
 
 
-@pytest.mark.usefixtures("database", "once")
+@pytest.mark.usefixtures("database", "no_retry")
 @pytest.mark.parametrize(
-    ("field", "words"),
+    ("field", "message"),
     [
         ("name", "no such table: others"),
         ("id", "no such column: others"),
@@ -168,31 +172,31 @@ def once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("completed_at", "no such column: others"),
     ],
 )
-def test_a_table_or_column_that_is_not_there_raises_at_once(
-    field: str, words: str
-) -> None:
-    with pytest.raises(DeliveryUndeliverable, match=words):
+def test_write_missing_table_or_column_raises_at_once(field: str, message: str) -> None:
+    with pytest.raises(DeliveryUndeliverable, match=message):
         write({**TABLE, field: "others"}, "d-1", "completed", b"1")
 
 
-@pytest.mark.usefixtures("once")
-def test_mysqls_column_that_is_not_there_raises_at_once(
+@pytest.mark.usefixtures("no_retry")
+def test_write_missing_mysql_column_raises_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A stand-in for pymysql, which calls that operational: no MySQL is about."""
-    driver = types.ModuleType("pymysql")
-    driver.Error = sqlite3.Error  # type: ignore[attr-defined]
-    driver.DataError = sqlite3.DataError  # type: ignore[attr-defined]
-    driver.IntegrityError = sqlite3.IntegrityError  # type: ignore[attr-defined]
-    driver.InterfaceError = sqlite3.InterfaceError  # type: ignore[attr-defined]
-    driver.OperationalError = sqlite3.OperationalError  # type: ignore[attr-defined]
+    """A fake pymysql, which reports a missing column as an operational error."""
     given: dict[str, Any] = {}
 
     def connect(**arguments: Any) -> None:
         given.update(arguments)
         raise sqlite3.OperationalError(1054, "Unknown column 'others'")
 
-    driver.connect = connect  # type: ignore[attr-defined]
+    driver = types.SimpleNamespace(
+        __name__="pymysql",
+        Error=sqlite3.Error,
+        DataError=sqlite3.DataError,
+        IntegrityError=sqlite3.IntegrityError,
+        InterfaceError=sqlite3.InterfaceError,
+        OperationalError=sqlite3.OperationalError,
+        connect=connect,
+    )
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     monkeypatch.setitem(sys.modules, "pymysql", driver)
     monkeypatch.setenv(URL_VARIABLE, "mysql://u:p/w@x%21@h/results")
@@ -209,21 +213,21 @@ def test_mysqls_column_that_is_not_there_raises_at_once(
     assert expected == given
 
 
-def limit(database: Path, longest: int) -> None:
-    """Let the column take so many characters, as a varchar would."""
+def limit_result(database: Path, max_length: int) -> None:
+    """Limit the column of the result to a number of characters, as varchar does."""
     with closing(sqlite3.connect(database)) as connection:
         connection.executescript(
             "DROP TABLE jobs; CREATE TABLE jobs (job text PRIMARY KEY, state text, "
-            f"output text CHECK (length(output) <= {longest}), ended timestamp)"
+            f"output text CHECK (length(output) <= {max_length}), ended timestamp)"
         )
 
 
-@pytest.mark.usefixtures("once")
+@pytest.mark.usefixtures("no_retry")
 @pytest.mark.parametrize("insert", [True, False])
-def test_a_result_that_the_column_does_not_take_is_a_failure(
+def test_write_result_rejected_by_column_is_a_failure(
     database: Path, *, insert: bool
 ) -> None:
-    limit(database, 5000)
+    limit_result(database, 5000)
     if insert:
         with closing(sqlite3.connect(database)) as connection:
             connection.execute("INSERT INTO jobs VALUES ('d-1', 'pending', NULL, NULL)")
@@ -234,12 +238,15 @@ def test_a_result_that_the_column_does_not_take_is_a_failure(
     [(_, state, output)] = rows(database)
     error = json.loads(output)["error"]
     assert (state, error["type"]) == ("failed", "ResultRefused")
-    assert "jobs takes no row with 6,002 bytes in column output" in error["message"]
+    assert (
+        "jobs does not accept a row with 6,002 bytes in column output"
+        in error["message"]
+    )
 
 
-@pytest.mark.usefixtures("once")
+@pytest.mark.usefixtures("no_retry")
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "message"),
     [
         (ValueError("too dark"), "ValueError: too dark"),
         (ValueError("a\0b\ud800"), "ValueError: ab?"),
@@ -247,54 +254,56 @@ def test_a_result_that_the_column_does_not_take_is_a_failure(
         (ValueError("e" * 500), "ValueError: " + "e" * 183 + "..."),
     ],
 )
-def test_a_failure_that_does_not_fit_whole_stands_in_few_words(
-    database: Path, error: Exception, words: str
+def test_write_failure_too_long_for_column_is_shortened(
+    database: Path, error: Exception, message: str
 ) -> None:
-    limit(database, 255)
+    limit_result(database, 255)
 
     handler(error)(payload())
 
     [(_, state, output)] = rows(database)
-    assert (state, json.loads(output)) == ("failed", words)
+    assert (state, json.loads(output)) == ("failed", message)
     assert len(output) <= 200
 
 
-@pytest.mark.usefixtures("once")
-def test_a_failure_that_does_not_fit_at_all_raises_with_words(database: Path) -> None:
-    limit(database, 10)
+@pytest.mark.usefixtures("no_retry")
+def test_write_failure_rejected_by_column_raises(database: Path) -> None:
+    limit_result(database, 10)
 
-    with pytest.raises(DeliveryUndeliverable, match="takes no row with 22 bytes"):
+    with pytest.raises(
+        DeliveryUndeliverable, match="does not accept a row with 22 bytes"
+    ):
         handler(ValueError("too dark"))(payload())
     assert rows(database) == []
 
 
-@pytest.mark.usefixtures("once")
-def test_news_that_the_column_does_not_take_do_not_undo_the_delivery(
-    database: Path, server: Server, caplog: pytest.LogCaptureFixture
+@pytest.mark.usefixtures("no_retry")
+def test_notify_table_error_is_only_logged(
+    database: Path, server: HttpServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    limit(database, 10)
+    limit_result(database, 10)
     request = DeliveryRequest(
         "d-1",
         sink="webhook",
         url="inbox://runqy_default/d-1",
-        webhook_url=f"{server.url}/bell",
+        webhook_url=f"{server.url}/hook",
         table=TABLE,
     )
     handler(1)(request.to_fields())
 
-    assert server.seen[0].json()["result"] == 1
-    assert "The sql was not told: " in caplog.text
+    assert server.requests[0].json()["result"] == 1
+    assert "Could not notify the sql: " in caplog.text
 
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("field", ["name", "id", "status", "result", "completed_at"])
 @pytest.mark.parametrize("name", ["a; DROP TABLE jobs", "", None, 'a"b', "a.b.c"])
-def test_a_name_that_is_none_never_becomes_sql(field: str, name: Any) -> None:
-    with pytest.raises(DeliveryUndeliverable, match="no name in SQL"):
+def test_write_invalid_name_never_becomes_sql(field: str, name: Any) -> None:
+    with pytest.raises(DeliveryUndeliverable, match="is not a valid SQL name"):
         write({**TABLE, field: name}, "d-1", "completed", b"1")
 
 
-def test_a_request_without_a_table_raises() -> None:
+def test_write_request_without_table_raises() -> None:
     fields = DeliveryRequest("d-1", sink="sql").to_fields()
     with pytest.raises(DeliveryUndeliverable, match="has no table"):
         handler(1)(fields)

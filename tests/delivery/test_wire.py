@@ -1,4 +1,4 @@
-"""The wire format, both ways."""
+"""The wire format: what is written can be read, and what is not valid is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from runqy_delivery import BadDelivery, Delivery, DeliveryRequest, JobError
 
 
-def test_a_request_comes_back_out_of_the_payload_it_went_into() -> None:
+def test_request_from_payload_equals_the_one_written() -> None:
     request = DeliveryRequest(
         "d-1",
         sink="s3",
@@ -26,14 +26,14 @@ def test_a_request_comes_back_out_of_the_payload_it_went_into() -> None:
     assert DeliveryRequest.from_payload({"mine": 1, **request.to_fields()}) == request
 
 
-def test_a_request_uses_the_words_of_runqys_guide() -> None:
+def test_request_to_fields_uses_the_names_of_runqys_guide() -> None:
     fields = DeliveryRequest("d-1", webhook_url="https://a/b").to_fields()
 
     assert fields["task_id"] == "d-1"
     assert fields["webhook_url"] == "https://a/b"
 
 
-def test_secrets_of_a_request_are_not_shown() -> None:
+def test_request_repr_shows_no_secret() -> None:
     shown = repr(DeliveryRequest("d-1", webhook_url="W", put_url="P"))
 
     assert "'W'" not in shown
@@ -61,13 +61,13 @@ def test_secrets_of_a_request_are_not_shown() -> None:
         ),
     ],
 )
-def test_deliveries_after_runqys_guide_are_understood(
+def test_delivery_from_json_reads_messages_of_runqys_guide(
     body: bytes, delivery: Delivery
 ) -> None:
     assert Delivery.from_json(body) == delivery
 
 
-def test_a_failure_without_a_reason_gets_words() -> None:
+def test_delivery_from_json_failure_without_error_gets_a_message() -> None:
     delivery = Delivery.from_json(b'{"task_id": "d", "status": "failed"}')
 
     assert delivery.error is not None
@@ -84,7 +84,7 @@ def test_a_failure_without_a_reason_gets_words() -> None:
         Delivery("d", status="progress", fraction=0.5, text="half"),
     ],
 )
-def test_a_delivery_comes_back_as_it_was_sent(delivery: Delivery) -> None:
+def test_delivery_from_json_equals_the_one_written(delivery: Delivery) -> None:
     assert Delivery.from_json(delivery.to_json()) == delivery
 
 
@@ -118,33 +118,32 @@ def test_a_delivery_comes_back_as_it_was_sent(delivery: Delivery) -> None:
         b'{"task_id": "d", "result": ' + b"9" * 10_000 + b"}",
     ],
 )
-def test_what_is_no_delivery_is_refused(body: bytes) -> None:
+def test_delivery_from_json_invalid_body_is_refused(body: bytes) -> None:
     with pytest.raises(BadDelivery):
         Delivery.from_json(body)
 
 
 @pytest.mark.parametrize("name", ["size", "fraction"])
 @pytest.mark.parametrize("number", [2**1024, -(2**1024), float("inf"), float("nan")])
-def test_numbers_that_no_double_holds_are_refused(name: str, number: Any) -> None:
-    """Also where somebody else has read the JSON."""
+def test_delivery_number_beyond_double_is_refused(name: str, number: Any) -> None:
+    """Parsed JSON is checked, too: the caller may have parsed it less strictly."""
     with pytest.raises(BadDelivery, match=name):
         Delivery.from_fields({"task_id": "d", name: number})
 
 
 @pytest.mark.parametrize("number", [0, 1, 2**63, 10**308, -(10**308), 0.5, 1.5e308])
-def test_numbers_that_a_double_holds_are_taken(number: Any) -> None:
+def test_delivery_number_within_double_is_accepted(number: Any) -> None:
     assert Delivery.from_fields({"task_id": "d", "fraction": number}).fraction == number
 
 
-def test_only_progress_is_not_final() -> None:
-    finals: Any = [Delivery("d", status=s).is_final for s in ("completed", "failed")]
-
-    assert finals == [True, True]
+def test_delivery_is_final_unless_progress() -> None:
+    assert Delivery("d", status="completed").is_final
+    assert Delivery("d", status="failed").is_final
     assert not Delivery("d", status="progress").is_final
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "message"),
     [
         ({"message": ""}, "gave no reason"),
         ({"message": None, "type": "KeyError"}, "gave no reason"),
@@ -154,16 +153,18 @@ def test_only_progress_is_not_final() -> None:
         ("  ", "gave no reason"),
     ],
 )
-def test_a_failure_is_one_however_it_is_put(error: Any, words: str) -> None:
+def test_delivery_from_json_any_error_becomes_a_message(
+    error: Any, message: str
+) -> None:
     body = json.dumps({"task_id": "d", "status": "failed", "error": error}).encode()
-    read = Delivery.from_json(body).error
+    job_error = Delivery.from_json(body).error
 
-    assert read is not None
-    assert words in read.message
+    assert job_error is not None
+    assert message in job_error.message
 
 
-def test_an_error_of_any_depth_is_read_or_refused() -> None:
-    """At some depth it can be read, and not be written again."""
+def test_delivery_error_nested_too_deeply_is_refused() -> None:
+    """At some depths it can be read, but not be written again."""
     lists: Any = "deep"
     for _ in range(20_000):
         lists = [lists]

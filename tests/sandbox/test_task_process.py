@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A task process by itself, in its worse moments."""
+"""Tests of a task process: failed starts, crashes, and broken responses."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from runqy_sandbox.worker.job import Job
 from runqy_sandbox.worker.task_process import TaskFailed, TaskProcess
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-DEADLINE = 10.0
+TIMEOUT = 10.0
 SDK = "from runqy_python import *\nimport os, pathlib\n"
 FAILED_LOAD = f"{SDK}@load\ndef l(): 1/0\n@task\ndef t(p, c): ...\nrun()"
-#: Starts, dies of its first job, fails to start again, starts, and works.
+#: Crashes on its first job, fails to restart once, restarts, and then works.
 FLAKY = f"""{SDK}
 first, second = pathlib.Path("first"), pathlib.Path("second")
 if first.exists() and not second.exists():
@@ -43,8 +44,8 @@ run()
 def _process(directory: Path, code: str, **deployment: Any) -> TaskProcess:
     (directory / "main.py").write_text(code)
     deployment = {"task_code": str(directory), **deployment}
-    words = {"queues": {"q": {"deployment": deployment}}}
-    [queue] = parse_queues(words).queues
+    config = {"queues": {"q": {"deployment": deployment}}}
+    [queue] = parse_queues(config).queues
     return TaskProcess(queue, {})
 
 
@@ -54,7 +55,7 @@ def _job(payload: bytes = b'{"n": 1}') -> Job:
 
 
 @contextlib.asynccontextmanager
-async def _supervised(process: TaskProcess) -> Any:
+async def _supervised(process: TaskProcess) -> AsyncIterator[TaskProcess]:
     await process.start()
     loop = asyncio.create_task(process.supervise())
     try:
@@ -66,26 +67,26 @@ async def _supervised(process: TaskProcess) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("code", "deployment", "words"),
+    ("code", "deployment", "message"),
     [
         ("import time; time.sleep(60)", {"startup_timeout_secs": 0.3}, "not ready wi"),
         ("", {"startup_cmd": "no-such-program"}, "cannot run 'no-such-program'"),
-        ("", {}, "ended before it was ready"),
+        ("", {}, "exited before it was ready"),
         (FAILED_LOAD, {}, "process startup failed: @load failed: division by zero"),
     ],
 )
-async def test_one_that_is_never_ready_says_why(
-    tmp_path: Path, code: str, deployment: dict[str, Any], words: str
+async def test_start_process_never_ready_raises_error(
+    tmp_path: Path, code: str, deployment: dict[str, Any], message: str
 ) -> None:
     process = _process(tmp_path, code, **deployment)
     await process.stop()  # nothing to stop yet
     with pytest.raises(TaskFailed) as caught:
         await process.start()
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert not process.is_healthy
 
 
-async def test_one_that_fails_to_restart_is_tried_again(
+async def test_supervise_failed_restart_is_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task_process, "RESTART_DELAY", 0.01)
@@ -96,7 +97,7 @@ async def test_one_that_fails_to_restart_is_tried_again(
     assert (tmp_path / "second").exists()
 
 
-async def test_a_job_does_not_wait_for_ever_for_one_that_is_down(
+async def test_run_process_not_ready_raises_error_after_timeout(
     tmp_path: Path,
 ) -> None:
     process = _process(tmp_path, "", startup_timeout_secs=0.1)
@@ -104,22 +105,22 @@ async def test_a_job_does_not_wait_for_ever_for_one_that_is_down(
         await process.run(_job())
 
 
-async def test_an_answer_that_go_cannot_read_is_no_answer(tmp_path: Path) -> None:
+async def test_run_response_with_nan_is_ignored(tmp_path: Path) -> None:
     code = f"{SDK}@task\ndef t(payload): return float('nan')\nrun()"
     async with _supervised(_process(tmp_path, code)) as process:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(process.run(_job()), 0.3)
-        assert process.in_hand == 0
+        assert process.in_flight == 0
 
 
-async def test_one_that_closes_its_stdout_and_stays_is_killed(
+async def test_supervise_process_that_closed_stdout_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task_process, "EXIT_GRACE", 0.1)
+    monkeypatch.setattr(task_process, "STOP_TIMEOUT", 0.1)
     code = (
         'import os, sys, time\nos.write(1, b\'{"status": "ready"}\\n\')\n'
         "sys.stdin.readline()\nos.close(1)\ntime.sleep(60)"
     )
     async with _supervised(_process(tmp_path, code)) as process:
         with pytest.raises(TaskFailed, match="handler stopped while waiting"):
-            await asyncio.wait_for(process.run(_job()), DEADLINE)
+            await asyncio.wait_for(process.run(_job()), TIMEOUT)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The worker: what becomes of jobs, whatever befalls those who run them."""
+"""Tests of the worker: retries, leases, priorities, crashes and restarts."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ import json
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from runqy_sandbox.asynq.keys import key, task_key
+from runqy_sandbox.asynq.keys import WORKERS, key, task_key, worker_key
 from runqy_sandbox.worker.heartbeat import worker_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-GONE = "asynq: task not found"
+    from runqy_sandbox.process.child import Child
+    from tests.sandbox.client import Client
+
+NOT_FOUND = "asynq: task not found"
 
 
 @pytest.fixture
-def stopped_worker(client: Any) -> Iterator[Any]:
+def stopped_worker(client: Client) -> Iterator[Child]:
     client.sandbox.worker.stop()
     yield client.sandbox.worker
     client.sandbox.worker.start()
@@ -33,8 +36,8 @@ def stopped_worker(client: Any) -> Iterator[Any]:
     ("kind", "error"),
     [("fail", "permanent failure: Traceback"), ("retry", "transient (will retry)")],
 )
-def test_a_job_that_fails_is_tried_four_times_then_archived(
-    client: Any, tmp_path: Path, kind: str, error: str
+def test_job_failing_with_storage_is_archived_after_three_retries(
+    client: Client, tmp_path: Path, kind: str, error: str
 ) -> None:
     log = tmp_path / "log"
     job = client.add("stored.high", kind=kind, log=str(log))
@@ -43,21 +46,22 @@ def test_a_job_that_fails_is_tried_four_times_then_archived(
     task = client.task("stored.high", job)
     assert task["error_msg"].startswith(error)
     assert task["retried"] == "3"
-    assert (task["msg"].retried, task["msg"].timeout) == (3, 0)
+    message = client.message("stored.high", job)
+    assert (message.retried, message.timeout) == (3, 0)
 
 
-def test_without_storage_a_job_that_fails_is_deleted_at_the_end(
-    client: Any, tmp_path: Path
+def test_job_failing_without_storage_is_deleted_after_three_retries(
+    client: Client, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     job = client.add("plain", kind="fail", log=str(log))
-    client.wait_for(job, GONE)
+    client.wait_for(job, NOT_FOUND)
     assert log.read_text().split() == ["fail"] * 4
     assert client.redis.get(key("plain.default", "failed")) == b"1"
 
 
-def test_higher_priority_goes_first(
-    client: Any, stopped_worker: Any, tmp_path: Path
+def test_jobs_with_higher_priority_run_first(
+    client: Client, stopped_worker: Child, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     queues = ("stored.low", "plain.default", "stored.high")
@@ -66,24 +70,25 @@ def test_higher_priority_goes_first(
     stopped_worker.start()
     for queue in queues:
         pending = key(queue, "pending")
-        while client.redis.llen(pending) or client.redis.llen(key(queue, "active")):
+        active = key(queue, "active")
+        while client.redis.llen(pending) or client.redis.llen(active):
             time.sleep(0.01)
-    # Two jobs at a time, so neighbours may change places.
+    # Two jobs run at a time, so neighbours may be swapped.
     order = [line.split("-")[0] for line in log.read_text().split()]
     assert set(order[:2]) == {"stored.high"}
     assert set(order[-2:]) == {"stored.low"}
     assert len(order) == 9
 
 
-def test_a_dead_task_process_is_started_again(client: Any, tmp_path: Path) -> None:
+def test_task_process_crashed_is_restarted(client: Client, tmp_path: Path) -> None:
     job = client.add("stored.low", kind="crash once", flag=str(tmp_path / "flag"))
     client.wait_for(job, "completed")
     task = client.task("stored.low", job)
     assert (task["result"], task["retried"]) == ('"survived"', "1")
 
 
-def test_jobs_in_flight_fail_with_their_task_process(
-    client: Any, tmp_path: Path
+def test_job_in_flight_when_task_process_crashes_is_retried(
+    client: Client, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
     first = client.add("stored.high", kind="crash once", flag=str(tmp_path / "flag"))
@@ -94,20 +99,22 @@ def test_jobs_in_flight_fail_with_their_task_process(
 
 
 @pytest.mark.parametrize("kind", ["crash", "long"])
-def test_what_breaks_the_protocol_is_a_stopped_handler(client: Any, kind: str) -> None:
+def test_task_process_crash_or_long_line_fails_the_job(
+    client: Client, kind: str
+) -> None:
     job = client.push("stored.high", json.dumps({"kind": kind}).encode())
     client.wait_for(job, "archived")
-    words = "handler stopped while waiting for response"
-    assert client.task("stored.high", job)["error_msg"] == words
+    message = "handler stopped while waiting for response"
+    assert client.task("stored.high", job)["error_msg"] == message
 
 
-def test_noise_on_stdout_is_skipped(client: Any) -> None:
+def test_task_process_line_without_json_is_ignored(client: Client) -> None:
     job = client.add("stored.high", kind="noise")
     client.wait_for(job, "completed")
 
 
-def test_a_result_of_null_is_stored_and_shown_as_runqy_does(client: Any) -> None:
-    job = client.add("stored.high", kind="nothing")
+def test_result_null_is_decoded_as_base64_as_in_runqy(client: Client) -> None:
+    job = client.add("stored.high", kind="null")
     client.wait_for(job, "completed")
     assert client.task("stored.high", job)["result"] == "null"
     # runqy takes the four letters for base64.
@@ -115,7 +122,7 @@ def test_a_result_of_null_is_stored_and_shown_as_runqy_does(client: Any) -> None
     assert shown == b"\x9e\xe9\x65".decode("utf-8", "replace")
 
 
-def test_an_id_without_a_task_is_dropped(client: Any) -> None:
+def test_pending_id_without_readable_task_is_skipped(client: Client) -> None:
     client.redis.lpush(key("stored.high", "pending"), "no-such-task")
     broken = task_key("stored.high", "broken")
     client.redis.hset(broken, mapping={"msg": b"\xff", "state": "pending"})
@@ -126,42 +133,43 @@ def test_an_id_without_a_task_is_dropped(client: Any) -> None:
     assert "Task data not found for ID: no-such-task" in log
 
 
-def test_a_payload_that_is_no_json_arrives_as_null(client: Any) -> None:
+def test_payload_not_json_is_passed_as_null(client: Client) -> None:
     job = client.push("stored.high", b"\xff not json")
     client.wait_for(job, "archived")
     assert "'NoneType'" in client.task("stored.high", job)["error_msg"]
 
 
-def test_task_code_finds_s3(client: Any) -> None:
+def test_task_code_reaches_s3_without_configuration(client: Client) -> None:
     job = client.add("stored.high", kind="s3")
     assert client.wait_for(job, "completed", "archived") == "completed"
 
 
-def test_an_active_job_cannot_be_deleted(client: Any, tmp_path: Path) -> None:
+def test_delete_active_job_returns_error(client: Client, tmp_path: Path) -> None:
     job = client.add("stored.high", kind="gate", gate=str(tmp_path / "gate"))
     client.wait_for(job, "active")
-    answer = client.call("DELETE", f"/api/queues/stored.high/tasks/{job}")
-    assert answer.status_code == 500
-    assert "cannot delete task in active state" in answer.json()["errors"][0]
+    response = client.call("DELETE", f"/api/queues/stored.high/tasks/{job}")
+    assert response.status_code == 500
+    assert "cannot delete task in active state" in response.json()["errors"][0]
     (tmp_path / "gate").touch()
     client.wait_for(job, "completed")
 
 
-def test_a_lease_is_prolonged_while_the_job_runs(client: Any, tmp_path: Path) -> None:
+def test_lease_of_running_job_is_extended(client: Client, tmp_path: Path) -> None:
     log = tmp_path / "log"
     gate = str(tmp_path / "gate")
     job = client.add("stored.high", kind="gate", gate=gate, log=str(log))
     client.wait_for(job, "active")
     lease = key("stored.high", "lease")
-    first = client.redis.zscore(lease, job)
-    while client.redis.zscore(lease, job) < first + 1:
+    first = client.score(lease, job)
+    assert first is not None
+    while (client.score(lease, job) or 0) < first + 1:
         time.sleep(0.02)
     (tmp_path / "gate").touch()
     client.wait_for(job, "completed")
     assert log.read_text().split() == ["gate"]
 
 
-def test_the_job_of_a_killed_worker_runs_again(client: Any, tmp_path: Path) -> None:
+def test_job_of_killed_worker_runs_again(client: Client, tmp_path: Path) -> None:
     log = tmp_path / "log"
     gate = str(tmp_path / "gate")
     job = client.add("stored.high", kind="gate", gate=gate, log=str(log))
@@ -176,37 +184,37 @@ def test_the_job_of_a_killed_worker_runs_again(client: Any, tmp_path: Path) -> N
     (tmp_path / "gate").touch()
     client.wait_for(job, "completed")
     assert client.task("stored.high", job)["retried"] == "1"
-    assert "its lease ran out" in client.sandbox.worker.log.read_text()
+    assert "its lease expired" in client.sandbox.worker.log.read_text()
 
 
-def test_a_stopped_worker_gives_its_jobs_back(client: Any, tmp_path: Path) -> None:
+def test_worker_stopped_requeues_its_jobs(client: Client, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     job = client.add("stored.high", kind="gate", gate=str(gate))
     client.wait_for(job, "active")
     pid = client.sandbox.worker.pid
     client.sandbox.worker.stop()
     assert client.state(job) == "pending"
-    beat = client.redis.hgetall(f"asynq:workers:{worker_id(pid)}")
-    assert beat[b"status"] == b"stopped"
+    beat = client.hash(worker_key(worker_id(pid)))
+    assert beat["status"] == b"stopped"
     gate.touch()
     client.sandbox.worker.start()
     client.wait_for(job, "completed")
     assert "retried" not in client.task("stored.high", job)
 
 
-def test_a_heartbeat_says_who_is_there(client: Any) -> None:
+def test_heartbeat_of_running_worker_is_listed(client: Client) -> None:
     name = worker_id(client.sandbox.worker.pid)
-    beat = client.redis.hgetall(f"asynq:workers:{name}")
-    assert beat[b"status"] == b"running"
-    assert beat[b"healthy"] == b"1"
-    assert 0 < client.redis.ttl(f"asynq:workers:{name}") <= 30
-    assert client.redis.zscore("asynq:workers", name) > time.time()
+    beat = client.hash(worker_key(name))
+    assert beat["status"] == b"running"
+    assert beat["healthy"] == b"1"
+    assert 0 < int(client.redis.ttl(worker_key(name))) <= 30
+    assert (client.score(WORKERS, name) or 0) > time.time()
     workers = client.call("GET", "/workers").json()["workers"]
     [mine] = [worker for worker in workers if worker["worker_id"] == name]
     assert (mine["is_stale"], mine["status"]) == (False, "running")
 
 
-def test_a_worker_outlives_its_redis(client: Any) -> None:
+def test_worker_continues_after_restart_of_redis(client: Client) -> None:
     client.sandbox.redis.kill()
     while client.call("GET", "/healthz", None).status_code != 503:
         time.sleep(0.02)
@@ -215,8 +223,8 @@ def test_a_worker_outlives_its_redis(client: Any) -> None:
     client.wait_for(job, "completed")
 
 
-def test_task_code_sees_its_environment_and_no_keys(
-    start: Any, monkeypatch: pytest.MonkeyPatch
+def test_task_code_gets_environment_without_keys(
+    start: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "mine")
     names = ["SECRET", "AWS_SESSION_TOKEN", "RUNQY_SANDBOX_SETTINGS"]
@@ -227,7 +235,9 @@ def test_task_code_sees_its_environment_and_no_keys(
     assert result == {"SECRET": "s3cret", **dict.fromkeys(names[1:])}
 
 
-def test_two_processes_work_side_by_side(start: Any, tmp_path: Path) -> None:
+def test_two_processes_run_jobs_in_parallel(
+    start: Callable[..., Client], tmp_path: Path
+) -> None:
     client = start(processes=2)
     gate = str(tmp_path / "gate")
     log = tmp_path / "log"
@@ -248,8 +258,8 @@ def test_two_processes_work_side_by_side(start: Any, tmp_path: Path) -> None:
         time.sleep(0.01)
 
 
-def test_a_process_that_dies_takes_no_job_of_another_with_it(
-    start: Any, tmp_path: Path
+def test_task_process_crash_does_not_fail_jobs_of_another(
+    start: Callable[..., Client], tmp_path: Path
 ) -> None:
     client = start(processes=2, concurrency=2)
     jobs = [
@@ -262,16 +272,16 @@ def test_a_process_that_dies_takes_no_job_of_another_with_it(
     assert retried == ["1"] * 6
 
 
-def test_an_idle_worker_asks_redis_little(client: Any) -> None:
-    """However short the retries and leases of tests are: it must not spin."""
+def test_idle_worker_sends_few_commands_to_redis(client: Client) -> None:
+    """Short retries and leases must not make it poll without a pause."""
 
     def calls() -> int:
-        stats = client.redis.info("commandstats")
-        return sum(one["calls"] for one in stats.values())
+        stats: dict[str, dict[str, int]] = client.redis.info("commandstats")
+        return sum(command["calls"] for command in stats.values())
 
     seconds = 2.0
-    before, began = calls(), time.monotonic()
+    before, start = calls(), time.monotonic()
     time.sleep(seconds)
-    took = time.monotonic() - began
+    elapsed = time.monotonic() - start
 
-    assert (calls() - before) / took < 60
+    assert (calls() - before) / elapsed < 60

@@ -1,7 +1,7 @@
-"""Run one task through Airflow's real task runner, with no database behind it.
+"""Run one task through Airflow's real task runner, without a database.
 
-Airflow's client talks to a little execution API here that remembers XComs and hands the
-next method and its arguments back on resume, as the real one does.
+Airflow's client uses a small execution API here, which stores XComs and, on resume,
+returns the next method and its arguments, as the real one does.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import httpx
 from airflow.dag_processing.dagbag import DagBag
-from airflow.sdk import DAG
+from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.api.client import Client
 from airflow.sdk.api.datamodels._generated import TaskInstance
 from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR, TriggerFailureReason
@@ -27,15 +27,12 @@ from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.triggers.delivery import DeliveryTrigger
 from runqy_provider.waiters.registry import close_waiters
 
-if TYPE_CHECKING:
-    from airflow.sdk import BaseOperator
-
 _NO_BODY = ("PATCH", "PUT", "DELETE")
 _WHEN = "2026-01-01T00:00:00Z"
 
 
 def run_of(payload: Any = None, runqy_queue: str = "helper", **arguments: Any) -> Run:
-    """Return a run of one RunqyOperator; it looks once and then defers."""
+    """Return a run of one RunqyOperator, which polls once and then defers."""
     arguments = {"defer_after": timedelta(0), **arguments}
     with DAG("d", schedule=None):
         task = RunqyOperator(
@@ -45,14 +42,17 @@ def run_of(payload: Any = None, runqy_queue: str = "helper", **arguments: Any) -
 
 
 def outcomes_of_example(dag_id: str) -> dict[str, Any]:
-    """Run all tasks of an example DAG, and return what they return."""
+    """Run all tasks of an example DAG, and return their return values by task id."""
     path = Path(__file__).parents[2] / "dags" / f"{dag_id}.py"
-    tasks = DagBag(path).dags[dag_id].tasks
-    return {task.task_id: outcome_of(Run(task)) for task in tasks}
+    outcomes = {}
+    for task in DagBag(path).dags[dag_id].tasks:
+        assert isinstance(task, BaseOperator)
+        outcomes[task.task_id] = outcome_of(Run(task))
+    return outcomes
 
 
 def outcome_of(run: Run) -> Any:
-    """Run a task to its end, whether it defers or not; raise what it fails with."""
+    """Run a task to its end, whether it defers or not; raise its error if it fails."""
     run.execute()
     if run.state == "deferred":
         run.resume(run.fire())
@@ -67,8 +67,8 @@ class Run:
 
     Args:
         task: The operator, in a DAG.
-        try_number: Which attempt.
-        map_index: Of a mapped task.
+        try_number: The number of the attempt, from 1.
+        map_index: The index of a mapped task; -1 if it is not mapped.
     """
 
     task: BaseOperator
@@ -82,7 +82,7 @@ class Run:
     last: Any = None
 
     def execute(self) -> Run:
-        """Run the task, from its start or from where it deferred."""
+        """Run the task from its start, or continue it after its deferral."""
         client = Client(
             base_url=None,
             dry_run=True,
@@ -109,22 +109,23 @@ class Run:
 
     @property
     def error(self) -> BaseException:
-        """What it failed with."""
-        assert self.last.error is not None
-        return self.last.error
+        """The error that the task failed with."""
+        error = self.last.error
+        assert isinstance(error, BaseException)
+        return error
 
     @property
     def value(self) -> Any:
-        """What it returned, as it stands in XCom."""
+        """The return value of the task, as XCom has it."""
         return self.xcoms.get("return_value")
 
     @property
     def trigger(self) -> DeliveryTrigger:
-        """The trigger that it deferred to, after a way through Airflow's database."""
+        """The trigger of the deferral, after serialization for Airflow's database."""
         message = self.last.msg
         assert message.classpath.endswith("delivery.DeliveryTrigger")
         kwargs = json.loads(json.dumps(message.trigger_kwargs))
-        return DeliveryTrigger(**deserialize(kwargs))
+        return DeliveryTrigger(**cast("dict[str, Any]", deserialize(kwargs)))
 
     @property
     def timeout(self) -> Any:
@@ -132,7 +133,7 @@ class Run:
         return self.last.msg.trigger_timeout
 
     def fire(self, trigger: DeliveryTrigger | None = None) -> dict[str, Any]:
-        """Run the trigger until its event, and return what the event carries."""
+        """Run the trigger until its first event, and return the event's payload."""
         waiting = trigger or self.trigger
 
         async def first_event() -> Any:
@@ -141,21 +142,22 @@ class Run:
                     return event.payload
                 raise AssertionError("the trigger ended without an event")
             finally:
-                # A triggerer's loop goes on; this one ends.
+                # This event loop ends now, unlike that of a triggerer.
                 await close_waiters()
 
         payload: dict[str, Any] = asyncio.run(first_event())
         return payload
 
     def resume(self, event: dict[str, Any]) -> Run:
-        """Run the task on from where it deferred."""
+        """Continue the task with the event of its trigger."""
         message = self.last.msg
-        arguments = {**deserialize(message.next_kwargs or {}), "event": event}
+        kwargs = cast("dict[str, Any]", deserialize(message.next_kwargs or {}))
+        arguments = {**kwargs, "event": event}
         self.next = (message.next_method, serialize(arguments))
         return self.execute()
 
     def time_out(self) -> Run:
-        """Run the task on as Airflow does where the deferral was not ended in time."""
+        """Continue the task as Airflow does when the deferral times out."""
         reason = {"error": TriggerFailureReason.TRIGGER_TIMEOUT.value}
         self.next = (TRIGGER_FAIL_REPR, serialize(reason))
         return self.execute()
@@ -184,7 +186,7 @@ class Run:
         return httpx.Response(200, json={"value": self.store[key]})
 
     def retried(self, *, is_cleared: bool = False) -> Run:
-        """Return the next try of this task instance; cleared by a user, or a retry."""
+        """Return the next try of this task instance: a retry, or after a clear."""
         tries = self.try_number
         return Run(
             self.task,
@@ -197,17 +199,17 @@ class Run:
 
     def _context(self) -> dict[str, Any]:
         times = dict.fromkeys(("logical_date", "start_date", "run_after"), _WHEN)
-        nothing = dict.fromkeys(
+        empty = dict.fromkeys(
             ("data_interval_start", "data_interval_end", "end_date", "partition_key")
         )
-        dag_run = {
+        dag_run: dict[str, Any] = {
             "dag_id": self.task.dag_id,
             "run_id": self.run_id,
             "run_type": "manual",
             "state": "running",
             "consumed_asset_events": [],
             **times,
-            **nothing,
+            **empty,
         }
         context: dict[str, Any] = {
             "dag_run": dag_run,

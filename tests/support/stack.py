@@ -1,4 +1,4 @@
-"""The outside world of these tests: the sandbox, and a receiver that stands alone."""
+"""The servers that the tests use: the sandbox, and a receiver without Airflow."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def handle(payload):
     time.sleep(payload.get("seconds", 0))
     end = time.monotonic() + 60
     while "hold" in payload and not pathlib.Path(payload["hold"]).exists():
-        assert time.monotonic() < end, "held for ever"
+        assert time.monotonic() < end, "the gate was not opened"
         time.sleep(0.02)
     if "error" in payload:
         raise ValueError(payload["error"])
@@ -56,26 +56,26 @@ run()
 
 
 def example_code(*names: str) -> dict[str, str]:
-    """Return the texts of task code of the examples, by the names of their folders."""
+    """Return the source of the examples' task code, by the names of their folders."""
     folder = DAGS / "task_code"
     return {name: (folder / name / "main.py").read_text() for name in names}
 
 
 class Gate:
-    """What holds jobs until it is opened: those whose payload has ``**gate.closed``."""
+    """Holds jobs whose payload has ``**gate.closed``, until it is opened."""
 
     def __init__(self, path: Path) -> None:
         self.closed = {"hold": str(path)}
         self._path = path
 
     def open(self) -> None:
-        """Let the jobs go on."""
+        """Let the jobs continue."""
         self._path.touch()
 
 
 @dataclass
-class World:
-    """The outside world: the sandbox, and a receiver for its deliveries."""
+class Stack:
+    """The sandbox, a receiver for its deliveries, and connections to both."""
 
     sandbox: Sandbox
     receiver_url: str
@@ -83,17 +83,17 @@ class World:
 
 
 @contextmanager
-def make_world(
+def make_stack(
     code: Path,
     environment: Mapping[str, str] | None = None,
     more_code: Mapping[str, str] | None = None,
-) -> Iterator[World]:
-    """Start a world.
+) -> Iterator[Stack]:
+    """Start a sandbox and a receiver.
 
     Args:
         code: An empty folder for task code.
-        environment: What the task code finds in its environment.
-        more_code: More queues, by name, with the text of their task code.
+        environment: Environment variables of the task code.
+        more_code: The source of the task code of more queues, by queue name.
     """
     texts = {"helper": TASK_CODE, "silent": SILENT, **(more_code or {})}
     for name, text in texts.items():
@@ -119,4 +119,4 @@ def make_world(
     sandbox = Sandbox({"queues": queues}, retry_unit=0.1, environment=environment)
     with sandbox, running_receiver(sandbox.redis_url, secret) as receiver:
         connections = sandbox.connections(receiver.url, secret)
-        yield World(sandbox, receiver.url, connections)
+        yield Stack(sandbox, receiver.url, connections)

@@ -1,6 +1,7 @@
-"""Airflow's real triggerer process with no database: ``triggerer.py SPEC REPORT``.
+"""Airflow's real triggerer, without a database: ``triggerer.py SPEC REPORT``.
 
-A process of its own, as it forks: pytest's has too much in it to be forked.
+It runs in a process of its own because it forks, and forking pytest's process, which
+has threads and open connections, is not safe.
 """
 
 from __future__ import annotations
@@ -15,30 +16,32 @@ from typing import Any
 import attrs
 import httpx
 import structlog
-from airflow.executors import workloads
 from airflow.executors.workloads.task import TaskInstanceDTO
+from airflow.executors.workloads.trigger import RunTrigger
 from airflow.jobs.triggerer_job_runner import TriggerRunnerSupervisor
 from airflow.sdk.api.client import Client
 
 
 @attrs.define(kw_only=True)
 class Triggerer(TriggerRunnerSupervisor):
-    """Runs the triggers it is given; remembers what they said and asked for."""
+    """Runs the triggers of the spec; records their events and their requests."""
 
     wanted: dict[int, tuple[str, dict[str, Any]]] = attrs.field(factory=dict)
     connections: dict[str, dict[str, Any]] = attrs.field(factory=dict)
     fired: dict[int, Any] = attrs.field(factory=dict)
     failed: dict[int, Any] = attrs.field(factory=dict)
     asked: list[str] = attrs.field(factory=list)
-    #: XComs that were written, by task id and key, with the query of each request.
+    #: XComs that were written, by task id and key, with the query of the request.
     xcoms: dict[str, dict[str, Any]] = attrs.field(factory=dict)
-    #: The key of an XCom that is not taken, by task id.
+    #: The key of an XCom that the API refuses, by task id.
     refused: dict[str, str] = attrs.field(factory=dict)
-    #: When each trigger's event came, in seconds since 1970.
+    #: When each trigger fired, in seconds since 1970.
     fired_at: dict[int, float] = attrs.field(factory=dict)
-    #: What Airflow says of the triggers' tasks: pairs of state and job in XCom, one
-    #: after another; the last one stays.
+    #: The answers about each trigger's task, by task id: pairs of its state and the job
+    #: in its XCom. The last pair is given again and again.
     tasks: dict[str, list[tuple[str | None, str | None]]] = attrs.field(factory=dict)
+    #: How many of these pairs were read, by task id.
+    reads: dict[str, int] = attrs.field(factory=dict)
 
     def make_client(self) -> Client:
         return Client(
@@ -52,9 +55,9 @@ class Triggerer(TriggerRunnerSupervisor):
         path = request.url.path
         if path.endswith("/states"):
             task_id = request.url.params["task_ids"]
-            said = self.tasks[task_id]
-            states = {} if said[0][0] == "deleted" else {task_id: said[0][0]}
-            return httpx.Response(200, json={"task_states": {"r": states}})
+            state, _ = self.tasks[task_id][0]
+            job_states = {} if state == "deleted" else {task_id: state}
+            return httpx.Response(200, json={"task_states": {"r": job_states}})
         if "/xcoms/" in path:
             is_write = request.method == "POST"
             return self._write(request) if is_write else self._read(request)
@@ -71,8 +74,10 @@ class Triggerer(TriggerRunnerSupervisor):
         )
 
     def _read(self, request: httpx.Request) -> httpx.Response:
-        said = self.tasks.get(request.url.path.split("/")[-2], [(None, None)])
-        _, job = said.pop(0) if len(said) > 1 else said[0]
+        task_id = request.url.path.split("/")[-2]
+        self.reads[task_id] = self.reads.get(task_id, 0) + 1
+        answers = self.tasks.get(task_id, [(None, None)])
+        _, job = answers.pop(0) if len(answers) > 1 else answers[0]
         if job is None:
             return httpx.Response(404, json={"detail": {"reason": "not_found"}})
         value = {"key": "runqy_job", "value": {"job_id": job}}
@@ -93,7 +98,7 @@ class Triggerer(TriggerRunnerSupervisor):
 
     def build_trigger_workloads(self, ids: Any) -> list[Any]:
         return [
-            workloads.RunTrigger(
+            RunTrigger(
                 id=number,
                 classpath=self.wanted[number][0],
                 encrypted_kwargs=json.dumps(self.wanted[number][1]),
@@ -135,7 +140,7 @@ def _task_instance(task_id: str) -> TaskInstanceDTO:
 
 
 def main(spec_path: str, report_path: str) -> None:
-    """Run the triggers of a spec and report what comes of them, till killed."""
+    """Run the triggers of a spec and report their events, until killed."""
     spec = json.loads(Path(spec_path).read_text())
     triggerer: Triggerer = Triggerer.start(
         job=None, capacity=1000, logger=structlog.get_logger()
@@ -144,10 +149,10 @@ def main(spec_path: str, report_path: str) -> None:
     triggerer.wanted.update({int(n): tuple(t) for n, t in spec["triggers"].items()})
     triggerer.tasks.update(spec.get("tasks", {}))
     triggerer.refused.update(spec.get("refused", {}))
-    order = Path(spec_path).with_name("drop")
+    drop = Path(spec_path).with_name("drop")
     while True:
         triggerer.run_once()
-        if order.exists():  # Airflow has given all of them to somebody else
+        if drop.exists():  # as if Airflow had assigned all triggers elsewhere
             triggerer.wanted.clear()
         report = {
             "events": triggerer.fired,
@@ -155,8 +160,9 @@ def main(spec_path: str, report_path: str) -> None:
             "asked": triggerer.asked,
             "xcoms": triggerer.xcoms,
             "fired_at": triggerer.fired_at,
+            "reads": triggerer.reads,
         }
-        # In one stroke, so that no half a report is ever read.
+        # Replace the report atomically, so that a test never reads half of it.
         Path(f"{report_path}.new").write_text(json.dumps(report))
         Path(f"{report_path}.new").rename(report_path)
 

@@ -1,4 +1,4 @@
-"""Airflow's real triggerer process, started and watched by a test."""
+"""Start Airflow's real triggerer for a test, and read its report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from runqy_sandbox.process.watchdog import guarded
+from runqy_sandbox.process.watchdog import run_with_watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,16 +39,17 @@ class Triggerer:
             "triggers": {n: each.serialize() for n, each in triggers.items()},
             "connections": connections,
         }
-        (folder / "spec.json").write_text(json.dumps(spec))
+        spec_path = folder / "spec.json"
+        spec_path.write_text(json.dumps(spec))
         self._report = folder / "report.json"
         self._log = (folder / "log").open("w+")
         script = Path(__file__).parent / "triggerer.py"
-        # It must ask Airflow for connections: none in its environment.
+        # Its environment has no connections, so that it must ask Airflow for them.
         clean = {k: v for k, v in os.environ.items() if "AIRFLOW_CONN" not in k}
         self._ending = ExitStack()
         self._process = self._ending.enter_context(
-            guarded(
-                [sys.executable, str(script), folder / "spec.json", self._report],
+            run_with_watchdog(
+                [sys.executable, str(script), str(spec_path), str(self._report)],
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 env={**clean, **(environment or {})},

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from runqy_provider.connections import RedisSettings, RunqySettings
+from runqy_provider.connections import RedisConnection, RunqyConnection
 from runqy_provider.errors import Misconfigured
-from runqy_provider.receiver.__main__ import door_from, main
+from runqy_provider.receiver.__main__ import connection_from, main
 
 
 def connection(**fields: Any) -> Any:
@@ -37,11 +37,11 @@ def connection(**fields: Any) -> Any:
 def test_a_servers_address_may_be_written_in_many_ways(
     fields: dict[str, Any], url: str
 ) -> None:
-    assert RunqySettings.from_connection(connection(**fields)).server_url == url
+    assert RunqyConnection.from_connection(connection(**fields)).server_url == url
 
 
 def test_defaults_are_those_of_airflow() -> None:
-    settings = RunqySettings.from_connection(connection(host="h"))
+    settings = RunqyConnection.from_connection(connection(host="h"))
 
     assert (settings.sink, settings.redis_conn_id, settings.aws_conn_id) == (
         "webhook",
@@ -52,7 +52,7 @@ def test_defaults_are_those_of_airflow() -> None:
 
 def test_secrets_may_be_rotated_and_are_not_shown() -> None:
     extra = {"callback_secret": "new-secret-of-ours old-secret-of-ours"}
-    settings = RunqySettings.from_connection(
+    settings = RunqyConnection.from_connection(
         connection(host="h", password="key!", extra=extra)
     )
 
@@ -80,24 +80,24 @@ def test_secrets_may_be_rotated_and_are_not_shown() -> None:
 )
 def test_fields_that_make_no_sense_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(Misconfigured, match="onnection 'c'"):
-        RunqySettings.from_connection(connection(**fields))
+        RunqyConnection.from_connection(connection(**fields))
 
 
 def test_a_key_is_pasted_with_a_line_break_now_and_then() -> None:
-    settings = RunqySettings.from_connection(connection(host="h", password="key!\n"))
+    settings = RunqyConnection.from_connection(connection(host="h", password="key!\n"))
 
     assert settings.api_key == "key!"
 
 
 def test_a_key_that_is_refused_is_not_repeated() -> None:
     with pytest.raises(Misconfigured) as caught:
-        RunqySettings.from_connection(connection(host="h", password="key-one\ntwo"))
+        RunqyConnection.from_connection(connection(host="h", password="key-one\ntwo"))
 
     assert "key-one" not in str(caught.value)
 
 
 def test_redis_is_read_as_the_redis_provider_does() -> None:
-    settings = RedisSettings.from_connection(
+    settings = RedisConnection.from_connection(
         connection(
             host="r",
             port=6380,
@@ -134,7 +134,7 @@ def test_a_redis_that_makes_no_sense_is_refused(
     fields: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(Misconfigured, match=words):
-        RedisSettings.from_connection(connection(**fields))
+        RedisConnection.from_connection(connection(**fields))
 
 
 GOOD = {
@@ -145,7 +145,7 @@ GOOD = {
 
 
 def test_a_receiver_alone_is_told_by_its_environment() -> None:
-    door = door_from(GOOD, "runqy_default")
+    door = connection_from(GOOD, "runqy_default")
 
     options = dict(door.redis.options)
     assert door.redis.address == "r:6380/3"

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from runqy_provider.waiters.liveness import Vigil
-from runqy_provider.waiters.source import News
+from runqy_provider.waiters.liveness import LivenessMonitor
+from runqy_provider.waiters.source import StatusUpdate
 
 HEARTBEAT = 10.0
 
@@ -22,60 +22,63 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_without_a_watch_silence_counts_from_the_start(clock: list[float]) -> None:
-    vigil = Vigil(HEARTBEAT)
-    assert vigil.silent_at == 1010.0
+    liveness = LivenessMonitor(HEARTBEAT)
+    assert liveness.silent_at == 1010.0
     clock[0] = 1010.0
-    assert vigil.is_silent
+    assert liveness.is_silent
 
 
 def test_a_job_that_waits_for_a_worker_is_not_silent(clock: list[float]) -> None:
-    vigil = Vigil(HEARTBEAT, is_watched=True)
+    liveness = LivenessMonitor(HEARTBEAT, is_watched=True)
     clock[0] = 5000.0
-    assert not vigil.is_silent, "it was not seen to begin"
+    assert not liveness.is_silent, "it was not seen to begin"
 
-    vigil.hear(News(has_begun=False))
-    assert vigil.silent_at == math.inf
-    vigil.hear(News(has_begun=True))
-    assert vigil.silent_at == 5010.0
+    liveness.on_update(StatusUpdate(has_started=False))
+    assert liveness.silent_at == math.inf
+    liveness.on_update(StatusUpdate(has_started=True))
+    assert liveness.silent_at == 5010.0
     clock[0] = 5009.0
-    vigil.hear(News(has_begun=True))
-    assert vigil.silent_at == 5010.0, "to run is no sign of life"
-    vigil.hear(News("runqy runs it again", has_begun=False))
-    assert vigil.silent_at == math.inf
+    liveness.on_update(StatusUpdate(has_started=True))
+    assert liveness.silent_at == 5010.0, "to run is no sign of life"
+    liveness.on_update(StatusUpdate("runqy runs it again", has_started=False))
+    assert liveness.silent_at == math.inf
 
 
 def test_progress_counts_by_our_clock_and_once(clock: list[float]) -> None:
     """Whoever took it may have a clock that is off."""
-    vigil = Vigil(HEARTBEAT, is_watched=True)
-    vigil.hear(News("10%", said_at=400.0))
-    assert vigil.silent_at == 1010.0
+    liveness = LivenessMonitor(HEARTBEAT, is_watched=True)
+    liveness.on_update(StatusUpdate("10%", reported_at=400.0))
+    assert liveness.silent_at == 1010.0
     clock[0] = 1009.0
-    vigil.hear(News("10%", said_at=400.0))
-    assert vigil.silent_at == 1010.0, "the same message, found by another look"
-    vigil.hear(News("20%", said_at=401.0))
-    assert vigil.silent_at == 1019.0
+    liveness.on_update(StatusUpdate("10%", reported_at=400.0))
+    assert liveness.silent_at == 1010.0, "the same message, found by another look"
+    liveness.on_update(StatusUpdate("20%", reported_at=401.0))
+    assert liveness.silent_at == 1019.0
 
 
 def test_where_nobody_can_hear_nothing_is_silence(clock: list[float]) -> None:
-    vigil, inbox, watch = Vigil(HEARTBEAT), object(), object()
-    vigil.lose(inbox)
-    vigil.lose(watch)
+    liveness, inbox, watch = LivenessMonitor(HEARTBEAT), object(), object()
+    liveness.mark_unreachable(inbox)
+    liveness.mark_unreachable(watch)
     clock[0] = 5000.0
-    assert not vigil.is_silent
-    vigil.regain(inbox)
-    assert not vigil.is_silent
-    vigil.regain(watch)
-    assert vigil.silent_at == 5010.0
+    assert not liveness.is_silent
+    liveness.mark_reachable(inbox)
+    assert not liveness.is_silent
+    liveness.mark_reachable(watch)
+    assert liveness.silent_at == 5010.0
     clock[0] = 5005.0
-    vigil.regain(watch)
-    assert vigil.silent_at == 5010.0, "it was not lost"
+    liveness.mark_reachable(watch)
+    assert liveness.silent_at == 5010.0, "it was not lost"
 
 
 def test_what_is_told_can_be_kept() -> None:
-    told = []
-    vigil = Vigil(tell=told.append)
-    vigil.hear(News("a\0b\ud800", said_at=1.0))
-    vigil.hear(News("runqy says: \0"))
+    told: list[StatusUpdate] = []
+    liveness = LivenessMonitor(on_change=told.append)
+    liveness.on_update(StatusUpdate("a\0b\ud800", reported_at=1.0))
+    liveness.on_update(StatusUpdate("runqy says: \0"))
 
-    assert [news.words for news in told] == ["a\ufffdb\ufffd", "runqy says: \ufffd"]
-    assert (vigil.progress, vigil.job) == ("a\ufffdb\ufffd", "runqy says: \ufffd")
+    assert [update.message for update in told] == [
+        "a\ufffdb\ufffd",
+        "runqy says: \ufffd",
+    ]
+    assert (liveness.progress, liveness.job) == ("a\ufffdb\ufffd", "runqy says: \ufffd")

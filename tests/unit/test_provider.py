@@ -56,7 +56,7 @@ def test_every_module_of_the_public_folders_is_declared() -> None:
         f"runqy_provider.{path.parent.name}.{path.stem}"
         for kind in ("operators", "sensors", "triggers")
         for path in (ROOT / "runqy_provider" / kind).glob("*.py")
-        if path.stem != "__init__"
+        if not path.stem.startswith("_")
     }
     assert there == declared
 
@@ -119,9 +119,11 @@ def test_airflow_takes_the_declaration() -> None:
     from airflow.providers_manager import ProvidersManager
     from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
-    hook = ProvidersManagerTaskRuntime().hooks["runqy"]
+    runtime: Any = ProvidersManagerTaskRuntime
+    manager: Any = ProvidersManager
+    hook = runtime().hooks["runqy"]
 
-    assert "airflow-provider-runqy" in ProvidersManager().providers
+    assert "airflow-provider-runqy" in manager().providers
     assert hook is not None
     assert hook.hook_class_name == "runqy_provider.hooks.runqy.RunqyHook"
 

@@ -6,7 +6,7 @@ import pytest
 
 from runqy_provider.client.proxy import proxy_for
 from runqy_provider.client.transport import open_async_client, open_session
-from runqy_provider.connections import RunqySettings
+from runqy_provider.connections import RunqyConnection
 from runqy_provider.errors import Misconfigured
 
 PROXY = "http://proxy.example:3128"
@@ -54,8 +54,8 @@ async def test_both_clients_open_whatever_no_proxy_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "10.0.0.0/8,fd00::/64")
-    direct = RunqySettings("c", "http://10.1.2.3:3000")
-    proxied = RunqySettings("c", "http://11.1.2.3:3000")
+    direct = RunqyConnection("c", "http://10.1.2.3:3000")
+    proxied = RunqyConnection("c", "http://11.1.2.3:3000")
 
     with open_session(direct) as session:
         assert session.proxies == {}

@@ -11,7 +11,7 @@ from airflow.sdk import Connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runqy_provider.connections import RedisSettings, RunqySettings
+from runqy_provider.connections import RedisConnection, RunqyConnection
 from runqy_provider.errors import Misconfigured
 
 TRUE = ["True", "true", "1", "yes"]
@@ -43,8 +43,8 @@ def test_a_uri_and_json_mean_the_same(
         query["ssl"], extra["ssl"] = "true", True
     uri = f"{scheme}://{login}{shown}:{port}/7?{urlencode(query)}"
 
-    by_uri = RedisSettings.from_connection(Connection.from_uri(uri, conn_id="r"))
-    by_json = RedisSettings.from_connection(
+    by_uri = RedisConnection.from_connection(Connection.from_uri(uri, conn_id="r"))
+    by_json = RedisConnection.from_connection(
         Connection(
             conn_id="r",
             conn_type=scheme,
@@ -64,13 +64,13 @@ def test_a_uri_and_json_mean_the_same(
     assert options.get("password") == password
 
 
-def _redis(**fields: Any) -> RedisSettings:
+def _redis(**fields: Any) -> RedisConnection:
     extra = fields.pop("extra", None)
     given: dict[str, Any] = {"conn_id": "r", "conn_type": "redis", "host": "h"}
     connection = Connection(
         **{**given, **fields}, extra=None if extra is None else json.dumps(extra)
     )
-    return RedisSettings.from_connection(connection)
+    return RedisConnection.from_connection(connection)
 
 
 def test_a_database_of_zero_in_the_extra_goes_before_the_schema() -> None:
@@ -103,7 +103,7 @@ def test_a_cluster_that_is_switched_off_in_words_is_none() -> None:
 @pytest.mark.parametrize("kind", ["http", "generic"])
 def test_a_runqy_connection_of_another_type_is_refused(kind: str) -> None:
     with pytest.raises(Misconfigured, match="type 'runqy'"):
-        RunqySettings.from_connection(
+        RunqyConnection.from_connection(
             Connection(conn_id="c", conn_type=kind, host="http://h")
         )
 
@@ -112,4 +112,4 @@ def test_a_runqy_connection_of_another_type_is_refused(kind: str) -> None:
 def test_a_secrets_backend_may_keep_no_type(kind: Any) -> None:
     connection = Connection(conn_id="c", conn_type="runqy", host="http://h")
     connection.conn_type = kind
-    assert RunqySettings.from_connection(connection).server_url == "http://h"
+    assert RunqyConnection.from_connection(connection).server_url == "http://h"

@@ -18,17 +18,17 @@ from runqy_provider.errors import (
     RunqyError,
     by_name,
 )
-from runqy_provider.inbox import callback_url as capability
+from runqy_provider.inbox import callback_url
 from runqy_provider.jobs.submission import delivery_id_of
 from runqy_provider.models import Reference, is_reference
 from runqy_provider.sinks.combined import CombinedSink
 from runqy_provider.sinks.object_store.azure import AzureSink
 from runqy_provider.sinks.object_store.gcs import GcsSink
-from runqy_provider.sinks.object_store.local import FileSink, FolderStore
+from runqy_provider.sinks.object_store.local import FileSink, LocalStore
 from runqy_provider.sinks.object_store.s3 import S3Sink
 from runqy_provider.sinks.object_store.s3_url import key_in_bucket
-from runqy_provider.sinks.object_store.uri import address_of, key_at
-from runqy_provider.sinks.registry import parse_sink, sink_of
+from runqy_provider.sinks.object_store.uri import key_at, object_uri
+from runqy_provider.sinks.registry import sink_for_result, sink_from_uri
 from runqy_provider.sinks.webhook import WebhookSink
 
 
@@ -54,9 +54,9 @@ from runqy_provider.sinks.webhook import WebhookSink
     ],
 )
 def test_a_text_means_a_sink_and_the_sink_its_text(text: str, sink: Any) -> None:
-    assert parse_sink(text) == sink
-    assert parse_sink(sink.uri) == sink
-    assert parse_sink(sink) is sink
+    assert sink_from_uri(text) == sink
+    assert sink_from_uri(sink.uri) == sink
+    assert sink_from_uri(sink) is sink
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_text_means_a_sink_and_the_sink_its_text(text: str, sink: Any) -> None
 )
 def test_what_is_no_sink_is_refused(text: str) -> None:
     with pytest.raises(Misconfigured):
-        parse_sink(text)
+        sink_from_uri(text)
 
 
 @pytest.mark.parametrize(
@@ -95,28 +95,28 @@ def test_what_is_no_sink_is_refused(text: str) -> None:
 )
 def test_what_would_cut_a_name_short_is_refused(text: str, words: str) -> None:
     with pytest.raises(Misconfigured, match=words):
-        parse_sink(text)
+        sink_from_uri(text)
 
 
 @pytest.mark.parametrize(
     "uri", ["s3://bucket/a/b", "gs://a_b/é/(1)+x=y,z", "abfs://abc", "file:///a/b~1"]
 )
 def test_plain_texts_stay_as_they_are(uri: str) -> None:
-    assert parse_sink(uri).uri == uri
+    assert sink_from_uri(uri).uri == uri
 
 
 @pytest.mark.parametrize("name", ["a\tb", "a\0b", "..", "a/./b", "\ud800"])
 def test_names_that_not_all_stores_can_carry_are_refused(name: str) -> None:
-    with pytest.raises(Misconfigured, match=r"is no (name|absolute path)"):
+    with pytest.raises(Misconfigured, match=r"is not (a valid name|an absolute path)"):
         S3Sink("bucket", name)
-    with pytest.raises(Misconfigured, match=r"is no (name|absolute path)"):
+    with pytest.raises(Misconfigured, match=r"is not (a valid name|an absolute path)"):
         FileSink(f"/{name}")
 
 
 def test_a_folder_is_named_whole() -> None:
     with pytest.raises(Misconfigured, match="name the whole folder, /a/b"):
         FileSink("/a", "b")
-    with pytest.raises(Misconfigured, match="no absolute path"):
+    with pytest.raises(Misconfigured, match="not an absolute path"):
         FileSink("//a")
 
 
@@ -129,7 +129,7 @@ PARTS = st.text(CHARACTERS, min_size=1).filter(
     lambda part: "/" not in part and part not in {".", ".."}
 )
 PATHS = st.lists(PARTS, max_size=4).map("/".join)
-CONNECTIONS = st.none() | st.text(st.characters(exclude_categories=("Cs",)))
+CONNECTIONS = st.none() | st.text(st.characters(exclude_categories=["Cs"]))
 OBJECT_SINKS = st.one_of(
     *(
         st.builds(kind, st.from_regex(names, fullmatch=True), PATHS, st.booleans(), ids)
@@ -146,36 +146,36 @@ OBJECT_SINKS = st.one_of(
 @settings(deadline=None)
 @given(OBJECT_SINKS)
 def test_whatever_an_object_sink_is_named_its_text_means_the_same(sink: Any) -> None:
-    assert parse_sink(sink.uri) == sink
+    assert sink_from_uri(sink.uri) == sink
     assert len(sink.uri.split()) == 1
     both = CombinedSink(sink, (WebhookSink(),))
-    assert parse_sink(both.uri) == both
+    assert sink_from_uri(both.uri) == both
 
 
 @settings(deadline=None)
 @given(st.sampled_from(["s3://bucket", "gs://bucket", "abfs://abc", "file:///"]), PATHS)
 def test_whatever_is_written_means_one_sink_or_none(begin: str, path: str) -> None:
     try:
-        sink = parse_sink([f"{begin}/{path}"])
+        sink = sink_from_uri([f"{begin}/{path}"])
     except Misconfigured:
         return
-    assert parse_sink(sink.uri) == sink
+    assert sink_from_uri(sink.uri) == sink
 
 
 @settings(deadline=None)
 @given(PATHS.filter(bool), PARTS)
 def test_addresses_lead_back_to_their_keys(folder: str, name: str) -> None:
     key = f"{folder}/{name}"
-    where = address_of("s3://bucket", key)
+    where = object_uri("s3://bucket", key)
     assert key_at("s3://bucket", where) == key
     assert key_at("s3://other", where) is None
     assert key_in_bucket(where, "bucket", None) == key
-    assert sink_of(where) == S3Sink("bucket")
+    assert sink_for_result(where) == S3Sink("bucket")
 
-    store = FolderStore(f"/{folder}")
-    where = address_of(store.url, name)
+    store = LocalStore(f"/{folder}")
+    where = object_uri(store.url, name)
     assert key_at(store.url, where) == store.key_of(where) == name
-    assert sink_of(where) == FileSink(f"/{folder}")
+    assert sink_for_result(where) == FileSink(f"/{folder}")
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_reference_goes_through_xcom() -> None:
 @pytest.mark.parametrize("value", [None, 5, "text", {"uri": "x"}, {"a": 1}, []])
 def test_what_is_no_reference_is_told_apart(value: Any) -> None:
     assert not is_reference(value)
-    with pytest.raises(Misconfigured, match="no reference"):
+    with pytest.raises(Misconfigured, match="is not a reference"):
         Reference.from_xcom(value)
 
 
@@ -264,7 +264,7 @@ def test_identity_is_a_function_of_the_attempt(one: Any, other: Any) -> None:
 
 
 NOW = time.time()
-IDS = st.from_regex(capability.DELIVERY_ID, fullmatch=True)
+IDS = st.from_regex(callback_url.DELIVERY_ID, fullmatch=True)
 SECRETS = ("one secret", "another one")
 
 
@@ -274,21 +274,21 @@ def test_a_capability_holds_for_what_it_was_made_for(
 ) -> None:
     for secret in SECRETS:
         try:
-            token = capability.token(secret, conn_id, delivery_id, expires)
+            token = callback_url.token(secret, conn_id, delivery_id, expires)
         except UnicodeEncodeError:
             return  # no URL can carry a lone surrogate
         offer = (conn_id, delivery_id, str(expires), token)
-        assert capability.is_valid(SECRETS, *offer, NOW)
-        assert not capability.is_valid(SECRETS, *offer, expires + 1)
-        assert not capability.is_valid(("a third",), *offer, NOW)
-        assert not capability.is_valid((), *offer, NOW)
+        assert callback_url.is_valid(SECRETS, *offer, NOW)
+        assert not callback_url.is_valid(SECRETS, *offer, expires + 1)
+        assert not callback_url.is_valid(("a third",), *offer, NOW)
+        assert not callback_url.is_valid((), *offer, NOW)
 
 
 @given(st.text(), st.text(), st.text(), st.text())
 def test_no_made_up_capability_holds(
     conn_id: str, delivery_id: str, expires: str, token: str
 ) -> None:
-    assert not capability.is_valid(SECRETS, conn_id, delivery_id, expires, token, NOW)
+    assert not callback_url.is_valid(SECRETS, conn_id, delivery_id, expires, token, NOW)
 
 
 @pytest.mark.parametrize(
@@ -305,11 +305,11 @@ def test_no_made_up_capability_holds(
 )
 def test_what_cannot_be_combined_is_refused(sink: Any, words: str) -> None:
     with pytest.raises(Misconfigured, match=words):
-        parse_sink(sink)
+        sink_from_uri(sink)
 
 
 def test_a_combination_is_the_same_after_its_way_through_text() -> None:
-    sink = parse_sink(["s3://results/a?presign=false", "sql://pg/t", "webhook"])
+    sink = sink_from_uri(["s3://results/a?presign=false", "sql://pg/t", "webhook"])
 
     assert sink.uri == "s3://results/a?presign=false sql://pg/t webhook"
-    assert parse_sink(sink.uri) == sink
+    assert sink_from_uri(sink.uri) == sink

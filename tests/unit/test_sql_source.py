@@ -9,7 +9,7 @@ import pytest
 
 from runqy_provider.errors import NoAccess, NotThere, RunqyError, SinkUnavailable
 from runqy_provider.sinks.sql import source as sql_arrivals
-from runqy_provider.sinks.sql.source import SqlArrivals
+from runqy_provider.sinks.sql.source import SqlSource
 from runqy_provider.sinks.sql.table import Row, SqlTable
 from runqy_provider.waiters.source import Arrival
 
@@ -23,23 +23,23 @@ class Table:
     """A table in memory."""
 
     conn_id = "pg"
-    place = "table t"
+    location = "table t"
 
     def __init__(self, *rows: Row) -> None:
         self.rows = rows
 
-    def look(self, ids: Collection[str]) -> list[Row]:
+    def poll(self, ids: Collection[str]) -> list[Row]:
         """Return what a database without regard for capitals returns."""
         wanted = {row_id.lower() for row_id in ids}
         return [row for row in self.rows if row.id.lower() in wanted]
 
 
-def source_of(table: Table, **arguments: Any) -> SqlArrivals:
-    return SqlArrivals(cast("SqlTable", table), "any", str, **arguments)
+def source_of(table: Table, **arguments: Any) -> SqlSource:
+    return SqlSource(cast("SqlTable", table), "any", str, **arguments)
 
 
-def answer_of(source: SqlArrivals, row_id: str) -> Any:
-    return asyncio.run(source.look([row_id])).get(row_id)
+def answer_of(source: SqlSource, row_id: str) -> Any:
+    return asyncio.run(source.poll([row_id])).get(row_id)
 
 
 def test_rows_that_are_waited_for_no_more_are_forgotten() -> None:
@@ -48,8 +48,8 @@ def test_rows_that_are_waited_for_no_more_are_forgotten() -> None:
 
     async def scenario() -> int:
         for n in range(1000):
-            await source.look([f"r{n}"])  # a wait of one look
-        return len(source._sights)
+            await source.poll([f"r{n}"])  # a wait of one look
+        return len(source._rows)
 
     assert asyncio.run(scenario()) <= 1
 
@@ -90,16 +90,16 @@ def test_a_row_never_seen_is_deleted_only_if_it_was_inserted(
 @pytest.mark.parametrize("error", [NotThere("gone"), NoAccess("refused")])
 def test_a_table_at_fault_ends_its_waits(error: RunqyError) -> None:
     class Refusing(Table):
-        def look(self, ids: Collection[str]) -> list[Row]:
+        def poll(self, ids: Collection[str]) -> list[Row]:
             raise error
 
     assert answer_of(source_of(Refusing()), "r") is error
 
 
 def test_a_database_that_is_away_is_asked_again() -> None:
-    class Away(Table):
-        def look(self, ids: Collection[str]) -> list[Row]:
+    class RetryableServerError(Table):
+        def poll(self, ids: Collection[str]) -> list[Row]:
             raise SinkUnavailable("away")
 
     with pytest.raises(SinkUnavailable):
-        answer_of(source_of(Away()), "r")
+        answer_of(source_of(RetryableServerError()), "r")

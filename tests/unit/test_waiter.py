@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from runqy_provider.waiters.waiter import CLOSE_TIMEOUT, Waiter
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
 
-    from runqy_provider.waiters.source import Answer
+    from runqy_provider.waiters.source import PollResult
 
 ARRIVED = Arrival("completed", "somewhere", 1.0)
 SOON = 0.05
@@ -27,7 +28,7 @@ class Source:
     """State to look at, hints to give, and trouble to make."""
 
     def __init__(self) -> None:
-        self.state: dict[str, Answer] = {}
+        self.state: dict[str, PollResult] = {}
         self.looks: list[set[str]] = []
         self.trouble: BaseException | None = None
         self.queue: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
@@ -35,12 +36,12 @@ class Source:
         self.closed = 0
         self.looked = asyncio.Event()
 
-    async def look(self, addresses: Collection[str]) -> dict[str, Answer]:
-        self.looks.append(set(addresses))
+    async def poll(self, keys: Collection[str]) -> dict[str, PollResult]:
+        self.looks.append(set(keys))
         self.looked.set()
         if self.trouble is not None:
             raise self.trouble
-        return {key: self.state[key] for key in addresses if key in self.state}
+        return {key: self.state[key] for key in keys if key in self.state}
 
     async def hints(self) -> AsyncIterator[str | None]:
         self.listeners += 1
@@ -67,13 +68,15 @@ def source() -> Source:
 
 @pytest.fixture
 async def waiter(source: Source) -> AsyncIterator[Waiter]:
-    waiter = Waiter(source, sweep=LONG)
+    waiter = Waiter(source, interval=LONG)
     yield waiter
     await waiter.aclose()
 
 
-def start(waiter: Waiter, address: str, seconds: float = LONG) -> asyncio.Task:
-    return asyncio.create_task(waiter.wait(address, deadline=time.time() + seconds))
+def start(
+    waiter: Waiter, key: str, seconds: float = LONG
+) -> asyncio.Task[Arrival | None]:
+    return asyncio.create_task(waiter.wait(key, deadline=time.time() + seconds))
 
 
 async def test_what_came_before_the_wait_wakes_it(
@@ -111,7 +114,7 @@ async def test_a_hint_for_somebody_else_costs_no_look(
 
 
 async def test_a_lost_hint_is_made_good_by_a_sweep(source: Source) -> None:
-    waiter = Waiter(source, sweep=SOON)
+    waiter = Waiter(source, interval=SOON)
     wait = start(waiter, "a")
     await source.looked.wait()
     source.state["a"] = ARRIVED
@@ -121,14 +124,14 @@ async def test_a_lost_hint_is_made_good_by_a_sweep(source: Source) -> None:
 
 
 async def test_many_waits_are_looked_at_at_once(waiter: Waiter, source: Source) -> None:
-    addresses = {f"a{n}" for n in range(100)}
-    waits = [start(waiter, address) for address in addresses]
+    keys = {f"a{n}" for n in range(100)}
+    waits = [start(waiter, key) for key in keys]
     await source.looked.wait()
-    source.state.update(dict.fromkeys(addresses, ARRIVED))
+    source.state.update(dict.fromkeys(keys, ARRIVED))
     source.queue.put_nowait(None)
     await asyncio.gather(*waits)
 
-    assert addresses in source.looks
+    assert keys in source.looks
     assert len(source.looks) <= 4
     assert source.listeners == 1
 
@@ -159,13 +162,13 @@ async def test_a_source_that_is_away_is_tried_again(
     wait = start(waiter, "a")
     await source.next_look()
     await source.next_look()
-    assert waiter.trouble == "SinkUnavailable: Redis is away"
+    assert waiter.last_error == "SinkUnavailable: Redis is away"
     source.state["a"] = ARRIVED
     source.trouble = None
 
     assert await wait == ARRIVED
-    assert waiter.trouble is None
-    assert caplog.text.count("A look failed") == 1
+    assert waiter.last_error is None
+    assert caplog.text.count("Polling failed") == 1
 
 
 async def test_a_source_that_is_away_does_not_hold_up_a_deadline(
@@ -209,7 +212,7 @@ async def test_a_passing_fault_of_the_source_ends_no_wait(
     wait = start(waiter, "a")
     await source.looked.wait()
     await source.next_look()
-    assert "not found" in str(waiter.trouble)
+    assert "not found" in str(waiter.last_error)
     source.trouble, source.state["a"] = None, ARRIVED
 
     assert await wait == ARRIVED
@@ -218,7 +221,7 @@ async def test_a_passing_fault_of_the_source_ends_no_wait(
 async def test_a_fault_that_stays_fails_the_waits_and_the_next_wait_works(
     waiter: Waiter, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runqy_provider.waiters.waiter.UNEXPECTED_PATIENCE", 0.1)
+    monkeypatch.setattr("runqy_provider.waiters.waiter.UNEXPECTED_LIMIT", 0.1)
     source.trouble = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
         await waiter.wait("a", deadline=time.time() + LONG)
@@ -249,7 +252,7 @@ async def test_one_waiter_that_fails_to_close_keeps_no_other_open(
     broken = Broken()
     broken.state["a"] = source.state["a"] = ARRIVED
     for place, one in (("broken", broken), ("whole", source)):
-        waiter = shared_waiter(place, lambda one=one: Waiter(one, sweep=LONG))
+        waiter = shared_waiter(place, functools.partial(Waiter, one, interval=LONG))
         await waiter.wait("a", deadline=time.time() + LONG)
     await close_waiters()
 
@@ -259,7 +262,7 @@ async def test_one_waiter_that_fails_to_close_keeps_no_other_open(
 async def test_a_waiter_without_waits_closes_its_source_and_can_start_again(
     source: Source,
 ) -> None:
-    waiter = Waiter(source, sweep=SOON)
+    waiter = Waiter(source, interval=SOON)
     source.state.update(a=ARRIVED, b=ARRIVED)
     await waiter.wait("a", deadline=time.time() + LONG)
     while not source.closed:
@@ -284,7 +287,7 @@ async def test_a_source_that_swallows_a_cancellation_is_told_again(
                 yield hint
 
     stubborn = Stubborn()
-    waiter = Waiter(stubborn, sweep=LONG)
+    waiter = Waiter(stubborn, interval=LONG)
     waiting = start(waiter, "a")
     await stubborn.next_look()
     began = time.monotonic()
@@ -301,8 +304,8 @@ async def test_a_look_that_swallows_a_cancellation_does_not_keep_the_waiter_aliv
     """As redis-py does while it connects."""
 
     class Stubborn(Source):
-        async def look(self, addresses: Collection[str]) -> dict[str, Answer]:
-            answers = await super().look(addresses)
+        async def poll(self, keys: Collection[str]) -> dict[str, PollResult]:
+            answers = await super().poll(keys)
             try:
                 await asyncio.sleep(LONG)
             except asyncio.CancelledError:
@@ -310,7 +313,7 @@ async def test_a_look_that_swallows_a_cancellation_does_not_keep_the_waiter_aliv
             raise AssertionError
 
     stubborn = Stubborn()
-    waiter = Waiter(stubborn, sweep=LONG)
+    waiter = Waiter(stubborn, interval=LONG)
     waiting = start(waiter, "a")
     await stubborn.next_look()
     async with asyncio.timeout(CLOSE_TIMEOUT):
@@ -335,7 +338,7 @@ async def test_a_waiter_that_is_closed_while_it_closes_by_itself_leaves_nothing_
 
     stopping = asyncio.Event()
     slow = Slow()
-    waiter = Waiter(slow, sweep=SOON)
+    waiter = Waiter(slow, interval=SOON)
     assert await waiter.wait("a", deadline=0.0) is None
     await stopping.wait()  # for want of waits
     await waiter.aclose()
@@ -346,9 +349,9 @@ async def test_a_waiter_that_is_closed_while_it_closes_by_itself_leaves_nothing_
 async def test_a_wait_that_comes_while_the_waiter_closes_is_served(
     source: Source,
 ) -> None:
-    waiter = Waiter(source, sweep=SOON)
+    waiter = Waiter(source, interval=SOON)
     source.state.update(a=ARRIVED, b=ARRIVED)
-    waits: list[asyncio.Task] = []
+    waits: list[asyncio.Task[Arrival | None]] = []
 
     async def close_slowly() -> None:
         if not waits:
@@ -375,23 +378,23 @@ async def test_ended_waits_leave_nothing_behind(waiter: Waiter, source: Source) 
     await asyncio.gather(cancelled, return_exceptions=True)
 
     assert waiter._waits == {}
-    assert len(waiter._timers) < 100
+    assert len(waiter._deadlines) < 100
 
 
 async def test_sweeps_do_not_pile_up_timers(source: Source) -> None:
-    waiter = Waiter(source, sweep=0.001)
+    waiter = Waiter(source, interval=0.001)
     wait = start(waiter, "a")
     while len(source.looks) < 50:
         await source.next_look()
 
-    assert len(waiter._timers) == 1
+    assert len(waiter._deadlines) == 1
     wait.cancel()
     await waiter.aclose()
 
 
 async def test_equal_places_share_a_waiter(source: Source) -> None:
     def make() -> Waiter:
-        return Waiter(source, sweep=LONG)
+        return Waiter(source, interval=LONG)
 
     first = shared_waiter(("inbox", 1), make)
     wait = start(first, "a")
@@ -405,27 +408,27 @@ async def test_equal_places_share_a_waiter(source: Source) -> None:
 
 
 async def test_a_place_that_nobody_waits_at_is_forgotten(source: Source) -> None:
-    first = shared_waiter("a", lambda: Waiter(source, sweep=SOON))
+    first = shared_waiter("a", lambda: Waiter(source, interval=SOON))
     await first.wait("somewhere", deadline=0.0)
     while not source.closed:  # it closes down at its next sweep
         await asyncio.sleep(SOON)
-    shared_waiter("b", lambda: Waiter(source, sweep=LONG))
+    shared_waiter("b", lambda: Waiter(source, interval=LONG))
 
-    assert shared_waiter("a", lambda: Waiter(source, sweep=LONG)) is not first
+    assert shared_waiter("a", lambda: Waiter(source, interval=LONG)) is not first
     await close_waiters()
 
 
 async def test_old_waits_are_looked_at_more_rarely_than_young_ones(
     source: Source,
 ) -> None:
-    waiter = Waiter(source, sweep=SOON, longest=LONG)
+    waiter = Waiter(source, interval=SOON, max_interval=LONG)
     old = start(waiter, "old")
     await source.next_look()
     waiter._waits["old"][0].since -= 1000  # next look due only after a long time
     young = start(waiter, "young")
-    while sum("young" in look for look in source.looks) < 4:
+    while sum("young" in poll for poll in source.looks) < 4:
         await source.next_look()
-    assert sum("old" in look for look in source.looks) <= 2
+    assert sum("old" in poll for poll in source.looks) <= 2
     for task in (old, young):
         task.cancel()
     await asyncio.gather(old, young, return_exceptions=True)
@@ -436,7 +439,7 @@ async def test_waits_at_two_places_share_two_waiters(source: Source) -> None:
     made: list[Waiter] = []
 
     def make() -> Waiter:
-        made.append(Waiter(source, sweep=LONG))
+        made.append(Waiter(source, interval=LONG))
         return made[-1]
 
     # As when many triggers start at once: none of them has begun to wait yet.
@@ -463,9 +466,9 @@ class Stuck(Source):
         self.stuck = asyncio.Event()
         self.cancelled = 0
 
-    async def look(self, addresses: Collection[str]) -> dict[str, Answer]:
-        found = await super().look(addresses)
-        if "stuck" in addresses:
+    async def poll(self, keys: Collection[str]) -> dict[str, PollResult]:
+        found = await super().poll(keys)
+        if "stuck" in keys:
             try:
                 await self.stuck.wait()
             except asyncio.CancelledError:
@@ -476,7 +479,7 @@ class Stuck(Source):
 
 async def test_a_look_without_an_answer_ends_no_wait_late() -> None:
     source = Stuck()
-    waiter = Waiter(source, sweep=SOON)
+    waiter = Waiter(source, interval=SOON)
     known = start(waiter, "known", seconds=1.0)
     await source.looked.wait()
     stuck = start(waiter, "stuck", seconds=LONG)
@@ -496,20 +499,20 @@ async def test_a_wait_bears_with_its_one_look_and_then_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for module in ("deadlines", "waiter"):
-        monkeypatch.setattr(f"runqy_provider.waiters.{module}.LOOK_PATIENCE", 0.3)
+        monkeypatch.setattr(f"runqy_provider.waiters.{module}.POLL_GRACE", 0.3)
     source = Stuck()
-    waiter = Waiter(source, sweep=LONG)
+    waiter = Waiter(source, interval=LONG)
 
     async with asyncio.timeout(10):
         assert await waiter.wait("stuck", deadline=0.0) is None
-    assert "has had no answer yet" in str(waiter.trouble)
+    assert "has not been answered yet" in str(waiter.last_error)
     await waiter.aclose()
     assert source.cancelled == 1
 
 
 async def test_a_wait_may_be_given_up_at_any_moment_of_a_look(source: Source) -> None:
     """From the tick in which it is asked for, to the one in which it is answered."""
-    waiter = Waiter(source, sweep=LONG)
+    waiter = Waiter(source, interval=LONG)
     other = start(waiter, "other")
     await source.looked.wait()
 
@@ -529,7 +532,7 @@ async def test_a_wait_may_be_given_up_at_any_moment_of_a_look(source: Source) ->
 
 async def test_a_look_under_way_comes_to_its_end_as_the_waiter_closes() -> None:
     source = Stuck()
-    waiter = Waiter(source, sweep=LONG)
+    waiter = Waiter(source, interval=LONG)
     wait = start(waiter, "stuck")
     await source.looked.wait()
     closing = asyncio.create_task(waiter.aclose())
@@ -561,7 +564,7 @@ async def test_a_look_that_a_library_cuts_off_is_made_again(
     wait = start(waiter, "a")
     await source.looked.wait()
     await source.next_look()
-    assert "cut off" in str(waiter.trouble)
+    assert "the poll was cancelled" in str(waiter.last_error)
     source.trouble, source.state["a"] = None, ARRIVED
 
     assert await wait == ARRIVED

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A handler that could go to any sink: where its result goes, the DAG says."""
+"""A handler that works with any sink: the DAG decides where its result goes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runqy_delivery import delivers
 @task
 @delivers
 def handle(payload: dict[str, Any]) -> dict[str, Any]:
-    """Tell cats from dogs, by name."""
+    """Classify an image by its name."""
     name = str(payload["image"])
     return {"image": name, "label": "cat" if "cat" in name else "dog"}
 

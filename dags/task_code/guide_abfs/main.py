@@ -23,7 +23,7 @@ def setup() -> dict[str, Any]:
 
 @task
 def handle(payload: dict[str, Any], ctx: dict[str, Any]) -> None:
-    """Store the result under a name of our own, and tell where it is."""
+    """Store the result under a new name, and report its URL."""
     name = f"guide/{uuid.uuid4()}.json"
     result = json.dumps({"sum": sum(payload["numbers"])}).encode()
     blob = ctx["service"].get_blob_client("results", name)

@@ -16,7 +16,7 @@ from runqy_python import run, task
 
 @task
 def handle(payload: dict[str, Any]) -> None:
-    """Store the result under a name of our own, and tell where it is."""
+    """Store the result under a new name, and report its URL."""
     name = f"guide/{uuid.uuid4()}.json"
     result = json.dumps({"sum": sum(payload["numbers"])}).encode()
     path = Path(os.environ["RESULTS_FOLDER"], name)

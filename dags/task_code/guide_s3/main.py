@@ -23,7 +23,7 @@ def setup() -> dict[str, Any]:
 
 @task
 def handle(payload: dict[str, Any], ctx: dict[str, Any]) -> None:
-    """Store the result under a key of our own, and tell where it is."""
+    """Store the result under a new key, and report its URL."""
     key = f"guide/{uuid.uuid4()}.json"
     ctx["s3"].put_object(
         Bucket=BUCKET,

@@ -12,7 +12,7 @@ from runqy_python import run, task
 
 @task
 def handle(payload: dict[str, Any]) -> None:
-    """Do the work and POST the result to where the payload says."""
+    """Do the work, and POST the result to the URL in the payload."""
     result = {"sum": sum(payload["numbers"])}
     response = requests.post(
         payload["webhook_url"],

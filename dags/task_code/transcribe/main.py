@@ -14,7 +14,7 @@ from runqy_delivery import delivers
 @task
 @delivers
 def handle(payload: dict[str, Any]) -> dict[str, Any]:
-    """Pretend to write down what was said."""
+    """Pretend to transcribe a recording."""
     if payload["input"].endswith(".silence"):
         raise ValueError(f"{payload['input']} has nothing to hear")
     words = f"what was said in {payload['input']}"

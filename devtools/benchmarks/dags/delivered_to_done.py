@@ -42,7 +42,7 @@ class PeerSensor(S3KeySensor):
 
 @task
 def payloads() -> list[dict[str, Any]]:
-    """Return what each job is told."""
+    """Return the payload of each job."""
     conf = get_current_context()["dag_run"].conf or {}
     return [{"n": n, "seconds": s} for n, s in enumerate(conf["seconds"])]
 

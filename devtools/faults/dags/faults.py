@@ -51,5 +51,5 @@ def make(
 make("faults")
 # But for one whose worker is killed in the slot,
 make("faults_in_slots", retries=2, defer_after=timedelta(minutes=2))
-# and for one that Airflow starts while its own API server is away, and so fails.
+# and for one that Airflow starts while its own API server is unavailable, and so fails.
 make("faults_retried", retries=3, retry_delay=timedelta(seconds=20))

@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Deliver the results of runqy task code to where the payload asks for them.
+"""Deliver the results of runqy task code to the sinks that the payload names.
 
-Nothing outside the standard library is imported here or below, and nothing is ever
-written to stdout: that is the worker's protocol.
+Importing this package imports the standard library only: the client of an object store,
+a database or a broker is imported when a delivery needs it. Nothing is ever written to
+stdout, because the worker's protocol uses it.
 """
 
 from runqy_delivery.decorator import delivers
@@ -12,7 +13,7 @@ from runqy_delivery.progress import progress
 from runqy_delivery.result import Result
 from runqy_delivery.wire import WIRE_VERSION, Delivery, DeliveryRequest, JobError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "WIRE_VERSION",

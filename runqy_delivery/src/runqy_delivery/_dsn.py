@@ -1,49 +1,50 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The URL of a database or a broker, taken apart so that its login is never shown.
+"""Parse the URL of a database or a broker (a DSN) without ever showing its password.
 
-Passwords are often pasted in as they are, with characters that mean something in a
-URL. The last ``@`` before the options ends the login, whatever stands in front of it.
+Passwords are often pasted into a URL without percent-encoding. The login is therefore
+taken to end at the last ``@`` before the options, whatever characters precede it.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import urllib.parse
 from dataclasses import dataclass, field
 
 from runqy_delivery.errors import DeliveryImpossible
 
-HIGHEST_PORT = 65535
+MAX_PORT = 65535
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_+.-]*)://(.*)", re.DOTALL)
 
-#: A login that can be told from what follows: a name that may hold an ``@`` if a
-#: password comes after it, and options that may hold one in their values. It is read
-#: as SQLAlchemy does.
-_PLAIN = re.compile(
+#: A DSN after its scheme, where the end of the login is unambiguous: the user may hold
+#: an ``@`` if a password follows, and the values of options may hold one. SQLAlchemy
+#: parses a login by the same rule.
+_UNAMBIGUOUS = re.compile(
     r"(?:(?P<user>[^:/?]*)(?::(?P<password>[^@?]*(?:\?[^@=]*)?))?@)?"
     r"(?P<rest>[^@?]*(?:\?(?:[^=@]*=.*|[^@]*))?)",
     re.DOTALL,
 )
 _HOST = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
 
-#: What may stand in a login as it is: escapes that are there already, and what means
-#: nothing in a URL.
-_HARMLESS = "%!$&'()*+,;=~"
+#: Characters that a login keeps when it is quoted: ``%``, because it may be quoted
+#: already, and characters without a meaning in a URL.
+_SAFE_IN_LOGIN = "%!$&'()*+,;=~"
 
 
 @dataclass(frozen=True)
-class Address:
-    """A URL in its parts.
+class Dsn:
+    """A DSN, split into its parts.
 
     Attributes:
-        scheme: Such as ``postgresql`` or ``amqp``.
-        hosts: Host and port; several with commas, where the client knows those.
-        path: From the slash after the hosts on, as it was written.
-        options: From the question mark on, as it was written; may hold secrets.
-        user: As it was written, with its escapes; None where there is no login.
-        password: Likewise.
+        scheme: For example ``postgresql`` or ``amqp``.
+        hosts: Host and port; a comma-separated list where the client supports several.
+        path: From the slash after the hosts up to the options, as it was written.
+        options: From the question mark to the end, as it was written; may hold secrets.
+        user: The user as it was written, escapes included; None without a login.
+        password: The password as it was written, escapes included; None without one.
     """
 
     scheme: str
@@ -54,22 +55,22 @@ class Address:
     password: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        """Return what may be shown: scheme, host, port and path."""
+        """Return the parts that hold no secret: scheme, host, port and path."""
         return f"{self.scheme}://{self.hosts}{self.path}"
 
     @property
     def url(self) -> str:
-        """The whole URL, with a login that every parser finds the end of; a secret."""
+        """The whole URL, with a login that any URL parser reads correctly; a secret."""
         if self.user is None:
             return f"{self}{self.options}"
-        login = urllib.parse.quote(self.user, _HARMLESS)
+        login = urllib.parse.quote(self.user, _SAFE_IN_LOGIN)
         if self.password is not None:
-            login += f":{urllib.parse.quote(self.password, _HARMLESS)}"
+            login += f":{urllib.parse.quote(self.password, _SAFE_IN_LOGIN)}"
         return f"{self.scheme}://{login}@{self.hosts}{self.path}{self.options}"
 
     @property
     def login(self) -> dict[str, str]:
-        """``user`` and ``password``, without escapes, as far as they are given."""
+        """``user`` and ``password`` without escapes, as far as the DSN has them."""
         given = {"user": self.user, "password": self.password}
         return {
             name: urllib.parse.unquote(value)
@@ -78,50 +79,79 @@ class Address:
         }
 
 
-def read_address(url: str, variable: str) -> Address:
-    """Take a URL apart.
+def dsn_from_environment(variable: str, sink: str, server: str) -> Dsn:
+    """Read the DSN of a sink from the environment (a runqy vault).
 
     Args:
-        url: The URL, as the environment has it.
-        variable: The environment's variable, for the message.
+        variable: Name of the environment variable.
+        sink: Where the result goes, for the error message.
+        server: What the DSN leads to, for the error message.
 
     Raises:
-        DeliveryImpossible: It is no URL, or does not tell where its login ends; the
-            message does not repeat it.
+        DeliveryImpossible: The variable is not set, or its value is not a valid URL;
+            the message does not repeat the URL.
     """
-    whole = _SCHEME.fullmatch(url)
-    if whole is None:
-        raise unusable(variable)
-    scheme, text = whole.groups()
+    url = os.environ.get(variable)
+    if not url:
+        raise DeliveryImpossible(
+            f"The result goes to {sink}, but {variable} is not set: put the {server}'s "
+            "URL into a vault of this queue."
+        )
+    return parse_dsn(url, variable)
+
+
+def parse_dsn(url: str, variable: str) -> Dsn:
+    """Split a DSN into its parts.
+
+    Args:
+        url: The DSN.
+        variable: Name of the environment variable that holds it, for error messages.
+
+    Raises:
+        DeliveryImpossible: It is not a valid URL, or the end of its login is ambiguous;
+            the message does not repeat the URL.
+    """
+    match = _SCHEME.fullmatch(url)
+    if match is None:
+        raise invalid_dsn(variable)
+    scheme, text = match.groups()
     if scheme.partition("+")[0] == "sqlite":
-        user, password, rest = None, None, text  # a path, which may hold an @
+        user, password, rest = None, None, text  # a file path, which may hold an @
     else:
-        user, password, rest = _split(text, variable)
-    before, mark, options = rest.partition("?")
-    hosts, slash, path = before.partition("/")
+        user, password, rest = _split_login(text, variable)
+    before_options, mark, options = rest.partition("?")
+    hosts, slash, path = before_options.partition("/")
     for host in hosts.split(","):
-        found = _HOST.fullmatch(host)
-        if found is None or int(found[1] or 0) > HIGHEST_PORT:
-            raise unusable(variable)
-    return Address(scheme, hosts, slash + path, mark + options, user, password)
+        host_match = _HOST.fullmatch(host)
+        if host_match is None or int(host_match[1] or 0) > MAX_PORT:
+            raise invalid_dsn(variable)
+    return Dsn(scheme, hosts, slash + path, mark + options, user, password)
 
 
-def unusable(variable: str, why: str = "cannot be read as a URL") -> DeliveryImpossible:
-    """Return the error for an address that is no good, without the address."""
+def invalid_dsn(
+    variable: str, reason: str = "is not a valid URL"
+) -> DeliveryImpossible:
+    """Return the error for a DSN that cannot be used; its message omits the DSN.
+
+    Args:
+        variable: Name of the environment variable that holds the DSN.
+        reason: What is wrong with it: the message is ``variable``, then this.
+    """
     return DeliveryImpossible(
-        f"{variable} {why}. It has the form scheme://user:password@host:port/name; "
-        "write characters of the password that mean something in a URL with a percent "
-        "sign (@ as %40, / as %2F, ? as %3F, : as %3A)."
+        f"{variable} {reason}. Write it as scheme://user:password@host:port/name, and "
+        "percent-encode reserved characters of the password (@ as %40, / as %2F, ? as "
+        "%3F, : as %3A)."
     )
 
 
-def _split(text: str, variable: str) -> tuple[str | None, str | None, str]:
-    plain = _PLAIN.fullmatch(text)
-    if plain is not None:
-        return plain["user"], plain["password"], plain["rest"]
+def _split_login(text: str, variable: str) -> tuple[str | None, str | None, str]:
+    """Return user, password and the rest of a DSN after its scheme."""
+    match = _UNAMBIGUOUS.fullmatch(text)
+    if match is not None:
+        return match["user"], match["password"], match["rest"]
     login, _, rest = text.rpartition("@")
     if "?" in login:
-        # Either the password has a question mark, or an option has an @.
-        raise unusable(variable)
+        # Ambiguous: either the password holds a question mark, or an option an @.
+        raise invalid_dsn(variable)
     user, colon, password = login.partition(":")
     return user, password if colon else None, rest

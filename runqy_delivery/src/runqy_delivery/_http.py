@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""One HTTP request, and the patience to send it again.
+"""Send HTTP requests, and retry those that may succeed later.
 
-URLs carry capabilities, so no message of this module repeats one whole.
+The query of a URL may be a secret (a token, a signature), so log and error messages of
+this module show URLs without their query.
 """
 
 from __future__ import annotations
@@ -19,52 +20,205 @@ from dataclasses import dataclass
 from http.client import HTTPException, InvalidURL
 from typing import IO, TYPE_CHECKING, Any, Callable
 
-from runqy_delivery._retry import RETRY_FOR_VARIABLE, asked_delay, delays, retry_budget
+from runqy_delivery._retry import (
+    RETRY_FOR_VARIABLE,
+    delays,
+    retry_after_delay,
+    retry_budget,
+)
 from runqy_delivery.errors import DeliveryImpossible, DeliveryUndeliverable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    MakeBody = Callable[[], tuple[bytes | IO[bytes], Mapping[str, str]]]
 
 log = logging.getLogger("runqy_delivery")
 
 #: Seconds that one request may take before it counts as failed (runqy's guide).
 TIMEOUT = 30.0
 
-#: Answers after which the same request may well succeed, and why.
-TRANSIENT = {
+#: How much of a response's body is read, in bytes: enough for an error message.
+MAX_RESPONSE = 2048
+
+#: HTTP statuses after which the same request may succeed later, and their meaning.
+RETRYABLE_STATUSES = {
     408: "the server waited too long for the request",
-    425: "the server asks for it once more",
-    429: "too many requests at once",
-    500: "a fault of the server's",
-    502: "a proxy had no good answer from the server",
-    503: "the server is away or busy",
-    504: "a proxy had no answer from the server in time",
-    # What a content delivery network says of the server behind it: an unknown error, a
-    # refused connection, a time-out, a host that is not there, TLS that failed, and the
-    # network's own errors.
+    425: "the server asks for the request again",
+    429: "too many requests",
+    500: "internal error of the server",
+    502: "a proxy got an invalid response from the server",
+    503: "the server is unavailable or busy",
+    504: "a proxy got no response from the server in time",
+    # Content delivery networks use these where they cannot reach the server: unknown
+    # error, refused connection, timeout, unknown host, failed TLS, network errors.
     **dict.fromkeys(range(520, 531), "a proxy could not reach the server"),
 }
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the other end said: the status, and the start of its body."""
+class Response:
+    """An HTTP response.
+
+    Attributes:
+        status: The HTTP status code.
+        text: The first ``MAX_RESPONSE`` bytes of the body, decoded.
+        retry_after: Seconds that the server asks to wait; None without Retry-After.
+    """
 
     status: int
     text: str
     retry_after: float | None = None
 
 
-def show(url: str) -> str:
-    """Return the address without its query, which is where the secrets are."""
+def redact(url: str) -> str:
+    """Return a URL without its login and query, which may be secrets."""
     parts = urllib.parse.urlsplit(url)
     host = parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
+def retryable_error(response: Response) -> str | None:
+    """Return why a request may succeed later; None for a final response."""
+    if response.status not in RETRYABLE_STATUSES:
+        return None
+    reason = RETRYABLE_STATUSES[response.status]
+    return f"{response.status} ({reason}) {response.text[:200]}".strip()
+
+
+def send_once(
+    url: str, body: bytes, headers: Mapping[str, str], timeout: float
+) -> str | None:
+    """POST a message that may be lost; return the error, or None where there is none.
+
+    Args:
+        url: The URL, which may be a secret: the returned error does not repeat it.
+        body: The body of the request.
+        headers: The headers of the request.
+        timeout: Seconds that the request may take.
+    """
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        return "the URL is not an http:// or https:// URL"
+    try:
+        response = _send("POST", url, body, headers, timeout)
+    except InvalidURL:
+        return "the URL is not valid"  # the exception's message would repeat the URL
+    except (OSError, HTTPException, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    if response.status < 300:  # noqa: PLR2004 - HTTP's successes
+        return None
+    return f"{response.status} {response.text[:200]}"
+
+
+def deliver_over_http(
+    method: str,
+    url: str,
+    make_body: MakeBody,
+    *,
+    is_expired: Callable[[], bool] = lambda: False,
+    error_in: Callable[[Response], str | None] = retryable_error,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Response:
+    """Send a request until it gets a final response.
+
+    Args:
+        method: ``POST`` or ``PUT``.
+        url: The URL, ``http`` or ``https``.
+        make_body: Returns body and headers; called once per try, because a stream can
+            be sent only once, and a signature contains the time.
+        is_expired: Called after a try without a response; True stops the retries,
+            because the URL is no longer valid. A server that refuses a URL may close
+            the connection while a large body is being sent, so its response is lost.
+        error_in: Returns the error of a response after which the request is retried;
+            None for a final response.
+        clock: Returns monotonic seconds; for tests.
+        sleep: Pauses for a number of seconds; for tests.
+
+    Returns:
+        The final response, whatever its status.
+
+    Raises:
+        DeliveryImpossible: The URL is not a valid HTTP URL.
+        DeliveryUndeliverable: There was no final response within the retry budget. The
+            budget starts at the first error, because one upload may take longer.
+    """
+    _check_url(url)
+    end: float | None = None
+    is_last = False
+    for tries, delay in enumerate(delays(), start=1):
+        response, error = _try_once(method, url, make_body, error_in)
+        if response is not None and error is None:
+            return response
+        if end is None:
+            end = clock() + retry_budget()
+        left = end - clock()
+        wait = _wait(delay, response, left)
+        is_over = is_last or left <= 0 or wait > left
+        if is_over or (response is None and is_expired()):
+            raise DeliveryUndeliverable(
+                f"{method} {redact(url)} failed {tries} time(s); last error: {error}. "
+                "Check that this machine can reach that URL "
+                f"({RETRY_FOR_VARIABLE} sets for how many seconds it is retried)."
+            )
+        log.warning(
+            "%s %s failed: %s; retrying in %.1f s", method, redact(url), error, wait
+        )
+        is_last = wait == left
+        sleep(wait)
+    raise AssertionError  # pragma: no cover - delays() never ends
+
+
+def _check_url(url: str) -> None:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise DeliveryImpossible(
+            f"{redact(url)!r} in the delivery request is not a valid http:// or "
+            "https:// URL. Check the connections of the task in Airflow."
+        )
+
+
+def _wait(delay: float, response: Response | None, left: float) -> float:
+    """Return how long to wait before the next try, in seconds.
+
+    Args:
+        delay: The delay by the backoff, in seconds.
+        response: The response to retry after; None where there was none.
+        left: What is left of the retry budget, in seconds.
+    """
+    if response is None or response.retry_after is None:
+        return delay
+    # A server that asks for more time than is left gets one last try at the end.
+    return min(max(delay, retry_after_delay(response.retry_after, delay)), left)
+
+
+def _try_once(
+    method: str,
+    url: str,
+    make_body: MakeBody,
+    error_in: Callable[[Response], str | None],
+) -> tuple[Response | None, str | None]:
+    """Send a request once; return its response and the error, each None without one."""
+    body, headers = make_body()
+    try:
+        response = _send(method, url, body, headers)
+        return response, error_in(response)
+    except InvalidURL:
+        # Without the cause: its message repeats the URL, which may be a secret.
+        raise DeliveryImpossible(
+            f"{redact(url)!r} in the delivery request is not a valid URL: it contains "
+            "a space or another character that must be percent-encoded."
+        ) from None
+    except (OSError, HTTPException) as error:
+        return None, f"{type(error).__name__}: {error}"
+    finally:
+        if not isinstance(body, bytes):
+            body.close()
+
+
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirected POST would become a GET, and a capability would travel."""
+    """Follow no redirect: it turns a POST into a GET, and sends the URL elsewhere."""
 
     def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
         return None
@@ -72,7 +226,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 @functools.lru_cache(maxsize=1)
 def _opener() -> urllib.request.OpenerDirector:
-    # Once: reading the certificates of all authorities takes tens of milliseconds.
+    # Cached, because loading the CA certificates takes tens of milliseconds.
     context = ssl.create_default_context()
     return urllib.request.build_opener(
         _NoRedirect, urllib.request.HTTPSHandler(context=context)
@@ -85,26 +239,28 @@ def _send(
     body: bytes | IO[bytes],
     headers: Mapping[str, str],
     timeout: float = TIMEOUT,
-) -> Answer:
+) -> Response:
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked by callers
         url, data=body, headers=dict(headers), method=method
     )
     try:
         with _opener().open(request, timeout=timeout) as response:
-            return Answer(response.status, _start_of(response))
+            return Response(response.status, _start_of_body(response))
     except urllib.error.HTTPError as error:
         with error:
-            return Answer(
-                error.code, _start_of(error), _seconds(error.headers.get("Retry-After"))
+            return Response(
+                error.code,
+                _start_of_body(error),
+                _retry_after_seconds(error.headers.get("Retry-After")),
             )
 
 
-def _start_of(response: Any) -> str:
-    return str(response.read(2048).decode("utf-8", "replace")).strip()
+def _start_of_body(response: Any) -> str:
+    return str(response.read(MAX_RESPONSE).decode("utf-8", "replace")).strip()
 
 
-def _seconds(value: str | None) -> float | None:
-    """Read a Retry-After header: seconds, or a date."""
+def _retry_after_seconds(value: str | None) -> float | None:
+    """Parse a Retry-After header, which is a number of seconds or a date."""
     if value is None:
         return None
     try:
@@ -116,106 +272,3 @@ def _seconds(value: str | None) -> float | None:
     except (TypeError, ValueError):
         return None
     return max(0.0, when.timestamp() - time.time())
-
-
-def send_once(
-    url: str, body: bytes, headers: Mapping[str, str], timeout: float
-) -> str | None:
-    """POST something that may as well get lost; return what kept it from arriving."""
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        return "it is no http address"
-    try:
-        answer = _send("POST", url, body, headers, timeout)
-    except InvalidURL:
-        return "it is no address"  # its own words repeat the URL, and its capability
-    except (OSError, HTTPException, ValueError) as error:
-        return f"{type(error).__name__}: {error}"
-    return None if answer.status < 300 else f"{answer.status} {answer.text[:200]}"  # noqa: PLR2004 - HTTP's successes
-
-
-def worth_trying_again(answer: Answer) -> str | None:
-    """Return why the same request may well succeed later; None where it will not."""
-    if answer.status not in TRANSIENT:
-        return None
-    return f"{answer.status} ({TRANSIENT[answer.status]}) {answer.text[:200]}".strip()
-
-
-def deliver_over_http(
-    method: str,
-    url: str,
-    make_body: Callable[[], tuple[bytes | IO[bytes], Mapping[str, str]]],
-    *,
-    is_hopeless: Callable[[], bool] = lambda: False,
-    trouble_in: Callable[[Answer], str | None] | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Answer:
-    """Send a request until somebody answers it for good.
-
-    Args:
-        method: ``POST`` or ``PUT``.
-        url: Where to; ``http`` or ``https``.
-        make_body: Returns the body and the headers, anew for every try: a stream can
-            be sent once only, and a signature carries the time.
-        is_hopeless: Asked when there was no answer; True where another try would be as
-            futile. A server may refuse a large body, and hang up before it is sent.
-        trouble_in: Says of an answer why to try again; None: it is final.
-            ``worth_trying_again`` where not given.
-        clock: Seconds that only grow; tests bring their own.
-        sleep: How to pause; tests bring their own.
-
-    Returns:
-        The last answer, which is final.
-
-    Raises:
-        DeliveryImpossible: The URL is not one of HTTP's.
-        DeliveryUndeliverable: Nobody took it within the time, which counts from the
-            first trouble: an upload may take longer than that.
-    """
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise DeliveryImpossible(
-            f"The delivery request names {show(url)!r}, which is not an http address."
-        )
-    judge = trouble_in or worth_trying_again
-    end: float | None = None
-    last = False
-    for tries, pause in enumerate(delays(), start=1):
-        asked: float | None = None
-        answer: Answer | None = None
-        body, headers = make_body()
-        try:
-            answer = _send(method, url, body, headers)
-            found = judge(answer)
-            if found is None:
-                return answer
-            trouble, asked = found, answer.retry_after
-        except InvalidURL:
-            # Its own words repeat the URL, and with it the capability.
-            raise DeliveryImpossible(
-                f"The delivery request names {show(url)!r}: a blank, or another "
-                "character that no address may have, is in it."
-            ) from None
-        except (OSError, HTTPException) as error:
-            trouble = f"{type(error).__name__}: {error}"
-        finally:
-            if not isinstance(body, bytes):
-                body.close()
-        end = clock() + retry_budget() if end is None else end
-        left = end - clock()
-        wait = pause
-        if asked is not None:
-            # Asked for more time than there is, one last try still comes at its end.
-            wait = min(max(pause, asked_delay(asked, pause)), left)
-        if last or left <= 0 or wait > left or (answer is None and is_hopeless()):
-            raise DeliveryUndeliverable(
-                f"{method} {show(url)} was tried {tries} times and not taken; last: "
-                f"{trouble}. Check that this machine reaches that address "
-                f"({RETRY_FOR_VARIABLE} sets for how long it is tried)."
-            )
-        log.warning(
-            "%s %s: %s; trying again in %.1f s", method, show(url), trouble, wait
-        )
-        last = wait == left
-        sleep(wait)
-    raise AssertionError  # pragma: no cover - delays() never ends

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The decorator that delivers what a handler returns."""
+"""The decorator that delivers what a handler returns or raises."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runqy_delivery.errors import (
     ResultRefused,
 )
 from runqy_delivery.progress import reporting
-from runqy_delivery.result import content_of
+from runqy_delivery.result import Content, content_of
 from runqy_delivery.wire import (
     FAILED,
     RESERVED_FIELDS,
@@ -29,13 +29,13 @@ from runqy_delivery.wire import (
 
 log = logging.getLogger("runqy_delivery")
 
-#: The longest traceback and message that are sent, in characters; more is cut out of
-#: their middles, so that a failure never is too large for the place it goes to.
-LONGEST_TRACEBACK, LONGEST_MESSAGE = 20_000, 10_000
+#: The longest traceback and error message that are sent, in characters. Longer ones
+#: lose their middle, so that a failure always fits into its sink.
+MAX_TRACEBACK, MAX_MESSAGE = 20_000, 10_000
 
 
 def delivers(handle: Callable[..., Any]) -> Callable[..., Any]:
-    """Deliver what ``handle`` returns to where the payload asks for it.
+    """Deliver what ``handle`` returns to the sink that the payload names.
 
     Put it below ``@task``::
 
@@ -44,24 +44,25 @@ def delivers(handle: Callable[..., Any]) -> Callable[..., Any]:
         def handle(payload):            # or handle(payload, ctx)
             return {"text": transcribe(payload["input"])}
 
-    ``handle`` sees the payload as the DAG wrote it. It may be an ``async def``, which
-    is run to its end, but no generator. It may return a JSON value,
-    ``bytes``, a ``pathlib.Path``, or a ``Result``. What it raises is delivered as a
-    failure and then swallowed, so that Airflow decides on the retry and not runqy;
-    ``runqy_python.RetryableError`` is left to runqy. A payload without a delivery
-    request passes through untouched.
+    ``handle`` gets the payload as the DAG wrote it, without the delivery request. It
+    may be an ``async def`` function, but not a generator function. It may return a JSON
+    value, ``bytes``, a ``pathlib.Path`` or a ``Result``. An exception is delivered as a
+    failure and not raised, so that Airflow decides about a retry, not runqy;
+    ``runqy_python.RetryableError`` is raised to runqy. A payload without a delivery
+    request is passed to ``handle`` unchanged, and its result returned to runqy.
 
     Raises:
-        TypeError: ``handle`` is a generator: what it yields has no place to go.
-        DeliveryUndeliverable: From the decorated function, when a delivery could not
+        TypeError: ``handle`` is a generator function.
+        DeliveryUndeliverable: From the decorated function, where a delivery could not
             be made: runqy then retries the job.
+        BadDelivery: From the decorated function, where the delivery request in the
+            payload cannot be read.
     """
     if inspect.isgeneratorfunction(handle) or inspect.isasyncgenfunction(handle):
         name = getattr(handle, "__name__", "handle")
         raise TypeError(
-            f"{name} yields, so it is a generator, and @delivers cannot deliver what "
-            "one yields. Return one result; tell how far it is with "
-            "runqy_delivery.progress()."
+            f"{name} is a generator function, and @delivers can deliver only one "
+            "result. Return one result; report progress with runqy_delivery.progress()."
         )
 
     @functools.wraps(handle)
@@ -69,29 +70,18 @@ def delivers(handle: Callable[..., Any]) -> Callable[..., Any]:
         request = DeliveryRequest.from_payload(payload)
         if request is None:
             return _call(handle, payload, context)
-        own = {key: payload[key] for key in payload if key not in RESERVED_FIELDS}
+        own_fields = {k: v for k, v in payload.items() if k not in RESERVED_FIELDS}
         try:
             with reporting(request):
-                returned = _call(handle, own, context)
+                returned = _call(handle, own_fields, context)
             content = content_of(returned)
-        # Whatever it is, Airflow is to hear of it; an exit would only end the process.
+        # SystemExit too: it would end the process before Airflow knows of the failure.
         except (Exception, SystemExit) as error:
             if _is_retryable(error):
                 raise
             log.exception("handle failed; delivering the failure")
             return deliver_failure(request, _failure(request, error))
-        try:
-            return deliver_result(request, content)
-        except ResultRefused as error:
-            log.error("%s", error)  # noqa: TRY400 - the words are enough here
-            return deliver_failure(request, _failure(request, error))
-        except DeliveryImpossible as error:
-            log.error("%s", error)  # noqa: TRY400 - the words are enough here
-            try:
-                return deliver_failure(request, _failure(request, error))
-            except DeliveryUndeliverable as trouble:
-                log.error("The failure was not taken either: %s", trouble)  # noqa: TRY400 - same
-                raise error  # noqa: B904 - the reason of both; its own cause stays
+        return _deliver(request, content)
 
     return deliver
 
@@ -104,12 +94,31 @@ def _call(handle: Callable[..., Any], payload: Any, context: tuple[Any, ...]) ->
 
 
 def _is_retryable(error: BaseException) -> bool:
-    """True for runqy_python's RetryableError, which we do not import."""
+    """True for runqy_python's RetryableError, which is recognised by its name.
+
+    This package does not depend on runqy_python, so it cannot import the class.
+    """
     return any(
-        kind.__name__ == "RetryableError"
-        and kind.__module__.partition(".")[0] == "runqy_python"
-        for kind in type(error).__mro__
+        cls.__name__ == "RetryableError"
+        and cls.__module__.partition(".")[0] == "runqy_python"
+        for cls in type(error).__mro__
     )
+
+
+def _deliver(request: DeliveryRequest, content: Content) -> Any:
+    """Deliver a result; where that can never succeed, deliver the error instead."""
+    try:
+        return deliver_result(request, content)
+    except ResultRefused as error:
+        log.error("%s", error)  # noqa: TRY400 - the message is enough
+        return deliver_failure(request, _failure(request, error))
+    except DeliveryImpossible as error:
+        log.error("%s", error)  # noqa: TRY400 - the message is enough
+        try:
+            return deliver_failure(request, _failure(request, error))
+        except DeliveryUndeliverable as second:
+            log.error("The failure could not be delivered either: %s", second)  # noqa: TRY400 - the message is enough
+            raise error  # noqa: B904 - the first error is the reason of the second
 
 
 def _failure(request: DeliveryRequest, error: BaseException) -> Delivery:
@@ -118,22 +127,23 @@ def _failure(request: DeliveryRequest, error: BaseException) -> Delivery:
         request.delivery_id,
         status=FAILED,
         error=JobError(
-            message=_shortened(_words(error), LONGEST_MESSAGE),
+            message=_truncate_middle(_message_of(error), MAX_MESSAGE),
             type=type(error).__name__,
-            traceback=_shortened(lines, LONGEST_TRACEBACK),
+            traceback=_truncate_middle(lines, MAX_TRACEBACK),
         ),
     )
 
 
-def _words(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     try:
         return str(error) or type(error).__name__
-    except Exception as trouble:  # noqa: BLE001 - an error that cannot say itself
-        return f"(the error's own text failed with {type(trouble).__name__})"
+    except Exception as second:  # noqa: BLE001 - __str__ of task code may raise anything
+        return f"(the error has no message: its __str__ raised {type(second).__name__})"
 
 
-def _shortened(text: str, longest: int) -> str:
-    if len(text) <= longest:
+def _truncate_middle(text: str, max_length: int) -> str:
+    if len(text) <= max_length:
         return text
-    half = longest // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"
+    half = max_length // 2
+    cut = len(text) - 2 * half
+    return f"{text[:half]}\n... {cut} characters left out ...\n{text[-half:]}"

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Bring a result, or a failure, to all the places that a request names.
+"""Deliver a result or a failure to the sinks that a delivery request names.
 
-One place holds the result: the request's ``sink``. The others are told where it is,
-once it is there.
+The sink in the request's field ``sink`` gets the result. The other sinks of the request
+get a notification that says where the result is, once it is there.
 """
 
 from __future__ import annotations
@@ -19,145 +19,184 @@ from runqy_delivery.errors import (
     ResultRefused,
 )
 from runqy_delivery.result import JSON_TYPE, Content
-from runqy_delivery.serialize import delivery_of, in_few_words, value_of
-from runqy_delivery.sinks import amqp as broker
-from runqy_delivery.sinks import object_store, webhook
-from runqy_delivery.sinks import sql as database
+from runqy_delivery.serialize import delivery_of, short_failure, value_of
+from runqy_delivery.sinks import amqp, object_store, sql, webhook
 from runqy_delivery.wire import COMPLETED, FAILED, Delivery, DeliveryRequest
 
 log = logging.getLogger("runqy_delivery")
 
-#: The channel that hears of failures only.
+#: A webhook for failures only, used where the request has no other webhook.
 FAILURE_CHANNEL = "failure channel"
 
 
 def deliver_result(request: DeliveryRequest, content: Content) -> Any:
-    """Deliver what the handler returned.
+    """Deliver a result to the request's sink, and notify the other sinks.
 
     Returns:
-        What the task code is to return to runqy: None, but for ``redis_storage``.
+        What the task code must return to runqy: None, except for ``redis_storage``.
 
     Raises:
-        ResultRefused: This result can never be delivered there.
-        DeliveryImpossible: It can never be made as things are set up.
-        DeliveryUndeliverable: Nobody took it.
+        ResultRefused: The sink does not accept this result.
+        DeliveryImpossible: The configuration must be changed first.
+        DeliveryUndeliverable: The sink could not be reached within the retry budget.
     """
-    delivery_id, max_bytes = request.delivery_id, request.max_bytes
     if request.sink == "redis_storage":
-        # runqy's API garbles bare numbers and the like, so only objects stand bare.
-        is_object = content.is_json and (content.data or b"")[:1] == b"{"
-        write = value_of if is_object else delivery_of
-        return json.loads(write(delivery_id, content, max_bytes, "runqy's worker"))
+        return _value_for_runqy(request, content)
     if request.sink == "webhook":
-        body = delivery_of(delivery_id, content, max_bytes, "the webhook")
-        webhook.post(_required(request.webhook_url, "webhook_url"), delivery_id, body)
+        _post(request, content)
     elif request.sink == "amqp":
-        body = delivery_of(delivery_id, content, max_bytes, "the message queue")
-        broker.publish(_required(request.amqp, "amqp"), delivery_id, body)
+        _publish(request, content)
     elif request.sink == "sql":
-        value = value_of(delivery_id, content, max_bytes, "the table")
-        table = _required(request.table, "table")
-        database.write(table, delivery_id, COMPLETED, value)
-    elif request.sink in object_store.LARGEST_PUT:
+        _write(request, content)
+    elif request.sink in object_store.MAX_PUT_BYTES:
         object_store.put(request, content)
     else:
         raise ResultRefused(
-            f"This runqy-delivery does not know the sink {request.sink!r}: update it "
-            "in the requirements.txt of the task code."
+            f"This version of runqy-delivery does not know the sink {request.sink!r}. "
+            "Update runqy-delivery in the requirements.txt of the task code."
         )
-    _tell_others(request, content)
+    _notify_others(request, content)
     return None
 
 
 def deliver_failure(request: DeliveryRequest, failure: Delivery) -> Any:
-    """Deliver a failure, everywhere that the request names.
+    """Deliver a failure to every sink that the request names.
 
     Returns:
-        What the task code is to return to runqy.
+        What the task code must return to runqy: None, except for ``redis_storage``.
 
     Raises:
-        DeliveryUndeliverable: Nobody took it.
+        DeliveryUndeliverable: No sink took the failure.
     """
     if request.sink == "redis_storage":
         return json.loads(failure.to_json())
-    kinds = _tellable(request)
+    sinks = _notifiable(request)
     if request.failure_url is not None and request.webhook_url is None:
-        kinds.append(FAILURE_CHANNEL)
-    if not kinds:
-        body = failure.to_json()
-        content = Content(JSON_TYPE, len(body), data=body)
-        try:
-            object_store.put(request, content, failed=True)
-        except ResultRefused as refusal:
-            raise DeliveryUndeliverable(str(refusal)) from refusal
+        sinks.append(FAILURE_CHANNEL)
+    if not sinks:
+        _put_failure(request, failure)
         return None
-    troubles = [trouble for kind in kinds if (trouble := _tell(request, kind, failure))]
-    if len(troubles) == len(kinds):
-        raise DeliveryUndeliverable(" ".join(map(str, troubles)))
+    errors = [error for sink in sinks if (error := _notify(request, sink, failure))]
+    if len(errors) == len(sinks):
+        raise DeliveryUndeliverable(" ".join(map(str, errors)))
     return None
 
 
-def _tell_others(request: DeliveryRequest, content: Content) -> None:
+def _value_for_runqy(request: DeliveryRequest, content: Content) -> Any:
+    """Return the value that runqy's worker stores in Redis."""
+    # runqy's API returns only JSON objects unchanged, so other values get an envelope.
+    is_object = content.is_json and (content.data or b"")[:1] == b"{"
+    serialize = value_of if is_object else delivery_of
+    value = serialize(request.delivery_id, content, request.max_bytes, "runqy's worker")
+    return json.loads(value)
+
+
+def _post(request: DeliveryRequest, content: Content) -> None:
+    delivery_id = request.delivery_id
+    body = delivery_of(delivery_id, content, request.max_bytes, "the webhook")
+    webhook.post(_required(request, "webhook_url"), delivery_id, body)
+
+
+def _publish(request: DeliveryRequest, content: Content) -> None:
+    delivery_id = request.delivery_id
+    body = delivery_of(delivery_id, content, request.max_bytes, "the message queue")
+    amqp.publish(_required(request, "amqp"), delivery_id, body)
+
+
+def _write(request: DeliveryRequest, content: Content) -> None:
+    delivery_id = request.delivery_id
+    value = value_of(delivery_id, content, request.max_bytes, "the table")
+    sql.write(_required(request, "table"), delivery_id, COMPLETED, value)
+
+
+def _put_failure(request: DeliveryRequest, failure: Delivery) -> None:
+    body = failure.to_json()
+    content = Content(JSON_TYPE, len(body), data=body)
+    try:
+        object_store.put(request, content, failed=True)
+    except ResultRefused as error:
+        raise DeliveryUndeliverable(str(error)) from error
+
+
+def _notify_others(request: DeliveryRequest, content: Content) -> None:
+    """Notify all sinks but the one that has the result.
+
+    An error is only logged: Airflow finds the result without a notification, later.
+    """
     if request.url is None:
-        return  # news without an address would read as a result that is null
-    news = Delivery(
+        return  # a notification without a URL would be read as the result null
+    notification = Delivery(
         request.delivery_id,
         result_url=request.url,
         content_type=content.content_type,
         size=content.size,
         metadata=content.metadata,
     )
-    for kind in _tellable(request):
-        if kind != request.sink:
-            # The result is there and will be found; this only says so earlier.
-            _tell(request, kind, news)
+    for sink in _notifiable(request):
+        if sink != request.sink:
+            _notify(request, sink, notification)
 
 
-def _tellable(request: DeliveryRequest) -> list[str]:
-    """Return the kinds of places that the request names, other than object stores."""
-    places = {
+def _notifiable(request: DeliveryRequest) -> list[str]:
+    """Return the sinks in the request that take messages: all but object stores."""
+    fields = {
         "sql": request.table,
         "amqp": request.amqp,
         "webhook": request.webhook_url,
     }
-    return [kind for kind, place in places.items() if place is not None]
+    return [sink for sink, value in fields.items() if value is not None]
 
 
-def _tell(request: DeliveryRequest, kind: str, news: Delivery) -> Exception | None:
-    """Send a delivery to one place; return what kept it from getting there."""
-    body = news.to_json()
+def _notify(
+    request: DeliveryRequest, sink: str, notification: Delivery
+) -> Exception | None:
+    """Send a notification or a failure to one sink; return the error, if any."""
+    body = notification.to_json()
     try:
-        if kind in ("webhook", FAILURE_CHANNEL):
+        if sink in ("webhook", FAILURE_CHANNEL):
             url = str(request.webhook_url or request.failure_url)
-            is_failure = news.status == FAILED
-            webhook.post(url, request.delivery_id, body, even_unsigned=is_failure)
-        elif kind == "amqp":
-            broker.publish(request.amqp or {}, request.delivery_id, body)
+            is_failure = notification.status == FAILED
+            webhook.post(url, request.delivery_id, body, allow_unsigned=is_failure)
+        elif sink == "amqp":
+            amqp.publish(request.amqp or {}, request.delivery_id, body)
         else:
-            _tell_table(request, news, body)
+            _notify_table(request, notification, body)
     except DeliveryError as error:
-        log.warning("The %s was not told: %s", kind, error)
+        log.warning("Could not notify the %s: %s", sink, error)
         return error
     return None
 
 
-def _tell_table(request: DeliveryRequest, news: Delivery, body: bytes) -> None:
-    """Write news to the row; a failure in few words, where it does not fit whole.
+def _notify_table(
+    request: DeliveryRequest, notification: Delivery, body: bytes
+) -> None:
+    """Write a notification or a failure to the row of the delivery.
 
-    A short column, or one that knows not every character, must not keep Airflow from
-    hearing of the failure, and runqy run the job again and again.
+    A failure that the column does not accept, because it is too long or has characters
+    that the database does not know, is shortened: it must reach Airflow, or runqy would
+    run the job again and again.
     """
     table = request.table or {}
     try:
-        database.write(table, request.delivery_id, news.status, body)
-    except ResultRefused as refusal:
-        if news.status != FAILED:
+        sql.write(table, request.delivery_id, notification.status, body)
+    except ResultRefused as error:
+        if notification.status != FAILED:
             raise
-        log.warning("%s Trying in few words.", refusal)
-        database.write(table, request.delivery_id, FAILED, in_few_words(news))
+        log.warning("%s Retrying with a short message.", error)
+        sql.write(table, request.delivery_id, FAILED, short_failure(notification))
 
 
-def _required(place: Any, name: str) -> Any:
-    if place is None:
-        raise DeliveryImpossible(f"The delivery request has no {name}.")
-    return place
+def _required(request: DeliveryRequest, name: str) -> Any:
+    """Return a field that the request's sink needs.
+
+    Raises:
+        DeliveryImpossible: The request has no such field.
+    """
+    value = getattr(request, name)
+    if value is None:
+        raise DeliveryImpossible(
+            f"The delivery request has no {name}, which the sink {request.sink!r} "
+            "needs. Check that nothing changed the request after the Airflow provider "
+            "wrote it."
+        )
+    return value

@@ -1,20 +1,20 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong on the far side.
+"""The errors of the worker side, as one tree.
 
 DeliveryError
-  + BadDelivery             a delivery or a delivery request that cannot be read
-  + VerificationError       a signature that does not hold
-  + DeliveryUndeliverable   nobody took the delivery: runqy should retry the job
-  |   + DeliveryImpossible  it can never be made as things are set up
-  + ResultRefused           this result can never be delivered: fail the job instead
+  + BadDelivery             a delivery or a delivery request cannot be read
+  + VerificationError       the signature of a delivery is not valid
+  + DeliveryUndeliverable   the delivery failed: runqy should retry the job
+  |   + DeliveryImpossible  it fails until the configuration is changed
+  + ResultRefused           the sink never takes this result: the job fails
 """
 
 from __future__ import annotations
 
 
 class DeliveryError(Exception):
-    """A delivery went wrong."""
+    """A delivery failed; the base class of all errors of this package."""
 
 
 class BadDelivery(DeliveryError):
@@ -22,21 +22,21 @@ class BadDelivery(DeliveryError):
 
 
 class VerificationError(DeliveryError):
-    """The signature of a delivery does not hold."""
+    """The signature of a delivery is missing or not valid."""
 
 
 class DeliveryUndeliverable(DeliveryError):
-    """Nobody took the delivery; task code raises it, so that runqy retries the job."""
+    """The delivery could not be made; it is raised to runqy, which retries the job."""
 
 
 class DeliveryImpossible(DeliveryUndeliverable):
-    """The delivery can never be made as things are set up.
+    """The delivery cannot be made until the configuration is changed.
 
-    A library, an address or a right is missing. It is reported as a failure, through
-    every channel that the request names; where none of them works, runqy retries the
-    job, as for any other delivery that nobody took.
+    A library, a URL or a permission is missing. The error is delivered as a failure of
+    the job, through every channel that the delivery request names. Where none of them
+    works, it is raised to runqy, which retries the job.
     """
 
 
 class ResultRefused(DeliveryError):
-    """The result itself is at fault; trying again would change nothing."""
+    """The sink does not accept this result, and a retry would not change that."""

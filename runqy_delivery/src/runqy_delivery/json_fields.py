@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Read single fields of JSON that a stranger may have written."""
+"""Read single fields of parsed JSON that comes from an untrusted sender."""
 
 from __future__ import annotations
 
@@ -12,42 +12,60 @@ from runqy_delivery.errors import BadDelivery
 
 
 def refuse_constant(name: str) -> None:
-    """Refuse NaN and the infinities, which Python would read."""
+    """Reject NaN and the infinities; pass it to ``json.loads`` as ``parse_constant``.
+
+    Raises:
+        ValueError: Always. Python's parser accepts these constants, but they are not
+            JSON.
+    """
     raise ValueError(f"{name} is not JSON")
 
 
 def finite(text: str) -> float:
-    """Read a number, and refuse one that Python would take for infinity."""
-    # 1e999 is JSON, but Python reads it as infinity, which nobody could write again.
+    """Parse a number; pass it to ``json.loads`` as ``parse_float``.
+
+    Raises:
+        ValueError: The number is too large for a double. ``1e999`` is valid JSON, but
+            Python parses it as infinity, which cannot be written as JSON again.
+    """
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"the number {text[:32]} is too large")
     return number
 
 
-def text(data: Mapping[str, Any], name: str, *, required: bool = False) -> str | None:
-    """Return a text field; None where it is missing and may be."""
+def read_text(
+    data: Mapping[str, Any], name: str, *, required: bool = False
+) -> str | None:
+    """Return a string field; None where an optional one is missing.
+
+    Raises:
+        BadDelivery: It is not a string, or a required one is missing or empty.
+    """
     value = data.get(name)
     if value is None and not required:
         return None
-    if not isinstance(value, str) or (required and not value):
-        raise BadDelivery(f"{name} must be a text, not {type(value).__name__}.")
+    if not isinstance(value, str):
+        raise BadDelivery(f"{name} must be a string, not {type(value).__name__}.")
+    if required and not value:
+        raise BadDelivery(f"{name} must not be empty.")
     return value
 
 
-def number(
+def read_number(
     data: Mapping[str, Any], name: str, kind: Any, least: float = -math.inf
 ) -> Any:
-    """Return a number field that a double can hold; None where it is missing.
+    """Return a number field; None where it is missing.
 
     Args:
-        data: The object.
+        data: The object that has the field.
         name: Name of the field.
-        kind: ``int``, or ``(int, float)``.
-        least: The smallest number that makes sense there.
+        kind: The accepted type: ``int``, or ``(int, float)``.
+        least: The smallest accepted value.
 
     Raises:
-        BadDelivery: It is no number, too large for a double, or less than that.
+        BadDelivery: It is not a number of that type, is beyond the range of a double,
+            or is less than ``least``.
     """
     value = data.get(name)
     if value is None:
@@ -55,18 +73,22 @@ def number(
     if not isinstance(value, kind) or isinstance(value, bool):
         raise BadDelivery(f"{name} must be a number, not {type(value).__name__}.")
     try:
-        is_held = math.isfinite(value)  # a whole number of Python's has any length
-    except OverflowError:
-        is_held = False
-    if not is_held:
+        is_in_range = math.isfinite(value)
+    except OverflowError:  # an int of any size, which Python reads
+        is_in_range = False
+    if not is_in_range:
         raise BadDelivery(f"{name} is a number beyond the range of a double.")
     if value < least:
         raise BadDelivery(f"{name} must be {least:g} or more.")
     return value
 
 
-def mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    """Return an object field; None where it is missing."""
+def read_mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """Return an object field; None where it is missing.
+
+    Raises:
+        BadDelivery: It is not an object.
+    """
     value = data.get(name)
     if value is not None and not isinstance(value, Mapping):
         raise BadDelivery(f"{name} must be an object, not {type(value).__name__}.")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Tell how far a job is: for people, and as a sign of life."""
+"""Report the progress of a job: people read it, and Airflow takes it as a heartbeat."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from runqy_delivery._http import send_once, show
+from runqy_delivery._http import redact, send_once
 from runqy_delivery.errors import DeliveryError
 from runqy_delivery.sinks.webhook import headers_for
 from runqy_delivery.wire import PROGRESS, Delivery
@@ -24,18 +24,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("runqy_delivery")
 
-#: Seconds between two messages; what comes sooner is left out, as a newer one follows.
-PAUSE = 1.0
+#: The shortest interval between two messages, in seconds; calls in between are dropped.
+MIN_INTERVAL = 1.0
 
-#: Seconds that one message may take: the job's work is more important.
+#: Seconds that sending one message may take: the job waits for it.
 TIMEOUT = 5.0
 
 #: The longest text that is sent, in characters.
-LONGEST_TEXT = 500
+MAX_TEXT = 500
 
 
 @dataclass
 class _Reporter:
+    """The delivery that a handler's progress belongs to.
+
+    Attributes:
+        request: The delivery request.
+        next_at: When the next message may be sent, in monotonic seconds.
+    """
+
     request: DeliveryRequest
     next_at: float = field(default=-math.inf)
 
@@ -46,12 +53,12 @@ _reporter: contextvars.ContextVar[_Reporter | None] = contextvars.ContextVar(
 
 
 def progress(fraction: float | None = None, text: str | None = None) -> None:
-    """Say how far the job is; from within a handler with ``@delivers``.
+    """Report how much of the job is done; call it in a handler with ``@delivers``.
 
-    Call it as often as you like: it sends at most one message a second, never raises
-    for want of a network, and does nothing where nobody asked for a delivery or the
-    request names no webhook. In a thread of your own, run it in a copy of the
-    handler's ``contextvars`` context.
+    Call it as often as you like: it sends at most one message a second, and raises no
+    error if the message cannot be sent. It does nothing where the payload has no
+    delivery request, or the request has no webhook. A thread that you start does not
+    know the delivery; run it in a copy of the handler's ``contextvars`` context.
 
     Args:
         fraction: How much is done, from 0 to 1.
@@ -63,30 +70,35 @@ def progress(fraction: float | None = None, text: str | None = None) -> None:
     now = time.monotonic()
     if now < reporter.next_at:
         return
-    reporter.next_at = now + PAUSE
-    url = reporter.request.webhook_url
-    is_number = fraction is not None and math.isfinite(fraction)
-    body = Delivery(
-        reporter.request.delivery_id,
-        status=PROGRESS,
-        fraction=min(max(float(fraction or 0), 0.0), 1.0) if is_number else None,
-        text=None if text is None else str(text)[:LONGEST_TEXT],
-    ).to_json()
-    try:
-        headers = headers_for(reporter.request.delivery_id, body)
-    except DeliveryError as error:
-        log.warning("Progress was not sent: %s", error)
-        return
-    trouble = send_once(url, body, headers, TIMEOUT)
-    if trouble is not None:
-        log.warning("Progress was not taken by %s: %s", show(url), trouble)
+    reporter.next_at = now + MIN_INTERVAL
+    _send(reporter.request, reporter.request.webhook_url, fraction, text)
 
 
 @contextlib.contextmanager
 def reporting(request: DeliveryRequest) -> Iterator[None]:
-    """Let ``progress`` know which delivery it is about."""
+    """Within this context, ``progress`` reports about this delivery request."""
     token = _reporter.set(_Reporter(request))
     try:
         yield
     finally:
         _reporter.reset(token)
+
+
+def _send(
+    request: DeliveryRequest, url: str, fraction: float | None, text: str | None
+) -> None:
+    is_number = fraction is not None and math.isfinite(fraction)
+    body = Delivery(
+        request.delivery_id,
+        status=PROGRESS,
+        fraction=min(max(float(fraction or 0), 0.0), 1.0) if is_number else None,
+        text=None if text is None else str(text)[:MAX_TEXT],
+    ).to_json()
+    try:
+        headers = headers_for(request.delivery_id, body)
+    except DeliveryError as error:
+        log.warning("Progress was not sent: %s", error)
+        return
+    failure = send_once(url, body, headers, TIMEOUT)
+    if failure is not None:
+        log.warning("Progress could not be sent to %s: %s", redact(url), failure)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What task code returns, and how it becomes bytes to send."""
+"""Convert what task code returns into bytes to send."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from runqy_delivery import json_fields as fields
+from runqy_delivery import json_fields
 from runqy_delivery.errors import ResultRefused
 
 if TYPE_CHECKING:
@@ -24,13 +24,14 @@ BYTES_TYPE = "application/octet-stream"
 
 @dataclass(frozen=True)
 class Result:
-    """A result with words about it.
+    """A result together with its content type and metadata.
 
     Args:
-        value: A JSON value, ``bytes``, or a path (``pathlib.Path``) to a file; with
-            another content type than JSON's, a text stands for its UTF-8.
-        content_type: Media type; guessed from a path's ending where not given.
-        metadata: A small JSON object that travels with the result.
+        value: A JSON value, ``bytes``, or a path (``pathlib.Path``) to a file. With a
+            content type other than JSON's, a string is sent as its UTF-8 bytes.
+        content_type: Media type; by default JSON's for a JSON value, guessed from the
+            suffix for a path, and ``application/octet-stream`` for bytes.
+        metadata: A small JSON object that is sent with the result.
     """
 
     value: Any
@@ -40,7 +41,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Content:
-    """The result as bytes, not yet read into memory if it is a file."""
+    """A result as bytes; the bytes of a file are read only when they are sent.
+
+    Attributes:
+        content_type: Media type.
+        size: Number of bytes.
+        metadata: JSON object that is sent with the result; None without one.
+        data: The bytes; None where they are in a file.
+        path: Path of the file; None where the bytes are in ``data``.
+    """
 
     content_type: str
     size: int
@@ -49,64 +58,71 @@ class Content:
     path: str | None = None
 
     def open(self) -> BinaryIO:
-        """Return a stream over the bytes, from their start."""
+        """Return a binary stream from the first byte on; the caller closes it."""
         if self.path is not None:
             return Path(self.path).open("rb")
         return BytesIO(self.data or b"")
 
     @property
     def is_json(self) -> bool:
-        """True where the bytes are a JSON value."""
+        """True where ``data`` is a JSON value."""
         return self.content_type == JSON_TYPE and self.path is None
 
 
 def content_of(returned: Any) -> Content:
-    """Turn what ``handle`` returned into content.
+    """Convert what ``handle`` returned into content.
+
+    Args:
+        returned: A ``Result``, or one of the values that it may have.
 
     Raises:
-        ResultRefused: It is not JSON, or the file is not there.
+        ResultRefused: The value or its metadata is not JSON, or a file cannot be read.
     """
     result = returned if isinstance(returned, Result) else Result(returned)
-    value = result.value
+    value, content_type = result.value, result.content_type
     metadata = _checked_metadata(result.metadata)
+    if isinstance(value, os.PathLike):
+        return _content_of_file(os.fspath(value), content_type, metadata)
     if isinstance(value, (bytes, bytearray, memoryview)):
         data = bytes(value)
-        kind = result.content_type or BYTES_TYPE
-        if kind == JSON_TYPE:
+        content_type = content_type or BYTES_TYPE
+        if content_type == JSON_TYPE:
             _check_json(data)
-        return Content(kind, len(data), metadata, data=data)
-    if isinstance(value, os.PathLike):
-        path = os.fspath(value)
-        try:
-            size = Path(path).stat().st_size
-            with Path(path).open("rb"):
-                pass
-        except OSError as error:
-            raise ResultRefused(
-                f"handle returned the path {path!r}, which cannot be read: {error}"
-            ) from error
-        kind = result.content_type or mimetypes.guess_type(path)[0] or BYTES_TYPE
-        return Content(kind, size, metadata, path=path)
-    if isinstance(value, str) and result.content_type not in (None, JSON_TYPE):
-        # A page, a table: a text of its own kind is no JSON value.
+    elif isinstance(value, str) and content_type not in {None, JSON_TYPE}:
         data = value.encode("utf-8", "replace")
-        return Content(str(result.content_type), len(data), metadata, data=data)
-    data = _dump(value, "handle returned a value that is not JSON")
-    return Content(result.content_type or JSON_TYPE, len(data), metadata, data=data)
+    else:
+        data = _dump(value, "handle returned a value that is not JSON")
+        content_type = content_type or JSON_TYPE
+    return Content(str(content_type), len(data), metadata, data=data)
+
+
+def _content_of_file(
+    path: str, content_type: str | None, metadata: Mapping[str, Any] | None
+) -> Content:
+    try:
+        size = Path(path).stat().st_size
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise ResultRefused(
+            f"handle returned the path {path!r}, which cannot be read: {error}"
+        ) from error
+    content_type = content_type or mimetypes.guess_type(path)[0] or BYTES_TYPE
+    return Content(content_type, size, metadata, path=path)
 
 
 def _check_json(data: bytes) -> None:
     try:
-        # Read as strictly as where it goes to: no other encoding, no NaN.
+        # As strict as the readers of the result: UTF-8 only, no NaN.
         json.loads(
             data.decode(),
-            parse_constant=fields.refuse_constant,
-            parse_float=fields.finite,
+            parse_constant=json_fields.refuse_constant,
+            parse_float=json_fields.finite,
         )
     except (ValueError, RecursionError) as error:
         raise ResultRefused(
-            f"handle returned bytes that it calls {JSON_TYPE}, and they are not: "
-            f"{error}"
+            f"handle returned bytes with the content type {JSON_TYPE} that are not "
+            f"valid JSON: {error}"
         ) from error
 
 
@@ -116,11 +132,16 @@ def _checked_metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any] |
     return metadata
 
 
-def _dump(value: Any, what: str) -> bytes:
+def _dump(value: Any, message: str) -> bytes:
+    """Serialize a value to JSON.
+
+    Raises:
+        ResultRefused: It is not JSON; the error starts with ``message``.
+    """
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ResultRefused(
-            f"{what}: {error}. Return JSON values, bytes, a pathlib.Path, or a "
+            f"{message}: {error}. Return a JSON value, bytes, a pathlib.Path, or a "
             "Result of one of them."
         ) from error

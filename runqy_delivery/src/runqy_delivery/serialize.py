@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A result as one value in somebody's storage: a field, a column, a message.
+"""Serialize a result into one value: a request body, a message, a column, a Redis key.
 
-A plain JSON value stands there bare, as runqy's guide has it. Where there is more to
-say (a failure, bytes, metadata, an address) a delivery stands there.
+A JSON value is written as it is, as runqy's guide describes. Bytes, metadata, a URL and
+a failure need more fields, so they are written as a delivery (an envelope).
 """
 
 from __future__ import annotations
@@ -18,91 +18,109 @@ from runqy_delivery.wire import Delivery
 if TYPE_CHECKING:
     from runqy_delivery.result import Content
 
-#: Room for the fields around a result, in bytes.
-ENVELOPE = 1024
+#: Allowance for the fields of the envelope, in bytes.
+ENVELOPE_BYTES = 1024
 
-#: The longest that a failure is in few words, in bytes of JSON: a column of 255
-#: characters takes it.
-FEW_WORDS = 200
+#: The longest short failure, in bytes of JSON: it fits into a column of 255 characters.
+MAX_SHORT_FAILURE = 200
 
 
 def delivery_of(
-    delivery_id: str, content: Content, max_bytes: int | None, place: str
+    delivery_id: str, content: Content, max_bytes: int | None, sink: str
 ) -> bytes:
     """Return a delivery that carries its result, as JSON.
 
     Args:
         delivery_id: Id of the delivery.
         content: The result.
-        max_bytes: The longest that the place takes; None: any length.
-        place: Name of the place, for the message.
+        max_bytes: The largest value that the sink accepts, in bytes; None: no limit.
+        sink: Name of the sink, for the error message.
 
     Raises:
-        ResultRefused: The result is larger than the place takes.
+        ResultRefused: The result is larger than the sink accepts.
     """
-    # Base64 is a third longer than the bytes it stands for.
+    # Base64 is a third longer than the bytes.
     needed = content.size if content.is_json else -(-content.size * 4 // 3)
-    if max_bytes is not None and needed + ENVELOPE > max_bytes:
-        raise too_large(content.size, max_bytes, place)
-    if content.is_json:
-        # The value is JSON text already; writing it a second time could be slow.
-        head = Delivery(delivery_id, metadata=content.metadata).to_json()
-        body = head.replace(b'"result":null', b'"result":' + (content.data or b""), 1)
-    else:
-        with content.open() as stream:
-            text = base64.b64encode(stream.read()).decode()
-        body = Delivery(
-            delivery_id,
-            result=text,
-            encoding="base64",
-            content_type=content.content_type,
-            size=content.size,
-            metadata=content.metadata,
-        ).to_json()
-    if max_bytes is not None and len(body) > max_bytes:
-        raise too_large(content.size, max_bytes, place)
-    return body
+    if max_bytes is not None and needed + ENVELOPE_BYTES > max_bytes:
+        raise too_large(content.size, max_bytes, sink)
+    wrap = _json_envelope if content.is_json else _base64_envelope
+    delivery = wrap(delivery_id, content)
+    if max_bytes is not None and len(delivery) > max_bytes:
+        raise too_large(content.size, max_bytes, sink)
+    return delivery
 
 
 def value_of(
-    delivery_id: str, content: Content, max_bytes: int | None, place: str
+    delivery_id: str, content: Content, max_bytes: int | None, sink: str
 ) -> bytes:
-    """Return the value that stands for a result: the result itself, if it is JSON.
+    """Return a JSON result as it is, and any other result as a delivery.
+
+    Args:
+        delivery_id: Id of the delivery.
+        content: The result.
+        max_bytes: The largest value that the sink accepts, in bytes; None: no limit.
+        sink: Name of the sink, for the error message.
 
     Raises:
-        ResultRefused: The result is larger than the place takes.
+        ResultRefused: The result is larger than the sink accepts.
     """
     if not content.is_json or content.metadata is not None:
-        return delivery_of(delivery_id, content, max_bytes, place)
+        return delivery_of(delivery_id, content, max_bytes, sink)
     if max_bytes is not None and content.size > max_bytes:
-        raise too_large(content.size, max_bytes, place)
+        raise too_large(content.size, max_bytes, sink)
     return content.data or b""
 
 
-def in_few_words(failure: Delivery) -> bytes:
-    """Return a failure as a bare JSON text, for a place that does not take it whole.
+def short_failure(failure: Delivery) -> bytes:
+    """Return a failure as one JSON string, for a column that rejects the delivery.
 
-    Task code after runqy's guide reports its failures like that, so they are read. It
-    is cut to ``FEW_WORDS``, and has no characters that a database may not know.
+    Task code that follows runqy's guide reports its failures as a string, so readers
+    accept it. It is cut to ``MAX_SHORT_FAILURE`` bytes, and characters that PostgreSQL
+    rejects are removed or replaced.
     """
     error = failure.error
-    words = "" if error is None else error.message
+    message = "" if error is None else error.message
     if error is not None and error.type is not None:
-        words = f"{error.type}: {words}"
-    # PostgreSQL knows neither NUL nor half a surrogate pair.
-    words = words.replace("\0", "").encode("utf-8", "replace").decode()
-    short = words[:FEW_WORDS]
-    while len(json.dumps(short)) > FEW_WORDS:
+        message = f"{error.type}: {message}"
+    # PostgreSQL accepts neither NUL nor unpaired surrogates.
+    message = message.replace("\0", "").encode("utf-8", "replace").decode()
+    short = message[:MAX_SHORT_FAILURE]
+    while len(json.dumps(short)) > MAX_SHORT_FAILURE:
         short = short[:-1]
-    if short != words:
+    if short != message:
         short = short[:-3] + "..."
     return json.dumps(short).encode()
 
 
-def too_large(size: int, max_bytes: int, place: str) -> ResultRefused:
-    """Return the error for a result that its sink does not hold."""
+def too_large(size: int, max_bytes: int, sink: str) -> ResultRefused:
+    """Return the error for a result that is larger than its sink accepts.
+
+    Args:
+        size: Size of the result, in bytes.
+        max_bytes: What the sink accepts, in bytes.
+        sink: Name of the sink.
+    """
     return ResultRefused(
-        f"The result has {size:,} bytes; {place} takes at most {max_bytes:,} with its "
+        f"The result has {size:,} bytes; {sink} accepts at most {max_bytes:,} with its "
         "envelope. Use an object store as the sink of this task "
         "(sink='s3://bucket/prefix')."
     )
+
+
+def _json_envelope(delivery_id: str, content: Content) -> bytes:
+    # The result is JSON text already; parsing and writing it again could be slow.
+    envelope = Delivery(delivery_id, metadata=content.metadata).to_json()
+    return envelope.replace(b'"result":null', b'"result":' + (content.data or b""), 1)
+
+
+def _base64_envelope(delivery_id: str, content: Content) -> bytes:
+    with content.open() as stream:
+        text = base64.b64encode(stream.read()).decode()
+    return Delivery(
+        delivery_id,
+        result=text,
+        encoding="base64",
+        content_type=content.content_type,
+        size=content.size,
+        metadata=content.metadata,
+    ).to_json()

@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Signatures of deliveries, by the Standard Webhooks scheme (version 1, symmetric).
+"""Sign and verify deliveries by the Standard Webhooks scheme (version 1, symmetric).
 
-The signed text is ``ID.TIMESTAMP.BODY``; the headers are ``webhook-id``,
-``webhook-timestamp`` (seconds since 1970) and ``webhook-signature`` (one or several
-``v1,BASE64`` parted by blanks). Secrets are base64, with or without ``whsec_``.
-For any headers and any bytes, verifying returns or raises VerificationError.
+The signed text is ``ID.TIMESTAMP.BODY``. The headers are ``webhook-id``,
+``webhook-timestamp`` (seconds since 1970) and ``webhook-signature`` (one or more
+``v1,BASE64``, separated by spaces). Secrets are base64, with or without ``whsec_``.
+For any headers and any bytes, ``verify`` returns or raises ``VerificationError``.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from runqy_delivery.errors import VerificationError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: How far the sender's clock may be from ours, in seconds, where nobody says more.
+#: By how many seconds the sender's clock may differ from ours, by default.
 TOLERANCE = 300
+
+#: The longest timestamp that is accepted, in digits.
+MAX_TIMESTAMP_DIGITS = 12
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the scheme's prefix, not a secret
 
 
 def decode_secret(secret: str) -> bytes:
-    """Return the key that a ``whsec_...`` text stands for.
+    """Return the key that a ``whsec_...`` secret encodes.
 
     Raises:
-        ValueError: It is not base64, or empty. The text itself is not repeated.
+        ValueError: It is not base64, or empty. The message does not repeat it.
     """
     text = secret.removeprefix(SECRET_PREFIX)
     try:
@@ -46,16 +49,16 @@ def decode_secret(secret: str) -> bytes:
 
 
 def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """Return the three headers that sign ``body``.
+    """Return the three headers that sign a body.
 
     Args:
         secret: The signing secret, ``whsec_...``.
-        message_id: Id of the message; the same when it is sent again.
-        timestamp: Seconds since 1970.
-        body: The bytes as they are sent.
+        message_id: Id of the message; it does not change when the message is resent.
+        timestamp: Time of signing, in seconds since 1970.
+        body: The bytes exactly as they are sent.
 
     Raises:
-        ValueError: The secret cannot be read.
+        ValueError: The secret is not valid.
     """
     mac = _mac(decode_secret(secret), message_id, str(timestamp), body)
     return {
@@ -72,55 +75,64 @@ def verify(
     now: float,
     tolerance: float = TOLERANCE,
 ) -> str:
-    """Return the message's id if one of the secrets signed it.
+    """Return the id of a message that was signed with one of the secrets.
 
     Args:
-        secrets: The secrets in force; several while one replaces another.
-        headers: The request's headers; names in any case.
-        body: The bytes as they came.
-        now: Seconds since 1970.
-        tolerance: How far the sender's clock may be from ours, in seconds.
+        secrets: The valid secrets; more than one while a secret is being rotated.
+        headers: The request's headers; their names in any case.
+        body: The bytes exactly as they were received.
+        now: The current time, in seconds since 1970.
+        tolerance: By how many seconds the sender's clock may differ from ``now``.
 
     Raises:
-        VerificationError: A header is missing or unreadable, the timestamp is too far
-            off, or no signature fits.
-        ValueError: A secret cannot be read.
+        VerificationError: A header is missing or cannot be read, the timestamp differs
+            from ``now`` by more than the tolerance, or no signature matches.
+        ValueError: A secret is not valid.
     """
-    given = {name.lower(): value for name, value in headers.items()}
-    message_id = given.get("webhook-id", "")
-    stamp = given.get("webhook-timestamp", "")
-    signatures = given.get("webhook-signature", "")
-    if not (message_id and stamp and signatures):
+    by_name = {name.lower(): value for name, value in headers.items()}
+    message_id = by_name.get("webhook-id", "")
+    timestamp = by_name.get("webhook-timestamp", "")
+    signatures = by_name.get("webhook-signature", "")
+    if not (message_id and timestamp and signatures):
         raise VerificationError(
-            "A signed delivery has the headers webhook-id, webhook-timestamp and "
+            "A signed delivery must have the headers webhook-id, webhook-timestamp and "
             "webhook-signature."
         )
-    if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 12):  # noqa: PLR2004
-        raise VerificationError("webhook-timestamp is not a number of seconds.")
-    if abs(now - int(stamp)) > tolerance:
-        raise VerificationError(
-            f"webhook-timestamp is more than {tolerance:g} s away from this clock."
-        )
+    _check_timestamp(timestamp, now, tolerance)
     offered = [_decode_signature(item) for item in signatures.split(" ")]
-    fits = False
+    is_valid = False
     for secret in secrets:
-        expected = _mac(decode_secret(secret), message_id, stamp, body)
+        expected = _mac(decode_secret(secret), message_id, timestamp, body)
         for signature in offered:
-            # No early exit: how long this takes must not tell which one fits.
-            fits |= hmac.compare_digest(expected, signature)
-    if not fits:
-        raise VerificationError("No signature of this delivery fits a known secret.")
+            # No early exit: the duration must not reveal which secret matches.
+            is_valid |= hmac.compare_digest(expected, signature)
+    if not is_valid:
+        raise VerificationError(
+            "No signature of this delivery matches a signing secret of the connection."
+        )
     return message_id
 
 
-def _mac(key: bytes, message_id: str, stamp: str, body: bytes) -> bytes:
+def _check_timestamp(timestamp: str, now: float, tolerance: float) -> None:
+    is_number = timestamp.isascii() and timestamp.isdigit()
+    if not is_number or len(timestamp) > MAX_TIMESTAMP_DIGITS:
+        raise VerificationError("webhook-timestamp is not a valid number of seconds.")
+    if abs(now - int(timestamp)) > tolerance:
+        raise VerificationError(
+            f"webhook-timestamp differs from this clock by more than {tolerance:g} s. "
+            "Synchronize the clocks of both machines."
+        )
+
+
+def _mac(key: bytes, message_id: str, timestamp: str, body: bytes) -> bytes:
     signed = b".".join(
-        (message_id.encode("utf-8", "surrogatepass"), stamp.encode(), body)
+        (message_id.encode("utf-8", "surrogatepass"), timestamp.encode(), body)
     )
     return hmac.new(key, signed, hashlib.sha256).digest()
 
 
 def _decode_signature(item: str) -> bytes:
+    """Return the bytes of one ``v1,BASE64``; none for another version or bad base64."""
     version, _, text = item.partition(",")
     if version != "v1":
         return b""

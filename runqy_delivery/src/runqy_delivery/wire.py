@@ -1,17 +1,17 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The wire format: the delivery request that goes out, the delivery that comes back.
+"""The wire format: the delivery request in a payload, and the delivery that answers it.
 
-It exists here and nowhere else. In a payload the request stands beside the user's own
-fields, under the words of runqy's guide:
+It is defined in this module only. In a payload, the request is next to the user's
+fields, under the field names of runqy's guide:
 
     {"input": ..., "task_id": DELIVERY_ID, "webhook_url": URL, "delivery": {...}}
 
-A delivery is a JSON object; the least that runqy's guide sends is a delivery too:
+A delivery is a JSON object. The minimal message of runqy's guide is a valid delivery:
 
     {"task_id": DELIVERY_ID, "status": "completed", "result": ...}
 
-Unknown fields are ignored on both ways, so that either side may be the newer one.
+Unknown fields are ignored in both directions, so either side may be updated first.
 """
 
 from __future__ import annotations
@@ -21,11 +21,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from runqy_delivery import json_fields as fields
 from runqy_delivery.errors import BadDelivery
+from runqy_delivery.json_fields import (
+    finite,
+    read_mapping,
+    read_number,
+    read_text,
+    refuse_constant,
+)
 
-#: Version of the wire format, not of the package. It rises when an old reader would
-#: misread a new message; a field that an old reader may ignore does not raise it.
+#: Version of the wire format, not of the package. It is incremented when an old reader
+#: would misread a new message, but not for a new field that an old reader may ignore.
 WIRE_VERSION = 1
 
 COMPLETED = "completed"
@@ -33,35 +39,59 @@ FAILED = "failed"
 PROGRESS = "progress"
 STATUSES = (COMPLETED, FAILED, PROGRESS)
 
-#: What a failure says that says nothing.
+#: The message of a failure for which the task code gave none.
 NO_REASON = "The task code reported a failure and gave no reason."
 
-#: The payload's fields that belong to us.
+#: The payload fields that carry a delivery request; task code does not see them.
 RESERVED_FIELDS = ("task_id", "webhook_url", "delivery")
+
+#: Optional fields of a delivery, which are left out of its JSON where they are None.
+_OPTIONAL = (
+    "result_url",
+    "content_type",
+    "encoding",
+    "size",
+    "metadata",
+    "fraction",
+    "text",
+)
+
+#: String fields of a delivery request, in the payload's field ``delivery``.
+_TEXTS = (
+    "sink",
+    "url",
+    "bucket",
+    "key",
+    "put_url",
+    "failed_key",
+    "failed_put_url",
+    "failure_url",
+)
 
 
 @dataclass(frozen=True)
 class DeliveryRequest:
-    """Where the result of one job is to go.
+    """Where the result of one job is to be delivered.
 
     Attributes:
-        delivery_id: Our id of the delivery, chosen before the job is enqueued.
-        sink: Kind of the place that holds the result: ``webhook``, ``s3``, ``gs``,
-            ``abfs``, ``file``, ``sql``, ``amqp`` or ``redis_storage``. Other places
-            named below are told.
-        url: Where the result will lie, for those that are told.
-        webhook_url: Where to POST the delivery; a secret, as it is all one needs.
-        failure_url: Where to POST a failure, where there is no ``webhook_url``; a
-            secret likewise.
-        max_bytes: The largest delivery that the holding place takes, in bytes.
+        delivery_id: Id of the delivery, chosen before the job is enqueued.
+        sink: Kind of the sink that gets the result: ``webhook``, ``s3``, ``gs``,
+            ``abfs``, ``file``, ``sql``, ``amqp`` or ``redis_storage``. The other sinks
+            that the fields below name get a notification.
+        url: URI of the result, for notifications.
+        webhook_url: URL to POST the delivery to; a secret, because it authorizes that.
+        failure_url: URL to POST a failure to where there is no ``webhook_url``; a
+            secret, because it authorizes that.
+        max_bytes: The largest delivery that the sink accepts, in bytes.
         bucket: Bucket, container or folder of the result.
-        key: Key of the result in it.
-        put_url: Signed URL to PUT the result to.
+        key: Key of the result in the bucket.
+        put_url: Signed URL to PUT the result to; a secret.
         put_headers: Headers that this PUT must have.
-        failed_key: Key for the delivery of a failure where nobody can be told.
-        failed_put_url: Signed URL for ``failed_key``.
-        table: Names of a table and its columns; see ``database.write``.
-        amqp: Exchange and routing key of a message queue; see ``broker.publish``.
+        failed_key: Key for the delivery of a failure where the request names object
+            stores only.
+        failed_put_url: Signed URL for ``failed_key``; a secret.
+        table: Names of a table and its columns; see ``sinks.sql.write``.
+        amqp: Exchange and routing key of a message queue; see ``sinks.amqp.publish``.
         version: Version of the wire format.
     """
 
@@ -82,7 +112,7 @@ class DeliveryRequest:
     version: int = WIRE_VERSION
 
     def to_fields(self) -> dict[str, Any]:
-        """Return the payload's fields that carry this request; no nulls among them."""
+        """Return the payload fields that carry this request; nulls are left out."""
         inner = {
             name: value
             for name, value in vars(self).items()
@@ -95,67 +125,49 @@ class DeliveryRequest:
 
     @classmethod
     def from_payload(cls, payload: object) -> DeliveryRequest | None:
-        """Read the request out of a payload.
+        """Read the delivery request of a payload.
 
         Args:
-            payload: What runqy handed to the task code.
+            payload: The payload that runqy passed to the task code.
 
         Returns:
-            The request, or None where the payload carries none.
+            The request, or None where the payload has none.
 
         Raises:
-            BadDelivery: There is a request, and it cannot be read, or it is of a
-                newer version than this package knows.
+            BadDelivery: The request cannot be read, or has a newer version of the wire
+                format than this package supports.
         """
         if not isinstance(payload, Mapping) or "delivery" not in payload:
             return None
         inner = payload["delivery"]
         if not isinstance(inner, Mapping) or "version" not in inner:
-            return None  # a field of the user's own that happens to have this name
+            return None  # a field of the user that happens to be called "delivery"
         version = inner["version"]
         if not isinstance(version, int) or version > WIRE_VERSION:
             raise BadDelivery(
-                f"The payload asks for a delivery of version {version!r}; this "
-                f"runqy-delivery knows versions up to {WIRE_VERSION}. Update "
+                f"The delivery request in the payload has wire version {version!r}; "
+                f"this runqy-delivery supports versions up to {WIRE_VERSION}. Update "
                 "runqy-delivery in the requirements.txt of the task code."
             )
-        texts = (
-            "sink",
-            "url",
-            "bucket",
-            "key",
-            "put_url",
-            "failed_key",
-            "failed_put_url",
-            "failure_url",
-        )
-        given = {name: inner.get(name) for name in texts}
-        given["webhook_url"] = payload.get("webhook_url")
-        given["delivery_id"] = payload.get("task_id")
-        for name, value in given.items():
-            if value is not None and not isinstance(value, str):
-                raise BadDelivery(f"{name} in the delivery request is not a text.")
-        if not given["delivery_id"]:
-            raise BadDelivery("The payload asks for a delivery but has no task_id.")
         max_bytes = inner.get("max_bytes")
         return cls(
-            **{name: value for name, value in given.items() if value is not None},
+            **_request_texts(payload, inner),
             max_bytes=max_bytes if isinstance(max_bytes, int) else None,
-            put_headers=fields.mapping(inner, "put_headers"),
-            table=fields.mapping(inner, "table"),
-            amqp=fields.mapping(inner, "amqp"),
+            put_headers=read_mapping(inner, "put_headers"),
+            table=read_mapping(inner, "table"),
+            amqp=read_mapping(inner, "amqp"),
             version=version,
         )
 
 
 @dataclass(frozen=True)
 class JobError:
-    """Why a job failed, in the words of the task code.
+    """Why a job failed, as the task code reports it.
 
     Attributes:
-        message: Text of the exception.
-        type: Name of its class; None where the task code sent a text only.
-        traceback: Where it was raised; None where the task code sent none.
+        message: Message of the exception.
+        type: Name of the exception's class; None where the task code sent only a text.
+        traceback: Formatted traceback; None where the task code sent none.
     """
 
     message: str
@@ -165,20 +177,20 @@ class JobError:
 
 @dataclass(frozen=True)
 class Delivery:
-    """One message about one job.
+    """One message about one job: its result, its failure, or its progress.
 
     Attributes:
         delivery_id: The id from the delivery request.
         status: ``completed``, ``failed`` or ``progress``.
-        result: The result itself; with ``encoding`` ``base64`` a text of bytes.
-        result_url: Where the result lies, if it is not in ``result``.
-        error: Why the job failed.
+        result: The result; where ``encoding`` is ``base64``, its bytes in base64.
+        result_url: URI of the result, if it is not in ``result``.
+        error: Why the job failed; None unless it did.
         content_type: Media type of the result; None means JSON.
-        encoding: ``base64`` where ``result`` stands for bytes.
-        size: Size of the result in bytes, where known.
-        metadata: The task code's own words about the result.
-        fraction: Of a progress message, how much is done, from 0 to 1.
-        text: Of a progress message, what is being done.
+        encoding: ``base64`` where ``result`` is base64; None where it is JSON.
+        size: Size of the result in bytes; None where it is not known.
+        metadata: JSON object about the result, from the task code.
+        fraction: In a progress message, how much is done, from 0 to 1.
+        text: In a progress message, what is being done.
         version: Version of the wire format.
     """
 
@@ -197,15 +209,15 @@ class Delivery:
 
     @property
     def is_final(self) -> bool:
-        """True for the last word about a job: completed or failed."""
+        """True for the last delivery of a job: completed or failed."""
         return self.status != PROGRESS
 
     def to_json(self) -> bytes:
-        """Return the delivery as UTF-8 JSON, without its empty fields.
+        """Return the delivery as UTF-8 JSON; fields that are None are left out.
 
         Raises:
-            ValueError: The result is not JSON (NaN is not, either).
-            TypeError: The result has a type that JSON does not know.
+            ValueError: The result contains NaN or an infinity, which are not JSON.
+            TypeError: The result contains a type that JSON does not support.
         """
         body: dict[str, Any] = {"version": self.version, "task_id": self.delivery_id}
         body["status"] = self.status
@@ -213,16 +225,7 @@ class Delivery:
             body["error"] = {k: v for k, v in vars(self.error).items() if v is not None}
         if self.status == COMPLETED and self.result_url is None:
             body["result"] = self.result
-        optional = (
-            "result_url",
-            "content_type",
-            "encoding",
-            "size",
-            "metadata",
-            "fraction",
-            "text",
-        )
-        for name in optional:
+        for name in _OPTIONAL:
             value = getattr(self, name)
             if value is not None:
                 body[name] = value
@@ -230,18 +233,16 @@ class Delivery:
 
     @classmethod
     def from_json(cls, body: bytes) -> Delivery:
-        """Read a delivery.
+        """Read a delivery from JSON.
 
         Args:
-            body: UTF-8 JSON, from our helper or written after runqy's guide.
+            body: UTF-8 JSON, written by this package or as runqy's guide describes.
 
         Raises:
-            BadDelivery: It is not JSON, not an object, or a field has a wrong type.
+            BadDelivery: It is not JSON, not an object, or a field is not valid.
         """
         try:
-            data = json.loads(
-                body, parse_constant=fields.refuse_constant, parse_float=fields.finite
-            )
+            data = json.loads(body, parse_constant=refuse_constant, parse_float=finite)
         except (ValueError, RecursionError) as error:
             raise BadDelivery(f"The delivery is not JSON: {error}") from error
         return cls.from_fields(data)
@@ -251,15 +252,18 @@ class Delivery:
         """Read a delivery from parsed JSON.
 
         Raises:
-            BadDelivery: It is not an object, or a field has a wrong type.
+            BadDelivery: It is not an object, or a field is not valid.
         """
         if not isinstance(data, Mapping):
-            raise BadDelivery("A delivery is a JSON object with task_id and status.")
+            raise BadDelivery(
+                "The delivery is not valid: it must be a JSON object with task_id and "
+                "status."
+            )
         version = data.get("version", WIRE_VERSION)
         if type(version) is not int or not 1 <= version <= WIRE_VERSION:
             raise BadDelivery(
-                f"The delivery is of version {version!r}; this side knows versions "
-                f"up to {WIRE_VERSION}. Update the Airflow provider first."
+                f"The delivery has wire version {version!r}; the Airflow side supports "
+                f"versions up to {WIRE_VERSION}. Update the Airflow provider."
             )
         status = data.get("status", COMPLETED)
         if status not in STATUSES:
@@ -269,32 +273,58 @@ class Delivery:
         error = _job_error(data.get("error"))
         if status == FAILED and error is None:
             error = JobError(NO_REASON)
-        encoding = fields.text(data, "encoding")
+        encoding = read_text(data, "encoding")
         if encoding not in (None, "base64"):
-            raise BadDelivery(f"encoding is {encoding!r}; only base64 is known.")
+            raise BadDelivery(f"encoding is {encoding!r}; only base64 is supported.")
         return cls(
-            delivery_id=fields.text(data, "task_id", required=True) or "",
+            delivery_id=read_text(data, "task_id", required=True) or "",
             status=status,
             result=data.get("result"),
-            result_url=fields.text(data, "result_url"),
+            result_url=read_text(data, "result_url"),
             error=error,
-            content_type=fields.text(data, "content_type"),
+            content_type=read_text(data, "content_type"),
             encoding=encoding,
-            size=fields.number(data, "size", int, least=0),
-            metadata=fields.mapping(data, "metadata"),
-            fraction=fields.number(data, "fraction", (int, float)),
-            text=fields.text(data, "text"),
+            size=read_number(data, "size", int, least=0),
+            metadata=read_mapping(data, "metadata"),
+            fraction=read_number(data, "fraction", (int, float)),
+            text=read_text(data, "text"),
             version=version,
         )
 
 
-def _job_error(value: object) -> JobError | None:
-    """Read an error: the guide's plain text, or an object with a message.
+def _request_texts(
+    payload: Mapping[str, Any], inner: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the string fields of a delivery request; missing ones are left out.
 
-    Whatever else it is, it is words about a failure, which must not get lost.
+    Args:
+        payload: The payload.
+        inner: The payload's field ``delivery``.
 
     Raises:
-        BadDelivery: It could be read, but not be written again.
+        BadDelivery: One of them is not a string, or there is no delivery id.
+    """
+    texts = {name: inner.get(name) for name in _TEXTS}
+    texts["webhook_url"] = payload.get("webhook_url")
+    texts["delivery_id"] = payload.get("task_id")
+    for name, value in texts.items():
+        if value is not None and not isinstance(value, str):
+            raise BadDelivery(
+                f"{name} in the delivery request must be a string, not "
+                f"{type(value).__name__}."
+            )
+    if not texts["delivery_id"]:
+        raise BadDelivery("The payload has a delivery request, but no task_id.")
+    return {name: value for name, value in texts.items() if value is not None}
+
+
+def _job_error(value: object) -> JobError | None:
+    """Read the error of a failure: a string as in runqy's guide, or an object.
+
+    Any other JSON value becomes the message, so that a failure is never lost.
+
+    Raises:
+        BadDelivery: The error is nested too deeply to be written as JSON again.
     """
     if value is None:
         return None
@@ -306,7 +336,7 @@ def _job_error(value: object) -> JobError | None:
         if set(value) <= {"message", "type", "traceback"}:
             return JobError(NO_REASON, kind, lines)
     try:
-        words = value if isinstance(value, str) else json.dumps(value, default=str)
-    except RecursionError as trouble:
-        raise BadDelivery("The error is nested too deeply.") from trouble
-    return JobError(words if words.strip() else NO_REASON)
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+    except RecursionError as error:
+        raise BadDelivery("The error is nested too deeply.") from error
+    return JobError(text if text.strip() else NO_REASON)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A broker's Airflow connection, and our errors for its client's."""
+"""The Airflow connection of a broker, and the translation of aio-pika's errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractConnection
 
-#: Seconds for a connection to come about.
+#: Seconds that connecting may take.
 CONNECT_TIMEOUT = 10.0
 
 PORT, TLS_PORT = 5672, 5671
@@ -47,12 +47,12 @@ class BrokerSettings:
 
     Attributes:
         conn_id: Id of the Airflow connection.
-        host: Its host.
-        port: Its port.
-        login: Its user.
-        password: That user's password.
-        virtual_host: Its virtual host.
-        ssl: True for TLS.
+        host: Host of the broker.
+        port: Port of the broker.
+        login: Name of the user.
+        password: Password of the user.
+        virtual_host: The virtual host.
+        ssl: Whether the connection uses TLS.
     """
 
     conn_id: str
@@ -68,20 +68,22 @@ class BrokerSettings:
         """Fetch an Airflow connection; blocks: from async code, call it in a thread.
 
         Raises:
-            Misconfigured: Airflow does not give it, the host is missing, or the extra
-                is not JSON.
+            Misconfigured: Airflow did not return the connection, the host is missing,
+                or the extra is not JSON.
         """
         try:
             connection = BaseHook.get_connection(conn_id)
         except AirflowNotFoundException as error:
             raise Misconfigured(
-                f"Airflow gives no connection {conn_id!r}, which the sink names: "
+                f"Airflow returned no connection {conn_id!r}, which the sink names: "
                 f"{error}. Create it, or name another one: amqp://conn_id/queue."
             ) from error
         extra = extra_of(connection)
         ssl = bool(extra.get("ssl")) or connection.conn_type == "amqps"
         if not connection.host:
-            raise Misconfigured(f"Connection {conn_id!r} has no host: name the broker.")
+            raise Misconfigured(
+                f"Connection {conn_id!r} has no host. Set it to that of the broker."
+            )
         return cls(
             conn_id=conn_id,
             host=connection.host,
@@ -93,7 +95,11 @@ class BrokerSettings:
         )
 
     async def connect(self) -> AbstractConnection:
-        """Return a new connection."""
+        """Return a new connection.
+
+        Raises:
+            Exception: An error of aio-pika; see ``amqp_errors``.
+        """
         return await aio_pika.connect(
             host=self.host,
             port=self.port,
@@ -107,45 +113,51 @@ class BrokerSettings:
 
 
 @contextmanager
-def amqp_errors(conn_id: str, what: str) -> Iterator[None]:
-    """Turn aio-pika's errors into ours.
+def amqp_errors(conn_id: str, operation: str) -> Iterator[None]:
+    """Turn errors of aio-pika into ours.
 
     Args:
         conn_id: The Airflow connection in use.
-        what: What was being done, for the message: ``"consume queue 'results'"``.
+        operation: What was attempted, for the message: ``"consume queue 'results'"``.
+
+    Raises:
+        NoAccess: The broker denied access.
+        NotThere: The queue or the exchange does not exist.
+        Misconfigured: The queue exists with other arguments.
+        SinkUnavailable: The broker is unavailable.
     """
     try:
         yield
     except _DENIED as error:
         raise NoAccess(
-            f"Could not {what}: the broker refuses us: {_words(error)}. Check login, "
-            f"password, virtual host and rights of connection {conn_id!r}."
+            f"Could not {operation}: access denied: {_message(error)}. Check login, "
+            f"password, virtual host and permissions of connection {conn_id!r}."
         ) from error
     except InvalidFrameError as error:
-        # aiormq's word for a broker that closes the connection instead of opening it.
+        # aiormq raises this where the broker closes a connection while it is opened.
         raise NoAccess(
-            f"Could not {what}: the broker closed the connection of {conn_id!r} as it "
-            f"was opened: {_words(error)}. Check that its virtual host exists and that "
-            "the user may use it."
+            f"Could not {operation}: the broker closed the connection {conn_id!r} "
+            f"while it was opened: {_message(error)}. Check that its virtual host "
+            "exists and that the user may use it."
         ) from error
     except exceptions.ChannelNotFoundEntity as error:
         raise NotThere(
-            f"Could not {what} (connection {conn_id!r}): {_words(error)}. Create it, "
-            "or check its name in the sink."
+            f"Could not {operation} (connection {conn_id!r}): {_message(error)}. "
+            "Create it, or check its name in the sink."
         ) from error
     except exceptions.ChannelPreconditionFailed as error:
         raise Misconfigured(
-            f"Could not {what} (connection {conn_id!r}): it exists with other "
-            f"arguments than durable: {_words(error)}. Name another queue, or take it "
+            f"Could not {operation} (connection {conn_id!r}): it exists with other "
+            f"arguments than durable: {_message(error)}. Name another queue, or use it "
             "as it is: amqp://conn_id/queue?declare=false."
         ) from error
     except exceptions.CONNECTION_EXCEPTIONS as error:
-        # aio-pika's own list; a channel that has closed meanwhile is a RuntimeError.
+        # aio-pika's list; it includes RuntimeError, for a channel closed meanwhile.
         raise SinkUnavailable(
-            f"Could not {what} (connection {conn_id!r}): {_words(error)}"
+            f"Could not {operation} (connection {conn_id!r}): {_message(error)}"
         ) from error
 
 
-def _words(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     details: Any = error.args[0] if error.args else ""
     return f"{type(error).__name__}: {details}".rstrip(": ")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The queue for messages that nobody can wait for."""
+"""The dead-letter queue: messages that are not deliveries of known jobs."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Characters of a reason that go along with a message.
-LONGEST_REASON = 500
+#: The longest reason that is stored with a message, in characters.
+MAX_REASON_LENGTH = 500
+
+#: The header with the reason.
+REASON_HEADER = "x-runqy-reason"
 
 
-class RejectedQueue:
-    """Keeps messages out of the way, on channels of its own.
+class DeadLetterQueue:
+    """Publishes messages to the dead-letter queue of a queue.
 
-    A refusal closes the channel that it comes on, and must not end the consumer.
+    It uses its own channels: a refusal closes the channel, and must not end the
+    consumer.
 
     Args:
-        queue: The queue that they came from.
+        queue: The queue that the messages were consumed from.
         connection: The connection to its broker.
     """
 
@@ -45,27 +49,28 @@ class RejectedQueue:
         self._connection = connection
         self._channel: AbstractChannel | None = None
 
-    async def keep(self, message: AbstractIncomingMessage, reason: str) -> bool:
-        """Keep a message; when this returns True, the broker has confirmed it.
+    async def publish(self, message: AbstractIncomingMessage, reason: str) -> bool:
+        """Publish a copy of a message; return whether the broker has confirmed it.
 
         Args:
-            message: The message, which stays unacknowledged.
-            reason: Why nobody can wait for it; goes along in a header.
+            message: The message; the caller acknowledges it.
+            reason: Why it is not a delivery of a known job; sent in a header.
 
         Returns:
-            False where the broker does not let us: the message is nowhere else yet.
+            False where the broker refused the copy: the message must not be
+            acknowledged.
 
         Raises:
-            AMQPConnectionError: The broker is away; so it is for the consumer.
+            AMQPConnectionError: The broker is unavailable.
         """
         name, source = self._queue.rejected, self._queue.name
         try:
-            await self._publish(message, reason)
+            await self._publish_copy(message, reason)
         except (AMQPChannelError, DeliveryError) as error:
-            log.error(  # noqa: TRY400 - the broker's word is all there is to know
+            log.error(  # noqa: TRY400 - a traceback says nothing more
                 "Queue %r (connection %r) cannot be used: %s: %s. A message that "
                 "belongs there (%s) stays in queue %r, unacknowledged. Delete %r, or "
-                "let us write to it.",
+                "give the user of the connection the permission to write to it.",
                 name,
                 self._queue.conn_id,
                 type(error).__name__,
@@ -75,35 +80,37 @@ class RejectedQueue:
                 name,
             )
             return False
-        log.warning("A message in queue %r went to %r: %s", source, name, reason)
+        log.warning("A message was moved from queue %r to %r: %s", source, name, reason)
         return True
 
-    async def _publish(self, message: AbstractIncomingMessage, reason: str) -> None:
-        kept = Message(
+    async def _publish_copy(
+        self, message: AbstractIncomingMessage, reason: str
+    ) -> None:
+        copy = Message(
             message.body,
-            headers={**message.headers, "x-runqy-reason": reason[:LONGEST_REASON]},
+            headers={**message.headers, REASON_HEADER: reason[:MAX_REASON_LENGTH]},
             content_type=message.content_type,
             message_id=message.message_id,
             delivery_mode=DeliveryMode.PERSISTENT,
         )
         try:
-            await self._send(kept)
+            await self._send(copy)
         except (TypeError, ValueError, OverflowError) as error:
-            # What is in them can be read, but not be written again: a text that is no
-            # UTF-8, for one. The body counts.
-            log.warning("Headers of a message cannot be kept: %s", error)
-            kept.headers = {"x-runqy-reason": reason[:LONGEST_REASON]}
-            kept.content_type = kept.message_id = None
-            await self._send(kept)
+            # Some headers can be decoded but not encoded again, such as a text that is
+            # not UTF-8. The body matters more.
+            log.warning("The headers of a message could not be copied: %s", error)
+            copy.headers = {REASON_HEADER: reason[:MAX_REASON_LENGTH]}
+            copy.content_type = copy.message_id = None
+            await self._send(copy)
 
-    async def _send(self, kept: Message) -> None:
+    async def _send(self, message: Message) -> None:
         channel = await self._open()
         try:
-            await channel.default_exchange.publish(kept, self._queue.rejected)
+            await channel.default_exchange.publish(message, self._queue.rejected)
         except PublishError:
-            # It was deleted since we last used it.
+            # The queue was deleted since it was last used.
             await self._declare()
-            await channel.default_exchange.publish(kept, self._queue.rejected)
+            await channel.default_exchange.publish(message, self._queue.rejected)
 
     async def _open(self) -> AbstractChannel:
         if self._channel is None or self._channel.is_closed:
@@ -112,7 +119,7 @@ class RejectedQueue:
         return self._channel
 
     async def _declare(self) -> None:
-        """Create the queue if it is not there; take it as it is if it is."""
+        """Create the queue if it does not exist; its arguments are not checked."""
         try:
             async with self._connection.channel() as channel:
                 await channel.declare_queue(self._queue.rejected, passive=True)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A queue of results: its names, and how it is declared."""
+"""A queue of results: its name and exchange, and how it is declared."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from runqy_provider.inbox import keys
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractQueue
 
-#: The queue of runqy's guide.
+#: The queue in runqy's guide.
 DEFAULT_QUEUE = "task_results"
 
-#: The longest name that AMQP has room for, in bytes.
-LONGEST_NAME = 200
+#: The longest name of a queue or an exchange, in bytes. AMQP allows 255, but the name
+#: of the dead-letter queue is longer by its suffix.
+MAX_NAME_BYTES = 200
 
 
 @dataclass(frozen=True)
 class AmqpQueue:
-    """A durable queue, and the way to it.
+    """A durable queue, and the exchange that routes messages to it.
 
     Attributes:
         conn_id: The Airflow connection of its broker.
-        name: Its name.
-        exchange: The exchange that task code publishes to; "" is the broker's own,
-            which knows queues by their names.
-        routing_key: The key that task code publishes with; the queue's name where not
-            given.
-        declare: Create it as durable if it is not there; False takes it as it is.
+        name: Name of the queue.
+        exchange: The exchange that task code publishes to; "" is the broker's default
+            exchange, which routes by the name of the queue.
+        routing_key: The key that task code publishes with; by default the queue's
+            name.
+        declare: Whether to create the queue as durable where it does not exist. Where
+            False, it must exist, and may have any arguments.
     """
 
     conn_id: str
@@ -42,10 +44,10 @@ class AmqpQueue:
 
     def __post_init__(self) -> None:
         for name in (self.name, self.exchange, self.key):
-            if len(name.encode()) > LONGEST_NAME or name.startswith("amq."):
+            if len(name.encode()) > MAX_NAME_BYTES or name.startswith("amq."):
                 raise Misconfigured(
-                    f"{name[:80]!r} is no name for a queue or an exchange: up to "
-                    f"{LONGEST_NAME} bytes, and not with 'amq.' first."
+                    f"{name[:80]!r} is not a valid name of a queue or an exchange: use "
+                    f"up to {MAX_NAME_BYTES} bytes, and do not begin with 'amq.'."
                 )
 
     @property
@@ -55,13 +57,13 @@ class AmqpQueue:
 
     @property
     def rejected(self) -> str:
-        """The queue for messages that are no deliveries of ours."""
+        """Name of the dead-letter queue."""
         return f"{self.name}.rejected"
 
     @property
-    def box(self) -> str:
-        """Where its deliveries lie in the inbox, whoever consumes them."""
-        return keys.queue_box(self.conn_id, self.name)
+    def namespace(self) -> str:
+        """The namespace of the inbox that its messages are moved to."""
+        return keys.queue_namespace(self.conn_id, self.name)
 
     async def open(self, channel: AbstractChannel) -> AbstractQueue:
         """Declare the queue on a channel, and bind it to its exchange."""

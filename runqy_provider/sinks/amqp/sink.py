@@ -1,53 +1,80 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The sink ``amqp://conn_id/queue``: a message, moved to the inbox as it comes."""
+"""The sink ``amqp://conn_id/queue``: a message, moved to the inbox when it arrives."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from runqy_delivery import DeliveryRequest
 from runqy_provider.errors import Misconfigured
 from runqy_provider.inbox import keys
-from runqy_provider.sinks import inbox as inbox_parcels
 from runqy_provider.sinks.amqp.broker import BrokerSettings, amqp_errors
 from runqy_provider.sinks.amqp.queue import DEFAULT_QUEUE, AmqpQueue
-from runqy_provider.sinks.amqp.source import AmqpArrivals
-from runqy_provider.sinks.base import Sink
-from runqy_provider.waiters.source import Place
+from runqy_provider.sinks.amqp.source import AmqpSource
+from runqy_provider.sinks.base import BoundSink, Sink
+from runqy_provider.sinks.inbox import InboxBackend
+from runqy_provider.waiters.registry import WaitTarget
 from runqy_provider.waiters.waiter import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runqy_provider.context import Access
-    from runqy_provider.models import Ticket
-    from runqy_provider.sinks.base import Follow
-    from runqy_provider.sinks.result import Parcel
+    from runqy_provider.context import SinkContext
+    from runqy_provider.models import JobRef
+    from runqy_provider.sinks.result import FetchedResult, UrlOpener
 
 SCHEME = "amqp"
 
 
 @dataclass(frozen=True)
 class AmqpSink(Sink):
-    """Results in a message queue, RabbitMQ's for one.
+    """Results in a queue of a message broker, such as RabbitMQ.
 
     Args:
-        queue: The queue, and the way to it.
+        queue: The queue, and the exchange that leads to it.
     """
 
     queue: AmqpQueue
-    is_moved: ClassVar[bool] = True
+    is_relayed: ClassVar[bool] = True
     is_inbox: ClassVar[bool] = True
     needs_failure_channel: ClassVar[bool] = True
+    notification_field: ClassVar[str | None] = "amqp"
+
+    @classmethod
+    def from_uri(cls, uri: str) -> Self:
+        """Return the sink that ``amqp://conn_id/queue?option=value`` describes.
+
+        Raises:
+            Misconfigured: An option is unknown, or a name is not valid.
+        """
+        parts = urlsplit(uri)
+        options = dict(parse_qsl(parts.query))
+        exchange, key = options.pop("exchange", ""), options.pop("routing_key", None)
+        declare = options.pop("declare", "true")
+        if options:
+            raise Misconfigured(
+                "A sink amqp:// has the options exchange, routing_key and declare, not "
+                f"{', '.join(sorted(options))}."
+            )
+        if declare not in ("true", "false"):
+            raise Misconfigured(
+                f"declare of a sink must be true or false, not {declare!r}."
+            )
+        if not parts.netloc:
+            raise Misconfigured(
+                f"{uri!r} names no connection: write a sink in a message queue as "
+                "amqp://conn_id/queue."
+            )
+        name = unquote(parts.path.removeprefix("/")) or DEFAULT_QUEUE
+        return cls(AmqpQueue(parts.netloc, name, exchange, key, declare == "true"))
 
     @property
     def uri(self) -> str:
-        """The sink as a text."""
+        """The sink as text."""
         options = {}
         if self.queue.exchange:
             options["exchange"] = self.queue.exchange
@@ -59,101 +86,83 @@ class AmqpSink(Sink):
         name = quote(self.queue.name, safe="")
         return f"{SCHEME}://{self.queue.conn_id}/{name}{query}"
 
-    def check(self, access: Access) -> None:
-        """Ask whether the inbox can be reached, and declare the queue."""
-        inbox_parcels.check(access)
+    def bind(self, context: SinkContext) -> BoundAmqpSink:
+        """Return what the sink does with a runqy connection."""
+        return BoundAmqpSink(self, context)
+
+
+class BoundAmqpSink(BoundSink):
+    """One queue, and the inbox that its messages are moved to."""
+
+    sink: AmqpSink
+
+    def __init__(self, sink: AmqpSink, context: SinkContext) -> None:
+        super().__init__(sink, context)
+        self._inbox = InboxBackend(context, sink.queue.namespace)
+
+    def check(self) -> None:
+        """Check that the inbox works, and declare the queue."""
+        self._inbox.check()
         asyncio.run(self._declare())
 
-    def request(
-        self,
-        access: Access,
-        delivery_id: str,
-        expires: float,  # noqa: ARG002 - nothing expires
-    ) -> DeliveryRequest:
-        """Ask for a message."""
+    def request(self, delivery_id: str, expires: float) -> DeliveryRequest:  # noqa: ARG002 - a message does not expire
+        """Request a message."""
+        queue = self.sink.queue
         return DeliveryRequest(
             delivery_id,
-            sink="amqp",
+            sink=SCHEME,
             amqp={
-                "queue": self.queue.name,
-                "exchange": self.queue.exchange,
-                "routing_key": self.queue.key,
+                "queue": queue.name,
+                "exchange": queue.exchange,
+                "routing_key": queue.key,
             },
-            max_bytes=access.max_body,
+            max_bytes=self.context.config.max_body_bytes,
         )
 
-    def where(self, access: Access, delivery_id: str) -> str:
-        """Return the delivery's address in the inbox."""
-        return inbox_parcels.where(access, delivery_id, self.queue.box)
+    def result_uri(self, delivery_id: str) -> str:
+        """Return the URI of the delivery in the inbox."""
+        return self._inbox.uri(delivery_id)
 
-    def owns(self, where: str) -> bool:
-        """True for what the queue brought to the inbox."""
-        return where.startswith(f"{inbox_parcels.SCHEME}{self.queue.box}/")
+    def owns(self, uri: str) -> bool:
+        """Return whether a delivery came to the inbox from this queue."""
+        return uri.startswith(self._inbox.uri(""))
 
-    def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
+    def targets(self, job: JobRef) -> Sequence[WaitTarget]:
         """Return the inbox, and the queue whose messages are moved there."""
-        inbox = inbox_parcels.place(access, ticket.delivery_id, self.queue.box)
-        redis = inbox_parcels.inbox_redis(access)
+        queue, config, redis = self.sink.queue, self.context.config, self._inbox.redis
 
         def make() -> Waiter:
-            source = AmqpArrivals(
-                self.queue,
+            source = AmqpSource(
+                queue,
                 redis,
-                ttl=access.unread_ttl,
-                max_body=access.max_body,
+                ttl=config.unread_ttl,
+                max_body_bytes=config.max_body_bytes,
             )
-            return Waiter(source, access.inbox_sweep)
+            return Waiter(source, config.inbox_interval)
 
-        key = (SCHEME, self.queue, redis)
-        return [inbox, Place(key, make, ticket.delivery_id, moves=True)]
+        key = (SCHEME, queue, redis)
+        relay = WaitTarget(key, make, job.delivery_id, relays=True)
+        return [self._inbox.target(job.delivery_id), relay]
 
-    def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
+    def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
         """Open the delivery in the inbox."""
-        if follow is None:
-            follow = functools.partial(self.follow, access)
-        return inbox_parcels.open_letter(access, where, follow)
+        return self._inbox.open(uri, open_url or self.open_url)
 
-    def nothing_arrived(self, access: Access, ticket: Ticket) -> str:
-        """Say which queue had no message."""
-        redis = inbox_parcels.inbox_redis(access)
+    def describe_timeout(self, job: JobRef) -> str:
+        """Say to which queue no message came."""
+        queue, redis = self.sink.queue, self._inbox.redis
         return (
-            f"No message with task_id {ticket.delivery_id!r} came to queue "
-            f"{self.queue.name!r} (connection {self.queue.conn_id!r}); messages are "
-            f"moved to the inbox (Redis at {redis.address}, key "
-            f"{keys.delivery(self.queue.box, ticket.delivery_id)}). Check that the "
-            "task code publishes there, its log, and the queue "
-            f"{self.queue.rejected!r} for what was no delivery."
+            f"No message with task_id {job.delivery_id!r} came to queue "
+            f"{queue.name!r} (connection {queue.conn_id!r}); messages are moved to the "
+            f"inbox (Redis at {redis.address}, key "
+            f"{keys.delivery(queue.namespace, job.delivery_id)}). Check that the task "
+            f"code publishes there, its log, and the queue {queue.rejected!r} for "
+            "messages that are not valid deliveries."
         )
 
     async def _declare(self) -> None:
-        conn_id = self.queue.conn_id
-        settings = await asyncio.to_thread(BrokerSettings.fetch, conn_id)
-        with amqp_errors(conn_id, f"use queue {self.queue.name!r}"):
-            async with await settings.connect() as connection:
-                await self.queue.open(await connection.channel())
-
-
-def amqp_sink(uri: str) -> AmqpSink:
-    """Return the sink that a URI means.
-
-    Raises:
-        Misconfigured: An option is unknown, or the names make no sense.
-    """
-    parts = urlsplit(uri)
-    options = dict(parse_qsl(parts.query))
-    exchange, key = options.pop("exchange", ""), options.pop("routing_key", None)
-    declare = options.pop("declare", "true")
-    if options:
-        raise Misconfigured(
-            "A sink in a message queue knows the options exchange, routing_key and "
-            f"declare, not {', '.join(sorted(options))}."
-        )
-    if declare not in ("true", "false"):
-        raise Misconfigured(f"declare of a sink is true or false, not {declare!r}.")
-    if not parts.netloc:
-        raise Misconfigured(
-            f"{uri!r} names no connection: a sink in a message queue is written "
-            "amqp://conn_id/queue."
-        )
-    name = unquote(parts.path.removeprefix("/")) or DEFAULT_QUEUE
-    return AmqpSink(AmqpQueue(parts.netloc, name, exchange, key, declare == "true"))
+        queue = self.sink.queue
+        broker = await asyncio.to_thread(BrokerSettings.fetch, queue.conn_id)
+        with amqp_errors(queue.conn_id, f"use queue {queue.name!r}"):
+            async with await broker.connect() as connection:
+                await queue.open(await connection.channel())

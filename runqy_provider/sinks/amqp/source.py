@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A message queue as a source for a waiter: one consumer that fills the inbox.
 
-Messages are taken by whichever triggerer gets them, and put into the inbox, where the
-one that waits finds them. Only then are they acknowledged: whatever breaks before, the
-broker gives them out again, and the inbox knows a repeat.
+Whichever triggerer a message is sent to moves it to the inbox, where the triggerer with
+the wait finds it. A message is acknowledged only after that: where anything fails
+before, the broker sends it again, and the inbox recognises a repetition.
 """
 
 from __future__ import annotations
@@ -35,90 +35,95 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractIncomingMessage
 
-    from runqy_provider.connections import RedisSettings
+    from runqy_provider.connections import RedisConnection
     from runqy_provider.sinks.amqp.queue import AmqpQueue
-    from runqy_provider.waiters.source import Answer
+    from runqy_provider.waiters.source import PollResult
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two tries to put a message into an inbox that is away.
+#: Seconds between two attempts to store a message in an inbox that is unavailable.
 INBOX_DELAY = 2.0
 
-#: Seconds that a look waits for messages that came before it to be moved; less than a
-#: look may take.
-CATCH_UP_PATIENCE = 10.0
+#: Seconds for which a poll waits until earlier messages are moved. Less than a poll may
+#: take.
+CATCH_UP_TIMEOUT = 10.0
 
-#: Seconds between two questions whether they are.
-CATCH_UP_PAUSE = 0.05
+#: Seconds between two checks whether they are.
+CATCH_UP_INTERVAL = 0.05
 
 
-class AmqpArrivals:
-    """Moves messages to the inbox; addresses are delivery ids.
+class AmqpSource:
+    """Moves messages to the inbox; each wait has a delivery id.
 
-    It finds nothing itself: the wait for a delivery looks into the inbox, too.
+    It reports no arrivals: each wait also polls the inbox.
 
     Args:
         queue: The queue.
         redis: The Redis of the inbox.
         ttl: Seconds that an unread delivery stays in the inbox.
-        max_body: The largest delivery that is taken, in bytes.
+        max_body_bytes: Size of the largest delivery that is accepted, in bytes.
     """
 
     def __init__(
-        self, queue: AmqpQueue, redis: RedisSettings, *, ttl: int, max_body: int
+        self, queue: AmqpQueue, redis: RedisConnection, *, ttl: int, max_body_bytes: int
     ) -> None:
         self._queue = queue
         self._redis = redis
         self._ttl = ttl
-        self._max_body = max_body
-        self._awaited = Awaited()
-        self._trouble: SinkError | None = None
+        self._max_body_bytes = max_body_bytes
+        self._known_ids = KnownDeliveryIds()
+        self._error: SinkError | None = None
         self._consumer: Consumer | None = None
         self._is_moving = False
         self._is_caught_up = False
 
-    async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
-        """Return nothing, once what came before is in the inbox.
+    async def poll(self, keys: Collection[str]) -> Mapping[str, PollResult]:
+        """Wait until earlier messages are in the inbox, and report no arrivals.
 
         Raises:
-            SinkUnavailable: Something keeps messages from coming, or they are many:
-                one of them may be what is looked for.
+            SinkUnavailable: The queue is not consumed, or still has messages: the
+                delivery that is polled for may be among them.
         """
-        self._awaited.add(addresses)
+        self._known_ids.add(keys)
         await self._catch_up()
-        if isinstance(self._trouble, SinkUnavailable):
-            raise self._trouble
-        if self._trouble is not None:
-            return dict.fromkeys(addresses, self._trouble)
+        if isinstance(self._error, SinkUnavailable):
+            raise self._error
+        if self._error is not None:
+            return dict.fromkeys(keys, self._error)
         return {}
 
     async def hints(self) -> AsyncIterator[str | None]:
-        """Consume; yield only when it breaks off, so that waits hear of it soon."""
+        """Consume; yield only when that fails, so that waits are polled at once."""
         try:
             await self._consume()
         except SinkError as error:
-            self._trouble = error
+            self._error = error
         except Misconfigured as error:
-            # It was right when the job was enqueued, and may be again before it ends;
-            # and Airflow has no other word where it cannot be asked for a connection.
-            self._trouble = SinkUnavailable(str(error))
-        trouble = self._trouble
-        if trouble is not None:
+            # The connection was correct when the job was enqueued, and may be again
+            # before it ends. Airflow also raises this where its API is unavailable.
+            self._error = SinkUnavailable(str(error))
+        cause = self._error
+        if cause is not None:
             yield None
-            raise SinkUnavailable(str(trouble)) from trouble
+            raise SinkUnavailable(str(cause)) from cause
 
     async def _catch_up(self) -> None:
-        """Wait until the queue was seen empty since its consumer began."""
+        """Wait until the queue has been empty once since the consumer started.
+
+        Raises:
+            SinkUnavailable: It was not within ``CATCH_UP_TIMEOUT``.
+        """
         name, conn_id = self._queue.name, self._queue.conn_id
-        end = time.monotonic() + CATCH_UP_PATIENCE
+        end = time.monotonic() + CATCH_UP_TIMEOUT
         was_drained = False
-        while not self._is_caught_up and self._trouble is None:
+        while not self._is_caught_up and self._error is None:
             consumer = self._consumer
             if consumer is not None and not self._is_moving:
-                with amqp_errors(conn_id, f"look at queue {name!r}"):
+                with amqp_errors(conn_id, f"count the messages in queue {name!r}"):
                     is_drained = await consumer.is_drained()
                 is_drained &= not self._is_moving and consumer is self._consumer
-                # Seen twice: a message that has come is handed on a turn later.
+                # Checked twice: a message that was received is handed over a turn of
+                # the event loop later.
                 self._is_caught_up = is_drained and was_drained
                 if self._is_caught_up:
                     return
@@ -128,38 +133,38 @@ class AmqpArrivals:
                     f"Queue {name!r} (connection {conn_id!r}) is not consumed yet, or "
                     "has messages that are still being moved to the inbox."
                 )
-            await asyncio.sleep(CATCH_UP_PAUSE)
+            await asyncio.sleep(CATCH_UP_INTERVAL)
 
     async def aclose(self) -> None:
-        """Forget the trouble there was; connections end with the consumer."""
-        self._trouble = None
+        """Forget the last error; the connections are closed when ``hints`` ends."""
+        self._error = None
 
     async def _consume(self) -> None:
-        """Move messages to the inbox, one after another, until something breaks.
+        """Move messages to the inbox, one after another, until an error occurs.
 
         Raises:
-            SinkError: It broke, or it never came about.
-            Misconfigured: There is no such connection just now, or it lacks a field.
+            SinkError: The queue cannot be consumed, or not any more.
+            Misconfigured: The connection does not exist just now, or lacks a field.
         """
         conn_id = self._queue.conn_id
         with amqp_errors(conn_id, f"consume queue {self._queue.name!r}"):
-            # aiormq may swallow a cancellation while it connects, so it is let come to
-            # its end, and then taken down.
+            # Opened in a task, and closed only when that has ended: aiormq may swallow
+            # a cancellation while it connects.
             opening = asyncio.ensure_future(self._open())
             try:
                 await asyncio.wait([opening])
                 if opening.cancelled():
-                    # aiormq's way to say that its heartbeats had no answer.
+                    # aiormq does this where the broker does not answer heartbeats.
                     raise SinkUnavailable(
-                        f"The broker of connection {conn_id!r} fell silent while queue "
-                        f"{self._queue.name!r} was being opened."
+                        f"The broker of connection {conn_id!r} stopped responding "
+                        f"while queue {self._queue.name!r} was being opened."
                     )
                 consumer, writer, _ = opening.result()
-                self._trouble, self._consumer = None, consumer
+                self._error, self._consumer = None, consumer
                 await self._move(consumer, writer)
             finally:
                 self._consumer, self._is_caught_up = None, False
-                await _to_its_end(_take_down(opening))
+                await _run_to_end(_close(opening))
 
     async def _open(self) -> tuple[Consumer, InboxWriter, AsyncExitStack]:
         settings = await asyncio.to_thread(BrokerSettings.fetch, self._queue.conn_id)
@@ -169,108 +174,123 @@ class AmqpArrivals:
             connection = await stack.enter_async_context(await settings.connect())
             consumer = Consumer(self._queue, connection)
             await consumer.start()
-            writer = InboxWriter(redis, self._redis, self._queue.box, self._ttl)
+            writer = InboxWriter(redis, self._redis, self._queue.namespace, self._ttl)
             return consumer, writer, stack.pop_all()
 
     async def _move(self, consumer: Consumer, writer: InboxWriter) -> None:
+        """Move messages until the consumer ends or this task is cancelled."""
         task = asyncio.current_task()
         while task is None or not task.cancelling():
             message = await consumer.next()
             self._is_moving = True
             try:
-                await self._take(consumer, writer, message)
+                await self._move_one(consumer, writer, message)
             finally:
                 self._is_moving = False
 
-    async def _take(
+    async def _move_one(
         self, consumer: Consumer, writer: InboxWriter, message: AbstractIncomingMessage
     ) -> None:
-        """Put one message where it belongs, and only then acknowledge it."""
+        """Move a message to the inbox or the dead-letter queue, then acknowledge it."""
         try:
-            delivery = self._read(message.body)
+            delivery = self._parse(message.body)
             mark = digest(delivery)
         except BadDelivery as error:
-            await consumer.keep_elsewhere(message, str(error))
+            await consumer.dead_letter(message, str(error))
             return
         while True:
             try:
                 outcome = await writer.put(delivery, message.body, mark)
             except (SinkUnavailable, NoAccess) as error:
-                # Unacknowledged, it stays with the broker meanwhile.
-                log.warning("A message waits for the inbox: %s", error)
+                # Meanwhile the broker keeps the message: it is not acknowledged.
+                log.warning("A message was not moved, will retry: %s", error)
                 await asyncio.sleep(INBOX_DELAY * random.uniform(0.5, 1))  # noqa: S311 - not for secrets
             else:
                 break
         if outcome is Outcome.CONFLICT:
-            words = "another final delivery of this job came before it"
-            await consumer.keep_elsewhere(message, words)
-        elif delivery.delivery_id not in self._awaited:
-            words = (
-                f"nobody here waits for task_id {delivery.delivery_id!r} yet, which no "
-                f"RunqyOperator chose; it is in the inbox, too, for {self._ttl} s"
+            reason = "another final delivery of this job arrived before it"
+            await consumer.dead_letter(message, reason)
+        elif delivery.delivery_id not in self._known_ids:
+            reason = (
+                f"no task waits for task_id {delivery.delivery_id!r} here, and it is "
+                "not an id that RunqyOperator chooses; a copy stays in the inbox for "
+                f"{self._ttl} s"
             )
-            await consumer.keep_elsewhere(message, words)
+            await consumer.dead_letter(message, reason)
         else:
             await message.ack()
 
-    def _read(self, body: bytes) -> Delivery:
-        if len(body) > self._max_body:
+    def _parse(self, body: bytes) -> Delivery:
+        """Return the delivery in a message.
+
+        Raises:
+            BadDelivery: The message is too large, or is not a delivery.
+        """
+        if len(body) > self._max_body_bytes:
             raise BadDelivery(
                 f"it has {len(body):,} bytes; [runqy] max_body_bytes is "
-                f"{self._max_body:,}"
+                f"{self._max_body_bytes:,}"
             )
         delivery = Delivery.from_json(body)
         if not DELIVERY_ID.fullmatch(delivery.delivery_id):
             raise BadDelivery(
-                f"its task_id {delivery.delivery_id[:80]!r} is none of ours"
+                f"its task_id {delivery.delivery_id[:80]!r} is not a valid delivery id"
             )
         return delivery
 
 
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do work to its end, however often this is cancelled meanwhile.
+async def _run_to_end(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end, even where this task is cancelled meanwhile.
 
-    Work that is left goes on by itself; if the loop ends then, it is cancelled at any
-    point, and aiormq leaves sockets open where that is the wrong one.
+    Otherwise it would go on by itself and might be cancelled when the event loop ends;
+    aiormq leaves sockets open where that happens while it closes them.
     """
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(coroutine)
     while not task.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task])
     task.result()
 
 
-async def _take_down(
+async def _close(
     opening: asyncio.Future[tuple[Consumer, InboxWriter, AsyncExitStack]],
 ) -> None:
+    """Close what a task has opened, once the task has ended."""
     await asyncio.wait([opening])
     if not opening.cancelled() and opening.exception() is None:
-        _, _, closing = opening.result()
-        await closing.aclose()
+        _, _, stack = opening.result()
+        await stack.aclose()
 
 
 #: Ids that RunqyOperator chooses: UUIDs of version 5. Most others are of version 4.
-_OURS = re.compile(
+_OPERATOR_ID = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 )
 
-#: Seconds for which an id is known since it was last asked for; much longer than the
-#: time between two looks.
-KNOWN_FOR = 3600.0
+#: Seconds for which an id is known after its last poll; much longer than the interval
+#: between two polls.
+KNOWN_TTL = 3600.0
 
 
-class Awaited:
-    """Ids of deliveries that somebody waits for, or may wait for."""
+class KnownDeliveryIds:
+    """Ids of deliveries that tasks wait for, here or in another triggerer.
+
+    All ids that RunqyOperator may choose are known, and those that were polled here.
+    """
 
     def __init__(self) -> None:
-        self._asked: dict[str, float] = {}
+        self._polled_at: dict[str, float] = {}
 
     def add(self, ids: Collection[str]) -> None:
-        """Note ids that are waited for now; those not noted for long are forgotten."""
+        """Add ids that are polled now, and forget those that were not for long."""
         now = time.monotonic()
-        known = {id_: at for id_, at in self._asked.items() if now - at < KNOWN_FOR}
-        known.update((id_, now) for id_ in ids if not _OURS.fullmatch(id_))
-        self._asked = known
+        known = {
+            id_: polled_at
+            for id_, polled_at in self._polled_at.items()
+            if now - polled_at < KNOWN_TTL
+        }
+        known.update((id_, now) for id_ in ids if not _OPERATOR_ID.fullmatch(id_))
+        self._polled_at = known
 
     def __contains__(self, id_: str) -> bool:
-        return bool(_OURS.fullmatch(id_)) or id_ in self._asked
+        return bool(_OPERATOR_ID.fullmatch(id_)) or id_ in self._polled_at

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the stores that are reached by obstore share."""
+"""Base class of the stores that are accessed through the library obstore."""
 
 from __future__ import annotations
 
@@ -32,15 +32,21 @@ if TYPE_CHECKING:
 
     from runqy_provider.connections import ConnectionLike
 
-#: How many names one request for a listing brings.
-PAGE = 1000
+#: How many keys one request of a listing returns.
+PAGE_SIZE = 1000
 
-#: Bytes that one request of a stream brings.
-CHUNK = 8 * 1024 * 1024
+#: How many bytes one request of a stream returns.
+CHUNK_SIZE = 8 * 1024 * 1024
 
-#: A look is tried again at the next sweep anyway.
+#: Few retries: a failed poll is repeated after the interval anyway.
 RETRIES: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
 CLIENT: ClientConfig = {"timeout": "60s", "connect_timeout": "10s"}
+
+#: The longest text of an error that is quoted, in characters.
+MAX_ERROR_LENGTH = 500
+
+#: A folder that is empty, wherever results are stored: it is not a delivery id.
+_PROBE_FOLDER = "runqy-check"
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _MISSING, _DENIED = frozenset({"404"}), frozenset({"401", "403"})
@@ -48,10 +54,10 @@ _MISSING, _DENIED = frozenset({"404"}), frozenset({"401", "403"})
 
 @dataclass(frozen=True)
 class ObstoreStore(abc.ABC):
-    """A bucket that obstore reaches.
+    """A bucket that is accessed through obstore.
 
     Args:
-        bucket: Its name.
+        bucket: Name of the bucket.
         conn_id: The Airflow connection.
     """
 
@@ -61,53 +67,52 @@ class ObstoreStore(abc.ABC):
     @property
     @abc.abstractmethod
     def url(self) -> str:
-        """Where it is."""
+        """URI of the bucket."""
 
     @property
     @abc.abstractmethod
     def access_hint(self) -> str:
-        """What its rights come from."""
+        """What grants access, for messages."""
 
     @abc.abstractmethod
-    def make(self, connection: ConnectionLike) -> Any:
-        """Return obstore's client for the bucket.
+    def create_client(self, connection: ConnectionLike) -> Any:
+        """Return a new obstore client for the bucket.
 
         Raises:
-            Misconfigured: The connection uses what we do not know.
+            Misconfigured: The connection has a field that is not supported.
         """
 
-    def check(self, folder: str) -> None:  # noqa: ARG002 - see below
-        """Ask whether the bucket is there and ours."""
+    def check(self, folder: str) -> None:  # noqa: ARG002 - a probe folder does
+        """Check that the bucket exists and can be listed."""
         with self._errors("use the bucket"):
-            # A folder that no delivery has: short, wherever results are.
-            obstore.list_with_delimiter(self._client(), "runqy-check")
+            obstore.list_with_delimiter(self._client(), _PROBE_FOLDER)
 
     def list_folder(self, folder: str) -> Listing:
-        """List the objects right in a folder."""
+        """List the objects in a folder, without those in its subfolders."""
         with self._errors("list", folder):
             listed = obstore.list_with_delimiter(self._client(), folder or None)
-        found = {
+        keys = {
             str(item["path"]): item["last_modified"].timestamp()
             for item in listed["objects"]
         }
-        return Listing(found, 1 + len(found) // PAGE)
+        return Listing(keys, 1 + len(keys) // PAGE_SIZE)
 
     def find(self, key: str, suffix: str) -> Listing:
-        """Look for a key, and for the same with a suffix."""
-        found: dict[str, float] = {}
+        """Look for two objects: at a key, and at that key with a suffix."""
+        keys: dict[str, float] = {}
         for name in (key, key + suffix):
             with self._errors("look for", name):
                 try:
                     head = obstore.head(self._client(), name)
                 except FileNotFoundError:
                     continue
-            found[name] = head["last_modified"].timestamp()
-        return Listing(found, 2)
+            keys[name] = head["last_modified"].timestamp()
+        return Listing(keys, 2)
 
     def head(self, key: str) -> Head:
-        """Return what is known of an object."""
+        """Return the metadata of an object."""
         with self._errors("read", key):
-            # The media type comes with a request for the object, none of it is read.
+            # A GET whose body is not read: obstore.head returns no media type.
             got = obstore.get(self._client(), key, options={"head": True})
         content_type = got.attributes.get("Content-Type")
         modified = got.meta["last_modified"].timestamp()
@@ -116,8 +121,8 @@ class ObstoreStore(abc.ABC):
     def stream(self, key: str) -> BinaryIO:
         """Open an object for reading."""
         with self._errors("read", key):
-            reader = obstore.open_reader(self._client(), key, buffer_size=CHUNK)
-        return cast("BinaryIO", io.BufferedReader(_Raw(self, key, reader), CHUNK))
+            reader = obstore.open_reader(self._client(), key, buffer_size=CHUNK_SIZE)
+        return cast("BinaryIO", io.BufferedReader(_Raw(self, key, reader), CHUNK_SIZE))
 
     def _sign(self, method: Any, key: str, seconds: int) -> str:
         with self._errors("sign a URL for", key):
@@ -129,61 +134,62 @@ class ObstoreStore(abc.ABC):
                 )
             except (GenericError, ValueError) as error:
                 raise NoAccess(
-                    f"Could not sign a URL for {self.url}/{key}: {_words(error)}. "
-                    f"Give {self.access_hint} a key that can sign, or do without "
-                    "signed URLs (sink option presign=false), with rights of the "
-                    "workers' own."
+                    f"Could not sign a URL for {self.url}/{key}: {_message(error)}. "
+                    f"Give {self.access_hint} a key that can sign, or turn signed URLs "
+                    "off (sink option presign=false) and give the workers credentials "
+                    "of their own."
                 ) from error
 
     def _client(self) -> Any:
         return shared_client(
-            f"{self.access_hint} and {self.url}", lambda _: self._made()
+            f"{self.access_hint} and {self.url}", lambda _: self._new_client()
         )
 
-    def _made(self) -> Any:
+    def _new_client(self) -> Any:
         connection = BaseHook.get_connection(self.conn_id)
         try:
-            return self.make(connection)
+            return self.create_client(connection)
         except Misconfigured:
             raise
         except (BaseError, ValueError, OSError) as error:
-            # Nothing was sent yet: it is what stands in the connection.
+            # Nothing was sent yet, so a field of the connection is wrong.
             raise Misconfigured(
-                f"No client for {self.url} can be made of {self.access_hint}: "
-                f"{_words(error)}"
+                f"Could not create a client for {self.url} from {self.access_hint}: "
+                f"{_message(error)}. Check the fields of the connection."
             ) from error
 
     @contextmanager
-    def _errors(self, what: str, key: str = "") -> Iterator[None]:
-        place = f"{self.url}/{key}" if key else self.url
+    def _errors(self, operation: str, key: str = "") -> Iterator[None]:
+        location = f"{self.url}/{key}" if key else self.url
         try:
             yield
         except FileNotFoundError as error:
-            raise NotThere(
-                f"Could not {what} {place}: it does not exist. Check the name in the "
-                f"sink, and {self.access_hint}."
-            ) from error
+            raise self._not_there(operation, location) from error
         except (BaseError, OSError) as error:
             found = _STATUS.search(str(error))
             status = found[1] if found else ""
-            refused = isinstance(error, (PermissionDeniedError, UnauthenticatedError))
-            if refused or status in _DENIED:
+            is_denied = isinstance(error, (PermissionDeniedError, UnauthenticatedError))
+            if is_denied or status in _DENIED:
                 raise NoAccess(
-                    f"Could not {what} {place}: access denied. Check the rights of "
-                    f"{self.access_hint}: it must list, read and write there."
+                    f"Could not {operation} {location}: access denied. Check the "
+                    f"permissions of {self.access_hint}: it must be able to list, read "
+                    "and write there."
                 ) from error
             if status in _MISSING:
-                raise NotThere(
-                    f"Could not {what} {place}: it does not exist. Check the name in "
-                    f"the sink, and {self.access_hint}."
-                ) from error
+                raise self._not_there(operation, location) from error
             raise SinkUnavailable(
-                f"Could not {what} {place}: {_words(error)}"
+                f"Could not {operation} {location}: {_message(error)}"
             ) from error
+
+    def _not_there(self, operation: str, location: str) -> NotThere:
+        return NotThere(
+            f"Could not {operation} {location}: it does not exist. Check the name in "
+            f"the sink, and {self.access_hint}."
+        )
 
 
 class _Raw(io.RawIOBase):
-    """A reader of obstore's as one of Python's, with our errors."""
+    """An obstore reader as a file object that raises our errors."""
 
     def __init__(self, store: ObstoreStore, key: str, reader: Any) -> None:
         self._store, self._key, self._reader = store, key, reader
@@ -192,7 +198,7 @@ class _Raw(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with self._store._errors("read", self._key):  # noqa: SLF001 - its other half
+        with self._store._errors("read", self._key):  # noqa: SLF001 - of this module
             data = bytes(self._reader.read(len(buffer)))
         buffer[: len(data)] = data
         return len(data)
@@ -203,20 +209,26 @@ class _Raw(io.RawIOBase):
         super().close()
 
 
-def _words(error: BaseException) -> str:
-    """Return an error's first words, without queries: they may hold signatures."""
-    words = str(error).partition("\n\nDebug source")[0].strip()
-    return re.sub(r"\?[^\s\"']*", "", " ".join(words.split()))[:500]
+def _message(error: BaseException) -> str:
+    """Return the start of an error, without URL queries: they may hold signatures."""
+    message = str(error).partition("\n\nDebug source")[0].strip()
+    message = re.sub(r"\?[^\s\"']*", "", " ".join(message.split()))
+    return message[:MAX_ERROR_LENGTH]
 
 
 def refuse_fields(connection: ConnectionLike, given: list[str], known: str) -> None:
-    """Refuse a connection that gets its rights in a way we do not speak.
+    """Refuse a connection that authenticates in a way that sinks do not support.
+
+    Args:
+        connection: The connection.
+        given: Names of its fields that are not supported.
+        known: The supported fields, for the message.
 
     Raises:
-        Misconfigured: There is such a field.
+        Misconfigured: ``given`` is not empty.
     """
     if given:
         raise Misconfigured(
             f"Connection {connection.conn_id!r} uses {', '.join(given)}, which sinks "
-            f"do not. They know {known}."
+            f"do not support. Use one of: {known}."
         )

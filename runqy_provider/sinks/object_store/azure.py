@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from obstore.store import AzureStore as Client
 
 from runqy_provider.connections import extra_of
-from runqy_provider.errors import BadDelivery, Misconfigured, NoAccess
+from runqy_provider.errors import Misconfigured, NoAccess
 from runqy_provider.sinks.object_store._obstore import (
     CLIENT,
     RETRIES,
@@ -21,6 +21,7 @@ from runqy_provider.sinks.object_store._obstore import (
 )
 from runqy_provider.sinks.object_store.base import SignedPut
 from runqy_provider.sinks.object_store.sink import ObjectSink
+from runqy_provider.sinks.object_store.uri import key_of_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from obstore.store import AzureConfig
 
     from runqy_provider.connections import ConnectionLike
-    from runqy_provider.context import Access
+    from runqy_provider.context import SinkContext
 
 _CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}")
 
@@ -39,7 +40,7 @@ class AzureSink(ObjectSink):
 
     Args:
         bucket: Name of the container.
-        prefix: What names begin with; a job's is ``prefix/delivery_id``.
+        prefix: What blob names begin with; a job's blob is ``prefix/delivery_id``.
         presign: Give workers a PUT URL with a SAS, so that they need no credentials.
         wasb_conn_id: The Azure Blob Storage connection.
     """
@@ -49,29 +50,34 @@ class AzureSink(ObjectSink):
 
     wasb_conn_id: str | None = None
 
-    def store(self, access: Access) -> AzureStore:  # noqa: ARG002 - has a connection of its own
-        """Return the container."""
+    def store(self, context: SinkContext) -> AzureStore:  # noqa: ARG002 - not in the runqy connection
+        """Return the container as a store."""
         return AzureStore(self.bucket, self.wasb_conn_id or "wasb_default")
 
     def _check_bucket(self) -> None:
         if not _CONTAINER.fullmatch(self.bucket):
             raise Misconfigured(
-                f"{self.bucket!r} is no name for a container of Azure Blob Storage. A "
-                "sink there is written abfs://container/prefix; the account is the "
-                "connection's."
+                f"{self.bucket!r} is not a valid name of a container of Azure Blob "
+                "Storage. Write the sink as abfs://container/prefix; the connection "
+                "names the account."
             )
 
 
 #: Without this header Azure refuses a PUT of a whole blob.
 PUT_HEADERS = {"x-ms-blob-type": "BlockBlob"}
 
-_HOSTS = (".blob.core.windows.net", ".dfs.core.windows.net")
+#: Schemes of the URIs of blobs.
+_SCHEMES = ("abfs", "abfss", "az")
 
-#: What a URL must quote. obstore signs the quoted name, Azure checks the plain one, and
-#: refuses the URL.
+#: What follows the name of an account in its public hosts.
+_HOST_SUFFIXES = (".blob.core.windows.net", ".dfs.core.windows.net")
+
+#: Characters that a URL must quote. obstore signs the quoted name but Azure checks the
+#: unquoted one, so it would refuse the URL.
 _UNSIGNABLE = re.compile(r"""[^!-~]|["#%<>?\\^`{}]""")
 
-_UNKNOWN = ("managed_identity_client_id", "workload_identity_tenant_id")
+#: Fields of an Azure connection that sinks do not support.
+_UNSUPPORTED = ("managed_identity_client_id", "workload_identity_tenant_id")
 
 
 @dataclass(frozen=True)
@@ -80,35 +86,35 @@ class AzureStore(ObstoreStore):
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """URI of the container."""
         return f"abfs://{self.bucket}"
 
     @property
     def access_hint(self) -> str:
-        """What its rights come from."""
+        """What grants access, for messages."""
         return f"Azure Blob Storage connection {self.conn_id!r}"
 
-    def make(self, connection: ConnectionLike) -> Client:
-        """Return the client: with the connection's key, SAS or service principal."""
+    def create_client(self, connection: ConnectionLike) -> Client:
+        """Return a client with the connection's key, SAS or service principal."""
         extra = extra_of(connection)
-        unknown = [name for name in _UNKNOWN if extra.get(name)]
+        unsupported = [name for name in _UNSUPPORTED if extra.get(name)]
         refuse_fields(
             connection,
-            unknown,
-            "an account's key, connection_string, sas_token, a service principal with "
-            "tenant_id, and what the machine has",
+            unsupported,
+            "an account key, connection_string, sas_token, a service principal with "
+            "tenant_id, the machine's own credentials",
         )
         config = cast("AzureConfig", _config(connection, extra))
-        plain = str(config.get("endpoint", "")).startswith("http://")
+        is_plain = str(config.get("endpoint", "")).startswith("http://")
         return Client(
             self.bucket,
             config=config,
-            client_options={**CLIENT, "allow_http": plain},
+            client_options={**CLIENT, "allow_http": is_plain},
             retry_config=RETRIES,
         )
 
     def sign_put(self, key: str, seconds: int) -> SignedPut:
-        """Return a URL to PUT a blob to, with the header that Azure asks for."""
+        """Return a URL to PUT a blob to, and the header that Azure requires."""
         return SignedPut(self._signed("PUT", key, seconds), PUT_HEADERS)
 
     def sign_get(self, key: str, seconds: int) -> str:
@@ -116,78 +122,91 @@ class AzureStore(ObstoreStore):
         return self._signed("GET", key, seconds)
 
     def key_of(self, url: str) -> str | None:
-        """Return the name that a URL means in this container of this account."""
-        try:
-            parts = urlsplit(url)
-            host = (parts.hostname or "").lower()
-        except ValueError as error:
-            raise BadDelivery(f"result_url is not a URL: {error}") from error
-        path = unquote(parts.path.lstrip("/"))
+        """Return the name of the blob that a URL names; None: not in this container.
+
+        The URL may be that of a blob in this account, or below the endpoint of the
+        connection.
+        """
         account, endpoint = self._account()
-        if parts.scheme in ("abfs", "abfss", "az"):
-            mine = (self.bucket, *(f"{self.bucket}@{account}{end}" for end in _HOSTS))
-            return (path or None) if parts.netloc in mine else None
-        if parts.scheme not in ("http", "https"):
-            return None
-        if parts.scheme == "https" and host in (f"{account}{end}" for end in _HOSTS):
-            first, _, key = path.partition("/")
-            return (key or None) if first == self.bucket else None
-        if endpoint and url.startswith(f"{endpoint}/{self.bucket}/"):
-            base = urlsplit(endpoint).path.strip("/")
-            return path.removeprefix(f"{base}/{self.bucket}/") or None
-        return None
+        root = f"{endpoint}/{self.bucket}/"
+        if endpoint and url.startswith(root):
+            path = unquote(urlsplit(url).path)
+            return path.removeprefix(urlsplit(root).path) or None
+        hosts = [f"{account}{suffix}" for suffix in _HOST_SUFFIXES]
+        containers = [self.bucket, *(f"{self.bucket}@{host}" for host in hosts)]
+        roots = {f"{scheme}://{name}": "" for scheme in _SCHEMES for name in containers}
+        roots |= {f"https://{host}": f"{self.bucket}/" for host in hosts}
+        return key_of_url(url, roots)
 
     def _signed(self, method: str, key: str, seconds: int) -> str:
         found = _UNSIGNABLE.search(key)
         if found:
             raise NoAccess(
-                f"Could not sign a URL for {self.url}/{key}: no signed URL can be made "
-                f"for a name with {found[0]!r}. Choose another prefix, or do without "
-                "signed URLs (sink option presign=false), with rights of the workers' "
-                "own."
+                f"Could not sign a URL for {self.url}/{key}: Azure accepts no signed "
+                f"URL for a name with {found[0]!r}. Choose another prefix, or turn "
+                "signed URLs off (sink option presign=false) and give the workers "
+                "credentials of their own."
             )
         return self._sign(method, key, seconds)
 
     def _account(self) -> tuple[str, str | None]:
+        """Return the name of the account, and its endpoint where it has its own."""
         config = self._client().config
         return str(config.get("account_name", "")), config.get("endpoint")
 
 
 def _config(connection: ConnectionLike, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return obstore's configuration from the fields of a connection.
+
+    Raises:
+        Misconfigured: The connection does not name a storage account.
+    """
     text = extra.get("connection_string")
     if text:
-        return _of_connection_string(connection, str(text))
-    config: dict[str, Any] = {}
-    host = (connection.host or "").strip().rstrip("/")
-    if host:
-        endpoint = host if "://" in host else f"https://{host}"
-        if host.removeprefix("https://").endswith(_HOSTS):
-            config["account_name"] = host.removeprefix("https://").partition(".")[0]
-        elif "." in host or "://" in host:
-            config["endpoint"] = endpoint
-        else:
-            config["account_name"] = host
-    if extra.get("tenant_id"):
-        config["tenant_id"] = extra["tenant_id"]
-        config["client_id"] = connection.login
-        config["client_secret"] = connection.password
-    else:
-        if connection.login:
-            config["account_name"] = connection.login
-        if connection.password:
-            config["account_key"] = connection.password
+        return _parse_connection_string(connection, str(text))
+    config = {**_parse_host(connection), **_credentials(connection, extra)}
     if extra.get("sas_token"):
         config["sas_key"] = str(extra["sas_token"]).lstrip("?")
         config.pop("account_key", None)
     if not config.get("account_name"):
         raise Misconfigured(
-            f"Connection {connection.conn_id!r} names no storage account: put it into "
-            "the login (Blob Storage Login), or its URL into the host."
+            f"Connection {connection.conn_id!r} names no storage account. Put its name "
+            "into the login (Blob Storage Login), or its URL into the host."
         )
     return {name: value for name, value in config.items() if value}
 
 
-def _of_connection_string(connection: ConnectionLike, text: str) -> dict[str, Any]:
+def _parse_host(connection: ConnectionLike) -> dict[str, Any]:
+    """Return the account or the endpoint that the host names.
+
+    The host is the name of an account, the URL of one, or another endpoint.
+    """
+    host = (connection.host or "").strip().rstrip("/")
+    bare = host.removeprefix("https://")
+    if bare.endswith(_HOST_SUFFIXES):
+        return {"account_name": bare.partition(".")[0]}
+    if "://" in host:
+        return {"endpoint": host}
+    if "." in host:
+        return {"endpoint": f"https://{host}"}
+    return {"account_name": host} if host else {}
+
+
+def _credentials(
+    connection: ConnectionLike, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the credentials in login and password: a key or a service principal's."""
+    if extra.get("tenant_id"):
+        return {
+            "tenant_id": extra["tenant_id"],
+            "client_id": connection.login,
+            "client_secret": connection.password,
+        }
+    found = {"account_name": connection.login, "account_key": connection.password}
+    return {name: value for name, value in found.items() if value}
+
+
+def _parse_connection_string(connection: ConnectionLike, text: str) -> dict[str, Any]:
     parts = dict(part.split("=", 1) for part in text.split(";") if "=" in part)
     config = {
         "account_name": parts.get("AccountName"),
@@ -195,10 +214,10 @@ def _of_connection_string(connection: ConnectionLike, text: str) -> dict[str, An
         "sas_key": parts.get("SharedAccessSignature"),
         "endpoint": parts.get("BlobEndpoint"),
     }
-    known = {name: value for name, value in config.items() if value}
-    if "account_name" not in known:
+    config = {name: value for name, value in config.items() if value}
+    if "account_name" not in config:
         raise Misconfigured(
             f"The connection_string of connection {connection.conn_id!r} has no "
-            "AccountName."
+            "AccountName. Copy the whole string from the Azure portal."
         )
-    return known
+    return config

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a sink asks of an object store."""
+"""The interface of an object store, as sinks and sources use it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder.
+    """The objects that were found.
 
     Attributes:
-        found: Keys, each with the time of its last change in seconds since 1970.
+        keys: The keys of the objects, each with the time of its last change in seconds
+            since 1970.
         pages: How many requests the listing took.
     """
 
-    found: dict[str, float]
+    keys: dict[str, float]
     pages: int = 1
 
 
 @dataclass(frozen=True)
 class Head:
-    """What a store knows of an object.
+    """The metadata that a store keeps of an object.
 
     Attributes:
         size: In bytes.
         modified: Time of the last change, in seconds since 1970.
         content_type: Media type; None where the store keeps none.
-        is_compressed: True where ``size`` is that of the compressed bytes, and
-            ``stream`` gives more.
+        is_compressed: Whether the object is stored compressed. Then ``size`` is that
+            of the compressed bytes, and ``stream`` returns more.
     """
 
     size: int
@@ -44,13 +45,13 @@ class Head:
 
 @dataclass(frozen=True)
 class SignedPut:
-    """A URL that lets its bearer PUT one object.
+    """A URL by which anyone who has it can PUT one object.
 
     Attributes:
         url: The URL; a secret.
         headers: Headers that the PUT must have.
-        ends_at: When the signer's own credentials end, and the URL with them, in
-            seconds since 1970; None where they do not.
+        ends_at: When the credentials that signed the URL expire, and the URL with
+            them, in seconds since 1970; None where they do not expire.
     """
 
     url: str = field(repr=False)
@@ -59,51 +60,55 @@ class SignedPut:
 
 
 class ObjectStore(Protocol):
-    """One bucket of one store. All calls block; all raise SinkError."""
+    """One bucket of one store. All methods block."""
 
     @property
     def url(self) -> str:
-        """Where it is, without a slash at the end: ``s3://bucket``."""
+        """URI of the bucket, without a slash at the end: ``s3://bucket``."""
         ...
 
     @property
     def access_hint(self) -> str:
-        """What its rights come from, for messages: ``AWS connection 'aws'``."""
+        """What grants access, for messages: ``AWS connection 'aws_default'``."""
         ...
 
     def check(self, folder: str) -> None:
-        """Ask whether it is there, and ours to look into.
+        """Check that the bucket exists and can be listed.
 
         Args:
-            folder: Where results go: rights may end there. Ends with a slash, or is
-                empty.
+            folder: Where results go, with a slash at the end, or empty. Only this
+                folder may be listed: permissions may be limited to it.
 
         Raises:
-            SinkError: It is not.
+            SinkError: The bucket is unavailable, does not exist, or refuses access.
         """
         ...
 
     def list_folder(self, folder: str) -> Listing:
-        """List the objects right in a folder; its name ends with a slash, or is empty.
+        """List the objects in a folder, without those in its subfolders.
+
+        Args:
+            folder: The folder, with a slash at the end; empty for the top of the
+                bucket.
 
         Raises:
-            SinkError: It cannot be listed.
+            SinkError: The folder cannot be listed.
         """
         ...
 
     def find(self, key: str, suffix: str) -> Listing:
-        """Look for one key, and for the same with a suffix.
+        """Look for two objects: at a key, and at that key with a suffix.
 
         Raises:
-            SinkError: It cannot be looked for.
+            SinkError: The store cannot be asked.
         """
         ...
 
     def head(self, key: str) -> Head:
-        """Return what is known of an object.
+        """Return the metadata of an object.
 
         Raises:
-            NotThere: There is none.
+            NotThere: The object does not exist.
             SinkError: It cannot be read.
         """
         ...
@@ -112,31 +117,39 @@ class ObjectStore(Protocol):
         """Open an object for reading.
 
         Raises:
-            NotThere: There is none.
+            NotThere: The object does not exist.
             SinkError: It cannot be read.
         """
         ...
 
     def sign_put(self, key: str, seconds: int) -> SignedPut | None:
-        """Return a URL to PUT an object to; None where the store signs none.
+        """Return a URL to PUT an object to; None where the store cannot sign URLs.
+
+        Args:
+            key: The key of the object.
+            seconds: How long the URL is to work.
 
         Raises:
-            SinkError: It cannot be signed.
+            SinkError: The URL cannot be signed.
         """
         ...
 
     def sign_get(self, key: str, seconds: int) -> str | None:
-        """Return a URL to GET an object from; None where the store signs none.
+        """Return a URL to GET an object from; None where the store cannot sign URLs.
+
+        Args:
+            key: The key of the object.
+            seconds: How long the URL is to work.
 
         Raises:
-            SinkError: It cannot be signed.
+            SinkError: The URL cannot be signed.
         """
         ...
 
     def key_of(self, url: str) -> str | None:
-        """Return the key that a URL means in this bucket; None: it means none here.
+        """Return the key of the object that a URL names; None: not in this bucket.
 
         Raises:
-            BadDelivery: It cannot be read as a URL.
+            BadDelivery: The URL cannot be parsed.
         """
         ...

@@ -1,77 +1,46 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Clients of object stores, one per place and process."""
+"""Clients of object stores, shared by all uses of a store in this process."""
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from runqy_provider.caching import TtlCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-log = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
-#: Seconds after which a client is made anew, so that a changed connection is noticed.
+#: Seconds after which a client is created again, so that a change of its connection is
+#: noticed.
 CLIENT_TTL = 900.0
 
-#: Seconds after which that is tried again, where it failed.
-TRY_AGAIN = 60.0
+#: Seconds after which a failed creation is retried.
+RETRY_AFTER = 60.0
 
-#: By place: when to make the client anew, and the client.
-_clients: dict[str, tuple[float, Any]] = {}
-_lock = threading.Lock()
+#: The clients of this process.
+CLIENTS: TtlCache[Any] = TtlCache(CLIENT_TTL, RETRY_AFTER)
 
 
-def shared_client(place: str, make: Callable[[T | None], T]) -> T:
-    """Return the process's client for a place.
+def shared_client(name: str, make: Callable[[T | None], T]) -> T:
+    """Return the process's client for a store.
 
-    Blocks while Airflow is asked for a connection: from async code, call it in a
-    thread. The clients kept here may be used by several threads at once. Where one
-    cannot be made anew the old one stays, with a warning: many wait by it, and Airflow
-    may be away for a moment.
+    Blocks while the connection is fetched from Airflow: from async code, call it in a
+    thread. Several threads may use a client at once.
 
     Args:
-        place: What tells places apart, in words: the connection, and the bucket where
-            a client is for one only.
-        make: Makes the client, for the first who asks, and after a while again; gets
-            the client so far.
+        name: Identifies the client, in plain text for warnings: the connection, and the
+            bucket where a client serves one bucket only.
+        make: Creates the client; its argument is the previous client, None at first.
 
     Raises:
-        Exception: What ``make`` raises for the first who asks.
+        Exception: What ``make`` raises, where there is no previous client to use.
     """
-    with _lock:
-        due, client = _clients.get(place, (0.0, None))
-        if client is None:
-            client = make(None)
-            _clients[place] = (time.monotonic() + CLIENT_TTL, client)
-        elif time.monotonic() >= due:
-            client, ttl = _made_anew(place, client, make)
-            _clients[place] = (time.monotonic() + ttl, client)
-        return cast("T", client)
+    return cast("T", CLIENTS.get(f"The client for {name}", make))
 
 
-def _made_anew(place: str, client: T, make: Callable[[T | None], T]) -> tuple[T, float]:
-    """Return the new client, or else the old, and for how many seconds it is good."""
-    try:
-        return make(client), CLIENT_TTL
-    except Exception as error:  # noqa: BLE001 - whatever Airflow, or a library, raises
-        log.warning(
-            "The client for %s could not be made anew (%s: %s). The one before stays "
-            "in use; the next try is in %.0f s.",
-            place,
-            type(error).__name__,
-            error,
-            TRY_AGAIN,
-        )
-        return client, TRY_AGAIN
-
-
-def forget_clients() -> None:
-    """Forget them all, as a test does that changes connections."""
-    with _lock:
-        _clients.clear()
+def clear_clients() -> None:
+    """Drop all clients, so that changed connections are read again; for tests."""
+    CLIENTS.clear()

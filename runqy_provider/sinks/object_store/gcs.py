@@ -8,12 +8,12 @@ import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from obstore.store import GCSStore
 
 from runqy_provider.connections import extra_of
-from runqy_provider.errors import BadDelivery, Misconfigured
+from runqy_provider.errors import Misconfigured
 from runqy_provider.sinks.object_store._obstore import (
     CLIENT,
     RETRIES,
@@ -22,12 +22,13 @@ from runqy_provider.sinks.object_store._obstore import (
 )
 from runqy_provider.sinks.object_store.base import SignedPut
 from runqy_provider.sinks.object_store.sink import ObjectSink
+from runqy_provider.sinks.object_store.uri import key_of_url
 
 if TYPE_CHECKING:
     from obstore.store import GCSConfig
 
     from runqy_provider.connections import ConnectionLike
-    from runqy_provider.context import Access
+    from runqy_provider.context import SinkContext
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
@@ -38,7 +39,7 @@ class GcsSink(ObjectSink):
 
     Args:
         bucket: Name of the bucket.
-        prefix: What names begin with; a job's is ``prefix/delivery_id``.
+        prefix: What keys begin with; a job's key is ``prefix/delivery_id``.
         presign: Give workers a signed PUT URL, so that they need no credentials.
         gcp_conn_id: The Google Cloud connection.
     """
@@ -48,21 +49,25 @@ class GcsSink(ObjectSink):
 
     gcp_conn_id: str | None = None
 
-    def store(self, access: Access) -> GoogleStore:  # noqa: ARG002 - has a connection of its own
-        """Return the bucket."""
+    def store(self, context: SinkContext) -> GoogleStore:  # noqa: ARG002 - not in the runqy connection
+        """Return the bucket as a store."""
         return GoogleStore(self.bucket, self.gcp_conn_id or "google_cloud_default")
 
     def _check_bucket(self) -> None:
         if not _BUCKET.fullmatch(self.bucket):
             raise Misconfigured(
-                f"{self.bucket!r} is no name for a bucket of Google Cloud Storage. A "
-                "sink there is written gs://bucket/prefix."
+                f"{self.bucket!r} is not a valid name of a bucket of Google Cloud "
+                "Storage. Write the sink as gs://bucket/prefix."
             )
 
 
 HOST = "storage.googleapis.com"
 
-_UNKNOWN = (
+#: Where people download objects with a browser.
+BROWSER_HOST = "storage.cloud.google.com"
+
+#: Fields of a Google Cloud connection that sinks do not support.
+_UNSUPPORTED = (
     "impersonation_chain",
     "key_secret_name",
     "credential_config_file",
@@ -76,22 +81,22 @@ class GoogleStore(ObstoreStore):
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """URI of the bucket."""
         return f"gs://{self.bucket}"
 
     @property
     def access_hint(self) -> str:
-        """What its rights come from."""
+        """What grants access, for messages."""
         return f"Google Cloud connection {self.conn_id!r}"
 
-    def make(self, connection: ConnectionLike) -> GCSStore:
-        """Return the client: with the connection's key, else what the machine has."""
+    def create_client(self, connection: ConnectionLike) -> GCSStore:
+        """Return a client with the connection's key, or the machine's credentials."""
         extra = extra_of(connection)
-        unknown = [name for name in _UNKNOWN if extra.get(name)]
+        unsupported = [name for name in _UNSUPPORTED if extra.get(name)]
         refuse_fields(
             connection,
-            unknown,
-            "keyfile_dict, key_path and Google's application default credentials",
+            unsupported,
+            "keyfile_dict, key_path, Google's application default credentials",
         )
         key, path = extra.get("keyfile_dict"), extra.get("key_path")
         config: GCSConfig = {}
@@ -100,17 +105,17 @@ class GoogleStore(ObstoreStore):
             config["service_account_key"] = text
         elif path:
             config["service_account"] = str(path)
-        # A key may name an endpoint of its own, as a private one or an emulator does.
-        plain = "http://" in str(config.get("service_account_key", ""))
+        # A key may name an endpoint: a private one, or that of an emulator.
+        is_plain = "http://" in str(config.get("service_account_key", ""))
         return GCSStore(
             self.bucket,
             config=config,
-            client_options={**CLIENT, "allow_http": plain},
+            client_options={**CLIENT, "allow_http": is_plain},
             retry_config=RETRIES,
         )
 
-    # obstore signs a name as it is, where Google wants what the URL has: a '#' would
-    # end the name, and a '%' be taken for a quoted character.
+    # Keys are quoted before they are signed: obstore signs the text that it is given,
+    # and Google checks the text in the URL.
 
     def sign_put(self, key: str, seconds: int) -> SignedPut:
         """Return a URL to PUT an object to."""
@@ -121,20 +126,11 @@ class GoogleStore(ObstoreStore):
         return self._sign("GET", quote(key), seconds)
 
     def key_of(self, url: str) -> str | None:
-        """Return the name that a URL means in this bucket."""
-        try:
-            parts = urlsplit(url)
-            host = (parts.hostname or "").lower()
-        except ValueError as error:
-            raise BadDelivery(f"result_url is not a URL: {error}") from error
-        path = unquote(parts.path.lstrip("/"))
-        if parts.scheme == "gs":
-            return (path or None) if parts.netloc == self.bucket else None
-        if parts.scheme != "https":
-            return None
-        if host == f"{self.bucket}.{HOST}":
-            return path or None
-        first, _, key = path.partition("/")
-        if host in (HOST, "storage.cloud.google.com") and first == self.bucket:
-            return key or None
-        return None
+        """Return the key of the object that a URL names; None: not in this bucket."""
+        roots = {
+            f"gs://{self.bucket}": "",
+            f"https://{self.bucket}.{HOST}": "",
+            f"https://{HOST}": f"{self.bucket}/",
+            f"https://{BROWSER_HOST}": f"{self.bucket}/",
+        }
+        return key_of_url(url, roots)

@@ -10,24 +10,23 @@ import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, ClassVar
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Self
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from runqy_provider.errors import (
-    BadDelivery,
-    Misconfigured,
-    NoAccess,
-    NotThere,
-    SinkUnavailable,
-)
+from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
 from runqy_provider.sinks.object_store.base import Head, Listing
 from runqy_provider.sinks.object_store.sink import ObjectSink
-from runqy_provider.sinks.object_store.uri import check_name, quoted
+from runqy_provider.sinks.object_store.uri import (
+    check_name,
+    quoted,
+    unquoted,
+    url_errors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runqy_provider.context import Access
+    from runqy_provider.context import SinkContext
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,33 @@ class FileSink(ObjectSink):
 
     presign: bool = False
 
-    def store(self, access: Access) -> FolderStore:  # noqa: ARG002 - needs no connection
-        """Return the folder."""
-        return FolderStore(self.bucket)
+    @classmethod
+    def from_uri(cls, uri: str) -> Self:
+        """Return the sink that ``file:///folder`` describes."""
+        parts = urlsplit(uri)
+        folder = unquoted(parts.path)
+        if parts.netloc or not folder.startswith("/"):
+            raise Misconfigured(
+                f"{uri!r} is not a valid sink: write a shared folder as file:///folder."
+            )
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        return cls.from_uri_parts("/" + folder.strip("/"), "", options)
+
+    @classmethod
+    def for_result(cls, uri: str) -> Self:
+        """Return the folder of a file."""
+        folder = uri.removeprefix("file://").rpartition("/")[0]
+        return cls(unquoted(folder) or "/")
+
+    def store(self, context: SinkContext) -> LocalStore:  # noqa: ARG002 - needs no connection
+        """Return the folder as a store."""
+        return LocalStore(self.bucket)
 
     def _check_bucket(self) -> None:
         if self.prefix:
             raise Misconfigured(
-                f"A sink in a shared folder has no prefix ({self.prefix!r}): name the "
-                f"whole folder, {self.bucket}/{self.prefix}."
+                f"A sink in a shared folder cannot have a prefix ({self.prefix!r}): "
+                f"name the whole folder, {self.bucket}/{self.prefix}."
             )
         path = PurePosixPath(self.bucket)
         if (
@@ -60,77 +77,83 @@ class FileSink(ObjectSink):
             or str(path) != self.bucket
         ):
             raise Misconfigured(
-                f"{self.bucket!r} is no absolute path. A sink in a shared folder is "
-                "written file:///folder."
+                f"{self.bucket!r} is not an absolute path. Write the sink as "
+                "file:///folder."
             )
         check_name(self.bucket)
         if self.presign:
-            raise Misconfigured("Nothing can be presigned in a folder.")
+            raise Misconfigured(
+                "presign=true is not possible for a folder: only object stores sign "
+                "URLs. Leave the option out."
+            )
 
 
-#: Nothing there; or a link that leads nowhere, or round.
-_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+#: Missing file, dangling symbolic link, or a loop of links.
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True)
-class FolderStore:
+class LocalStore:
     """Files in a folder; a key is a path in it.
 
     Args:
-        root: Absolute path of the folder. Nothing outside is ever opened, whatever
-            links lead there.
+        root: Absolute path of the folder. No file outside is ever opened, even where a
+            link leads to it.
     """
 
     root: str
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """URI of the folder."""
         return f"file://{quoted(self.root.rstrip('/'))}"
 
     @property
     def access_hint(self) -> str:
-        """What its rights come from."""
-        return "the rights of Airflow's own user"
+        """What grants access, for messages."""
+        return "the permissions of Airflow's own user"
 
-    def check(self, folder: str) -> None:  # noqa: ARG002 - it may not be there yet
-        """Ask whether the folder is there and ours."""
+    def check(self, folder: str) -> None:  # noqa: ARG002 - it may not exist yet
+        """Check that the root exists and can be listed."""
         with _errors("use the folder", self.root):
             os.scandir(self.root).close()
         if not os.access(self.root, os.R_OK | os.X_OK):
-            raise NoAccess(f"Could not read the folder {self.root}: check its mode.")
+            raise NoAccess(
+                f"Could not read the folder {self.root}: access denied. Give Airflow's "
+                "user the permissions to read and list it."
+            )
 
     def list_folder(self, folder: str) -> Listing:
-        """List the files right in a folder."""
-        found: dict[str, float] = {}
-        at = Path(self.root, folder)
-        with _errors("list", str(at)):
-            if not at.is_dir() and Path(self.root).is_dir():
-                return Listing(found)  # the first result makes it
-            with os.scandir(at) as entries:
+        """List the files in a folder, without those in its subfolders."""
+        keys: dict[str, float] = {}
+        path = Path(self.root, folder)
+        with _errors("list", str(path)):
+            if not path.is_dir() and Path(self.root).is_dir():
+                return Listing(keys)  # the first result creates it
+            with os.scandir(path) as entries:
                 for entry in entries:
-                    # Files in the making have a dot before their names.
+                    # While a file is written, its name begins with a dot.
                     if entry.name.startswith("."):
                         continue
                     modified = _modified(entry)
                     if modified is not None:
-                        found[folder + entry.name] = modified
-        return Listing(found)
+                        keys[folder + entry.name] = modified
+        return Listing(keys)
 
     def find(self, key: str, suffix: str) -> Listing:
-        """Look for a file, and for the same with a suffix."""
-        found: dict[str, float] = {}
+        """Look for two files: at a key, and at that key with a suffix."""
+        keys: dict[str, float] = {}
         with _errors("use the folder", self.root):
             Path(self.root).stat()
         for name in (key, key + suffix):
             with _errors("look for", f"{self.root}/{name}"):
                 modified = _modified(Path(self.root, name))
                 if modified is not None:
-                    found[name] = modified
-        return Listing(found)
+                    keys[name] = modified
+        return Listing(keys)
 
     def head(self, key: str) -> Head:
-        """Return what is known of a file: of what type it is, is not."""
+        """Return size and modification time; files have no media type."""
         with _errors("read", f"{self.root}/{key}"), self._open(key) as file:
             status = os.fstat(file.fileno())
         return Head(status.st_size, status.st_mtime, None)
@@ -141,17 +164,15 @@ class FolderStore:
             return self._open(key)
 
     def sign_put(self, key: str, seconds: int) -> None:
-        """Return nothing: files have no URLs that let in."""
+        """Return None: a folder cannot sign URLs."""
 
     def sign_get(self, key: str, seconds: int) -> None:
-        """Return nothing: files have no URLs that let in."""
+        """Return None: a folder cannot sign URLs."""
 
     def key_of(self, url: str) -> str | None:
-        """Return the path in this folder that a URL, or an absolute path, means."""
-        try:
+        """Return the path in this folder that a URL or an absolute path names."""
+        with url_errors():
             parts = urlsplit(url)
-        except ValueError as error:
-            raise BadDelivery(f"result_url is not a URL: {error}") from error
         if parts.scheme not in ("file", "") or parts.netloc:
             return None
         path = unquote(parts.path) if parts.scheme else url
@@ -161,61 +182,74 @@ class FolderStore:
         return path.removeprefix(root) or None
 
     def _open(self, key: str) -> BinaryIO:
-        """Open a file, wherever in the folder its links lead.
+        """Open a file; symbolic links are followed within the folder only.
 
         Raises:
-            NoAccess: It is outside the folder: a link leads there.
-            FileNotFoundError: It is no file.
+            NoAccess: A link leads out of the folder.
+            FileNotFoundError: It does not exist, or is not a regular file.
         """
         root = Path(self.root).resolve()
         path = Path(self.root, key).resolve(strict=True)
         if not path.is_relative_to(root):
             raise NoAccess(f"{self.root}/{key} leads out of the folder {self.root}.")
-        # Step by step, and by no link any more: one may have been put there since.
-        at = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        # Opened part by part without following links: since the path was resolved, one
+        # may have been put there.
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
         for part in path.relative_to(root).parts:
             try:
-                # Not blocking: to open a pipe would wait for its writer.
+                # Non-blocking: opening a pipe would wait for its writer.
                 inner = os.open(
-                    part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at
+                    part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor
                 )
             finally:
-                os.close(at)
-            at = inner
-        if not stat.S_ISREG(os.fstat(at).st_mode):
-            os.close(at)
-            raise FileNotFoundError(errno.ENOENT, "it is no file")
-        return os.fdopen(at, "rb")
+                os.close(descriptor)
+            descriptor = inner
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise FileNotFoundError(errno.ENOENT, "it is not a regular file")
+        return os.fdopen(descriptor, "rb")
 
 
 def _modified(path: os.PathLike[str]) -> float | None:
-    """Return when a file was last changed; None where there is none, or none by now."""
+    """Return when a regular file was last changed; None where it does not exist."""
     try:
-        status = os.stat(path)  # noqa: PTH116 - also takes what a scan yields
+        status = os.stat(path)  # noqa: PTH116 - also takes an os.DirEntry
     except OSError as error:
-        if error.errno in _NO_FILE:
+        if error.errno in _MISSING:
             return None
         raise
     return status.st_mtime if stat.S_ISREG(status.st_mode) else None
 
 
 @contextmanager
-def _errors(what: str, path: str) -> Iterator[None]:
+def _errors(operation: str, path: str) -> Iterator[None]:
+    """Turn errors of the operating system into ours.
+
+    Args:
+        operation: What was attempted, for the message: ``"read"``, ``"list"``.
+        path: The file or folder, for the message.
+
+    Raises:
+        NotThere: It does not exist.
+        NoAccess: It must not be read.
+        SinkUnavailable: Any other error.
+    """
     try:
         yield
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise NotThere(
-            f"Could not {what} {path}: {error.strerror}. A file:// sink needs a folder "
-            "that workers and Airflow mount at the same path."
+            f"Could not {operation} {path}: {error.strerror}. A file:// sink needs a "
+            "folder that workers and Airflow mount at the same path."
         ) from error
     except PermissionError as error:
         raise NoAccess(
-            f"Could not {what} {path}: {error.strerror}. Airflow's user needs to read "
-            "and list that folder."
+            f"Could not {operation} {path}: {error.strerror}. Give Airflow's user "
+            "the permissions to read and list that folder."
         ) from error
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise NoAccess(
-                f"Could not {what} {path}: a link was put in its way."
+                f"Could not {operation} {path}: a symbolic link was put there "
+                "while it was opened. Check what writes to the folder."
             ) from error
-        raise SinkUnavailable(f"Could not {what} {path}: {error}") from error
+        raise SinkUnavailable(f"Could not {operation} {path}: {error}") from error

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The sink ``s3://bucket/prefix``: S3, or whatever speaks its API."""
+"""The sink ``s3://bucket/prefix``: S3, or a store with its API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runqy_provider.sinks.object_store.sink import ObjectSink
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runqy_provider.context import Access
+    from runqy_provider.context import SinkContext
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
@@ -30,14 +30,14 @@ class S3Sink(ObjectSink):
         prefix: What keys begin with; a job's key is ``prefix/delivery_id``.
         presign: Give workers a presigned PUT URL, so that they need no credentials.
         aws_conn_id: The AWS connection; the runqy connection's where not given.
-        once: Let the signed URL store an object only where none is: a second PUT is
-            refused. False for stores that do not know ``If-None-Match``.
-        sse: Server-side encryption, where the bucket demands it: ``AES256`` or
+        once: Let the signed URL store an object only where none exists: a second PUT is
+            refused. False for stores that do not support ``If-None-Match``.
+        sse: Server-side encryption, where the bucket requires it: ``AES256`` or
             ``aws:kms``.
-        kms_key_id: The KMS key.
+        kms_key_id: The KMS key for ``sse``.
         acl: A canned ACL, such as ``bucket-owner-full-control``.
-        signed_endpoint: The endpoint in signed URLs, where workers reach the store by
-            another address than Airflow.
+        signed_endpoint: The endpoint in signed URLs, where workers reach the store at
+            another address than Airflow does.
     """
 
     scheme: ClassVar[str] = "s3"
@@ -60,12 +60,12 @@ class S3Sink(ObjectSink):
 
     @classmethod
     def more_from(cls, options: Mapping[str, str]) -> dict[str, Any]:
-        """Return the arguments that the options mean."""
+        """Return the arguments that the options of an S3 sink stand for."""
         more: dict[str, Any] = super().more_from(options)
         if "once" in more:
             if more["once"] not in ("true", "false"):
                 raise Misconfigured(
-                    f"once of a sink is true or false, not {more['once']!r}."
+                    f"once of a sink must be true or false, not {more['once']!r}."
                 )
             more["once"] = more["once"] == "true"
         return more
@@ -77,11 +77,11 @@ class S3Sink(ObjectSink):
         given = {name: str(value) for name, value in texts.items() if value}
         return given if self.once else {"once": "false", **given}
 
-    def store(self, access: Access) -> S3Store:
-        """Return the bucket."""
+    def store(self, context: SinkContext) -> S3Store:
+        """Return the bucket as a store."""
         return S3Store(
             self.bucket,
-            self.aws_conn_id or access.settings.aws_conn_id,
+            self.aws_conn_id or context.connection.aws_conn_id,
             S3Put(self.once, self.sse, self.kms_key_id, self.acl),
             self.signed_endpoint,
         )
@@ -89,6 +89,6 @@ class S3Sink(ObjectSink):
     def _check_bucket(self) -> None:
         if not _BUCKET.fullmatch(self.bucket):
             raise Misconfigured(
-                f"{self.bucket!r} is no name for an S3 bucket. A sink in S3 is written "
-                "s3://bucket/prefix."
+                f"{self.bucket!r} is not a valid name of an S3 bucket. Write the sink "
+                "as s3://bucket/prefix."
             )

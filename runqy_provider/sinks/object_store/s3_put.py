@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""How an object is put into S3: once only, and as the bucket's policy demands."""
+"""Options of a PUT to S3: no overwriting, and what the bucket's policy requires."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class S3Put:
-    """What a PUT must say besides its bucket and key.
+    """Options of a PUT besides its bucket and key.
 
     Attributes:
-        once: Refuse it where an object is there already.
+        once: Refuse the PUT where an object exists already.
         sse: Server-side encryption.
         kms_key_id: The KMS key.
         acl: A canned ACL.
@@ -24,6 +24,7 @@ class S3Put:
     acl: str | None = None
 
     def _rows(self) -> list[tuple[str, str, str | None]]:
+        """Return the options: boto3's name, name of the header, value."""
         return [
             ("IfNoneMatch", "If-None-Match", "*" if self.once else None),
             ("ServerSideEncryption", "x-amz-server-side-encryption", self.sse),
@@ -37,11 +38,11 @@ class S3Put:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """For boto3, which signs them."""
+        """The options as boto3 takes them; it signs them."""
         return {name: value for name, _, value in self._rows() if value is not None}
 
     @property
     def headers(self) -> dict[str, str] | None:
-        """Headers that the PUT must have, as they are signed; None: it needs none."""
+        """Headers that the PUT must have, as they are signed; None: none are needed."""
         given = {name: value for _, name, value in self._rows() if value is not None}
         return given or None

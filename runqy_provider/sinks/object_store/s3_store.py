@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""S3, or whatever speaks its API, by way of Airflow's AWS connections."""
+"""S3, or a store with its API, accessed through Airflow's AWS connections."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from runqy_provider.sinks.object_store.s3_url import key_in_bucket
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: What S3 says of an object that was put without a word about its kind.
-UNTOLD = "binary/octet-stream"
+#: The media type that S3 reports of an object that was put without one.
+DEFAULT_CONTENT_TYPE = "binary/octet-stream"
 
-#: Seconds, and tries: a task waits for a look, and must not do so for minutes. And
-#: boto3 still signs URLs for us-east-1 in the old way, which no new bucket takes.
+#: Options of clients. Short timeouts (in seconds) and few attempts: tasks wait for each
+#: poll. The signature version: for us-east-1 boto3 still signs URLs with the old one,
+#: which new buckets refuse.
 DEFAULTS: dict[str, Any] = {
     "connect_timeout": 5,
     "read_timeout": 15,
@@ -50,11 +51,11 @@ class S3Store:
     """A bucket in S3.
 
     Args:
-        bucket: Its name.
+        bucket: Name of the bucket.
         aws_conn_id: The AWS connection.
-        put: How objects are put by signed URLs.
-        signed_endpoint: The endpoint in signed URLs; the connection's extra
-            ``signed_endpoint_url``, or its endpoint, where not given.
+        put: Options of a PUT by a signed URL.
+        signed_endpoint: The endpoint in signed URLs; by default the connection's extra
+            ``signed_endpoint_url``, else its endpoint.
     """
 
     bucket: str
@@ -64,22 +65,22 @@ class S3Store:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """URI of the bucket."""
         return f"s3://{self.bucket}"
 
     @property
     def access_hint(self) -> str:
-        """What its rights come from."""
+        """What grants access, for messages."""
         return f"AWS connection {self.aws_conn_id!r}"
 
     def check(self, folder: str) -> None:
-        """Ask whether the bucket is there, and list where results go, as waits do."""
+        """Check that the bucket exists, and that waits will be able to list it."""
         with self._errors("list", folder):
             self._client().list_objects_v2(Bucket=self.bucket, Prefix=folder, MaxKeys=1)
 
     def list_folder(self, folder: str) -> Listing:
-        """List the objects right in a folder."""
-        found: dict[str, float] = {}
+        """List the objects in a folder, without those in its subfolders."""
+        keys: dict[str, float] = {}
         pages = 0
         with self._errors("list", folder):
             paginator = self._client().get_paginator("list_objects_v2")
@@ -88,33 +89,33 @@ class S3Store:
             ):
                 pages += 1
                 for item in page.get("Contents", ()):
-                    found[item["Key"]] = item["LastModified"].timestamp()
-        return Listing(found, pages)
+                    keys[item["Key"]] = item["LastModified"].timestamp()
+        return Listing(keys, pages)
 
     def find(self, key: str, suffix: str) -> Listing:  # noqa: ARG002 - both begin with the key
-        """Look for a key, and for the same with a suffix."""
+        """Look for two objects: at a key, and at that key with a suffix."""
         return self.list_folder(key)
 
     def head(self, key: str) -> Head:
-        """Return what is known of an object."""
+        """Return the metadata of an object."""
         with self._errors("read", key):
             head = self._client().head_object(Bucket=self.bucket, Key=key)
-        kind = head.get("ContentType")
+        content_type = head.get("ContentType")
         is_compressed = head.get("ContentEncoding", "").lower() == "gzip"
         return Head(
             head["ContentLength"],
             head["LastModified"].timestamp(),
-            None if kind == UNTOLD else kind,
+            None if content_type == DEFAULT_CONTENT_TYPE else content_type,
             is_compressed=is_compressed,
         )
 
     def stream(self, key: str) -> BinaryIO:
-        """Open an object for reading; one that is stored compressed, decompressed."""
+        """Open an object for reading; one that is stored compressed is decompressed."""
         with self._errors("read", key):
-            found: Any = self._client().get_object(Bucket=self.bucket, Key=key)
-        if found.get("ContentEncoding", "").lower() == "gzip":
-            return cast("BinaryIO", gzip.GzipFile(fileobj=found["Body"]))
-        return cast("BinaryIO", found["Body"])
+            response: Any = self._client().get_object(Bucket=self.bucket, Key=key)
+        if response.get("ContentEncoding", "").lower() == "gzip":
+            return cast("BinaryIO", gzip.GzipFile(fileobj=response["Body"]))
+        return cast("BinaryIO", response["Body"])
 
     def sign_put(self, key: str, seconds: int) -> SignedPut:
         """Return a URL to PUT an object to."""
@@ -127,7 +128,7 @@ class S3Store:
         return self._sign("get_object", key, seconds)
 
     def key_of(self, url: str) -> str | None:
-        """Return the key that a URL means in this bucket."""
+        """Return the key of the object that a URL names; None: not in this bucket."""
         endpoints = {self._client().meta.endpoint_url, self._endpoint}
         keys = [key_in_bucket(url, self.bucket, endpoint) for endpoint in endpoints]
         return next((key for key in keys if key is not None), None)
@@ -154,9 +155,9 @@ class S3Store:
         return shared_s3(self.aws_conn_id).boto3
 
     def _signer(self) -> Any:
-        """Return a client for the bucket's own region, and the workers' endpoint.
+        """Return a client for the bucket's own region and the workers' endpoint.
 
-        A signature names the region, and a store refuses one for another.
+        A signature names the region; a store refuses one that names another region.
         """
         client = self._client()
         region = _region_of(self.aws_conn_id, self.bucket, client)
@@ -166,36 +167,40 @@ class S3Store:
         return shared_s3(self.aws_conn_id, region, endpoint).boto3
 
     @contextmanager
-    def _errors(self, what: str, key: str = "") -> Iterator[None]:
-        place = f"{self.url}/{key}" if key else self.url
-        with s3_errors(place, self.access_hint, what):
+    def _errors(self, operation: str, key: str = "") -> Iterator[None]:
+        location = f"{self.url}/{key}" if key else self.url
+        with s3_errors(location, self.access_hint, operation):
             yield
 
 
 def _end_of_credentials(client: Any) -> float | None:
-    # Of a role: botocore renews them, but a URL keeps those that signed it. It has no
-    # public name for either.
+    """Return when the credentials of a client expire, in seconds since 1970.
+
+    Those of a role expire: botocore renews them, but a URL is tied to those that
+    signed it.
+    """
+    # botocore has no public attribute for either.
     credentials = client._request_signer._credentials  # noqa: SLF001
     end = getattr(credentials, "_expiry_time", None)
     return None if end is None else float(end.timestamp())
 
 
-#: The regions of buckets, by connection and name: a bucket never moves.
+#: The regions of buckets, by connection and bucket: a bucket never changes its region.
 _regions: dict[tuple[str, str], str] = {}
 
 
 def _region_of(aws_conn_id: str, bucket: str, client: Any) -> str | None:
-    """Return a bucket's own region; None where the store does not tell."""
+    """Return the region of a bucket; None where the store does not report it."""
     known = _regions.get((aws_conn_id, bucket))
     if known is not None:
         return known
     try:
-        answer = client.head_bucket(Bucket=bucket)
+        response = client.head_bucket(Bucket=bucket)
     except ClientError as error:
-        answer = error.response  # one that refuses tells the region, too
+        response = error.response  # a refusal reports the region, too
     except (BotoCoreError, OSError):
-        return None  # the signed URL may do, and the check has been made before
-    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        return None  # the URL may work all the same: ``check`` has succeeded before
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     region = headers.get("x-amz-bucket-region")
     if region:
         _regions[aws_conn_id, bucket] = region
@@ -203,38 +208,45 @@ def _region_of(aws_conn_id: str, bucket: str, client: Any) -> str | None:
 
 
 def s3_client(aws_conn_id: str) -> Any:
-    """Return the process's boto3 client for an AWS connection; see shared_client."""
+    """Return the process's boto3 client for an AWS connection."""
     return shared_s3(aws_conn_id).boto3
 
 
 def shared_s3(
     aws_conn_id: str, region: str | None = None, endpoint: str | None = None
 ) -> _Client:
-    """Return the process's client for an AWS connection, and what goes with it.
+    """Return the process's client for an AWS connection.
 
     Args:
         aws_conn_id: The connection.
         region: A region other than the connection's.
         endpoint: An endpoint other than the connection's.
+
+    Raises:
+        Misconfigured: The connection does not exist.
     """
 
-    def make(before: _Client | None) -> _Client:
+    def make(previous: _Client | None) -> _Client:
         # Imported late: the hook is heavy, and DAG files import this package.
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook  # noqa: PLC0415
         from botocore.config import Config  # noqa: PLC0415
 
         hook = S3Hook(aws_conn_id=aws_conn_id, region_name=region)
-        # Where there is no such connection the hook takes what the machine has. That
-        # may be meant, but not where there was one.
+        # Without a connection the hook uses the machine's own credentials. That may be
+        # intended, but not where there was a connection before.
         has_connection = bool(hook.conn_config)
-        if before is not None and before.has_connection and not has_connection:
-            raise Misconfigured(f"AWS connection {aws_conn_id!r} is not there any more")
+        if previous is not None and previous.has_connection and not has_connection:
+            raise Misconfigured(
+                f"AWS connection {aws_conn_id!r} does not exist any more. Create it "
+                "again."
+            )
         if not has_connection and aws_conn_id != DEFAULT_AWS_CONN_ID:
             raise Misconfigured(
-                f"AWS connection {aws_conn_id!r} does not exist. Make it, or name "
-                f"none: then {DEFAULT_AWS_CONN_ID!r} is used, or what the machine has."
+                f"AWS connection {aws_conn_id!r} does not exist. Create it, or name "
+                f"none: then {DEFAULT_AWS_CONN_ID!r} is used, or the machine's own "
+                "credentials."
             )
-        # What the connection says of its own goes before ours.
+        # Options of the connection take precedence over the defaults.
         config = Config(**DEFAULTS).merge(hook.config)
         signed = hook.conn_config.extra_config.get("signed_endpoint_url") or None
         if endpoint is None:
@@ -246,48 +258,64 @@ def shared_s3(
             )
         return _Client(client, has_connection, signed)
 
-    place = f"AWS connection {aws_conn_id!r}"
+    name = f"AWS connection {aws_conn_id!r}"
     if region is not None or endpoint is not None:
-        place += f" (region {region}, endpoint {endpoint})"
-    return shared_client(place, make)
+        name += f" (region {region}, endpoint {endpoint})"
+    return shared_client(name, make)
 
 
 @dataclass(frozen=True)
 class _Client:
+    """A boto3 client, and what its AWS connection says besides.
+
+    Attributes:
+        boto3: The client.
+        has_connection: Whether the connection exists.
+        signed_endpoint: Its extra ``signed_endpoint_url``.
+    """
+
     boto3: Any
     has_connection: bool
     signed_endpoint: str | None = None
 
 
 @contextmanager
-def s3_errors(place: str, hint: str, what: str) -> Iterator[None]:
-    """Turn botocore's errors into ours.
+def s3_errors(location: str, hint: str, operation: str) -> Iterator[None]:
+    """Turn errors of botocore into ours.
 
     Args:
-        place: ``s3://bucket/key``, for the message.
-        hint: What the rights come from, for the message.
-        what: What was being done: ``"read"``, ``"list"``.
+        location: The object or bucket, for the message: ``s3://bucket/key``.
+        hint: What grants access, for the message: ``AWS connection 'aws_default'``.
+        operation: What was attempted, for the message: ``"read"``, ``"list"``.
+
+    Raises:
+        NoAccess: Access was denied.
+        NotThere: The bucket or the object does not exist.
+        SinkUnavailable: Any other error.
     """
     try:
         yield
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
-        words = error.response.get("Error", {}).get("Message") or code
+        message = error.response.get("Error", {}).get("Message") or code
         if code in _DENIED:
             raise NoAccess(
-                f"Could not {what} {place}: access denied ({words}). Check the rights "
-                f"of {hint}: ListBucket, GetObject and PutObject on that bucket."
+                f"Could not {operation} {location}: access denied ({message}). Check "
+                f"the permissions of {hint}: ListBucket, GetObject and PutObject on "
+                "that bucket."
             ) from error
         if code in _MISSING:
             raise NotThere(
-                f"Could not {what} {place}: it does not exist ({words}). Check the "
-                f"sink's bucket, and region and endpoint of {hint}."
+                f"Could not {operation} {location}: it does not exist ({message}). "
+                f"Check the sink's bucket, and region and endpoint of {hint}."
             ) from error
-        raise SinkUnavailable(f"Could not {what} {place}: {code}: {words}") from error
+        raise SinkUnavailable(
+            f"Could not {operation} {location}: {code}: {message}"
+        ) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise NoAccess(
-            f"Could not {what} {place}: {error}. Put credentials into {hint}, or into "
-            "the environment of scheduler, workers and triggerer."
+            f"Could not {operation} {location}: {error}. Put credentials into {hint}, "
+            "or into the environment of scheduler, workers and triggerer."
         ) from error
     except (BotoCoreError, OSError) as error:
-        raise SinkUnavailable(f"Could not {what} {place}: {error}") from error
+        raise SinkUnavailable(f"Could not {operation} {location}: {error}") from error

@@ -1,33 +1,31 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which object does a URL mean? Nothing is fetched here, nor by URL anywhere."""
+"""Which object a URL of S3 names. Nothing is ever fetched by URL."""
 
 from __future__ import annotations
 
 from urllib.parse import unquote, urlsplit
 
-from runqy_provider.errors import BadDelivery
+from runqy_provider.sinks.object_store.uri import url_errors
 
 _AWS = ".amazonaws.com"
 
 
 def key_in_bucket(url: str, bucket: str, endpoint: str | None) -> str | None:
-    """Return the key that a URL names in a bucket, or None if it names another place.
+    """Return the key of the object that a URL names; None: not in this bucket.
 
     Args:
         url: ``s3://bucket/key``, or an https URL of S3 in virtual-hosted or path style,
             presigned or not; or one of the endpoint.
-        bucket: The only bucket it may lie in.
-        endpoint: The S3 endpoint in use, where it is not Amazon's.
+        bucket: Name of the bucket.
+        endpoint: The S3 endpoint in use; None for Amazon's.
 
     Raises:
-        BadDelivery: It cannot be read as a URL.
+        BadDelivery: The URL cannot be parsed.
     """
-    try:
+    with url_errors():
         parts = urlsplit(url)
         host, port = (parts.hostname or "").lower(), parts.port
-    except ValueError as error:
-        raise BadDelivery(f"result_url is not a URL: {error}") from error
     path = unquote(parts.path.lstrip("/"))
     if parts.scheme == "s3":
         return (path or None) if parts.netloc == bucket else None
@@ -44,12 +42,13 @@ def key_in_bucket(url: str, bucket: str, endpoint: str | None) -> str | None:
 def _is_bucket_host(
     host: str, bucket: str, endpoint: str | None, port: int | None
 ) -> bool:
-    """True for ``bucket.s3.amazonaws.com``, ``bucket.s3.REGION...``, and the like."""
+    """Return whether a host names the bucket, as ``bucket.s3.amazonaws.com`` does."""
     rest = host.removeprefix(f"{bucket}.")
     return rest != host and _is_path_host(rest, endpoint, port)
 
 
 def _is_path_host(host: str, endpoint: str | None, port: int | None) -> bool:
+    """Return whether a host is the endpoint, or S3 itself in any region."""
     if endpoint is not None:
         parts = urlsplit(endpoint)
         if host == (parts.hostname or "").lower() and port == parts.port:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from runqy_delivery.wire import COMPLETED, FAILED
 from runqy_provider.errors import SinkError, SinkUnavailable
-from runqy_provider.sinks.object_store.uri import address_of
-from runqy_provider.waiters.source import Answer, Arrival
+from runqy_provider.sinks.object_store.uri import object_uri
+from runqy_provider.waiters.source import Arrival, PollResult
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -21,84 +21,85 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What a failure's delivery is stored under: the key of the result, and this.
+#: What is appended to the key of a result for the key of a failed delivery.
 FAILED_SUFFIX = ".failed.json"
 
 
-class ObjectArrivals:
-    """Objects that appear in a bucket; addresses are keys.
+class ObjectSource:
+    """Polls a bucket for objects; each wait has the key of an object.
 
     Args:
-        store: Returns the bucket; called at each look, in a thread.
+        store: Returns the bucket; called at each poll, in a thread.
     """
 
     def __init__(self, store: Callable[[], ObjectStore]) -> None:
         self._store = store
-        # How many pages the last listing of a folder had: what a listing costs.
+        # Pages of the last listing of each folder: the number of its requests.
         self._pages: dict[str, int] = {}
 
-    async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
-        """Look for all of them, folder by folder, in a thread."""
-        return await asyncio.to_thread(self._look, list(addresses))
+    async def poll(self, keys: Collection[str]) -> Mapping[str, PollResult]:
+        """Look for all objects, folder by folder, in a thread."""
+        return await asyncio.to_thread(self._poll, list(keys))
 
     async def hints(self) -> AsyncIterator[str | None]:
-        """Yield nothing: object stores do not tell."""
+        """Yield nothing: object stores give no hints."""
         return
         yield
 
     async def aclose(self) -> None:
-        """Nothing to let go of: clients belong to the process."""
+        """Do nothing: the clients belong to the process."""
 
-    def _look(self, addresses: list[str]) -> dict[str, Answer]:
+    def _poll(self, wanted: list[str]) -> dict[str, PollResult]:
         folders: dict[str, list[str]] = defaultdict(list)
-        for key in addresses:
+        for key in wanted:
             folder, slash, _ = key.rpartition("/")
             folders[folder + slash].append(key)
-        # Folders that nobody waits for any more are forgotten.
-        self._pages = {at: self._pages.get(at, 1) for at in folders}
+        # Folders without waits are forgotten.
+        self._pages = {folder: self._pages.get(folder, 1) for folder in folders}
         store = self._store()
-        answers: dict[str, Answer] = {}
-        away: SinkUnavailable | None = None
+        results: dict[str, PollResult] = {}
+        unavailable: SinkUnavailable | None = None
         for folder, keys in folders.items():
-            # What is wrong with one folder is no concern of those who wait in another.
+            # An error of one folder must not affect the waits in another.
             try:
                 found = self._list(store, folder, keys)
             except SinkUnavailable as error:
-                away = error
-                log.warning("A look failed; waiting goes on: %s", error)
+                unavailable = error
+                log.warning("Polling failed, will retry: %s", error)
                 continue
             except SinkError as error:
-                answers.update((key, error) for key in keys)
+                results.update((key, error) for key in keys)
                 continue
             for key in keys:
                 arrival = _arrival(store, key, found)
                 if arrival is not None:
-                    answers[key] = arrival
-        if away is not None and not answers:
-            raise away
-        return answers
+                    results[key] = arrival
+        if unavailable is not None and not results:
+            raise unavailable
+        return results
 
     def _list(
         self, store: ObjectStore, folder: str, keys: list[str]
     ) -> dict[str, float]:
-        """Return what lies there: key to time of last change."""
+        """Return the times of the last change of the objects in a folder, by key."""
         if len(keys) <= self._pages[folder]:
-            # One wait, or a folder with many old objects whose listing would have
-            # more pages than there are waits: each asks for its own two keys.
+            # One wait; or so many old objects that a listing takes more requests than
+            # to look for the keys of each wait.
             found: dict[str, float] = {}
             for key in keys:
-                found.update(store.find(key, FAILED_SUFFIX).found)
+                found.update(store.find(key, FAILED_SUFFIX).keys)
             return found
         listing = store.list_folder(folder)
         self._pages[folder] = listing.pages
-        return listing.found
+        return listing.keys
 
 
 def _arrival(
     store: ObjectStore, key: str, found: Mapping[str, float]
 ) -> Arrival | None:
-    # A result is stronger than a failure: the job may have been run again.
+    """Return the arrival of a result or a failure; None where neither was found."""
+    # A result takes precedence: the job may have been run again after it failed.
     for name, status in ((key, COMPLETED), (key + FAILED_SUFFIX, FAILED)):
         if name in found:
-            return Arrival(status, address_of(store.url, name), found[name])
+            return Arrival(status, object_uri(store.url, name), found[name])
     return None

@@ -1,69 +1,116 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""How names stand in URIs and in the addresses of results: quoted once."""
+"""Names of buckets, folders and keys in URIs: how they are quoted, and read back."""
 
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, unquote
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlsplit
 
-from runqy_provider.errors import Misconfigured
+from runqy_provider.errors import BadDelivery, Misconfigured
 
-#: What would end a URI's path, or the URI where several stand with blanks between, or
-#: be taken for a quoted character; and what cannot be seen, nor kept in XCom. All else
-#: stays as it is, so that names are readable.
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+#: Characters that would end the path of a URI, separate it from the next URI, or look
+#: like a quoted character; and those that are invisible, or that XCom cannot store. All
+#: others are not quoted, so that names remain readable.
 _SPECIAL = re.compile(r"[\s%?#\x00-\x1f\x7f]")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def quoted(name: str) -> str:
-    """Return a bucket's, folder's or key's name as it stands in a URI."""
+    """Quote the name of a bucket, a folder or a key for a URI."""
     return _SPECIAL.sub(lambda found: quote(found[0], safe=""), name)
 
 
 def unquoted(text: str) -> str:
-    """Return the name that a part of a URI means.
+    """Unquote a name that is part of a URI.
 
     Raises:
-        Misconfigured: It means no text.
+        Misconfigured: The quoted characters are not UTF-8.
     """
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError as error:
         raise Misconfigured(
-            f"{text!r} is no name in a URI: what is quoted there with % is no UTF-8."
+            f"{text!r} is not valid in a URI: the characters quoted with % are not "
+            "UTF-8."
         ) from error
 
 
 def check_name(name: str) -> None:
-    """Refuse a prefix or folder that not all stores, signed URLs and logs can carry.
+    """Check that all stores, signed URLs and logs can contain a prefix or folder.
 
     Raises:
-        Misconfigured: It has a control character, half a surrogate pair, or a part
-            that means another folder.
+        Misconfigured: It has a control character, a lone surrogate, or a part that
+            leads to another folder.
     """
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise Misconfigured(f"{name!r} is no name: it is no UTF-8.") from error
+        raise Misconfigured(
+            f"{name!r} is not a valid name: it is not UTF-8."
+        ) from error
     if _CONTROL.search(name) or {".", ".."}.intersection(name.split("/")):
         raise Misconfigured(
-            f"{name!r} is no name for where results go: it has a control character, or "
+            f"{name!r} is not a valid name for results: it has a control character, or "
             "a part '.' or '..'."
         )
 
 
-def address_of(url: str, key: str) -> str:
-    """Return the address of an object: a store's ``url``, and the key."""
+def object_uri(url: str, key: str) -> str:
+    """Return the URI of an object: the ``url`` of its store, and the key."""
     return f"{url}/{quoted(key)}"
 
 
-def key_at(url: str, where: str) -> str | None:
-    """Return the key of an address; None where it is not in the store with that URL.
+def key_at(url: str, uri: str) -> str | None:
+    """Return the key of an object's URI; None where it is not in the store.
+
+    Args:
+        url: The ``url`` of the store.
+        uri: The URI of the object.
 
     Raises:
-        Misconfigured: The address means no key.
+        Misconfigured: The key is not valid.
     """
-    rest = where.removeprefix(f"{url}/")
-    return None if rest == where else unquoted(rest)
+    rest = uri.removeprefix(f"{url}/")
+    return None if rest == uri else unquoted(rest)
+
+
+def key_of_url(url: str, roots: Mapping[str, str]) -> str | None:
+    """Return the key of the object that a URL names in a bucket.
+
+    Args:
+        url: The URL, as task code reports it.
+        roots: The ways to write URLs of the bucket: by scheme and host, what their
+            paths begin with. ``{"gs://b": "", "https://storage.googleapis.com": "b/"}``
+
+    Returns:
+        The key; None where the URL is not that of an object in the bucket.
+
+    Raises:
+        BadDelivery: The URL cannot be parsed.
+    """
+    with url_errors():
+        parts = urlsplit(url)
+        host = (parts.hostname or "").lower()
+    if parts.scheme not in ("http", "https"):
+        host = parts.netloc
+    start = roots.get(f"{parts.scheme}://{host}")
+    path = unquote(parts.path.lstrip("/"))
+    if start is None or not path.startswith(start):
+        return None
+    return path.removeprefix(start) or None
+
+
+@contextmanager
+def url_errors() -> Iterator[None]:
+    """Turn the error of a ``result_url`` that cannot be parsed into BadDelivery."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadDelivery(f"result_url is not a URL: {error}") from error

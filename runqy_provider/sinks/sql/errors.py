@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Our errors for SQLAlchemy's, and for what databases say in their own ways."""
+"""Translate SQLAlchemy's errors, and those of database drivers, into ours."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import (
@@ -22,91 +23,128 @@ from runqy_provider.errors import (
     SinkError,
     SinkUnavailable,
 )
-from runqy_provider.sinks.sql.timeouts import BOUND
+from runqy_provider.sinks.sql.timeouts import TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: By the SQL standard's code where there is one, else by words.
-_MISSING_CODES = frozenset({"42P01", "42703", "42S02", "42S22", "3D000", "3F000"})
-_MISSING_WORDS = ("no such table", "no such column", "doesn't exist", "unknown column")
-_DENIED_CODES = frozenset({"28000", "28P01", "42501"})
-_DENIED_WORDS = ("authentication failed", "access denied", "permission denied")
-_WRONG_TYPE_CODES = frozenset({"22P02", "42883", "42804"})
-_TIMEOUT_CODES = frozenset({"57014", "55P03"})
-#: A prepared statement that is unknown, or known already: a pooler gave us another
-#: server connection, and the next look has another one.
+
+@dataclass(frozen=True)
+class _ErrorKind:
+    """Errors of databases with one meaning, recognised by code or by message.
+
+    Attributes:
+        codes: Codes of the SQL standard (SQLSTATE), and PostgreSQL's own.
+        texts: Parts of messages in lower case, for drivers that report no code.
+    """
+
+    codes: frozenset[str]
+    texts: tuple[str, ...] = ()
+
+    def matches(self, code: str, message: str) -> bool:
+        """Return whether an error is of this kind."""
+        return code in self.codes or any(text in message for text in self.texts)
+
+
+_DENIED = _ErrorKind(
+    frozenset({"28000", "28P01", "42501"}),
+    ("authentication failed", "access denied", "permission denied"),
+)
+_MISSING = _ErrorKind(
+    frozenset({"42P01", "42703", "42S02", "42S22", "3D000", "3F000"}),
+    ("no such table", "no such column", "doesn't exist", "unknown column"),
+)
+_WRONG_TYPE = _ErrorKind(frozenset({"22P02", "42883", "42804"}))
+
+_LOCK_TIMEOUT_CODE = "55P03"
+_TIMED_OUT = _ErrorKind(
+    frozenset({"57014", _LOCK_TIMEOUT_CODE}),
+    ("timeout expired", "timed out", "database is locked"),
+)
+
+#: A prepared statement does not exist, or exists already: a pooler has switched to
+#: another server connection. The next poll gets another one.
 _POOLER_CODES = frozenset({"26000", "42P05"})
-_TIMEOUT_WORDS = ("timeout expired", "timed out", "database is locked")
 
 
 @contextmanager
 def sql_errors(
-    place: str, conn_id: str, what: str, seconds: float = BOUND
+    location: str, conn_id: str, operation: str, seconds: float = TIMEOUT
 ) -> Iterator[None]:
-    """Turn SQLAlchemy's errors into ours.
+    """Turn errors of SQLAlchemy into ours.
 
     Args:
-        place: Which table, for the message.
+        location: The table, for the message: ``"table results"``.
         conn_id: The Airflow connection in use.
-        what: What was being done: ``"read"``.
-        seconds: How long that might take.
+        operation: What was attempted, for the message: ``"read"``.
+        seconds: How long a statement may take.
+
+    Raises:
+        NoAccess: The database refused access.
+        NotThere: The table, or one of its columns, does not exist.
+        Misconfigured: The column of the id has a type that cannot hold our ids.
+        SinkUnavailable: The database did not answer, or broke the connection.
+        SinkError: Any other error.
     """
     try:
         yield
     except DBAPIError as error:
-        raise _translated(error, place, conn_id, what, seconds) from error
+        raise _translate(error, location, conn_id, operation, seconds) from error
     except SQLAlchemyError as error:
-        raise SinkUnavailable(f"Could not {what} {place}: {error}") from error
+        raise SinkUnavailable(f"Could not {operation} {location}: {error}") from error
     except TimeoutError as error:
         raise SinkUnavailable(
-            f"Could not {what} {place} (connection {conn_id!r}): {error}."
+            f"Could not {operation} {location} (connection {conn_id!r}): {error}."
         ) from error
 
 
-def _translated(
-    error: DBAPIError, place: str, conn_id: str, what: str, seconds: float
+def _translate(
+    error: DBAPIError, location: str, conn_id: str, operation: str, seconds: float
 ) -> SinkError | Misconfigured:
-    # The driver's own words: SQLAlchemy's repeat the statement.
-    words = f"{type(error.orig).__name__}: {error.orig}".strip()
-    code = _code(error.orig)
-    said = words.lower()
-    if code in _DENIED_CODES or any(text in said for text in _DENIED_WORDS):
+    """Return our error for an error of the database."""
+    # The driver's error: SQLAlchemy's message repeats the statement.
+    message = f"{type(error.orig).__name__}: {error.orig}".strip()
+    code, text = _code(error.orig), message.lower()
+    failed = f"Could not {operation} {location}"
+    if _DENIED.matches(code, text):
         return NoAccess(
-            f"Could not {what} {place}: {words}. Check login, password and rights of "
+            f"{failed}: {message}. Check login, password and permissions of "
             f"connection {conn_id!r}."
         )
-    if code in _MISSING_CODES or any(text in said for text in _MISSING_WORDS):
+    if _MISSING.matches(code, text):
         return NotThere(
-            f"Could not {what} {place}: {words}. Create it as in docs/sinks.md, or "
-            "name table and columns in the sink: sql://conn_id/table?id=job&result=out."
+            f"{failed}: {message}. Create it as in docs/sinks.md, or name table and "
+            "columns in the sink: sql://conn_id/table?id=job&result=out."
         )
-    if code in _WRONG_TYPE_CODES or isinstance(error, DataError):
+    if _WRONG_TYPE.matches(code, text) or isinstance(error, DataError):
         return Misconfigured(
-            f"Could not {what} {place}: {words}. The id of a row is a delivery_id: its "
-            "column must be a text or a UUID."
+            f"{failed}: {message}. The id of a row is a delivery_id: its column must "
+            "be a text or a UUID."
         )
-    if code in _TIMEOUT_CODES or any(text in said for text in _TIMEOUT_WORDS):
-        # A lock is never waited for longer than a look.
-        limit = BOUND if code == "55P03" else seconds
+    failed += f" (connection {conn_id!r})"
+    if _TIMED_OUT.matches(code, text):
+        # No statement waits longer for a lock than a poll may take.
+        limit = TIMEOUT if code == _LOCK_TIMEOUT_CODE else seconds
         return SinkUnavailable(
-            f"Could not {what} {place} (connection {conn_id!r}): it did not answer "
-            f"within {limit:.0f} s ({words}). Check that nobody has locked it, as a "
-            "migration does."
+            f"{failed}: it did not answer within {limit:.0f} s ({message}). Check "
+            "whether another session holds a lock on it, as a migration does."
         )
-    if (
+    if _may_pass(error, code):
+        return SinkUnavailable(f"{failed}: {message}")
+    return SinkError(f"{failed}: {message}")
+
+
+def _may_pass(error: DBAPIError, code: str) -> bool:
+    """Return whether a later attempt may succeed."""
+    return (
         code in _POOLER_CODES
         or error.connection_invalidated
         or isinstance(error, (OperationalError, InterfaceError))
-    ):
-        return SinkUnavailable(
-            f"Could not {what} {place} (connection {conn_id!r}): {words}"
-        )
-    return SinkError(f"Could not {what} {place} (connection {conn_id!r}): {words}")
+    )
 
 
 def _code(error: BaseException | None) -> str:
-    """Return the SQL standard's code, which psycopg2 calls by another name."""
+    """Return the SQLSTATE of a driver's error, or ""; psycopg2 calls it pgcode."""
     for name in ("sqlstate", "pgcode"):
         code = getattr(error, name, None)
         if code:

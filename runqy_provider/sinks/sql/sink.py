@@ -1,40 +1,38 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The sink ``sql://conn_id/table``: a row that the task code brings to its end."""
+"""The sink ``sql://conn_id/table``: a row that the task code completes."""
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from runqy_delivery import DeliveryRequest
 from runqy_delivery.wire import COMPLETED, FAILED
 from runqy_provider.errors import Misconfigured, NotThere, RunqyError
-from runqy_provider.sinks.base import Sink
-from runqy_provider.sinks.result import parcel_of_value
-from runqy_provider.sinks.sql.source import SqlArrivals
+from runqy_provider.sinks.base import BoundSink, Sink
+from runqy_provider.sinks.result import from_inline_value
+from runqy_provider.sinks.sql.source import SqlSource
 from runqy_provider.sinks.sql.table import SqlTable
-from runqy_provider.sinks.sql.timeouts import RESULT_BOUND
-from runqy_provider.waiters.source import Place
+from runqy_provider.sinks.sql.timeouts import RESULT_TIMEOUT
+from runqy_provider.waiters.registry import WaitTarget
 from runqy_provider.waiters.waiter import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runqy_provider.context import Access
-    from runqy_provider.models import Ticket
-    from runqy_provider.sinks.base import Follow
-    from runqy_provider.sinks.result import Parcel
+    from runqy_provider.context import SinkContext
+    from runqy_provider.models import JobRef
+    from runqy_provider.sinks.result import FetchedResult, UrlOpener
 
 SCHEME = "sql"
 
-#: An id that no delivery has: it shows whether the table takes ids like ours.
+#: An id that no delivery has: reading it shows whether the table accepts our ids.
 PROBE = "00000000-0000-5000-8000-000000000000"
 
-#: A row that was not asked for in so many of the longest pauses is waited for no more.
+#: A row that was not polled for this many of the longest intervals is forgotten.
 FORGET_AFTER = 6
 
 _OPTIONS = ("id", "status", "result", "completed_at")
@@ -43,17 +41,17 @@ _CHANNEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 @dataclass(frozen=True)
 class SqlSink(Sink):
-    """Results in a table, of any database that Airflow has a SQL hook for.
+    """Results in a table of any database that Airflow has a SQL hook for.
 
     Args:
         table: The table and the names of its columns.
         insert: Insert the row before the job is enqueued, with the status ``pending``;
-            task code after runqy's guide updates a row that is there.
-        notify: Channel of PostgreSQL's on which ids are told; ``runqy_TABLE`` where
-            not given.
+            task code that follows runqy's guide updates an existing row.
+        notify: PostgreSQL channel that announces ids; by default ``runqy_TABLE``.
     """
 
     needs_failure_channel: ClassVar[bool] = True
+    notification_field: ClassVar[str | None] = "table"
 
     table: SqlTable
     insert: bool = True
@@ -62,18 +60,46 @@ class SqlSink(Sink):
     def __post_init__(self) -> None:
         if not _CHANNEL.fullmatch(self.channel):
             raise Misconfigured(
-                f"{self.channel!r} is no name of a channel: up to 63 letters, digits "
-                "and underscores."
+                f"{self.channel!r} is not a valid name of a channel: use up to 63 "
+                "letters, digits and underscores, as in ?notify=runqy_results."
             )
+
+    @classmethod
+    def from_uri(cls, uri: str) -> Self:
+        """Return the sink that ``sql://conn_id/table?option=value`` describes.
+
+        Raises:
+            Misconfigured: An option is unknown, or a name is not valid.
+        """
+        parts = urlsplit(uri)
+        options = dict(parse_qsl(parts.query))
+        names = {what: options.pop(what) for what in _OPTIONS if what in options}
+        insert, notify = options.pop("insert", "true"), options.pop("notify", None)
+        if options:
+            raise Misconfigured(
+                f"A sink sql:// has the options {', '.join(_OPTIONS)}, insert and "
+                f"notify, not {', '.join(sorted(options))}."
+            )
+        if insert not in ("true", "false"):
+            raise Misconfigured(
+                f"insert of a sink must be true or false, not {insert!r}."
+            )
+        if not parts.netloc:
+            raise Misconfigured(
+                f"{uri!r} names no connection: write a sink in a table as "
+                "sql://conn_id/table."
+            )
+        table = SqlTable(parts.netloc, parts.path.strip("/"), **names)
+        return cls(table, insert == "true", notify)
 
     @property
     def channel(self) -> str:
-        """The channel that is listened to."""
+        """The PostgreSQL channel that is listened to."""
         return self.notify or f"runqy_{self.table.name.replace('.', '_')}"[:63]
 
     @property
     def uri(self) -> str:
-        """The sink as a text."""
+        """The sink as text."""
         options = {
             what: name
             for what, name in self.table.columns.items()
@@ -86,120 +112,97 @@ class SqlSink(Sink):
         query = f"?{urlencode(options)}" if options else ""
         return f"{SCHEME}://{self.table.conn_id}/{self.table.name}{query}"
 
-    def check(self, access: Access) -> None:  # noqa: ARG002 - the table has its own connection
-        """Ask whether table and columns are there, and take ids like ours."""
-        self.table.read(PROBE)
+    def bind(self, context: SinkContext) -> BoundSqlSink:
+        """Return what the sink does with a runqy connection."""
+        return BoundSqlSink(self, context)
 
-    def request(
-        self,
-        access: Access,  # noqa: ARG002 - nothing of it is needed
-        delivery_id: str,
-        expires: float,  # noqa: ARG002 - nothing expires
-    ) -> DeliveryRequest:
-        """Ask for an UPDATE of our row."""
+
+class BoundSqlSink(BoundSink):
+    """One table; its database has a connection of its own."""
+
+    sink: SqlSink
+
+    def check(self) -> None:
+        """Check that table and columns exist, and accept our ids."""
+        self.sink.table.read(PROBE)
+
+    def request(self, delivery_id: str, expires: float) -> DeliveryRequest:  # noqa: ARG002 - a row does not expire
+        """Request an UPDATE of our row."""
+        table = self.sink.table
         return DeliveryRequest(
             delivery_id,
-            sink="sql",
-            url=self._where(delivery_id),
-            table={
-                "name": self.table.name,
-                **self.table.columns,
-                "notify": self.channel,
-            },
+            sink=SCHEME,
+            url=self.result_uri(delivery_id),
+            table={"name": table.name, **table.columns, "notify": self.sink.channel},
         )
 
-    def prepare(self, access: Access, delivery_id: str) -> None:  # noqa: ARG002 - the table has its own connection
-        """Insert the row, if that is wanted."""
-        if self.insert:
-            self.table.insert(delivery_id)
+    def prepare(self, delivery_id: str) -> None:
+        """Insert the row, where the sink is to do so."""
+        if self.sink.insert:
+            self.sink.table.insert(delivery_id)
 
-    def where(self, access: Access, delivery_id: str) -> str:  # noqa: ARG002 - the table has its own connection
-        """Return the row's address."""
-        return self._where(delivery_id)
+    def result_uri(self, delivery_id: str) -> str:
+        """Return the URI of the row."""
+        return f"{self.sink.uri}#{delivery_id}"
 
-    def owns(self, where: str) -> bool:
-        """True for our rows."""
-        return where.startswith(f"{self.uri}#")
+    def owns(self, uri: str) -> bool:
+        """Return whether a result is a row of this table."""
+        return uri.startswith(f"{self.sink.uri}#")
 
-    def places(self, access: Access, ticket: Ticket) -> Sequence[Place]:
+    def targets(self, job: JobRef) -> Sequence[WaitTarget]:
         """Return the table."""
-        # Whoever enqueued a job has inserted its row before. A sensor that knows no
-        # job may be early: nothing was inserted yet.
-        is_inserted = self.insert and ticket.job_id is not None
+        sink, config = self.sink, self.context.config
+        # The row of a job that was enqueued has been inserted. A sensor that does not
+        # know the job may be early.
+        is_inserted = sink.insert and job.job_id is not None
 
         def make() -> Waiter:
-            source = SqlArrivals(
-                self.table,
-                self.channel,
-                self._where,
+            source = SqlSource(
+                sink.table,
+                sink.channel,
+                self.result_uri,
                 is_inserted=is_inserted,
-                forget_after=FORGET_AFTER * max(1.0, access.longest_poll),
+                forget_after=FORGET_AFTER * max(1.0, config.max_poll_interval),
             )
-            return Waiter(source, access.poll, access.longest_poll)
+            return Waiter(source, config.poll_interval, config.max_poll_interval)
 
-        return [Place(("sql", self, is_inserted), make, ticket.delivery_id)]
+        return [WaitTarget((SCHEME, sink, is_inserted), make, job.delivery_id)]
 
-    def open(self, access: Access, where: str, follow: Follow | None = None) -> Parcel:
+    def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
         """Read the row."""
-        row_id = urlsplit(where).fragment
-        if access.largest_read is not None:
-            self.table.check_size(row_id, access.largest_read)
-        row = self.table.read(row_id, RESULT_BOUND)
+        table, row_id = self.sink.table, urlsplit(uri).fragment
+        if self.context.max_read_bytes is not None:
+            table.check_size(row_id, self.context.max_read_bytes)
+        row = table.read(row_id, RESULT_TIMEOUT)
         if row is None or row.status not in (COMPLETED, FAILED):
-            state = "is not there" if row is None else f"has the status {row.status!r}"
-            raise NotThere(
-                f"Row {row_id} of {self.table.place} (connection "
-                f"{self.table.conn_id!r}) {state}: it has no result."
+            state = (
+                "does not exist" if row is None else f"has the status {row.status!r}"
             )
-        return parcel_of_value(
+            raise NotThere(
+                f"Row {row_id} of {table.location} (connection {table.conn_id!r}) "
+                f"{state}: it has no result."
+            )
+        return from_inline_value(
             row.result,
-            where,
+            uri,
             row.completed_at,
             delivery_id=row_id,
-            follow=follow or functools.partial(self.follow, access),
+            open_url=open_url or self.open_url,
             failed=row.status == FAILED,
             is_parsed=row.is_parsed,
         )
 
-    def nothing_arrived(self, access: Access, ticket: Ticket) -> str:  # noqa: ARG002 - the table has its own connection
-        """Say which row did not come to its end."""
+    def describe_timeout(self, job: JobRef) -> str:
+        """Say which row was not completed."""
+        table = self.sink.table
         try:
-            status = self.table.status_of(ticket.delivery_id)
+            status = table.status_of(job.delivery_id)
         except RunqyError as error:
             state = f"could not be read just now ({error})"
         else:
-            state = "is not there" if status is None else f"has the status {status!r}"
+            state = "does not exist" if status is None else f"has the status {status!r}"
         return (
-            f"Row {ticket.delivery_id} of {self.table.place} (connection "
-            f"{self.table.conn_id!r}) {state}. Check that the task code writes to that "
+            f"Row {job.delivery_id} of {table.location} (connection "
+            f"{table.conn_id!r}) {state}. Check that the task code writes to that "
             "database, and its log."
         )
-
-    def _where(self, delivery_id: str) -> str:
-        return f"{self.uri}#{delivery_id}"
-
-
-def sql_sink(uri: str) -> SqlSink:
-    """Return the sink that a URI, or the address of a result in it, means.
-
-    Raises:
-        Misconfigured: An option is unknown, or the names make no sense.
-    """
-    parts = urlsplit(uri)
-    options = dict(parse_qsl(parts.query))
-    names = {what: options.pop(what) for what in _OPTIONS if what in options}
-    insert, notify = options.pop("insert", "true"), options.pop("notify", None)
-    if options:
-        raise Misconfigured(
-            f"A sink in a table knows the options {', '.join(_OPTIONS)}, insert and "
-            f"notify, not {', '.join(sorted(options))}."
-        )
-    if insert not in ("true", "false"):
-        raise Misconfigured(f"insert of a sink is true or false, not {insert!r}.")
-    if not parts.netloc:
-        raise Misconfigured(
-            f"{uri!r} names no connection: a sink in a table is written "
-            "sql://conn_id/table."
-        )
-    table = SqlTable(parts.netloc, parts.path.strip("/"), **names)
-    return SqlSink(table, insert == "true", notify)

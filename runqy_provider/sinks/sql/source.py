@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A table as a source for a waiter: one SELECT for all waits, NOTIFY as the hint."""
+"""A table as a source for a waiter: one SELECT for all waits, and NOTIFY as hints."""
 
 from __future__ import annotations
 
@@ -14,46 +14,52 @@ from typing import TYPE_CHECKING, Any
 from runqy_delivery.wire import COMPLETED, FAILED
 from runqy_provider.errors import ResultLost, RunqyError, SinkUnavailable
 from runqy_provider.sinks.sql.engine import connect_arguments, sql_engine
-from runqy_provider.sinks.sql.timeouts import BOUND, cut_after
-from runqy_provider.waiters.source import Answer, Arrival
+from runqy_provider.sinks.sql.timeouts import TIMEOUT, abort_after
+from runqy_provider.waiters.source import Arrival, PollResult
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
     from runqy_provider.sinks.sql.table import SqlTable
 
-#: Seconds after which a silent connection is asked whether it still stands.
+#: Seconds without a notification after which the connection is tested.
 PING_INTERVAL = 30.0
 
-#: Seconds for which a row that should be there must be missing: one look at an attempt
-#: before is to say no more than that nothing has come.
+#: Seconds for which an inserted row must be missing before it counts as deleted. So the
+#: one poll for the job of a previous attempt only finds that nothing has arrived.
 MISSING_GRACE = 3.0
 
-#: Drivers whose engines' arguments are psycopg's, too.
-_LIKE_PSYCOPG = ("psycopg", "psycopg2")
+#: Drivers whose arguments for connecting psycopg accepts, too.
+_PSYCOPG_DRIVERS = ("psycopg", "psycopg2")
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @dataclass
-class _Sight:
-    """What is known of a row that is waited for; times are monotonic."""
+class _RowState:
+    """What the source knows of a row.
 
-    asked: float
-    was_there: bool = False
+    Attributes:
+        polled_at: When the row was last polled; times are ``time.monotonic()``.
+        existed: Whether it was found before.
+        missing_since: When it was first missing; None while it exists.
+    """
+
+    polled_at: float
+    existed: bool = False
     missing_since: float | None = None
 
 
-class SqlArrivals:
-    """Rows that come to their end; addresses are their ids.
+class SqlSource:
+    """Polls a table for completed rows; each wait has the id of a row.
 
     Args:
         table: The table.
-        channel: Channel of PostgreSQL's on which ids are told.
-        where: Makes of an id the address of its result.
-        is_inserted: True where each row was there before anybody looks for it: one
+        channel: The PostgreSQL channel on which ids are announced.
+        result_uri: Returns the URI of the result of a row.
+        is_inserted: Whether each row was inserted before it is polled, so that one
             that is missing was deleted.
-        forget_after: Seconds after which a row that is not asked for any more is
+        forget_after: Seconds after which a row that is not polled any more is
             forgotten.
     """
 
@@ -61,69 +67,70 @@ class SqlArrivals:
         self,
         table: SqlTable,
         channel: str,
-        where: Callable[[str], str],
+        result_uri: Callable[[str], str],
         *,
         is_inserted: bool = False,
         forget_after: float = 60.0,
     ) -> None:
         self._table = table
         self._channel = channel
-        self._where = where
+        self._result_uri = result_uri
         self._is_inserted = is_inserted
         self._forget_after = forget_after
-        self._sights: dict[str, _Sight] = {}
+        self._rows: dict[str, _RowState] = {}
 
-    async def look(self, addresses: Collection[str]) -> Mapping[str, Answer]:
-        """Look for all of them at once, in a thread."""
+    async def poll(self, keys: Collection[str]) -> Mapping[str, PollResult]:
+        """Look for all rows at once, in a thread."""
         try:
-            rows = await asyncio.to_thread(lambda: list(self._table.look(addresses)))
+            rows = await asyncio.to_thread(lambda: list(self._table.poll(keys)))
         except SinkUnavailable:
             raise
         except RunqyError as error:
-            # A table that is gone, or refuses us, ends the waits, not their waiter.
-            return dict.fromkeys(addresses, error)
-        found = {_same(row.id): row for row in rows}
+            # A table that is gone, or denies access, ends the waits, not the waiter.
+            return dict.fromkeys(keys, error)
+        found = {_normalized(row.id): row for row in rows}
         now = time.monotonic()
-        answers: dict[str, Answer] = {}
-        for row_id in addresses:
-            row = found.get(_same(row_id))
+        results: dict[str, PollResult] = {}
+        for row_id in keys:
+            row = found.get(_normalized(row_id))
             if self._is_deleted(row_id, row is not None, now):
-                answers[row_id] = ResultLost(
-                    f"Row {row_id} of {self._table.place} (connection "
-                    f"{self._table.conn_id!r}) was deleted while its job was waited "
-                    "for. Its result is lost: a retry, or a clear, runs it again."
+                results[row_id] = ResultLost(
+                    f"Row {row_id} of {self._table.location} (connection "
+                    f"{self._table.conn_id!r}) was deleted while the task waited for "
+                    "its job. The result is lost: retry or clear the task to run the "
+                    "job again."
                 )
             elif row is not None and row.status in (COMPLETED, FAILED):
-                where = self._where(row_id)
-                answers[row_id] = Arrival(row.status, where, row.completed_at)
-        self._forget(answers, now)
-        return answers
+                result_uri = self._result_uri(row_id)
+                results[row_id] = Arrival(row.status, result_uri, row.completed_at)
+        self._forget(results, now)
+        return results
 
-    def _is_deleted(self, row_id: str, is_there: bool, now: float) -> bool:
-        sight = self._sights.setdefault(row_id, _Sight(now))
-        sight.asked = now
-        if is_there:
-            sight.was_there, sight.missing_since = True, None
+    def _is_deleted(self, row_id: str, exists: bool, now: float) -> bool:
+        state = self._rows.setdefault(row_id, _RowState(now))
+        state.polled_at = now
+        if exists:
+            state.existed, state.missing_since = True, None
             return False
-        if sight.missing_since is None:
-            sight.missing_since = now
-        # A row that was there may be told gone at once.
-        return sight.was_there or (
-            self._is_inserted and now - sight.missing_since >= MISSING_GRACE
+        if state.missing_since is None:
+            state.missing_since = now
+        # A row that was found before needs no grace.
+        return state.existed or (
+            self._is_inserted and now - state.missing_since >= MISSING_GRACE
         )
 
     def _forget(self, ended: Collection[str], now: float) -> None:
-        """Forget rows that are waited for no more; a source hears of no such end."""
-        self._sights = {
-            row_id: sight
-            for row_id, sight in self._sights.items()
-            if row_id not in ended and now - sight.asked <= self._forget_after
+        """Forget rows whose waits have ended; a source is not notified of that."""
+        self._rows = {
+            row_id: state
+            for row_id, state in self._rows.items()
+            if row_id not in ended and now - state.polled_at <= self._forget_after
         }
 
     async def hints(self) -> AsyncIterator[str | None]:
-        """Yield ids that PostgreSQL notifies of; other databases do not tell."""
+        """Yield the ids that PostgreSQL announces; other databases give no hints."""
         engine = await asyncio.to_thread(sql_engine, self._table.conn_id)
-        if engine.dialect.name != "postgresql" or engine.driver not in _LIKE_PSYCOPG:
+        if engine.dialect.name != "postgresql" or engine.driver not in _PSYCOPG_DRIVERS:
             return
         try:
             psycopg: Any = importlib.import_module("psycopg")
@@ -133,14 +140,16 @@ class SqlArrivals:
         try:
             connection = await psycopg.AsyncConnection.connect(**options)
             async with connection:
-                # Quoted, as pg_notify takes the name: bare, it would lose its capitals.
-                with cut_after(connection, BOUND):
+                # Quoted, as pg_notify keeps capitals: LISTEN without quotes does not.
+                with abort_after(connection, TIMEOUT):
                     await connection.execute(f'LISTEN "{self._channel}"')
                 yield None
                 while True:
-                    async for note in connection.notifies(timeout=PING_INTERVAL):
-                        yield note.payload
-                    with cut_after(connection, BOUND):
+                    async for notification in connection.notifies(
+                        timeout=PING_INTERVAL
+                    ):
+                        yield notification.payload
+                    with abort_after(connection, TIMEOUT):
                         await connection.execute("SELECT 1")
         except (psycopg.Error, TimeoutError) as error:
             raise SinkUnavailable(
@@ -149,10 +158,10 @@ class SqlArrivals:
             ) from error
 
     async def aclose(self) -> None:
-        """Forget; connections belong to the process's pool."""
-        self._sights.clear()
+        """Forget all rows; the connections belong to the process's engine."""
+        self._rows.clear()
 
 
-def _same(row_id: str) -> str:
-    """Return what ids of one row have in common: some databases write UUIDs large."""
+def _normalized(row_id: str) -> str:
+    """Return a UUID in lower case, as some databases return capitals; else the id."""
     return row_id.lower() if _UUID.fullmatch(row_id) else row_id

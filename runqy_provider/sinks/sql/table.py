@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The statements for a table of results. Names are checked, values are bound."""
+"""The statements for a table of results. Names are checked, and values are bound."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy.types import NULLTYPE
 from runqy_provider.errors import Misconfigured, TooLarge
 from runqy_provider.sinks.sql.engine import sql_engine
 from runqy_provider.sinks.sql.errors import sql_errors
-from runqy_provider.sinks.sql.timeouts import BOUND, in_transaction
+from runqy_provider.sinks.sql.timeouts import TIMEOUT, in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -26,33 +26,34 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-#: Ids in one statement: some databases take no more than a thousand.
-IDS_AT_ONCE = 900
+#: The most ids in one statement: some databases accept a thousand at most.
+MAX_IDS = 900
 
-#: PostgreSQL's types json and jsonb, which its drivers read.
+#: Ids of PostgreSQL's types json and jsonb, which its drivers parse.
 POSTGRES_JSON = (114, 3802)
 
-#: How databases tell the bytes of a column, by SQLAlchemy's name of the dialect.
-SIZES = {
+#: The size of a column in bytes, as an expression, by SQLAlchemy's name of the dialect.
+SIZE_EXPRESSIONS = {
     "postgresql": "octet_length(CAST({} AS text))",
     "mysql": "octet_length({})",
     "sqlite": "length(CAST({} AS blob))",
 }
 
-#: Status of a row whose job was just enqueued.
+#: Status of a row whose job has been or will be enqueued.
 PENDING = "pending"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row; the result only where it was asked for.
+    """A row of a table of results.
 
     Attributes:
-        id: The row's id.
-        status: In lower case.
-        completed_at: In seconds since 1970.
-        result: As the driver reads it.
-        is_parsed: True where the driver has read the result as JSON.
+        id: Id of the row.
+        status: Status in lower case.
+        completed_at: Time of the result, in seconds since 1970.
+        result: The result as the driver returns it, or its size in bytes; None where
+            neither was selected.
+        is_parsed: Whether the driver has parsed the result as JSON.
     """
 
     id: str
@@ -68,7 +69,7 @@ class SqlTable:
 
     Attributes:
         conn_id: The Airflow connection of its database.
-        name: Its name, with its schema if need be.
+        name: Name of the table, with its schema where needed.
         id: Column of our ``delivery_id``; a text or a UUID.
         status: Column that becomes ``completed`` or ``failed``.
         result: Column of the result; a text, JSON or bytes.
@@ -86,15 +87,15 @@ class SqlTable:
         schema, _, name = self.name.rpartition(".")
         names = [name, self.id, self.status, self.result, self.completed_at]
         for one in names + ([schema] if schema else []):
-            # Names cannot be bound as values are, so they must be nothing but names.
+            # Names cannot be bound as values are, so they must not contain SQL.
             if not _NAME.fullmatch(one):
                 raise Misconfigured(
-                    f"{one!r} is no name of a table or column: letters, digits and "
-                    "underscores, as in sql://conn_id/schema.table?id=job."
+                    f"{one!r} is not a valid name of a table or column: use letters, "
+                    "digits and underscores, as in sql://conn_id/schema.table?id=job."
                 )
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The table, for messages."""
         return f"table {self.name}"
 
@@ -108,44 +109,52 @@ class SqlTable:
             "completed_at": self.completed_at,
         }
 
-    def look(self, ids: Collection[str]) -> Iterator[Row]:
+    def poll(self, ids: Collection[str]) -> Iterator[Row]:
         """Yield the rows of these ids, without their results."""
         wanted = list(ids)
-        for start in range(0, len(wanted), IDS_AT_ONCE):
-            yield from self._select(wanted[start : start + IDS_AT_ONCE], "look into")
+        for start in range(0, len(wanted), MAX_IDS):
+            yield from self._select(wanted[start : start + MAX_IDS], "query")
 
     def status_of(self, row_id: str) -> str | None:
-        """Return the status of a row; None where it is not there."""
-        rows = self._select([row_id], "look into")
+        """Return the status of a row; None where it does not exist."""
+        rows = self._select([row_id], "query")
         return rows[0].status if rows else None
 
-    def read(self, row_id: str, seconds: float = BOUND) -> Row | None:
-        """Return a row with its result, which may take so many seconds to come."""
+    def read(self, row_id: str, seconds: float = TIMEOUT) -> Row | None:
+        """Return a row with its result; None where it does not exist.
+
+        Args:
+            row_id: Id of the row.
+            seconds: How long reading may take.
+        """
         rows = self._select([row_id], "read", self.result, seconds=seconds)
         return rows[0] if rows else None
 
-    def check_size(self, row_id: str, largest: int) -> None:
-        """Find out the size of a row's result before it is read.
+    def check_size(self, row_id: str, max_bytes: int) -> None:
+        """Check the size of a row's result before it is read.
 
         Raises:
-            TooLarge: It has more than ``largest`` bytes, or this kind of database has
-                no function here that tells.
+            TooLarge: The result has more than ``max_bytes`` bytes, or its size cannot
+                be determined in this kind of database.
         """
         dialect = sql_engine(self.conn_id).dialect.name
-        function = SIZES.get(dialect)
-        if function is None:
-            raise TooLarge(f"The size of a result in {dialect} is not known.")
-        rows = self._select([row_id], "look into", function.format(self.result))
-        size = rows[0].result if rows else 0
-        if size and size > largest:
+        expression = SIZE_EXPRESSIONS.get(dialect)
+        if expression is None:
             raise TooLarge(
-                f"Row {row_id} of {self.place} has a result of {size} bytes; at most "
-                f"{largest} are read here."
+                f"The size of a result in {dialect} cannot be determined, so that it "
+                "is not read here."
+            )
+        rows = self._select([row_id], "query", expression.format(self.result))
+        size = rows[0].result if rows else 0
+        if size and size > max_bytes:
+            raise TooLarge(
+                f"Row {row_id} of {self.location} has a result of {size} bytes; at "
+                f"most {max_bytes} are read here."
             )
 
     def insert(self, row_id: str) -> None:
-        """Insert a row for a job to come, if there is none."""
-        # A bare type: a database with a type for UUIDs is to see one in the text.
+        """Insert a row for a job that will be enqueued, unless the row exists."""
+        # Without a type: a database with a type for UUIDs converts the text itself.
         statement = text(
             f"INSERT INTO {self.name} ({self.id}, {self.status}) "  # noqa: S608 - checked names
             "VALUES (:id, :status)"
@@ -154,21 +163,29 @@ class SqlTable:
         )
         values = {"id": row_id, "status": PENDING}
         if self.status_of(row_id) is not None:
-            return  # of an execution of the same attempt
-        with sql_errors(self.place, self.conn_id, "insert into"):
+            return  # inserted by another execution of this attempt
+        with sql_errors(self.location, self.conn_id, "insert into"):
             try:
                 in_transaction(
                     sql_engine(self.conn_id),
                     lambda connection: connection.execute(statement, values),
                 )
             except IntegrityError:
-                # Another execution of the attempt may have come in between.
+                # Another execution of this attempt may have inserted it meanwhile.
                 if self.status_of(row_id) is None:
                     raise
 
     def _select(
-        self, ids: Sequence[str], what: str, *more: str, seconds: float = BOUND
+        self, ids: Sequence[str], operation: str, *more: str, seconds: float = TIMEOUT
     ) -> list[Row]:
+        """Return the rows of these ids.
+
+        Args:
+            ids: Ids of the rows; at most ``MAX_IDS``.
+            operation: What is attempted, for messages.
+            more: The column of the result, or an expression for its size.
+            seconds: How long the statement may take.
+        """
         columns = ", ".join((self.id, self.status, self.completed_at, *more))
         statement = text(
             f"SELECT {columns} FROM {self.name} WHERE {self.id} IN :ids"  # noqa: S608 - checked names
@@ -178,14 +195,14 @@ class SqlTable:
             cursor = connection.execute(statement, {"ids": list(ids)})
             return [column[1] for column in cursor.cursor.description], cursor.all()
 
-        with sql_errors(self.place, self.conn_id, what, seconds):
+        with sql_errors(self.location, self.conn_id, operation, seconds):
             engine = sql_engine(self.conn_id)
             types, rows = in_transaction(engine, select, seconds)
         return [
             Row(
                 id=str(row[0]).strip(),
                 status=str(row[1] or "").strip().lower(),
-                completed_at=_seconds(row[2]),
+                completed_at=_timestamp(row[2]),
                 result=row[3] if more else None,
                 is_parsed=engine.dialect.name == "postgresql"
                 and types[-1] in POSTGRES_JSON,
@@ -194,8 +211,8 @@ class SqlTable:
         ]
 
 
-def _seconds(moment: object) -> float:
-    """Return seconds since 1970; databases without zones keep UTC."""
+def _timestamp(moment: object) -> float:
+    """Return a time in seconds since 1970; one without a time zone is UTC."""
     if not isinstance(moment, datetime):
         return time.time()
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""How long a database may take: to connect, to give up a lock, to answer.
+"""Time limits for databases: to connect, to wait for a lock, to answer.
 
-A migration holds a lock, a firewall forgets a connection: a look that waits for either
-without end would keep a thread, or a worker's slot, for as long.
+A migration may hold a lock, a firewall may drop a connection: without a limit, a poll
+would block its thread, or a worker's slot, for as long.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, Engine
 
-    Made = TypeVar("Made")
+    T = TypeVar("T")
 
-#: Seconds that connecting, a lock, a look may take.
-BOUND = 15.0
+#: Seconds that connecting, a lock or a statement may take.
+TIMEOUT = 15.0
 
-#: Seconds that a statement may take which brings a result home, however large.
-RESULT_BOUND = 300.0
+#: Seconds that a statement may take that reads a result: it may be large.
+RESULT_TIMEOUT = 300.0
 
-#: Seconds by which we outwait the server, whose own words are better than ours.
+#: Seconds that we wait longer than the server does: its error says more than ours.
 SLACK = 2.0
 
-_SECONDS = int(BOUND)
+_SECONDS = int(TIMEOUT)
 
 _LIBPQ: dict[str, Any] = {
     "connect_timeout": _SECONDS,
@@ -49,94 +49,105 @@ _MYSQL: dict[str, Any] = {
     "write_timeout": _SECONDS,
 }
 
-#: What drivers take when they connect, by SQLAlchemy's names of them.
+#: Arguments of drivers for connecting, by SQLAlchemy's names of the drivers.
 _CONNECT_ARGUMENTS: dict[str, dict[str, Any]] = {
     "psycopg": _LIBPQ,
     "psycopg2": _LIBPQ,
     "mysqldb": _MYSQL,
     "pymysql": _MYSQL,
     "mysqlconnector": {"connection_timeout": _SECONDS},
-    "pymssql": {"login_timeout": _SECONDS},  # its other one is the whole process's
-    "pysqlite": {"timeout": BOUND},
+    # Not its ``timeout``, which applies to the whole process.
+    "pymssql": {"login_timeout": _SECONDS},
+    "pysqlite": {"timeout": TIMEOUT},
 }
 
-# For this transaction only: behind a pooler, the next may be somebody else's.
+# For this transaction only: behind a pooler, the next one on this server connection may
+# be that of another client.
 _LIMIT = text(
     "SELECT set_config('statement_timeout', :statement, true), "
     "set_config('lock_timeout', :lock, true)"
 )
 
 
-def connect_bounds(driver: str) -> dict[str, Any]:
-    """Return what a driver is to be given, when it connects, so that it gives up.
+def connect_timeouts(driver: str) -> dict[str, Any]:
+    """Return the arguments with which a driver gives up connecting in time.
 
     Args:
-        driver: SQLAlchemy's name of it. An unknown one is given nothing.
+        driver: SQLAlchemy's name of the driver. An unknown one gets no arguments.
     """
     return dict(_CONNECT_ARGUMENTS.get(driver, {}))
 
 
 def in_transaction(
-    engine: Engine, deed: Callable[[Connection], Made], seconds: float = BOUND
-) -> Made:
-    """Do something in a transaction that takes no longer than it may.
+    engine: Engine, operation: Callable[[Connection], T], seconds: float = TIMEOUT
+) -> T:
+    """Run an operation in a transaction, with a limit of time for each statement.
 
-    A connection that broke while it lay idle is replaced once.
+    A connection that broke while it was idle is replaced once.
 
     Args:
         engine: The database.
-        deed: What to do; it fetches what it wants to keep. It may be done twice.
+        operation: What to do; it fetches the rows that it returns. It may run twice.
         seconds: How long each of its statements may take.
 
+    Returns:
+        What the operation returns.
+
     Raises:
-        TimeoutError: The database kept silent.
-        SQLAlchemyError: As SQLAlchemy has it.
+        TimeoutError: The database did not answer in time.
+        SQLAlchemyError: Any other error of the database or the connection.
     """
     try:
-        return _once(engine, deed, seconds)
+        return _run_once(engine, operation, seconds)
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
-    return _once(engine, deed, seconds)
+    return _run_once(engine, operation, seconds)
 
 
-def _once(engine: Engine, deed: Callable[[Connection], Made], seconds: float) -> Made:
+def _run_once(
+    engine: Engine, operation: Callable[[Connection], T], seconds: float
+) -> T:
     with engine.connect() as connection:
         driver_connection = connection.connection.driver_connection
-        with cut_after(driver_connection, seconds), connection.begin():
+        with abort_after(driver_connection, seconds), connection.begin():
             if engine.dialect.name == "postgresql":
                 limits = {
                     "statement": f"{seconds * 1000:.0f}",
-                    "lock": f"{min(seconds, BOUND) * 1000:.0f}",
+                    "lock": f"{min(seconds, TIMEOUT) * 1000:.0f}",
                 }
                 connection.execute(_LIMIT, limits)
-            return deed(connection)
+            return operation(connection)
 
 
 @contextmanager
-def cut_after(driver_connection: Any, seconds: float) -> Iterator[None]:
-    """Cut a connection if the block takes longer, and a little.
+def abort_after(driver_connection: Any, seconds: float) -> Iterator[None]:
+    """Shut a connection down where the block takes longer than the limit and SLACK.
 
-    Drivers wait for an answer without end as long as the other side's kernel
-    acknowledges what they send; cut off, they fail at once. Those that give no file
-    number are left alone.
+    As long as the other side's kernel acknowledges what they send, drivers wait for an
+    answer without end; once the connection is shut down, they fail at once.
+
+    Args:
+        driver_connection: The driver's connection. One without a ``fileno`` is never
+            shut down.
+        seconds: The limit.
 
     Raises:
-        TimeoutError: It was cut.
+        TimeoutError: The connection was shut down.
     """
-    was_cut = threading.Event()
+    was_aborted = threading.Event()
 
-    def cut() -> None:
-        was_cut.set()
+    def abort() -> None:
+        was_aborted.set()
         _shut_down(driver_connection)
 
-    timer = threading.Timer(seconds + SLACK, cut)
+    timer = threading.Timer(seconds + SLACK, abort)
     timer.daemon = True
     timer.start()
     try:
         yield
     except Exception as error:
-        if was_cut.is_set():
+        if was_aborted.is_set():
             raise TimeoutError(f"it did not answer within {seconds:.0f} s") from error
         raise
     finally:
@@ -147,5 +158,5 @@ def _shut_down(driver_connection: Any) -> None:
     fileno = getattr(driver_connection, "fileno", None)
     if fileno is None or getattr(driver_connection, "closed", False):
         return
-    with suppress(OSError), socket.socket(fileno=os.dup(fileno())) as line:
-        line.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError), socket.socket(fileno=os.dup(fileno())) as connected:
+        connected.shutdown(socket.SHUT_RDWR)

@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The outside world on one laptop, as it was seen to behave: no Airflow in here.
+"""A stand-in for runqy on one machine, for demos and tests; it needs no Airflow.
 
-A stand-in for demos, tests and your own DAG tests. It is not a second runqy.
+The stand-in behaves as a real runqy was recorded to behave. A *job* is a *task* in the
+names that runqy's HTTP API and asynq, its storage in Redis, have for it.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m runqy_sandbox`: the sandbox, until it is interrupted."""
+"""``python -m runqy_sandbox``: run a sandbox until it is interrupted."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runqy_sandbox.echo import ECHO_QUEUES
 from runqy_sandbox.errors import SandboxError
 from runqy_sandbox.queues import read_queues
 from runqy_sandbox.sandbox import Sandbox
@@ -20,28 +21,23 @@ from runqy_sandbox.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: What is served if nothing else is asked for.
-ECHO = {
-    "task_code": str(Path(__file__).parent / "echo"),
-    "deployment": {"redis_storage": True},
-}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NOTICE = (
     "This is a stand-in for demos and tests. It behaves like a runqy server and "
-    "worker, and is neither."
+    "worker, but it is not runqy."
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a sandbox, and say where everything is."""
+    """Run a sandbox, print its addresses and keys, and return the exit status."""
     options = _parser().parse_args(arguments)
     for number in SIGNALS:
         # SIGINT, too: a shell starts background jobs with it ignored.
         signal.signal(number, _interrupt)
     try:
         with Sandbox(_queues(options.queues, dict(options.task_code))) as sandbox:
-            show = _as_json if options.json else _as_text
-            sys.stdout.write(show(sandbox) + "\n")
+            describe = _as_json if options.json else _as_text
+            sys.stdout.write(describe(sandbox) + "\n")
             sys.stdout.flush()
             while True:
                 signal.pause()
@@ -53,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(*_: object) -> None:
-    # A second signal must not keep the sandbox from cleaning up.
+    # A second signal must not interrupt the cleanup.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -65,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         description=f"Start Redis, S3, and a runqy server and worker. {NOTICE}",
     )
     parser.add_argument(
-        "--queues", metavar="FILE", type=Path, help="a queues file as runqy has it"
+        "--queues", metavar="FILE", type=Path, help="a YAML file of queues for runqy"
     )
     parser.add_argument(
         "--task-code",
@@ -75,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="serve the queue NAME with the main.py in DIR; may be repeated",
     )
-    parser.add_argument("--json", action="store_true", help="say it in JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -87,14 +83,14 @@ def _name_and_directory(text: str) -> tuple[str, Path]:
 
 
 def _queues(file: Path | None, task_code: dict[str, Path]) -> dict[str, Any]:
-    """Return the queues of a file, with task code put in or replaced."""
+    """Return the queues of a file, with task code added or replaced by queue name."""
     if not file and not task_code:
-        return {"queues": {"echo": ECHO}}
-    words = read_queues(file) if file else {"queues": {}}
+        return ECHO_QUEUES
+    config = read_queues(file) if file else {"queues": {}}
     for name, directory in task_code.items():
-        queue = words["queues"].setdefault(name, {})
+        queue = config["queues"].setdefault(name, {})
         queue.setdefault("deployment", {})["task_code"] = str(directory.resolve())
-    return words
+    return config
 
 
 def _as_json(sandbox: Sandbox) -> str:
@@ -107,7 +103,7 @@ def _as_json(sandbox: Sandbox) -> str:
             "admin_key": sandbox.admin_key,
             "client_key": sandbox.client_key,
             "worker_key": sandbox.worker_key,
-            "connections": sandbox.connections(),
+            "connections": sandbox.connections(sink="s3://results"),
         }
     )
 
@@ -115,7 +111,7 @@ def _as_json(sandbox: Sandbox) -> str:
 def _as_text(sandbox: Sandbox) -> str:
     exports = (
         f"export AIRFLOW_CONN_{name.upper()}={shlex.quote(json.dumps(connection))}"
-        for name, connection in sandbox.connections().items()
+        for name, connection in sandbox.connections(sink="s3://results").items()
     )
     return "\n".join(
         [

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The configured queues, in the words of runqy's own YAML files."""
+"""The configured queues, in the format of runqy's YAML files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from runqy_sandbox.errors import SandboxError
 
@@ -31,7 +33,7 @@ class Field:
 
 @dataclass(frozen=True)
 class SubQueue:
-    """A queue as jobs name it: `parent.sub`."""
+    """A queue that jobs are enqueued to; its name is ``parent.sub``."""
 
     name: str
     priority: int
@@ -39,7 +41,7 @@ class SubQueue:
 
 @dataclass(frozen=True)
 class Queue:
-    """A parent queue: its sub-queues share one deployment."""
+    """A parent queue, whose sub-queues share one deployment."""
 
     name: str
     sub_queues: tuple[SubQueue, ...]
@@ -59,7 +61,7 @@ class Queues:
     queues: tuple[Queue, ...]
 
     def find(self, sub_queue: str) -> Queue | None:
-        """Return the parent of a sub-queue, or nothing if it is not configured."""
+        """Return the parent of a sub-queue, or None if it is not configured."""
         for queue in self.queues:
             if any(sub.name == sub_queue for sub in queue.sub_queues):
                 return queue
@@ -67,76 +69,88 @@ class Queues:
 
     @property
     def sub_queues(self) -> list[SubQueue]:
-        """All sub-queues by name."""
+        """All sub-queues, sorted by name."""
         subs = (sub for queue in self.queues for sub in queue.sub_queues)
         return sorted(subs, key=lambda sub: sub.name)
 
     @property
     def served(self) -> list[Queue]:
-        """The queues whose task code is here, so that a worker can serve them."""
+        """The queues that have task code, so that the worker can serve them."""
         return [queue for queue in self.queues if queue.task_code is not None]
 
 
 def normalize(name: str) -> str:
-    """Return the name of the sub-queue that a name means."""
+    """Return the name of a sub-queue; a parent's name stands for ``parent.default``."""
     return name if "." in name else f"{name}.default"
 
 
 def read_queues(source: Mapping[str, Any] | Path | str) -> dict[str, Any]:
-    """Return checked YAML words, with every `task_code` as an absolute path.
+    """Read and check the configuration of queues.
+
+    Args:
+        source: The path of a YAML file, or a mapping with the same content.
+
+    Returns:
+        The configuration, with each ``task_code`` as an absolute path: those in a file
+        are relative to its directory, those in a mapping to the current directory.
 
     Raises:
-        SandboxError: The words do not describe queues.
+        SandboxError: The configuration is not valid.
     """
     if isinstance(source, Path | str):
         path = Path(source)
-        words, where, base = _load(path), str(path), path.parent
+        config, where, base = _load(path), str(path), path.parent
     else:
-        words, where, base = dict(source), "the given mapping", Path()
-    if not isinstance(words, dict) or not isinstance(words.get("queues"), dict):
+        config, where, base = dict(source), "the given mapping", Path()
+    if not isinstance(config, dict) or not isinstance(config.get("queues"), dict):
         raise SandboxError(
-            f"{where}: expected a top-level 'queues:' with one entry a queue."
+            f"{where}: expected a top-level 'queues:' with one entry per queue."
         )
     queues = {}
-    for name, entry in words["queues"].items():
+    for name, entry in config["queues"].items():
         if not isinstance(entry, dict):
-            raise SandboxError(f"{where}: queue '{name}' must be a mapping.")
+            raise SandboxError(
+                f"{where}: queue '{name}' must be a mapping, such as {{}}, "
+                f"not {entry!r}."
+            )
         queues[name] = _with_absolute_task_code(entry, base)
     resolved = {"queues": queues}
     parse_queues(resolved, where)
     return resolved
 
 
-def parse_queues(words: Mapping[str, Any], where: str = "queues") -> Queues:
-    """Turn YAML words into queues.
+def parse_queues(config: Mapping[str, Any], where: str = "queues") -> Queues:
+    """Turn a configuration, as ``read_queues`` returns it, into queues.
+
+    Args:
+        config: The configuration.
+        where: The origin of the configuration, for error messages.
 
     Raises:
-        SandboxError: A word is missing or of the wrong kind.
+        SandboxError: An entry is missing or not valid.
     """
     return Queues(
         tuple(
             _queue(str(name), entry, f"{where}: queue '{name}'")
-            for name, entry in words["queues"].items()
+            for name, entry in config["queues"].items()
         )
     )
 
 
 def _load(path: Path) -> Any:
-    import yaml  # noqa: PLC0415 - from the extra; its absence has an error of its own
-
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SandboxError(
             f"{path}: cannot read the queues file: {error.strerror}. "
-            "Give the path of a YAML file with 'queues:'."
+            "Give the path of a YAML file with a top-level 'queues:'."
         ) from error
     except yaml.YAMLError as error:
         raise SandboxError(f"{path}: not valid YAML: {error}") from error
 
 
 def _with_absolute_task_code(entry: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    """Move `task_code` into the deployment; it may stand in the queue as well."""
+    """Move ``task_code`` into the deployment; the queue itself may have it, too."""
     entry = dict(entry)
     deployment = dict(entry.get("deployment") or {})
     task_code = entry.pop("task_code", None) or deployment.get("task_code")
@@ -151,7 +165,7 @@ def _queue(name: str, entry: Mapping[str, Any], where: str) -> Queue:
     if deployment.get("mode", "long_running") != "long_running":
         raise SandboxError(
             f"{where}: mode '{deployment['mode']}' is not supported by the sandbox. "
-            "Leave it out, or say 'long_running'."
+            "Remove it, or set it to 'long_running'."
         )
     startup_cmd = str(deployment.get("startup_cmd", "python main.py"))
     return Queue(
@@ -190,37 +204,38 @@ def _task_code(given: str | None, startup_cmd: str, where: str) -> Path | None:
     directory = Path(given)
     if not directory.is_dir():
         raise SandboxError(
-            f"{where}: task_code {directory} is no directory. "
-            "Name the directory that has the queue's main.py."
+            f"{where}: task_code {directory} is not a directory. "
+            "Give the path of the directory that contains the queue's main.py."
         )
-    words = shlex.split(startup_cmd)
-    script = words[1] if len(words) > 1 and words[0].startswith("python") else None
+    command = shlex.split(startup_cmd)
+    is_python = len(command) > 1 and command[0].startswith("python")
+    script = command[1] if is_python else None
     if script and script.endswith(".py") and not (directory / script).is_file():
         raise SandboxError(
-            f"{where}: task_code {directory} has no {script}, which "
+            f"{where}: task_code {directory} does not contain {script}, which "
             f"startup_cmd '{startup_cmd}' starts."
         )
     return directory
 
 
-def _field(words: Any, where: str) -> Field:
-    if not isinstance(words, dict) or "name" not in words:
+def _field(entry: Any, where: str) -> Field:
+    if not isinstance(entry, dict) or "name" not in entry:
         raise SandboxError(f"{where}: each of 'input' needs a 'name'.")
-    types = words.get("type", [])
+    types = entry.get("type", [])
     types = (types,) if isinstance(types, str) else tuple(types)
     if unknown := [kind for kind in types if kind not in TYPES]:
         raise SandboxError(
-            f"{where}: input '{words['name']}' has the unknown type "
-            f"'{unknown[0]}'. Known: {', '.join(TYPES)}."
+            f"{where}: input '{entry['name']}' has the unknown type "
+            f"'{unknown[0]}'. Use one of: {', '.join(TYPES)}."
         )
-    required = bool(words.get("required", True))
-    return Field(str(words["name"]), types, required, words.get("default"))
+    required = bool(entry.get("required", True))
+    return Field(str(entry["name"]), types, required, entry.get("default"))
 
 
 def _priority(value: Any, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise SandboxError(
-            f"{where}: priority must be a whole number from 1, not {value!r}."
+            f"{where}: priority must be an integer of at least 1, not {value!r}."
         )
     return value
 
@@ -228,6 +243,6 @@ def _priority(value: Any, where: str) -> int:
 def _check_name(name: str, where: str) -> None:
     if not NAME.fullmatch(name):
         raise SandboxError(
-            f"{where}: '{name}' is no name for a queue: "
-            "use letters, digits, '-' and '_'; dots separate sub-queues."
+            f"{where}: '{name}' is not a valid queue name. Use letters, digits, '-' "
+            "and '_'; a dot separates a queue from its sub-queue."
         )

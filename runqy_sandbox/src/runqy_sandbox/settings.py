@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the server and the worker are told, through their environment.
+"""The settings of the server and worker processes, passed in their environment.
 
-Not through arguments: the list of processes shows those to everyone.
+They contain keys, so they are not command-line arguments: every user of the machine can
+read those in the list of processes.
 """
 
 from __future__ import annotations
@@ -12,27 +13,27 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-#: The environment variable that carries the settings, as JSON.
+#: The environment variable that carries the settings as JSON.
 VARIABLE = "RUNQY_SANDBOX_SETTINGS"
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """Settings that can cross into another process."""
+    """Settings that can be passed to another process."""
 
     def to_environment(self) -> dict[str, str]:
-        """Return the environment that carries these settings."""
+        """Return the environment variable that carries these settings."""
         return {VARIABLE: json.dumps(asdict(self))}
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read the settings, and keep them from processes further down."""
+        """Read the settings, and hide them from the child processes of this one."""
         return cls(**json.loads(os.environ.pop(VARIABLE)))
 
 
 @dataclass(frozen=True)
 class ServerSettings(_Settings):
-    """What the stand-in for the runqy server is told."""
+    """The settings of the stand-in for the runqy server."""
 
     redis_url: str
     port: int
@@ -44,12 +45,12 @@ class ServerSettings(_Settings):
 
 @dataclass(frozen=True)
 class WorkerSettings(_Settings):
-    """What the stand-in for runqy-worker is told."""
+    """The settings of the stand-in for runqy-worker; ``Sandbox`` describes them."""
 
     redis_url: str
     queues: dict[str, Any]
-    retry_unit: float = 10.0
-    lease_seconds: float = 120.0
-    concurrency: int = 2
-    processes: int = 1
-    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    retry_unit: float
+    lease_seconds: float
+    concurrency: int
+    processes: int
+    environment: dict[str, str] = field(repr=False)

@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""pytest fixtures for tests of DAGs: a sandbox, and Airflow's connections to it.
+"""A pytest plugin with fixtures for tests of DAGs: a sandbox and its connections.
 
-The package registers this module as a pytest plugin: a test only names the fixtures.
+pytest loads this module in every run where the package is installed. It therefore
+imports the sandbox only in the fixtures, and changes nothing until one is requested.
 """
 
 from __future__ import annotations
@@ -13,29 +14,33 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from runqy_sandbox.sandbox import Sandbox
 
 
 @pytest.fixture(scope="session")
 def runqy_queues() -> dict[str, Any]:
-    """The queues of the sandbox, as runqy's YAML files have them; override it.
+    """The queues of ``runqy_sandbox``, in the format of runqy's YAML files.
 
-    By default there is one queue, ``echo``, which returns its payload.
+    Override this session fixture to serve your own queues; it may also return the path
+    of a YAML file. The default is one queue, ``echo``, which returns its payload.
     """
-    from runqy_sandbox.__main__ import ECHO  # noqa: PLC0415 - most test runs use none of this
+    from runqy_sandbox.echo import ECHO_QUEUES  # noqa: PLC0415 - see the module
 
-    return {"queues": {"echo": ECHO}}
+    return ECHO_QUEUES
 
 
 @pytest.fixture(scope="session")
-def runqy_sandbox(runqy_queues: dict[str, Any]) -> Iterator[Sandbox]:
-    """A sandbox that serves ``runqy_queues``, one for the whole test run.
+def runqy_sandbox(
+    runqy_queues: Mapping[str, Any] | Path | str,
+) -> Iterator[Sandbox]:
+    """A sandbox that serves ``runqy_queues``, shared by all tests of the session.
 
-    A job that fails is tried again after a tenth of a second.
+    The first retry of a failed job comes after a tenth of a second.
     """
-    from runqy_sandbox.sandbox import Sandbox  # noqa: PLC0415 - most test runs use none of this
+    from runqy_sandbox.sandbox import Sandbox  # noqa: PLC0415 - see the module
 
     with Sandbox(runqy_queues, retry_unit=0.1) as sandbox:
         yield sandbox
@@ -45,11 +50,12 @@ def runqy_sandbox(runqy_queues: dict[str, Any]) -> Iterator[Sandbox]:
 def runqy_connections(
     runqy_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, dict[str, Any]]:
-    """Airflow's connections to the sandbox, set as environment variables.
+    """Airflow connections to ``runqy_sandbox``, set as environment variables.
 
-    Results go to ``s3://results``. Returns the connections by their ids.
+    The connections are ``runqy_default``, ``redis_default`` and ``aws_default``; the
+    fixture returns them by these ids. Results go to ``s3://results`` by default.
     """
     connections = runqy_sandbox.connections(sink="s3://results")
-    for name, connection in connections.items():
-        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(connection))
+    for conn_id, connection in connections.items():
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
     return connections

@@ -1,4 +1,4 @@
-"""A worker that cannot write into the sink says so by webhook, and the task fails."""
+"""A worker that cannot write to its sink reports that by webhook; the task fails."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.errors import JobFailed
 from runqy_provider.sinks import failure_channel
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.sinks.registry import sink_from_uri
 from tests.support.harness import outcome_of, run_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 @pytest.fixture
 def sql_sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A table that Airflow reaches, and the worker does not."""
+    """The sink of a table that Airflow can read and the worker cannot write."""
     database = tmp_path / "results.db"
     with sqlite3.connect(database) as connection:
         connection.execute(
@@ -38,7 +38,7 @@ def sql_sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_a_worker_without_the_databases_address_fails_the_task_with_that(
+def test_failure_channel_worker_without_database_url_fails_task(
     sql_sink: str, *, deferrable: bool
 ) -> None:
     began = time.monotonic()
@@ -47,7 +47,7 @@ def test_a_worker_without_the_databases_address_fails_the_task_with_that(
     assert time.monotonic() - began < 20
 
 
-def test_a_retry_finds_the_failure_that_came_by_the_channel(sql_sink: str) -> None:
+def test_failure_channel_retry_after_failure_enqueues_new_job(sql_sink: str) -> None:
     run = run_of({"value": 1}, sink=sql_sink)
     with pytest.raises(JobFailed):
         outcome_of(run)
@@ -56,13 +56,13 @@ def test_a_retry_finds_the_failure_that_came_by_the_channel(sql_sink: str) -> No
     assert again.xcoms["runqy_job"]["job_id"] != run.xcoms["runqy_job"]["job_id"]
 
 
-def test_without_a_webhook_there_is_no_channel(
+def test_failure_channel_without_webhook_is_not_used(
     sql_sink: str, connect: Callable[..., Any]
 ) -> None:
     connect(without=("callback_secret",))
 
     assert not failure_channel.is_used(
-        get_access("runqy_default"), parse_sink(sql_sink)
+        sink_from_uri(sql_sink).bind(load_context("runqy_default"))
     )
 
 
@@ -79,9 +79,9 @@ def test_without_a_webhook_there_is_no_channel(
         (["s3://results", "sql://pg/tasks"], False),
     ],
 )
-def test_each_request_names_the_webhook_for_failures_once(
+def test_failure_channel_is_used_only_for_sinks_without_webhook(
     sink: Any, *, is_used: bool
 ) -> None:
-    assert failure_channel.is_used(get_access("runqy_default"), parse_sink(sink)) is (
-        is_used
-    )
+    assert failure_channel.is_used(
+        sink_from_uri(sink).bind(load_context("runqy_default"))
+    ) is (is_used)

@@ -1,4 +1,4 @@
-"""Jobs that end without delivering, that wait for nobody, that are silent."""
+"""The job monitor: jobs that end without a delivery, have no worker, or are silent."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from runqy_provider.errors import (
     SinkUnavailable,
 )
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.waiters.liveness import Vigil
-from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.source import Arrival, News, Place
-from runqy_provider.waiters.wait_any import wait_for_arrival
+from runqy_provider.waiters.liveness import LivenessMonitor
+from runqy_provider.waiters.registry import WaitTarget, close_waiters
+from runqy_provider.waiters.source import Arrival, StatusUpdate
+from runqy_provider.waiters.wait_any import wait_any
 from runqy_provider.waiters.waiter import Waiter
 from runqy_sandbox.process.net import free_port
 from tests.support.harness import Run, outcome_of, run_of
@@ -31,22 +31,22 @@ from tests.support.harness import Run, outcome_of, run_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
-    from tests.support.stack import Gate, World
+    from tests.support.stack import Gate, Stack
 
-pytestmark = pytest.mark.usefixtures("connect", "no_settling", "quick_watch")
+pytestmark = pytest.mark.usefixtures("connect", "no_settling", "short_watch_interval")
 
 INTERVAL, GRACE = 0.3, 0.6
 
 
 @pytest.fixture
-def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_watch_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", str(INTERVAL))
     monkeypatch.setenv("AIRFLOW__RUNQY__VANISHED_GRACE_SECONDS", str(GRACE))
 
 
 @pytest.fixture(params=["redis", "http"])
-def eyes(request: pytest.FixtureRequest, connect: Callable[..., Any]) -> str:
-    """Where the watch looks: into runqy's Redis, or through its API."""
+def monitor_backend(request: pytest.FixtureRequest, connect: Callable[..., Any]) -> str:
+    """How the monitor reads job states: from runqy's Redis, or through its API."""
     if request.param == "http":
         connect(without=("runqy_redis_conn_id",))
     return str(request.param)
@@ -59,8 +59,8 @@ def started(run: Run) -> Run:
 
 
 @pytest.mark.parametrize("sink", ["webhook", "s3://results/silent"])
-def test_task_code_that_delivers_nothing_fails_its_task_with_words(
-    eyes: str, sink: str, world: World
+def test_monitor_job_without_delivery_fails_task_with_reason(
+    monitor_backend: str, sink: str, stack: Stack
 ) -> None:
     run = started(run_of({}, "silent", sink=sink))
     began = time.time()
@@ -69,58 +69,67 @@ def test_task_code_that_delivers_nothing_fails_its_task_with_words(
     assert time.time() - began < INTERVAL + GRACE + 5
     with pytest.raises(JobVanished) as caught:
         raise run.resume(event).error
-    place = {
+    source = {
         "redis": "runqy's Redis at",
-        "http": f"runqy at {world.sandbox.server_url}",
+        "http": f"runqy at {stack.sandbox.server_url}",
     }
-    for words in ("without delivering", place[eyes], "silent.default", "runqy worker"):
-        assert words in str(caught.value)
+    for message in (
+        "without delivering",
+        source[monitor_backend],
+        "silent.default",
+        "runqy worker",
+    ):
+        assert message in str(caught.value)
 
 
-def test_a_waiting_slot_hears_of_it_too() -> None:
+def test_monitor_job_without_delivery_fails_task_in_slot() -> None:
     run = run_of({}, "silent", deferrable=False).execute()
     with pytest.raises(JobVanished, match="without delivering"):
         raise run.error
 
 
-def test_a_job_that_runqy_keeps_as_completed_has_delivered_nothing_either() -> None:
+def test_monitor_completed_job_without_delivery_fails_task() -> None:
     run = started(run_of({"numbers": [1]}, "stored_guide"))
     with pytest.raises(JobVanished, match="says it is completed"):
         raise run.resume(run.fire()).error
 
 
-def test_a_job_that_runqy_gives_up_fails_with_runqys_words(eyes: str) -> None:
+def test_monitor_job_given_up_by_runqy_fails_with_its_error(
+    monitor_backend: str,
+) -> None:
     run = started(run_of({"numbers": ["x"]}, "stored_guide"))
     with pytest.raises(JobFailed) as caught:
         raise run.resume(run.fire()).error
     assert "gave job" in str(caught.value)
-    words = {"redis": "unsupported operand", "http": "API does not say why"}
-    assert words[eyes] in str(caught.value)
+    message = {"redis": "unsupported operand", "http": "API does not say why"}
+    assert message[monitor_backend] in str(caught.value)
 
 
-@pytest.mark.usefixtures("eyes")
-def test_a_job_that_nobody_serves_is_told_of_in_the_tasks_log(
+@pytest.mark.usefixtures("monitor_backend")
+def test_monitor_queue_without_worker_is_logged(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     limit = timedelta(seconds=2)
     run = started(run_of({}, "idle", delivery_timeout=limit))
     with pytest.raises(DeliveryTimeout, match=r"within delivery_timeout \(0:00:02\)"):
         raise run.resume(run.fire()).error
-    said = capsys.readouterr().out
-    assert "no live worker serves the queue 'idle.default'" in said
+    output = capsys.readouterr().out
+    assert "no live worker serves the queue 'idle.default'" in output
 
 
-def test_a_job_that_is_run_again_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_monitor_job_retried_by_runqy_is_logged(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     run = started(run_of({"numbers": ["x"]}, "guide_webhook"))
     with pytest.raises(JobVanished):
         raise run.resume(run.fire()).error
-    said = capsys.readouterr().out
-    assert "is to be run again by runqy" in said
-    assert "The log of the runqy worker says why" in said
+    output = capsys.readouterr().out
+    assert "runqy will run job" in output
+    assert "The log of the runqy worker says why" in output
 
 
-def test_a_server_that_is_away_ends_no_wait(
-    connect: Callable[..., Any], capsys: pytest.CaptureFixture[str], world: World
+def test_monitor_server_unavailable_keeps_waiting(
+    connect: Callable[..., Any], capsys: pytest.CaptureFixture[str], stack: Stack
 ) -> None:
     run = started(run_of({"value": 5, "seconds": 2}))
     url = f"http://127.0.0.1:{free_port()}"
@@ -128,102 +137,110 @@ def test_a_server_that_is_away_ends_no_wait(
     event = run.fire()
 
     assert event["event"] == "arrived"
-    said = capsys.readouterr().out
-    assert f"A look failed; waiting goes on: runqy at {url}" in said
-    assert world.sandbox.server_url not in said
+    output = capsys.readouterr().out
+    assert f"Polling failed, will retry: runqy at {url}" in output
+    assert stack.sandbox.server_url not in output
 
 
-def test_a_watch_that_is_refused_ends_no_wait(
+def test_monitor_wrong_redis_login_keeps_waiting(
     connect: Callable[..., Any],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    world: World,
+    stack: Stack,
 ) -> None:
     run = started(run_of({"value": 5, "seconds": 2}))
-    url = f"redis://nobody:wrong@127.0.0.1:{world.sandbox.redis_port}"
+    url = f"redis://unknown:wrong@127.0.0.1:{stack.sandbox.redis_port}"
     monkeypatch.setenv("AIRFLOW_CONN_REFUSING", url)
     connect(runqy_redis_conn_id="refusing")
     event = run.fire()
 
     assert event["event"] == "arrived"
-    said = capsys.readouterr().out
-    assert "A look failed; waiting goes on: Could not look at jobs" in said
-    assert "Check login and password of connection 'refusing'" in said
-    assert "nobody:wrong" not in said
+    output = capsys.readouterr().out
+    assert "Polling failed, will retry: Could not look at jobs" in output
+    assert "Check login and password of connection 'refusing'" in output
+    assert "unknown:wrong" not in output
 
 
-def test_a_watch_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_monitor_watch_seconds_zero_disables_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "0")
     run = started(run_of({}, "silent", delivery_timeout=timedelta(seconds=3)))
     with pytest.raises(DeliveryTimeout, match="runqy has forgotten"):
         raise run.resume(run.fire()).error
 
 
-def test_a_negative_interval_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_monitor_watch_seconds_negative_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "-1")
     with pytest.raises(Misconfigured, match="watch_seconds must be 0 or more"):
         outcome_of(run_of({"value": 1}))
 
 
-async def test_a_hundred_jobs_are_watched_at_one_look(
-    eyes: str, world: World, monkeypatch: pytest.MonkeyPatch
+async def test_monitor_hundred_jobs_are_read_in_one_poll(
+    monitor_backend: str, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from runqy_provider.client import job_status as sight
-    from runqy_provider.context import get_access
-    from runqy_provider.jobs.monitor import watch_place
-    from runqy_provider.models import Ticket
+    from runqy_provider.client import job_status
+    from runqy_provider.context import load_context
+    from runqy_provider.jobs.monitor import monitor_target
+    from runqy_provider.models import JobRef
 
-    looks: list[int] = []
-    for kind in (sight.RedisLookout, sight.ServerLookout):
+    polls: list[int] = []
+    first_poll = asyncio.Event()
+    for kind in (job_status.RedisJobStatusReader, job_status.ApiJobStatusReader):
 
         def counted(kind: Any = kind) -> Any:
-            look = kind.look
+            poll = kind.poll
 
             async def wrapper(self: Any, jobs: Any) -> Any:
-                looks.append(len(jobs))
-                return await look(self, jobs)
+                polls.append(len(jobs))
+                found = await poll(self, jobs)
+                if len(jobs) == 100:
+                    first_poll.set()
+                return found
 
             return wrapper
 
-        monkeypatch.setattr(kind, "look", counted())
+        monkeypatch.setattr(kind, "poll", counted())
 
-    def enqueue() -> list[Ticket]:
+    def enqueue() -> list[JobRef]:
         with RunqyHook() as hook:
             ids = [hook.enqueue("idle", {"n": n}).job_id for n in range(100)]
-        return [Ticket(f"d{n}", job_id, "idle.default") for n, job_id in enumerate(ids)]
+        return [
+            JobRef(f"d{n}", "webhook", job_id, "idle.default")
+            for n, job_id in enumerate(ids)
+        ]
 
-    tickets = await asyncio.to_thread(enqueue)
-    access = await asyncio.to_thread(get_access, "runqy_default")
-    places = [watch_place(access, ticket) for ticket in tickets]
+    jobs = await asyncio.to_thread(enqueue)
+    access = await asyncio.to_thread(load_context, "runqy_default")
+    targets = [monitor_target(access, job) for job in jobs]
     end = time.time() + 3 * INTERVAL
-    waits = [
-        wait_for_arrival([place], deadline=end) for place in places if place is not None
-    ]
-    with Redis.from_url(world.sandbox.redis_url) as redis:
+    waits = [wait_any([target], deadline=end) for target in targets if target]
+    with Redis.from_url(stack.sandbox.redis_url) as redis:
         before = redis.info("clients")["connected_clients"]
         waiting = asyncio.gather(*waits)
-        await asyncio.sleep(INTERVAL)
+        await first_poll.wait()
         connections = redis.info("clients")["connected_clients"] - before
         assert await waiting == [None] * 100
         await close_waiters()
 
-    assert 100 in looks
-    assert sum(looks) <= 100 * (len([n for n in looks if n == 100]) + 1)
-    # One for the watch; over HTTP, whatever the server itself makes of it.
-    assert connections <= (1 if eyes == "redis" else 8)
+    assert sum(polls) <= 100 * (polls.count(100) + 1)
+    # One connection for the monitor; over HTTP, runqy's server opens some itself.
+    assert connections <= (1 if monitor_backend == "redis" else 8)
 
 
-class Elsewhere:
-    """A source that is away until it is told otherwise, and has it then."""
+class UnavailableSource:
+    """A source that is unavailable at first; once available, it has the delivery."""
 
     def __init__(self) -> None:
-        self.is_away = True
-        self.looks = 0
+        self.is_unavailable = True
+        self.polls = 0
 
-    async def look(self, addresses: Collection[str]) -> Mapping[str, Any]:
-        self.looks += 1
-        if self.is_away:
-            raise SinkUnavailable("the broker is away")
+    async def poll(self, addresses: Collection[str]) -> Mapping[str, Any]:
+        self.polls += 1
+        if self.is_unavailable:
+            raise SinkUnavailable("the broker is unavailable")
         return {text: Arrival("completed", "there", 1.0) for text in addresses}
 
     async def hints(self) -> AsyncIterator[str | None]:
@@ -234,9 +251,9 @@ class Elsewhere:
 
 
 class Gone:
-    """A watch that says at every look that the job is gone."""
+    """A monitor that reports at every poll that the job is gone."""
 
-    async def look(self, addresses: Collection[str]) -> Mapping[str, Any]:
+    async def poll(self, addresses: Collection[str]) -> Mapping[str, Any]:
         return {text: JobVanished("the job is gone.") for text in addresses}
 
     async def hints(self) -> AsyncIterator[str | None]:
@@ -246,52 +263,54 @@ class Gone:
     async def aclose(self) -> None: ...
 
 
-async def test_a_job_is_not_given_up_while_its_delivery_may_lie_unseen() -> None:
-    elsewhere, heard = Elsewhere(), []
+async def test_wait_any_job_gone_while_source_unavailable_keeps_waiting() -> None:
+    source, updates = UnavailableSource(), []
 
-    def tell(news: News) -> None:
-        heard.append(news.words)
-        if "not all places" in news.words:
-            elsewhere.is_away = False
+    def on_change(update: StatusUpdate) -> None:
+        updates.append(update.message)
+        if "not every source" in update.message:
+            source.is_unavailable = False
 
-    place = Place("elsewhere", lambda: Waiter(elsewhere, 60.0), "d")
-    watch = Place("watch", lambda: Waiter(Gone(), 60.0), "j")
-    vigil = Vigil(tell=tell)
-    arrival = await wait_for_arrival(
-        [place], deadline=time.time() + 30, vigil=vigil, watch=watch
+    target = WaitTarget("source", lambda: Waiter(source, 60.0), "d")
+    monitor = WaitTarget("watch", lambda: Waiter(Gone(), 60.0), "j")
+    liveness = LivenessMonitor(on_change=on_change)
+    arrival = await wait_any(
+        [target], deadline=time.time() + 30, liveness=liveness, monitor=monitor
     )
     await close_waiters()
 
     assert arrival is not None
-    assert any("the job is gone. But not all places" in words for words in heard)
+    assert any(
+        "the job is gone. But not every source" in message for message in updates
+    )
 
 
-async def test_what_came_just_before_the_verdict_is_taken() -> None:
-    elsewhere = Elsewhere()
+async def test_wait_any_delivery_just_before_job_vanished_is_taken() -> None:
+    source = UnavailableSource()
 
     class Late(Gone):
-        async def look(self, addresses: Collection[str]) -> Mapping[str, Any]:
-            elsewhere.is_away = False
-            return await super().look(addresses)
+        async def poll(self, addresses: Collection[str]) -> Mapping[str, Any]:
+            source.is_unavailable = False
+            return await super().poll(addresses)
 
-    # Its own sweeps and hints would not find it in time.
-    place = Place("elsewhere", lambda: Waiter(elsewhere, 60.0), "d")
-    watch = Place("watch", lambda: Waiter(Late(), 60.0), "j")
-    arrival = await wait_for_arrival([place], deadline=time.time() + 30, watch=watch)
+    # The source's regular polls are too rare to find the delivery in time.
+    target = WaitTarget("source", lambda: Waiter(source, 60.0), "d")
+    monitor = WaitTarget("watch", lambda: Waiter(Late(), 60.0), "j")
+    arrival = await wait_any([target], deadline=time.time() + 30, monitor=monitor)
     await close_waiters()
     assert arrival is not None
 
 
-def test_progress_stands_in_the_tasks_log_as_it_comes(
+def test_progress_received_is_logged(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = started(run_of({"value": 1, "progress": 0.25, "seconds": 1}))
     assert run.fire()["event"] == "arrived"
-    said = capsys.readouterr().out
-    assert "Progress: 25% rendering" in said
+    output = capsys.readouterr().out
+    assert "Progress: 25% rendering" in output
 
 
-def test_the_last_progress_stands_in_the_timeout(gate: Gate) -> None:
+def test_delivery_timeout_message_contains_last_progress(gate: Gate) -> None:
     limit = timedelta(seconds=2)
     payload = {"progress": 0.5, **gate.closed}
     run = started(run_of(payload, execution_timeout=limit))
@@ -301,10 +320,10 @@ def test_the_last_progress_stands_in_the_timeout(gate: Gate) -> None:
     assert "Last progress: 50% rendering." in str(caught.value)
 
 
-def test_a_job_that_has_gone_silent_ends_the_wait_and_is_not_waited_for_again(
+def test_heartbeat_timeout_silent_job_fails_and_retry_enqueues(
     gate: Gate,
 ) -> None:
-    outcome_of(run_of({"value": 0}))  # so that the task process is free
+    outcome_of(run_of({"value": 0}))  # so that the task process has started and is idle
     limit = timedelta(seconds=1)
     payload = {"value": 7, "progress": 0.5, **gate.closed}
     run = started(run_of(payload, heartbeat_timeout=limit))
@@ -318,10 +337,10 @@ def test_a_job_that_has_gone_silent_ends_the_wait_and_is_not_waited_for_again(
     assert again.xcoms["runqy_job"]["job_id"] != run.xcoms["runqy_job"]["job_id"]
 
 
-def test_a_heartbeat_shorter_than_the_watchs_interval_ends_no_job_that_waits(
+def test_heartbeat_timeout_below_poll_interval_ignores_pending_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nor does one shorter than the time in the slot."""
+    """The timeout is shorter than the time in the slot, too."""
     monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "30")
     run = started(
         run_of(
@@ -336,7 +355,9 @@ def test_a_heartbeat_shorter_than_the_watchs_interval_ends_no_job_that_waits(
     assert run.fire()["event"] == "deadline"
 
 
-def test_time_in_the_queue_is_no_silence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_heartbeat_timeout_time_in_queue_is_not_counted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     run = started(
         run_of(
             {},
@@ -347,28 +368,28 @@ def test_time_in_the_queue_is_no_silence(capsys: pytest.CaptureFixture[str]) -> 
     )
     with pytest.raises(DeliveryTimeout):
         raise run.resume(run.fire()).error
-    said = capsys.readouterr().out
-    assert "no live worker" in said
+    output = capsys.readouterr().out
+    assert "no live worker" in output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ({"sink": "redis_storage"}, "'redis_storage' cannot be combined"),
         ({"sink": "sql://db/tasks"}, r"sink=\['sql://db/tasks', 'webhook'\]"),
         ({"heartbeat_timeout": timedelta(0)}, "longer than zero"),
     ],
 )
-def test_a_heartbeat_that_cannot_be_heard_is_refused(
-    arguments: dict[str, Any], words: str
+def test_heartbeat_timeout_unusable_is_refused(
+    arguments: dict[str, Any], message: str
 ) -> None:
     arguments = {"heartbeat_timeout": timedelta(seconds=1), **arguments}
-    with pytest.raises(Misconfigured, match=words):
+    with pytest.raises(Misconfigured, match=message):
         outcome_of(run_of({}, **arguments))
 
 
-def test_progress_never_lingers_as_a_result(world: World) -> None:
-    """What task code says of itself meanwhile is no final word, however it is put."""
+def test_progress_malformed_is_shortened_and_not_a_result(stack: Stack) -> None:
+    """A progress message is never taken for a result, whatever its fields are."""
     run = started(run_of({}, "idle"))
     with RunqyHook() as hook:
         job = hook.get_job(run.xcoms["runqy_job"]["job_id"])
@@ -382,7 +403,7 @@ def test_progress_never_lingers_as_a_result(world: World) -> None:
     answer = httpx.post(job.payload["webhook_url"], json=body)
 
     assert answer.status_code == 202
-    with Redis.from_url(world.sandbox.redis_url) as redis:
+    with Redis.from_url(stack.sandbox.redis_url) as redis:
         [key] = redis.keys(f"*progress:{job.payload['task_id']}")
         kept = redis.get(key)
     assert kept is not None
@@ -391,57 +412,58 @@ def test_progress_never_lingers_as_a_result(world: World) -> None:
     assert b"1.0" in kept
 
 
-async def test_a_verdict_that_cannot_be_trusted_yet_is_asked_for_ever_more_rarely() -> (
-    None
-):
-    elsewhere = Elsewhere()
-    place = Place("elsewhere", lambda: Waiter(elsewhere, 60.0), "d")
-    watch = Place("watch", lambda: Waiter(Gone(), 60.0), "j")
+async def test_wait_any_job_gone_while_source_unavailable_polls_with_backoff() -> None:
+    source = UnavailableSource()
+    target = WaitTarget("source", lambda: Waiter(source, 60.0), "d")
+    monitor = WaitTarget("watch", lambda: Waiter(Gone(), 60.0), "j")
     with pytest.raises(JobVanished):
-        await wait_for_arrival([place], deadline=time.time() + 4, watch=watch)
+        await wait_any([target], deadline=time.time() + 4, monitor=monitor)
     await close_waiters()
 
-    assert 2 <= elsewhere.looks < 40
+    assert 2 <= source.polls < 40
 
 
-def test_a_job_whose_worker_was_lost_is_told_of(
-    gate: Gate, world: World, capsys: pytest.CaptureFixture[str]
+def test_monitor_worker_killed_is_logged(
+    gate: Gate, stack: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It stays active until its lease is over; runqy says nothing of it meanwhile."""
+    """Runqy reports such a job as active until its lease has expired."""
     limit = timedelta(seconds=4)
     run = started(run_of(dict(gate.closed), delivery_timeout=limit))
-    with Redis.from_url(world.sandbox.redis_url) as redis:
+    with Redis.from_url(stack.sandbox.redis_url) as redis:
         key = f"asynq:{{helper.default}}:t:{run.xcoms['runqy_job']['job_id']}"
         until = time.monotonic() + 10
         while redis.hget(key, "state") != b"active" and time.monotonic() < until:
             time.sleep(0.05)
-        world.sandbox.worker.kill()
+        stack.sandbox.worker.kill()
         for worker in redis.keys("asynq:workers:*"):
-            redis.delete(worker)  # as they expire
+            redis.delete(worker)  # runqy lets these keys expire
     try:
         assert run.fire()["event"] == "deadline"
     finally:
-        world.sandbox.worker.start()
+        stack.sandbox.worker.start()
     assert "its worker was lost" in capsys.readouterr().out
 
 
-def test_a_job_whose_lease_is_over_is_told_of_though_others_serve_its_queue(
-    gate: Gate, world: World, capsys: pytest.CaptureFixture[str]
+def test_monitor_lease_expired_is_logged_while_other_workers_live(
+    gate: Gate, stack: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A stand-in for the hours that a worker may hang: its lease is set back."""
+    """The test sets the lease back, as a worker may hang for hours."""
     limit = timedelta(seconds=4)
     run = started(run_of(dict(gate.closed), delivery_timeout=limit))
     job_id = run.xcoms["runqy_job"]["job_id"]
     leases = "asynq:{helper.default}:lease"
-    with Redis.from_url(world.sandbox.redis_url) as redis:
+    with Redis.from_url(stack.sandbox.redis_url) as redis:
         until = time.monotonic() + 10
         while redis.zscore(leases, job_id) is None and time.monotonic() < until:
             time.sleep(0.05)
-        world.sandbox.worker.kill()
+        stack.sandbox.worker.kill()
         redis.zadd(leases, {job_id: time.time() - 60}, xx=True)
     try:
         assert run.fire()["event"] == "deadline"
     finally:
-        world.sandbox.worker.start()
-    said = capsys.readouterr().out
-    assert f"Job {job_id} is active, but its lease is over: its worker was lost" in said
+        stack.sandbox.worker.start()
+    output = capsys.readouterr().out
+    assert (
+        f"Job {job_id} is active, but its lease has expired: its worker was lost"
+        in output
+    )

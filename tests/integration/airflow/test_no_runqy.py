@@ -1,4 +1,4 @@
-"""Somebody else answers at the server's address: a proxy, or a page for people."""
+"""Another server answers at runqy's address: a proxy, or a maintenance page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runqy_provider.client import transport as server_http
-from runqy_provider.client.job_status import ServerLookout
-from runqy_provider.connections import RunqySettings
+from runqy_provider.client.job_status import ApiJobStatusReader
+from runqy_provider.connections import RunqyConnection
 from runqy_provider.errors import (
     QueueNotFound,
     Rejected,
@@ -43,27 +43,30 @@ ANSWERS = [
 ]
 
 
+class CountingServer(http.server.ThreadingHTTPServer):
+    requests = 0
+
+
 @contextmanager
-def answering(status: int, body: bytes, wait: float = 0.0) -> Iterator[Any]:
-    """Yield a server that gives one answer to everything, and counts."""
+def answering(status: int, body: bytes, wait: float = 0.0) -> Iterator[CountingServer]:
+    """Yield a server that gives the same response to every request, and counts them."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            server.asked += 1  # type: ignore[attr-defined]
+            server.requests += 1
             never.wait(wait)
-            with suppress(ConnectionError):  # whoever asked has gone
+            with suppress(ConnectionError):  # the client has closed the connection
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
 
-        do_POST = do_DELETE = do_GET  # noqa: N815 - the library's names
+        do_POST = do_DELETE = do_GET  # noqa: N815 - the names that http.server expects
 
         def log_message(self, *_args: Any) -> None: ...
 
     never = threading.Event()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked = 0  # type: ignore[attr-defined]
+    with CountingServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -74,12 +77,12 @@ def answering(status: int, body: bytes, wait: float = 0.0) -> Iterator[Any]:
             thread.join()
 
 
-def address(server: Any) -> str:
+def address(server: CountingServer) -> str:
     return f"http://127.0.0.1:{server.server_port}"
 
 
 @pytest.mark.parametrize(("status", "body"), ANSWERS)
-def test_what_is_not_runqys_says_nothing_of_a_job(
+def test_hook_foreign_response_is_not_taken_for_job_state(
     status: int, body: bytes, connect: Callable[..., Any]
 ) -> None:
     with answering(status, body) as server:
@@ -94,7 +97,9 @@ def test_what_is_not_runqys_says_nothing_of_a_job(
             assert hook.test_connection()[0] is False
 
 
-def test_runqys_own_404_is_one(connect: Callable[..., Any]) -> None:
+def test_hook_queue_not_found_response_raises_queue_not_found(
+    connect: Callable[..., Any],
+) -> None:
     body = json.dumps({"errors": ["queue not found"]}).encode()
     with answering(404, body) as server, RunqyHook(retry_for=0) as hook:
         connect(fields={"host": address(server)})
@@ -104,7 +109,7 @@ def test_runqys_own_404_is_one(connect: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize(("status", "body"), ANSWERS[:1] + ANSWERS[2:5])
 @pytest.mark.parametrize("sink", ["webhook", "redis_storage"])
-def test_a_wait_goes_on_while_somebody_else_answers(
+def test_operator_foreign_server_responds_keeps_waiting(
     status: int,
     body: bytes,
     sink: str,
@@ -124,25 +129,25 @@ def test_a_wait_goes_on_while_somebody_else_answers(
     assert event["event"] == "deadline", event
 
 
-async def test_a_server_that_never_answers_is_not_asked_about_every_job(
+async def test_job_status_reader_silent_server_gets_few_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(server_http, "REQUEST_TIMEOUT", 0.5)
     with answering(200, PAGE, wait=30) as server:
-        lookout = ServerLookout(RunqySettings("c", address(server)))
+        job_status_reader = ApiJobStatusReader(RunqyConnection("c", address(server)))
         began = time.monotonic()
         with pytest.raises(RunqyError, match="cannot be asked about jobs") as caught:
-            await lookout.look([("q", f"job-{n}") for n in range(40)])
+            await job_status_reader.poll([("q", f"job-{n}") for n in range(40)])
         assert time.monotonic() - began < 4
-        assert server.asked <= 4
-        await lookout.aclose()
-    assert "job-" not in str(caught.value), "it is told to all who wait"
+        assert server.requests <= 4
+        await job_status_reader.aclose()
+    assert "job-" not in str(caught.value), "all waiting tasks log this message"
 
 
-def test_a_value_comes_home_though_the_workers_are_not_told(
+def test_operator_wrong_admin_key_still_returns_value(
     connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An admin key that the server refuses spoils no look at the jobs."""
+    """Only the list of workers needs the admin key; polling jobs does not."""
     monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "0.2")
     connect(without=("runqy_redis_conn_id",), admin_api_key="wrong")
 

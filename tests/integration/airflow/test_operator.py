@@ -29,14 +29,16 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.models import Submission, is_reference
+from runqy_provider.models import JobRef, is_reference
+from runqy_provider.operators._execution import Execution
+from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.sinks.object_store.s3 import S3Sink
 from runqy_provider.sinks.object_store.s3_store import s3_client
 from runqy_sandbox.process.net import free_port
 from tests.support.harness import outcome_of, run_of
 
 if TYPE_CHECKING:
-    from tests.support.stack import Gate, World
+    from tests.support.stack import Gate, Stack
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
@@ -47,12 +49,12 @@ QUICK = timedelta(seconds=20)
     "sink", ["webhook", "s3://results/some/prefix", "s3://results"]
 )
 @pytest.mark.parametrize("value", [{"a": [1, None]}, None, "text", 0])
-def test_a_value_comes_home(sink: str, value: Any) -> None:
+def test_operator_json_value_is_returned(sink: str, value: Any) -> None:
     assert outcome_of(run_of({"value": value}, sink=sink)) == value
 
 
 @pytest.mark.parametrize("sink", ["webhook", "s3://results"])
-def test_a_waiting_task_defers_and_is_resumed(sink: str, gate: Gate) -> None:
+def test_operator_waiting_task_defers_and_resumes(sink: str, gate: Gate) -> None:
     run = run_of({"value": 5, **gate.closed}, sink=sink).execute()
 
     assert run.state == "deferred"
@@ -64,13 +66,13 @@ def test_a_waiting_task_defers_and_is_resumed(sink: str, gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("sink", ["webhook", "s3://results"])
-def test_without_deferring_the_same_comes_home(sink: str) -> None:
+def test_operator_not_deferrable_returns_value(sink: str) -> None:
     run = run_of({"value": 5, "seconds": 0.3}, sink=sink, deferrable=False).execute()
 
     assert (run.state, run.value) == ("success", 5)
 
 
-def test_a_short_job_is_waited_for_in_the_slot() -> None:
+def test_operator_short_job_ends_without_deferral() -> None:
     run = run_of({"value": 1, "seconds": 0.3}, defer_after=QUICK).execute()
 
     assert (run.state, run.value) == ("success", 1)
@@ -78,7 +80,9 @@ def test_a_short_job_is_waited_for_in_the_slot() -> None:
 
 @pytest.mark.parametrize("deferrable", [True, False])
 @pytest.mark.parametrize("sink", ["webhook", "s3://results"])
-def test_a_failing_job_fails_with_its_own_error(sink: str, *, deferrable: bool) -> None:
+def test_operator_job_failed_raises_error_of_handler(
+    sink: str, *, deferrable: bool
+) -> None:
     run = run_of({"error": "too dark"}, sink=sink, deferrable=deferrable)
 
     with pytest.raises(JobFailed, match="ValueError: too dark") as caught:
@@ -87,7 +91,7 @@ def test_a_failing_job_fails_with_its_own_error(sink: str, *, deferrable: bool) 
     assert "raise ValueError" in str(caught.value.traceback)
 
 
-def test_without_a_receiver_s3_alone_brings_values_and_failures(connect: Any) -> None:
+def test_operator_s3_without_receiver_returns_values_and_failures(connect: Any) -> None:
     connect(without=("callback_secret",))
 
     assert outcome_of(run_of({"value": 7}, sink="s3://results/alone")) == 7
@@ -95,7 +99,7 @@ def test_without_a_receiver_s3_alone_brings_values_and_failures(connect: Any) ->
         outcome_of(run_of({"error": "too dark"}, sink="s3://results/alone"))
 
 
-def test_guide_style_task_code_runs_as_it_is() -> None:
+def test_operator_guide_task_code_result_is_returned() -> None:
     by_webhook = run_of({"numbers": [1, 2]}, "guide_webhook", sink="webhook")
     by_s3 = run_of({"numbers": [3, 4]}, "guide_s3", sink="s3://results/elsewhere")
 
@@ -104,7 +108,7 @@ def test_guide_style_task_code_runs_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("sink", ["webhook", "s3://results/large"])
-def test_what_is_large_or_no_json_is_a_reference_that_can_be_read(sink: str) -> None:
+def test_operator_large_or_binary_result_is_readable_reference(sink: str) -> None:
     large = outcome_of(run_of({"value": "x" * 100_000}, sink=sink))
     image = outcome_of(run_of({"bytes": 3_000_000}, sink=sink))
 
@@ -119,12 +123,12 @@ def test_what_is_large_or_no_json_is_a_reference_that_can_be_read(sink: str) -> 
     assert len(hook.read(image).bytes()) == 3_000_000
 
 
-def test_a_result_beyond_the_webhooks_limit_fails_and_names_the_way_out() -> None:
+def test_operator_result_above_webhook_limit_fails_with_advice() -> None:
     with pytest.raises(JobFailed, match="s3://bucket/prefix"):
         outcome_of(run_of({"bytes": 9_000_000}))
 
 
-def test_the_sink_of_the_connection_is_the_default(connect: Any) -> None:
+def test_operator_sink_defaults_to_sink_of_connection(connect: Any) -> None:
     connect(sink="s3://results/by-default")
     run = run_of({"value": 1})
 
@@ -132,19 +136,19 @@ def test_the_sink_of_the_connection_is_the_default(connect: Any) -> None:
     assert run.xcoms["runqy_job"]["sink"] == "s3://results/by-default"
 
 
-def test_a_sink_may_be_an_object() -> None:
+def test_operator_sink_object_is_accepted() -> None:
     sink = S3Sink("results", "objects", aws_conn_id="aws_default")
 
     assert outcome_of(run_of({"value": 1}, sink=sink)) == 1
 
 
-def test_a_worker_with_rights_of_its_own_needs_no_presigned_url() -> None:
+def test_operator_s3_sink_without_presign_returns_value() -> None:
     sink = S3Sink("results", "own-rights", presign=False)
 
     assert outcome_of(run_of({"value": 1}, sink=sink)) == 1
 
 
-def test_xcom_says_what_was_enqueued_and_how_it_came_back() -> None:
+def test_operator_xcoms_record_job_and_delivery() -> None:
     run = run_of({"value": 1})
     outcome_of(run)
 
@@ -155,20 +159,21 @@ def test_xcom_says_what_was_enqueued_and_how_it_came_back() -> None:
     assert delivery["where"].startswith("inbox://runqy_default/")
 
 
-def test_nothing_secret_is_in_xcom_trigger_or_rendered_fields(
-    world: World, gate: Gate
+def test_operator_xcoms_trigger_and_fields_contain_no_secret(
+    stack: Stack, gate: Gate
 ) -> None:
     run = run_of({"value": 1, **gate.closed}, sink="s3://results").execute()
     gate.open()
     event = run.fire()
+    assert isinstance(run.task, RunqyOperator)
     shown = str((run.xcoms, run.trigger.serialize(), event, run.task.payload))
 
     assert "token=" not in shown
     assert "Signature" not in shown
-    assert world.connections["runqy_default"]["password"] not in shown
+    assert stack.connections["runqy_default"]["password"] not in shown
 
 
-def test_each_attempt_has_an_id_of_its_own_and_each_map_index_too() -> None:
+def test_operator_each_try_and_map_index_has_own_delivery_id() -> None:
     ids = []
     for try_number, map_index in ((1, -1), (2, -1), (1, 0), (1, 1)):
         run = run_of({"value": 1})
@@ -179,33 +184,33 @@ def test_each_attempt_has_an_id_of_its_own_and_each_map_index_too() -> None:
     assert len(set(ids)) == 4
 
 
-def test_two_triggers_for_one_delivery_both_bring_the_same_event(gate: Gate) -> None:
+def test_operator_two_triggers_of_one_delivery_fire_same_event(gate: Gate) -> None:
     run = run_of({"value": 1, **gate.closed}).execute()
     gate.open()
 
     assert run.fire() == run.fire()
 
 
-def test_a_deadline_ends_the_wait_and_says_where_we_looked(world: World) -> None:
+def test_operator_deadline_passed_error_names_sources_and_job(stack: Stack) -> None:
     run = run_of({}, "idle", delivery_timeout=timedelta(seconds=0.5)).execute()
     event = run.fire()
 
     with pytest.raises(DeliveryTimeout) as caught:
         raise run.resume(event).error
-    words = str(caught.value)
+    message = str(caught.value)
     job = run.xcoms["runqy_job"]
     for expected in (
         f"/v1/deliveries/{job['delivery_id']}",
-        world.receiver_url,
-        f"127.0.0.1:{world.sandbox.redis_port}",
-        "Last looked: 20",
+        stack.receiver_url,
+        f"127.0.0.1:{stack.sandbox.redis_port}",
+        "Last successful poll: 20",
         f"job {job['job_id']} in queue 'idle.default' is pending",
     ):
-        assert expected in words
-    assert "token" not in words
+        assert expected in message
+    assert "token" not in message
 
 
-def test_a_job_that_ended_in_silence_is_named_at_the_deadline() -> None:
+def test_operator_deadline_passed_error_names_forgotten_job() -> None:
     run = run_of({}, "silent", sink="s3://results/x", deferrable=False)
     run.task.delivery_timeout = timedelta(seconds=1)
 
@@ -214,14 +219,14 @@ def test_a_job_that_ended_in_silence_is_named_at_the_deadline() -> None:
     assert "s3://results/x/" in str(caught.value)
 
 
-def test_execution_timeout_shortens_the_wait() -> None:
+def test_operator_execution_timeout_shortens_deadline() -> None:
     run = run_of({}, "idle", execution_timeout=timedelta(seconds=30)).execute()
 
     assert run.trigger.deadline < time.time() + 31
 
 
 @pytest.mark.parametrize(
-    ("queue", "payload", "error", "words"),
+    ("queue", "payload", "error", "message"),
     [
         ("nope", {}, QueueNotFound, "no queue 'nope'"),
         ("split", {}, QueueNotFound, "'split.default', and there is no such sub-queue"),
@@ -232,23 +237,23 @@ def test_execution_timeout_shortens_the_wait() -> None:
         ("helper", {"x": "y" * (50 * 1024 * 1024)}, PayloadTooLarge, "52,4"),
     ],
 )
-def test_a_payload_or_queue_that_is_refused_says_why(
-    world: World, queue: str, payload: Any, error: type[Exception], words: str
+def test_operator_invalid_payload_or_queue_is_refused_with_reason(
+    stack: Stack, queue: str, payload: Any, error: type[Exception], message: str
 ) -> None:
-    before = _jobs(world)
+    before = _jobs(stack)
 
-    with pytest.raises(error, match=re.escape(words)):
+    with pytest.raises(error, match=re.escape(message)):
         outcome_of(run_of(payload, queue))
-    assert _jobs(world) == before
+    assert _jobs(stack) == before
 
 
-def _jobs(world: World) -> set[bytes]:
-    with Redis.from_url(world.sandbox.redis_url) as redis:
+def _jobs(stack: Stack) -> set[bytes]:
+    with Redis.from_url(stack.sandbox.redis_url) as redis:
         return set(redis.keys("asynq:*:t:*"))
 
 
 @pytest.mark.parametrize(
-    ("change", "sink", "error", "words"),
+    ("change", "sink", "error", "message"),
     [
         ({"fields": {"password": "wrong"}}, "webhook", NotAllowed, "does not know"),
         ({"fields": {"password": None}}, "webhook", NotAllowed, "has no API key"),
@@ -259,56 +264,53 @@ def _jobs(world: World) -> set[bytes]:
         ({"callback_url": "ftp://x"}, "webhook", Misconfigured, "must be the receiver"),
         ({"redis_conn_id": "no"}, "webhook", Misconfigured, "does not exist"),
         ({}, "s3://no-such-bucket-here", NotThere, "does not exist"),
-        ({}, "s3://Bad_Bucket/x", Misconfigured, "no name for an S3 bucket"),
+        ({}, "s3://Bad_Bucket/x", Misconfigured, "is not a valid name of an S3 bucket"),
         ({}, "s3://results/x?speed=fast", Misconfigured, "not speed"),
-        ({}, "carrier-pigeon", Misconfigured, "'carrier-pigeon' is no sink"),
+        ({}, "carrier-pigeon", Misconfigured, "'carrier-pigeon' is not a valid sink"),
     ],
 )
-def test_what_could_not_come_home_is_not_enqueued(
-    world: World,
+def test_operator_unusable_connection_or_sink_enqueues_nothing(
+    stack: Stack,
     connect: Any,
     change: dict[str, Any],
     sink: str,
     error: type[Exception],
-    words: str,
+    message: str,
 ) -> None:
     connect(**change)
-    before = _jobs(world)
+    before = _jobs(stack)
 
-    with pytest.raises(error, match=re.escape(words)):
+    with pytest.raises(error, match=re.escape(message)):
         outcome_of(run_of({"value": 1}, sink=sink))
-    assert _jobs(world) == before
+    assert _jobs(stack) == before
 
 
-def test_a_key_with_the_wrong_role_says_so(world: World, connect: Any) -> None:
-    connect(fields={"password": world.sandbox.worker_key})
+def test_operator_api_key_with_wrong_role_is_refused(
+    stack: Stack, connect: Any
+) -> None:
+    connect(fields={"password": stack.sandbox.worker_key})
 
     with pytest.raises(NotAllowed, match="needs the role client"):
         outcome_of(run_of({"value": 1}))
 
 
-def test_redis_away_is_found_before_the_job_is_enqueued(
-    world: World, connect: Any, monkeypatch: pytest.MonkeyPatch
+def test_operator_redis_unavailable_enqueues_nothing(
+    stack: Stack, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect()
     port = free_port()
     monkeypatch.setenv("AIRFLOW_CONN_REDIS_DEFAULT", f"redis://127.0.0.1:{port}")
-    before = _jobs(world)
+    before = _jobs(stack)
 
     with pytest.raises(SinkUnavailable, match=f"Redis at 127.0.0.1:{port}"):
         outcome_of(run_of({"value": 1}))
-    assert _jobs(world) == before
+    assert _jobs(stack) == before
 
 
-def test_the_server_away_is_tried_again_and_then_said(
+def test_operator_server_unavailable_fails_after_retries(
     connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runqy_provider.hooks.runqy.RETRY_FOR", 1.0)
-    monkeypatch.setattr(
-        "runqy_provider.hooks.runqy.RunqyHook.__init__.__defaults__",
-        ("runqy_default", 0.5),
-        raising=False,
-    )
     url = f"http://127.0.0.1:{free_port()}"
     connect(fields={"host": url})
 
@@ -316,21 +318,21 @@ def test_the_server_away_is_tried_again_and_then_said(
         outcome_of(run_of({"value": 1}))
 
 
-def test_no_rights_on_the_bucket_is_said_before_the_job_is_enqueued(
-    world: World,
+def test_operator_bucket_without_access_enqueues_nothing(
+    stack: Stack,
 ) -> None:
-    """The endpoint asks for credentials that it knows, and ours it does not."""
-    auth, before = f"{world.sandbox.s3_url}/moto-api/reset-auth", _jobs(world)
+    """The endpoint checks credentials in this test, and does not know the stack's."""
+    auth, before = f"{stack.sandbox.s3_url}/moto-api/reset-auth", _jobs(stack)
     httpx.post(auth, content="0").raise_for_status()
     try:
-        with pytest.raises(NoAccess, match="Check the rights"):
+        with pytest.raises(NoAccess, match="Check the permissions"):
             outcome_of(run_of({"value": 1}, sink="s3://results"))
     finally:
         httpx.post(auth, content="1000000000").raise_for_status()
-    assert _jobs(world) == before
+    assert _jobs(stack) == before
 
 
-def test_a_result_outside_the_sinks_bucket_is_not_fetched() -> None:
+def test_operator_result_outside_bucket_is_not_fetched() -> None:
     run = run_of({"numbers": [1]}, "guide_s3", sink="s3://other-bucket")
     s3_client("aws_default").create_bucket(Bucket="other-bucket")
 
@@ -338,12 +340,12 @@ def test_a_result_outside_the_sinks_bucket_is_not_fetched() -> None:
         outcome_of(run)
 
 
-def test_a_webhook_sink_fetches_nothing() -> None:
+def test_operator_webhook_sink_result_url_is_not_fetched() -> None:
     with pytest.raises(NoAccess, match="fetches nothing"):
         outcome_of(run_of({"numbers": [1]}, "guide_s3", sink="webhook"))
 
 
-def test_an_object_that_is_not_what_it_says_is_a_bad_delivery() -> None:
+def test_operator_object_not_json_is_bad_delivery() -> None:
     run = run_of({}, "idle", sink="s3://results/bad").execute()
     job = run.xcoms["runqy_job"]
     s3_client("aws_default").put_object(
@@ -357,9 +359,9 @@ def test_an_object_that_is_not_what_it_says_is_a_bad_delivery() -> None:
         raise run.resume(run.fire()).error
 
 
-def test_a_value_that_looks_like_a_reference_is_not_one() -> None:
+def test_operator_value_like_a_reference_is_returned_as_reference() -> None:
     forged = {
-        "uri": "s3://results/somebody-elses",
+        "uri": "s3://results/other-job",
         "content_type": "application/json",
         "size": 1,
         "delivery_id": "d",
@@ -372,15 +374,15 @@ def test_a_value_that_looks_like_a_reference_is_not_one() -> None:
 
 
 @pytest.mark.parametrize("delivery_id", ["a/b", "../a", "a b", "", "x" * 200, "a\n"])
-def test_ids_that_could_mean_more_are_refused(delivery_id: str) -> None:
-    from runqy_provider.jobs.submission import check_delivery_id
+def test_delivery_id_with_unsafe_characters_is_refused(delivery_id: str) -> None:
+    from runqy_provider.inbox.callback_url import check_delivery_id
 
-    with pytest.raises(Misconfigured, match="is no delivery_id"):
+    with pytest.raises(Misconfigured, match="is not a valid delivery_id"):
         check_delivery_id(delivery_id)
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\ud800", {"k": ["\udfff"]}])
-def test_what_airflows_database_cannot_keep_comes_as_a_reference(value: Any) -> None:
+def test_operator_value_unfit_for_database_is_reference(value: Any) -> None:
     run = run_of({}, "idle").execute()
     with RunqyHook() as hook:
         payload = hook.get_job(run.xcoms["runqy_job"]["job_id"]).payload
@@ -393,7 +395,7 @@ def test_what_airflows_database_cannot_keep_comes_as_a_reference(value: Any) -> 
 
 
 class Supervisor:
-    """What Airflow says of a task whose worker it ends."""
+    """Gives the state of a task whose worker Airflow ends."""
 
     def __init__(self, state: str | None) -> None:
         self._state = state
@@ -403,8 +405,10 @@ class Supervisor:
 
         if self._state == "no answer":
             return ErrorResponse()
-        states = {} if self._state == "deleted" else {question.task_ids[0]: self._state}
-        return TaskStatesResult(task_states={question.run_ids[0]: states})
+        job_states = (
+            {} if self._state == "deleted" else {question.task_ids[0]: self._state}
+        )
+        return TaskStatesResult(task_states={question.run_ids[0]: job_states})
 
 
 @pytest.mark.parametrize(
@@ -423,34 +427,41 @@ class Supervisor:
         ("no answer", False),
     ],
 )
-def test_a_killed_task_deletes_its_job_only_if_it_has_ended(
+def test_operator_killed_task_deletes_job_only_if_task_ended(
     state: str | None,
     is_deleted: bool,
-    world: World,
+    stack: Stack,
     monkeypatch: pytest.MonkeyPatch,
     connect: Any,
 ) -> None:
     from airflow.sdk.execution_time import task_runner
 
     run = run_of({}, "idle").execute()
-    run.task.on_kill()  # a copy ran: this one has enqueued nothing
+    task = run.task
+    assert isinstance(task, RunqyOperator)
+    ti: Any = SimpleNamespace(dag_id="d", run_id=run.run_id, task_id="t", map_index=-1)
+    task.on_kill()  # a copy of the task ran: this one has enqueued nothing
     monkeypatch.setattr(
         task_runner, "SUPERVISOR_COMMS", Supervisor(state), raising=False
     )
-    task = run.task
-    task._submission = Submission(**run.xcoms["runqy_job"])
-    task._ti = SimpleNamespace(dag_id="d", run_id=run.run_id, task_id="t", map_index=-1)
-    task.on_kill()
 
-    with Redis.from_url(world.sandbox.redis_url) as redis:
+    def kill() -> None:
+        execution = Execution(task, RunqyOperator)
+        execution.job = JobRef(**run.xcoms["runqy_job"])
+        execution.ti = ti
+        execution.kill()
+
+    kill()
+
+    with Redis.from_url(stack.sandbox.redis_url) as redis:
         key = f"asynq:{{idle.default}}:t:{run.xcoms['runqy_job']['job_id']}"
         assert bool(redis.exists(key)) is not is_deleted
-    task.on_kill()  # gone already: no error
+    kill()  # the job is deleted already: no error
     connect(without=("admin_api_key",), fields={"password": "wrong"})
-    task.on_kill()  # not allowed: no error
+    kill()  # not allowed: no error
 
 
-def test_in_the_slot_execution_timeout_ends_the_wait_with_words() -> None:
+def test_operator_execution_timeout_in_slot_raises_delivery_timeout() -> None:
     limit = timedelta(seconds=3)
     run = run_of({}, "idle", deferrable=False, execution_timeout=limit)
 
@@ -458,24 +469,24 @@ def test_in_the_slot_execution_timeout_ends_the_wait_with_words() -> None:
         outcome_of(run)
 
 
-def test_a_timeout_that_is_no_time_is_refused() -> None:
+def test_operator_delivery_timeout_zero_is_refused() -> None:
     with pytest.raises(Misconfigured, match="longer than zero"):
         outcome_of(run_of({}, delivery_timeout=timedelta(0)))
 
 
-def test_an_object_whose_kind_nobody_told_is_looked_into(world: World) -> None:
-    """As task code leaves it that puts an object and says no more."""
-    run = run_of({}, "idle", sink="s3://results/untold").execute()
+def test_operator_object_without_content_type_is_read_as_json(stack: Stack) -> None:
+    """Task code that only uploads an object does not set a content type."""
+    run = run_of({}, "idle", sink="s3://results/untyped").execute()
     delivery_id = run.xcoms["runqy_job"]["delivery_id"]
     s3_client("aws_default").put_object(
-        Bucket="results", Key=f"untold/{delivery_id}", Body=b'{"a": 1}'
+        Bucket="results", Key=f"untyped/{delivery_id}", Body=b'{"a": 1}'
     )
 
     assert run.resume(run.fire()).value == {"a": 1}
 
 
 @pytest.mark.parametrize("body", [b'{"loss": NaN}', b"[" * 50_000], ids=["NaN", "deep"])
-def test_what_is_called_json_and_is_none_is_a_bad_delivery(body: bytes) -> None:
+def test_operator_invalid_json_object_is_bad_delivery(body: bytes) -> None:
     run = run_of({}, "idle", sink="s3://results/no-json").execute()
     delivery_id = run.xcoms["runqy_job"]["delivery_id"]
     s3_client("aws_default").put_object(
@@ -489,8 +500,8 @@ def test_what_is_called_json_and_is_none_is_a_bad_delivery(body: bytes) -> None:
         raise run.resume(run.fire()).error
 
 
-def test_signed_urls_are_such_as_new_buckets_take(world: World) -> None:
-    """By default boto3 signs for us-east-1 by the old way, which AWS refuses there."""
+def test_operator_put_url_uses_signature_version_4(stack: Stack) -> None:
+    """In us-east-1, boto3 signs with version 2 by default, which new buckets refuse."""
     run = run_of({}, "idle", sink="s3://results/signed").execute()
     with RunqyHook() as hook:
         payload = hook.get_job(run.xcoms["runqy_job"]["job_id"]).payload

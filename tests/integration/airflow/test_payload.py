@@ -1,4 +1,4 @@
-"""A payload is plain JSON, whatever Airflow or a template put into it."""
+"""A payload becomes plain JSON, whatever Airflow or a template put into it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from airflow.sdk.definitions.xcom_arg import _ConcatResult, _MapResult, _ZipResu
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runqy_provider.client.payload import plain_payload
 from runqy_provider.errors import InvalidPayload
-from runqy_provider.jobs.payload import plain_payload
 from runqy_provider.operators.runqy import RunqyOperator
 from tests.support.harness import Run, run_of
 
@@ -35,7 +35,7 @@ RESERVED = {"task_id", "webhook_url", "delivery"}
 
 
 class Lazy(Sequence[Any]):
-    """A sequence that is no list, as the XComs of a mapped task are."""
+    """A sequence that is not a list, like the XComs of a mapped task."""
 
     def __init__(self, items: list[Any]) -> None:
         self._items = items
@@ -52,17 +52,17 @@ class Lazy(Sequence[Any]):
 
 
 @given(st.dictionaries(st.text().filter(lambda name: name not in RESERVED), JSON))
-def test_a_json_object_stays_as_it_is(payload: dict[str, Any]) -> None:
+def test_payload_json_object_is_unchanged(payload: dict[str, Any]) -> None:
     assert plain_payload(payload, "q") == payload
 
 
 @given(st.dictionaries(st.text().filter(lambda name: name not in RESERVED), JSON))
-def test_a_text_that_is_a_json_object_is_read(payload: dict[str, Any]) -> None:
+def test_payload_json_text_is_parsed(payload: dict[str, Any]) -> None:
     assert plain_payload(json.dumps(payload), "q") == payload
 
 
 @given(st.lists(st.sampled_from(["key", "list", "lazy"]), max_size=6))
-def test_what_is_not_json_is_refused_with_the_path_to_it(steps: list[str]) -> None:
+def test_payload_not_json_is_refused_with_its_path(steps: list[str]) -> None:
     bad: Any = object()
     path = ""
     for step in steps:
@@ -93,19 +93,17 @@ def test_what_is_not_json_is_refused_with_the_path_to_it(steps: list[str]) -> No
         (Path("a/b"), "a/b"),
     ],
 )
-def test_what_airflow_puts_into_a_payload_becomes_json(
-    value: Any, expected: Any
-) -> None:
+def test_payload_airflow_types_become_json(value: Any, expected: Any) -> None:
     assert plain_payload({"x": value}, "q") == {"x": expected}
 
 
 @pytest.mark.parametrize("value", [b"x", {1}, float("nan"), {1: 2}])
-def test_what_could_be_written_in_more_than_one_way_is_refused(value: Any) -> None:
+def test_payload_ambiguous_value_is_refused(value: Any) -> None:
     with pytest.raises(InvalidPayload):
         plain_payload({"x": value}, "q")
 
 
-def test_a_payload_that_contains_itself_is_refused() -> None:
+def test_payload_containing_itself_is_refused() -> None:
     payload: dict[str, Any] = {}
     payload["self"] = payload
     with pytest.raises(InvalidPayload, match="contains itself"):
@@ -113,13 +111,13 @@ def test_a_payload_that_contains_itself_is_refused() -> None:
 
 
 @pytest.mark.parametrize("payload", ["{{ ds }}", "[1]", "5", "not json", 5, [1], None])
-def test_anything_else_is_refused_with_the_way_to_write_it(payload: Any) -> None:
+def test_payload_without_object_is_refused_with_advice(payload: Any) -> None:
     with pytest.raises(InvalidPayload, match="payload="):
         plain_payload(payload, "q")
 
 
 @pytest.mark.usefixtures("connect", "no_settling")
-def test_a_template_that_ends_in_tojson_is_a_payload() -> None:
+def test_payload_template_with_tojson_is_accepted() -> None:
     run = run_of("{{ {'value': 7} | tojson }}").execute()
     if run.state == "deferred":
         run.resume(run.fire())
@@ -128,7 +126,7 @@ def test_a_template_that_ends_in_tojson_is_a_payload() -> None:
 
 
 @pytest.mark.usefixtures("connect", "no_settling")
-def test_a_native_template_gives_times() -> None:
+def test_payload_native_template_time_becomes_text() -> None:
     with DAG("native", render_template_as_native_obj=True, schedule=None):
         task = RunqyOperator(
             task_id="t",

@@ -1,9 +1,7 @@
-"""Results that runqy keeps: in its Redis, or asked for over HTTP."""
+"""Results that runqy stores, read from its Redis or through its API."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,6 @@ from airflow.sdk import DAG
 from redis import Redis
 
 from runqy_provider.client.redis_keys import hash_key
-from runqy_provider.context import get_access
 from runqy_provider.errors import (
     BadDelivery,
     JobFailed,
@@ -22,11 +19,8 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.models import Ticket, is_reference
+from runqy_provider.models import is_reference
 from runqy_provider.sensors.runqy import RunqySensor
-from runqy_provider.sinks.redis_storage import RedisStorageSink
-from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import wait_for_arrival
 from runqy_sandbox.process.net import free_port
 from tests.support import harness
 from tests.support.harness import Run, outcome_of
@@ -34,7 +28,7 @@ from tests.support.harness import Run, outcome_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.stack import World
+    from tests.support.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
@@ -42,8 +36,8 @@ SINK = "redis_storage"
 
 
 @pytest.fixture(params=["redis", "http"])
-def way(request: pytest.FixtureRequest, connect: Callable[..., Any]) -> str:
-    """How runqy's storage is looked into."""
+def storage_access(request: pytest.FixtureRequest, connect: Callable[..., Any]) -> str:
+    """How runqy's storage is read."""
     if request.param == "http":
         connect(without=("runqy_redis_conn_id",))
     return str(request.param)
@@ -53,41 +47,40 @@ def run_of(payload: Any, runqy_queue: str = "stored", **arguments: Any) -> Run:
     return harness.run_of(payload, runqy_queue, **{"sink": SINK, **arguments})
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("storage_access")
 @pytest.mark.parametrize("value", [{"a": [1, None]}, None, "text", "7", 0])
-def test_a_value_comes_home(value: Any) -> None:
+def test_redis_storage_json_value_is_returned(value: Any) -> None:
     assert outcome_of(run_of({"value": value})) == value
 
 
-@pytest.mark.usefixtures("way")
-def test_guide_style_task_code_runs_as_it_is() -> None:
+@pytest.mark.usefixtures("storage_access")
+def test_redis_storage_guide_task_code_result_is_returned() -> None:
     assert outcome_of(run_of({"numbers": [1, 2]}, "stored_guide")) == {"sum": 3}
 
 
-def test_a_bare_value_that_runqys_api_garbles_is_said_to_be(
-    connect: Callable[..., Any], world: World
+def test_redis_storage_bare_value_over_http_is_bad_delivery(
+    connect: Callable[..., Any], stack: Stack
 ) -> None:
-    """Of task code without our helper; in Redis it stands as it is."""
-    redis = Redis(port=world.sandbox.redis_port)
+    """Task code without the helper stores bare values; Redis keeps them unchanged."""
+    redis = Redis(port=stack.sandbox.redis_port)
     run = run_of({}, "idle").execute()
     job = run.xcoms["runqy_job"]
-    done = {"state": "completed", "result": "true"}
-    redis.hset(hash_key(job["runqy_queue"], job["job_id"]), mapping=done)
+    done = ["state", "completed", "result", "true"]
+    redis.hset(hash_key(job["runqy_queue"], job["job_id"]), items=done)
     event = run.fire()
     assert run.resume(event).value is True
 
     connect(without=("runqy_redis_conn_id",))
-    run.next = None
     again = run_of({}, "idle").execute()
     job = again.xcoms["runqy_job"]
-    redis.hset(hash_key(job["runqy_queue"], job["job_id"]), mapping=done)
+    redis.hset(hash_key(job["runqy_queue"], job["job_id"]), items=done)
     again.resume(again.fire())
     assert isinstance(again.error, BadDelivery)
-    assert "garbles" in str(again.error)
+    assert "changes the result" in str(again.error)
 
 
-@pytest.mark.usefixtures("way")
-def test_bytes_come_home_with_their_type() -> None:
+@pytest.mark.usefixtures("storage_access")
+def test_redis_storage_bytes_are_returned_with_content_type() -> None:
     image = outcome_of(run_of({"bytes": 3000}))
 
     assert is_reference(image)
@@ -95,8 +88,8 @@ def test_bytes_come_home_with_their_type() -> None:
     assert RunqyResultHook().read(image).bytes() == b"x" * 3000
 
 
-@pytest.mark.usefixtures("way")
-def test_a_failure_through_the_helper_comes_at_once_with_its_traceback() -> None:
+@pytest.mark.usefixtures("storage_access")
+def test_redis_storage_job_failed_raises_error_with_traceback() -> None:
     run = run_of({"error": "too dark"})
 
     with pytest.raises(JobFailed, match="ValueError: too dark") as caught:
@@ -105,30 +98,34 @@ def test_a_failure_through_the_helper_comes_at_once_with_its_traceback() -> None
     assert run.xcoms["runqy_delivery"]["status"] == "failed"
 
 
-def test_a_job_given_up_by_runqy_fails_with_its_last_error(way: str) -> None:
+def test_redis_storage_job_given_up_raises_last_error(storage_access: str) -> None:
     run = run_of({"numbers": "no list"}, "stored_guide")
 
     with pytest.raises(JobFailed) as caught:
         outcome_of(run)
-    expected = "unsupported operand" if way == "redis" else "gave the job up after 3"
+    expected = (
+        "unsupported operand"
+        if storage_access == "redis"
+        else "gave the job up after 3"
+    )
     assert expected in str(caught.value)
 
 
-@pytest.mark.usefixtures("way")
-def test_a_result_beyond_the_workers_line_fails_and_names_the_way_out() -> None:
+@pytest.mark.usefixtures("storage_access")
+def test_redis_storage_result_too_large_fails_with_advice() -> None:
     with pytest.raises(JobFailed, match="object store"):
         outcome_of(run_of({"bytes": 9_000_000}))
 
 
-@pytest.mark.usefixtures("way")
-def test_a_queue_that_stores_nothing_is_said_to() -> None:
-    """Runqy forgets such a job as it ends; its result is nowhere."""
+@pytest.mark.usefixtures("storage_access")
+def test_redis_storage_queue_without_storage_raises_job_vanished() -> None:
+    """Runqy deletes such a job when it ends, and its result with it."""
     with pytest.raises(JobVanished):
         outcome_of(run_of({"value": 1}, "helper"))
 
 
-@pytest.mark.usefixtures("way")
-def test_a_job_deleted_while_waiting_is_told() -> None:
+@pytest.mark.usefixtures("storage_access")
+def test_redis_storage_job_deleted_while_waiting_raises_job_vanished() -> None:
     run = run_of({}, "idle").execute()
     job = run.xcoms["runqy_job"]
     with RunqyHook() as hook:
@@ -139,18 +136,18 @@ def test_a_job_deleted_while_waiting_is_told() -> None:
     assert job["job_id"] in str(run.error)
 
 
-@pytest.mark.usefixtures("way")
-def test_a_timeout_says_which_job_did_not_end() -> None:
+@pytest.mark.usefixtures("storage_access")
+def test_redis_storage_timeout_message_names_job() -> None:
     run = run_of({}, "idle", delivery_timeout=timedelta(seconds=1)).execute()
     run.resume(run.fire())
 
-    words = str(run.error)
-    assert run.xcoms["runqy_job"]["job_id"] in words
-    assert "has not ended" in words
-    assert "is pending" in words
+    message = str(run.error)
+    assert run.xcoms["runqy_job"]["job_id"] in message
+    assert "has not ended" in message
+    assert "is pending" in message
 
 
-def test_runqys_redis_away_enqueues_nothing(
+def test_redis_storage_redis_unavailable_enqueues_nothing(
     connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(runqy_redis_conn_id="gone")
@@ -162,26 +159,26 @@ def test_runqys_redis_away_enqueues_nothing(
     assert "runqy_job" not in run.xcoms
 
 
-def test_a_redis_connection_that_does_not_exist_is_named(
+def test_redis_storage_missing_connection_is_refused(
     connect: Callable[..., Any],
 ) -> None:
-    connect(runqy_redis_conn_id="nowhere_to_be_found")
+    connect(runqy_redis_conn_id="no_such_redis")
 
-    with pytest.raises(Misconfigured, match="nowhere_to_be_found"):
+    with pytest.raises(Misconfigured, match="no_such_redis"):
         outcome_of(run_of({}))
 
 
-def test_a_sensor_needs_the_job(way: str) -> None:
+@pytest.mark.usefixtures("storage_access")
+def test_redis_storage_sensor_without_job_is_refused() -> None:
     with DAG("d", schedule=None):
         sensor = RunqySensor(task_id="s", delivery_id="d-1", sink=SINK)
 
     with pytest.raises(Misconfigured, match="job_id and runqy_queue"):
         outcome_of(Run(sensor))
-    assert way
 
 
-@pytest.mark.usefixtures("way")
-def test_a_sensor_waits_for_a_job_enqueued_elsewhere() -> None:
+@pytest.mark.usefixtures("storage_access")
+def test_redis_storage_sensor_of_other_job_returns_value() -> None:
     run = run_of({"value": 9, "seconds": 0.2}).execute()
     submission = run.xcoms["runqy_job"]
     with DAG("d", schedule=None):
@@ -195,44 +192,3 @@ def test_a_sensor_waits_for_a_job_enqueued_elsewhere() -> None:
         )
 
     assert outcome_of(Run(sensor)) == 9
-
-
-def test_a_hundred_waits_cost_one_connection_and_one_round_trip_a_look(
-    world: World,
-) -> None:
-    redis = Redis(port=world.sandbox.redis_port)
-    jobs = [f"stored-{n}" for n in range(100)]
-    for job_id in jobs:
-        redis.hset(hash_key("q", job_id), "state", "active")
-    access = get_access("runqy_default")
-
-    async def scenario() -> tuple[int, list[Any]]:
-        before = {client["id"] for client in redis.client_list()}
-        waits = [
-            asyncio.ensure_future(
-                wait_for_arrival(
-                    RedisStorageSink().places(
-                        access, Ticket(f"d-{job_id}", job_id, "q")
-                    ),
-                    deadline=time.time() + 30,
-                )
-            )
-            for job_id in jobs
-        ]
-        await asyncio.sleep(0)
-        while True:  # until all have been looked for once
-            opened = [c for c in redis.client_list() if c["id"] not in before]
-            if opened and opened[0]["cmd"].startswith("hmget"):
-                break
-            await asyncio.sleep(0.01)
-        for job_id in jobs:
-            redis.hset(hash_key("q", job_id), mapping={"state": "completed"})
-        arrivals = await asyncio.gather(*waits)
-        await close_waiters()
-        return len(opened), arrivals
-
-    connections, arrivals = asyncio.run(scenario())
-    redis.delete(*(hash_key("q", job_id) for job_id in jobs))
-
-    assert connections == 1
-    assert {arrival.status for arrival in arrivals} == {"completed"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,7 +13,7 @@ from redis import Redis
 
 from runqy_provider.client import requests as calls
 from runqy_provider.client.models import Job
-from runqy_provider.client.requests import Answer
+from runqy_provider.client.requests import ApiResponse
 from runqy_provider.errors import (
     InvalidPayload,
     JobVanished,
@@ -29,7 +30,7 @@ from runqy_sandbox.process.net import free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.stack import World
+    from tests.support.stack import Gate, Stack
 
 pytestmark = pytest.mark.usefixtures("connect")
 
@@ -40,7 +41,7 @@ def hook() -> Iterator[RunqyHook]:
         yield hook
 
 
-def test_a_job_is_enqueued_looked_at_and_deleted(hook: RunqyHook) -> None:
+def test_hook_enqueue_get_and_delete_job_succeed(hook: RunqyHook) -> None:
     job = hook.enqueue("idle", {"a": 1}, job_timeout=5)
 
     assert (job.runqy_queue, job.state, job.payload) == (
@@ -48,9 +49,9 @@ def test_a_job_is_enqueued_looked_at_and_deleted(hook: RunqyHook) -> None:
         "pending",
         {"a": 1},
     )
-    looked_at = hook.get_job(job.job_id)
-    assert looked_at == job
-    assert "payload" not in repr(looked_at)
+    found = hook.get_job(job.job_id)
+    assert found == job
+    assert "payload" not in repr(found)
     assert hook.delete_job("idle.default", job.job_id)
     with pytest.raises(JobVanished, match="has forgotten job"):
         hook.get_job(job.job_id)
@@ -58,7 +59,7 @@ def test_a_job_is_enqueued_looked_at_and_deleted(hook: RunqyHook) -> None:
         hook.delete_job("idle.default", job.job_id)
 
 
-async def test_the_same_from_async_code() -> None:
+async def test_hook_async_calls_return_same_results() -> None:
     async with RunqyHook(retry_for=0) as hook:
         job = await hook.aenqueue("idle", {"a": 1})
         assert await hook.aget_job(job.job_id) == job
@@ -71,12 +72,12 @@ async def test_the_same_from_async_code() -> None:
             await hook.aenqueue("nope", {})
 
 
-def test_a_job_never_heard_of(hook: RunqyHook) -> None:
-    with pytest.raises(JobVanished, match="never heard of"):
+def test_hook_get_unknown_job_raises_job_vanished(hook: RunqyHook) -> None:
+    with pytest.raises(JobVanished, match="does not know job"):
         hook.get_job("00000000-0000-4000-8000-000000000000")
 
 
-def test_live_workers_are_listed(hook: RunqyHook) -> None:
+def test_hook_list_workers_returns_live_workers(hook: RunqyHook) -> None:
     [worker] = hook.list_workers()
 
     assert worker.status == "running"
@@ -84,53 +85,53 @@ def test_live_workers_are_listed(hook: RunqyHook) -> None:
     assert "helper.default" in worker.queues
 
 
-def test_one_session_serves_all_calls(hook: RunqyHook) -> None:
+def test_hook_get_conn_reuses_session(hook: RunqyHook) -> None:
     assert hook.is_healthy()
     assert hook.get_conn() is hook.get_conn()
     hook.close()
     assert hook.is_healthy()
 
 
-def test_a_running_job_is_not_deleted(hook: RunqyHook, world: World) -> None:
-    job = hook.enqueue("helper", {"seconds": 1.5})
+def test_hook_delete_running_job_returns_false(
+    hook: RunqyHook, stack: Stack, gate: Gate
+) -> None:
+    job = hook.enqueue("helper", gate.closed)
     key = f"asynq:{{helper.default}}:t:{job.job_id}"
-    with Redis.from_url(world.sandbox.redis_url) as redis:
+    with Redis.from_url(stack.sandbox.redis_url) as redis:
         while redis.hget(key, "state") == b"pending":
-            pass
+            time.sleep(0.01)
 
     assert hook.delete_job("helper.default", job.job_id) is False
 
 
-def test_the_connection_form_says_whether_the_server_takes_us(
-    hook: RunqyHook, connect: Any, world: World
+def test_hook_test_connection_reports_why_it_fails(
+    hook: RunqyHook, connect: Any, stack: Stack
 ) -> None:
     assert hook.test_connection() == (
         True,
-        f"runqy at {world.sandbox.server_url} takes our key.",
+        f"runqy at {stack.sandbox.server_url} accepts our key.",
     )
-    for fields, words in (
+    for fields, message in (
         ({"password": "wrong"}, "does not know"),
-        ({"password": world.sandbox.worker_key}, "wrong role"),
+        ({"password": stack.sandbox.worker_key}, "wrong role"),
         ({"host": f"http://127.0.0.1:{free_port()}"}, "cannot be reached"),
         ({"host": "ftp://x"}, "not an http"),
     ):
         connect(fields=fields)
-        good, said = RunqyHook(retry_for=0).test_connection()
-        assert not good
-        assert words in said
+        is_good, reason = RunqyHook(retry_for=0).test_connection()
+        assert not is_good
+        assert message in reason
 
 
-def test_testing_a_connection_enqueues_nothing(hook: RunqyHook, world: World) -> None:
-    with Redis.from_url(world.sandbox.redis_url) as redis:
+def test_hook_test_connection_enqueues_nothing(hook: RunqyHook, stack: Stack) -> None:
+    with Redis.from_url(stack.sandbox.redis_url) as redis:
         before = set(redis.keys("asynq:*:t:*"))
         hook.test_connection()
         assert set(redis.keys("asynq:*:t:*")) == before
 
 
-def test_a_missing_admin_key_falls_back_to_the_only_key(
-    connect: Any, world: World
-) -> None:
-    connect(without=("admin_api_key",), fields={"password": world.sandbox.admin_key})
+def test_hook_admin_key_missing_uses_client_key(connect: Any, stack: Stack) -> None:
+    connect(without=("admin_api_key",), fields={"password": stack.sandbox.admin_key})
     with RunqyHook(retry_for=0) as hook:
         assert hook.list_workers()
 
@@ -150,18 +151,18 @@ def test_a_missing_admin_key_falls_back_to_the_only_key(
 
 
 @pytest.mark.parametrize("value", [float("nan"), {1}, object()])
-def test_a_payload_that_is_not_json_is_not_sent(hook: RunqyHook, value: Any) -> None:
+def test_hook_payload_not_json_is_not_sent(hook: RunqyHook, value: Any) -> None:
     with pytest.raises(InvalidPayload, match="is not JSON"):
         hook.enqueue("idle", {"x": value})
 
 
-def test_a_payload_over_fifty_mebibytes_is_not_sent(hook: RunqyHook) -> None:
+def test_hook_payload_over_fifty_mebibytes_is_not_sent(hook: RunqyHook) -> None:
     with pytest.raises(PayloadTooLarge, match="object store"):
         hook.enqueue("idle", {"x": "y" * calls.MAX_BODY})
 
 
 class Flaky:
-    """A real listener that breaks connections off before it answers."""
+    """A real server; where a response is empty, it closes the connection instead."""
 
     def __init__(self, answers: list[bytes]) -> None:
         self.requests: list[bytes] = []
@@ -189,7 +190,7 @@ def answer(status: int, body: bytes) -> bytes:
     return head.encode() + b"Connection: close\r\n\r\n" + body
 
 
-def test_an_enqueue_that_may_have_been_taken_is_never_sent_again(connect: Any) -> None:
+def test_hook_enqueue_without_response_is_not_sent_again(connect: Any) -> None:
     flaky = Flaky([b""])
     connect(fields={"host": flaky.url})
 
@@ -202,7 +203,7 @@ def test_an_enqueue_that_may_have_been_taken_is_never_sent_again(connect: Any) -
     assert len(flaky.requests) == 1
 
 
-def test_a_look_that_broke_off_is_repeated(connect: Any) -> None:
+def test_hook_get_job_broken_connection_is_retried(connect: Any) -> None:
     info = b'{"Info": {"id": "j", "queue": "q.default", "state": "active"}}'
     flaky = Flaky([b"", answer(503, b""), answer(200, info)])
     connect(fields={"host": flaky.url})
@@ -213,7 +214,7 @@ def test_a_look_that_broke_off_is_repeated(connect: Any) -> None:
     assert len(flaky.requests) == 3
 
 
-async def test_async_code_repeats_a_look_too(connect: Any) -> None:
+async def test_hook_async_get_job_broken_connection_is_retried(connect: Any) -> None:
     info = b'{"Info": {"id": "j", "queue": "q.default", "state": "active"}}'
     flaky = Flaky([b"", answer(200, info)])
     connect(fields={"host": flaky.url})
@@ -223,15 +224,13 @@ async def test_async_code_repeats_a_look_too(connect: Any) -> None:
     flaky.close()
 
 
-def test_a_server_that_is_away_gets_time_to_come_back(connect: Any) -> None:
+def test_hook_server_unavailable_for_a_moment_is_retried(connect: Any) -> None:
     port = free_port()
     connect(fields={"host": f"http://127.0.0.1:{port}"})
     body = b'{"info": {"id": "j", "queue": "q.default", "state": "pending"}}'
-    flaky: list[Flaky] = []
-    real = socket.create_server
 
     def appear() -> None:
-        listener = real(("127.0.0.1", port))
+        listener = socket.create_server(("127.0.0.1", port))
         connection, _ = listener.accept()
         connection.recv(65536)
         connection.sendall(answer(200, body))
@@ -243,36 +242,40 @@ def test_a_server_that_is_away_gets_time_to_come_back(connect: Any) -> None:
     with RunqyHook(retry_for=20) as hook:
         assert hook.enqueue("q", {}).job_id == "j"
     timer.join()
-    assert flaky == []
 
 
 @pytest.mark.parametrize(
     ("given", "error"),
     [
-        (Answer(500, b'{"errors": ["boom"]}'), ServerUnavailable),
-        (Answer(418, b"a teapot"), Rejected),
-        (Answer(413, b'{"errors": ["http: request body too large"]}'), PayloadTooLarge),
+        (ApiResponse(500, b'{"errors": ["boom"]}'), ServerUnavailable),
+        (ApiResponse(418, b"a teapot"), Rejected),
         (
-            Answer(400, b'{"errors": ["dial tcp 1.2.3.4:6379: refused"]}'),
+            ApiResponse(413, b'{"errors": ["http: request body too large"]}'),
+            PayloadTooLarge,
+        ),
+        (
+            ApiResponse(400, b'{"errors": ["dial tcp 1.2.3.4:6379: refused"]}'),
             ServerUnavailable,
         ),
-        (Answer(400, b'{"errors": ["prompt is required"]}'), InvalidPayload),
-        (Answer(404, b'{"errors": ["queue not found: q.x"]}'), QueueNotFound),
+        (ApiResponse(400, b'{"errors": ["prompt is required"]}'), InvalidPayload),
+        (ApiResponse(404, b'{"errors": ["queue not found: q.x"]}'), QueueNotFound),
     ],
 )
-def test_refusals_are_told_apart(given: Answer, error: type[Exception]) -> None:
+def test_enqueue_response_errors_raise_matching_exceptions(
+    given: ApiResponse, error: type[Exception]
+) -> None:
     with pytest.raises(error) as caught:
         calls.enqueue("q.x", {}, None).read(given)
     assert type(caught.value) is error
 
 
 @pytest.mark.parametrize("call", [calls.get_job("j"), calls.delete_job("q", "j")])
-def test_other_500s_are_not_taken_for_a_job_that_is_gone(call: Any) -> None:
+def test_job_response_unknown_500_is_not_job_vanished(call: Any) -> None:
     with pytest.raises(ServerUnavailable):
-        call.read(Answer(500, b'{"errors": ["redis: nil"]}'))
-    for words in calls.GONE:
+        call.read(ApiResponse(500, b'{"errors": ["redis: nil"]}'))
+    for message in calls.GONE:
         with pytest.raises(JobVanished):
-            call.read(Answer(500, b'{"errors": ["' + words.encode() + b'"]}'))
+            call.read(ApiResponse(500, b'{"errors": ["' + message.encode() + b'"]}'))
 
 
 @pytest.mark.parametrize(
@@ -284,25 +287,27 @@ def test_other_500s_are_not_taken_for_a_job_that_is_gone(call: Any) -> None:
         ({"payload": "not json, not base64"}, None),
     ],
 )
-def test_whatever_a_result_is_it_is_read(info: dict[str, Any], result: Any) -> None:
+def test_job_result_of_any_form_is_parsed(info: dict[str, Any], result: Any) -> None:
     job = Job.from_info({"id": "j", "queue": "q", "state": "completed", **info})
 
     assert job.result == result
     assert job.payload is None
 
 
-def test_a_connection_that_is_no_json_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_extra_not_json_object_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from types import SimpleNamespace
 
-    from runqy_provider.connections import RunqySettings
+    from runqy_provider.connections import RunqyConnection
 
     fields = dict.fromkeys(("port", "login", "password", "schema", "conn_type"))
     connection: Any = SimpleNamespace(conn_id="c", host="h", extra="[1]", **fields)
     with pytest.raises(Misconfigured, match="not a JSON object"):
-        RunqySettings.from_connection(connection)
+        RunqyConnection.from_connection(connection)
 
 
-def test_httpx_errors_never_leave(hook: RunqyHook, connect: Any) -> None:
+def test_hook_invalid_host_raises_no_httpx_error(hook: RunqyHook, connect: Any) -> None:
     connect(fields={"host": "http://[::1"})
 
     with pytest.raises((Misconfigured, ValueError)) as caught:

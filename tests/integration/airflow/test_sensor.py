@@ -1,4 +1,4 @@
-"""RunqySensor: it waits for what somebody else enqueued."""
+"""RunqySensor: it waits for a job that another program enqueued."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowSensorTimeout
 from redis import Redis
 
-from runqy_provider.context import get_access
 from runqy_provider.errors import (
     HeartbeatTimeout,
     JobFailed,
@@ -19,33 +18,29 @@ from runqy_provider.errors import (
     Misconfigured,
 )
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.jobs.submission import submit
 from runqy_provider.sensors.runqy import RunqySensor
-from runqy_provider.sinks.registry import parse_sink
 from runqy_sandbox.process.net import free_port
 from tests.support.harness import Run
 
 if TYPE_CHECKING:
-    from runqy_provider.models import Submission
-    from tests.support.stack import Gate, World
+    from runqy_provider.models import JobRef
+    from tests.support.stack import Gate, Stack
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 
-def submitted(payload: Any, sink: str = "webhook", queue: str = "helper") -> Submission:
+def submitted(payload: Any, sink: str = "webhook", queue: str = "helper") -> JobRef:
     with RunqyHook() as hook:
-        return submit(
-            hook,
-            get_access("runqy_default"),
-            parse_sink(sink),
+        return hook.submit(
+            sink,
             runqy_queue=queue,
             payload=payload,
-            delivery_id=f"elsewhere-{time.time_ns()}",
+            delivery_id=f"sensor-{time.time_ns()}",
             deadline=time.time() + 60,
         )
 
 
-def sensor(job: Submission, **arguments: Any) -> Run:
+def sensor(job: JobRef, **arguments: Any) -> Run:
     with DAG("d", schedule=None):
         task = RunqySensor(
             task_id="t",
@@ -59,7 +54,7 @@ def sensor(job: Submission, **arguments: Any) -> Run:
 
 @pytest.mark.parametrize("sink", ["webhook", "s3://results/sensor"])
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_a_result_asked_for_elsewhere_comes_home(
+def test_sensor_result_of_other_job_is_returned(
     sink: str, gate: Gate, *, deferrable: bool
 ) -> None:
     wait = gate.closed if deferrable else {"seconds": 0.3}
@@ -73,7 +68,7 @@ def test_a_result_asked_for_elsewhere_comes_home(
     assert (run.state, run.value) == ("success", 3)
 
 
-def test_what_is_there_already_needs_no_deferral() -> None:
+def test_sensor_result_already_delivered_needs_no_deferral() -> None:
     job = submitted({"value": 3})
     first = sensor(job, poke_interval=0.05, deferrable=False).execute()
     again = sensor(job).execute()
@@ -81,14 +76,14 @@ def test_what_is_there_already_needs_no_deferral() -> None:
     assert (first.value, again.state, again.value) == (3, "success", 3)
 
 
-def test_the_reschedule_mode_lets_go_of_its_slot(gate: Gate) -> None:
+def test_sensor_reschedule_mode_frees_slot(gate: Gate) -> None:
     job = submitted({"value": 3, **gate.closed})
     run = sensor(job, deferrable=False, mode="reschedule").execute()
 
     assert run.state == "up_for_reschedule"
 
 
-def test_a_failing_job_fails_the_sensor() -> None:
+def test_sensor_job_failed_raises_error() -> None:
     job = submitted({"error": "too dark"})
 
     with pytest.raises(JobFailed, match="too dark"):
@@ -96,7 +91,7 @@ def test_a_failing_job_fails_the_sensor() -> None:
 
 
 @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
-def test_a_sensor_may_be_skipped_instead(option: str) -> None:
+def test_sensor_job_failed_with_soft_fail_is_skipped(option: str) -> None:
     job = submitted({"error": "too dark"})
     run = sensor(job, **{option: True}).execute()
     if run.state == "deferred":
@@ -105,15 +100,15 @@ def test_a_sensor_may_be_skipped_instead(option: str) -> None:
     assert run.state == "skipped"
 
 
-def test_a_timeout_is_a_sensor_timeout_with_our_words() -> None:
+def test_sensor_timeout_raises_sensor_timeout_with_reason() -> None:
     job = submitted({}, queue="idle")
     run = sensor(job, timeout=0.3).execute()
 
-    with pytest.raises(AirflowSensorTimeout, match="No webhook came to"):
+    with pytest.raises(AirflowSensorTimeout, match="No webhook was received at"):
         raise run.resume(run.fire()).error
 
 
-def test_the_default_sink_is_the_connections(connect: Any) -> None:
+def test_sensor_sink_defaults_to_sink_of_connection(connect: Any) -> None:
     connect(sink="s3://results/default-of-sensor")
     job = submitted({"value": 1}, "s3://results/default-of-sensor")
     with DAG("d", schedule=None):
@@ -127,20 +122,20 @@ def test_the_default_sink_is_the_connections(connect: Any) -> None:
     assert Run(task).execute().value == 1
 
 
-def test_an_id_that_is_none_is_refused() -> None:
+def test_sensor_invalid_delivery_id_is_refused() -> None:
     with DAG("d", schedule=None):
         task = RunqySensor(task_id="t", delivery_id="../../x")
 
-    with pytest.raises(Misconfigured, match="no delivery_id"):
+    with pytest.raises(Misconfigured, match="not a valid delivery_id"):
         raise Run(task).execute().error
 
 
-def test_a_poking_sensor_hears_of_a_job_that_is_gone(
-    monkeypatch: pytest.MonkeyPatch, world: World
+def test_sensor_poking_job_vanished_raises_job_vanished(
+    monkeypatch: pytest.MonkeyPatch, stack: Stack
 ) -> None:
     monkeypatch.setenv("AIRFLOW__RUNQY__VANISHED_GRACE_SECONDS", "0.3")
     job = submitted({}, queue="idle")
-    with Redis.from_url(world.sandbox.redis_url) as redis:
+    with Redis.from_url(stack.sandbox.redis_url) as redis:
         redis.delete(f"asynq:{{idle.default}}:t:{job.job_id}")
     run = sensor(job, deferrable=False, poke_interval=0.2, timeout=30).execute()
 
@@ -148,7 +143,7 @@ def test_a_poking_sensor_hears_of_a_job_that_is_gone(
         raise run.error
 
 
-def test_execution_timeout_shortens_a_deferred_wait() -> None:
+def test_sensor_execution_timeout_shortens_deferred_wait() -> None:
     job = submitted({}, queue="idle")
     run = sensor(job, execution_timeout=timedelta(seconds=1)).execute()
 
@@ -157,7 +152,7 @@ def test_execution_timeout_shortens_a_deferred_wait() -> None:
         raise run.resume(run.fire()).error
 
 
-def test_a_silent_job_ends_a_deferred_wait(gate: Gate) -> None:
+def test_sensor_silent_job_raises_heartbeat_timeout(gate: Gate) -> None:
     job = submitted({"progress": 0.5, **gate.closed})
     run = sensor(job, heartbeat_timeout=timedelta(seconds=1)).execute()
 
@@ -166,31 +161,33 @@ def test_a_silent_job_ends_a_deferred_wait(gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{}, {"soft_fail": True}])
-def test_a_result_that_came_while_no_triggerer_ran_is_taken(
+def test_sensor_deferral_timeout_result_delivered_is_taken(
     arguments: dict[str, Any], gate: Gate
 ) -> None:
     job = submitted({"value": 3, **gate.closed})
     run = sensor(job, **arguments).execute()
     assert run.state == "deferred"
     gate.open()
-    assert run.fire()["event"] == "arrived"  # it is there now; this event is lost
+    assert (
+        run.fire()["event"] == "arrived"
+    )  # the result is delivered, and this event is lost
 
     assert run.time_out().value == 3
 
 
-def test_where_none_came_it_is_a_sensor_timeout() -> None:
+def test_sensor_deferral_timeout_without_result_raises_sensor_timeout() -> None:
     job = submitted({}, queue="idle")
     run = sensor(job).execute()
     with pytest.raises(AirflowSensorTimeout):
         raise run.time_out().error
 
 
-def test_a_poking_sensor_gives_no_job_up_while_it_cannot_look(
-    monkeypatch: pytest.MonkeyPatch, connect: Any, world: World
+def test_sensor_poking_inbox_unavailable_keeps_waiting(
+    monkeypatch: pytest.MonkeyPatch, connect: Any, stack: Stack
 ) -> None:
     monkeypatch.setenv("AIRFLOW__RUNQY__VANISHED_GRACE_SECONDS", "0")
     job = submitted({}, queue="idle")
-    with Redis.from_url(world.sandbox.redis_url) as redis:
+    with Redis.from_url(stack.sandbox.redis_url) as redis:
         redis.delete(f"asynq:{{idle.default}}:t:{job.job_id}")
     monkeypatch.setenv("AIRFLOW_CONN_GONE", f"redis://127.0.0.1:{free_port()}")
     connect(redis_conn_id="gone")

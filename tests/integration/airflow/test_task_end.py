@@ -1,9 +1,9 @@
-"""Which tasks the triggerer may end, and that the others lose nothing on a worker."""
+"""Which tasks the triggerer may end, and what a worker does for all others."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk import DAG, Asset, BaseOperatorLink
@@ -19,7 +19,7 @@ from tests.support.harness import Run
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.support.stack import Gate, World
+    from tests.support.stack import Gate, Stack
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
@@ -45,7 +45,7 @@ class OwnLink(BaseOperatorLink):
 
 
 class WithLink(RunqyOperator):
-    operator_extra_links: ClassVar[Any] = (ResultLink(), OwnLink())
+    operator_extra_links: Any = (ResultLink(), OwnLink())
 
 
 class WithRenderedFields(RunqyOperator):
@@ -99,7 +99,7 @@ def nothing_seen() -> None:
 
 @pytest.fixture
 def listener() -> Iterator[None]:
-    """A listener that hears of task success, as OpenLineage's does."""
+    """A listener for task success, like that of OpenLineage."""
     from airflow.sdk._shared.listeners import hookimpl
 
     class Listener:
@@ -114,7 +114,7 @@ def listener() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("wanted", [None, True])
-def test_a_task_that_loses_nothing_ends_in_the_triggerer(
+def test_task_end_nothing_lost_ends_in_triggerer(
     gate: Gate, *, wanted: bool | None
 ) -> None:
     run = _run(RunqyOperator, gate, end_from_trigger=wanted).execute()
@@ -124,14 +124,14 @@ def test_a_task_that_loses_nothing_ends_in_the_triggerer(
     assert run.trigger.task_end["tags"] == {"dag_id": "d", "task_id": "t"}
 
 
-def test_end_from_trigger_false_ends_on_a_worker(gate: Gate) -> None:
+def test_task_end_end_from_trigger_false_ends_on_worker(gate: Gate) -> None:
     run = _run(RunqyOperator, gate, end_from_trigger=False).execute()
 
     assert run.trigger.task_end is None
 
 
 @pytest.mark.parametrize("lost", LOSSES)
-def test_a_task_that_would_lose_something_ends_on_a_worker(
+def test_task_end_something_lost_ends_on_worker(
     lost: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind, arguments, environment = LOSSES[lost]
@@ -144,13 +144,13 @@ def test_a_task_that_would_lose_something_ends_on_a_worker(
 
 
 @pytest.mark.parametrize("lost", LOSSES)
-def test_true_fails_before_anything_is_enqueued_and_names_the_loss(
-    lost: str, gate: Gate, monkeypatch: pytest.MonkeyPatch, world: World
+def test_task_end_forced_with_loss_fails_before_enqueue(
+    lost: str, gate: Gate, monkeypatch: pytest.MonkeyPatch, stack: Stack
 ) -> None:
     kind, arguments, environment = LOSSES[lost]
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with Redis.from_url(world.sandbox.redis_url) as redis:
+    with Redis.from_url(stack.sandbox.redis_url) as redis:
         before = set(redis.scan_iter("asynq:t:*"))
         run = _run(kind, gate, end_from_trigger=True, **arguments).execute()
         after = set(redis.scan_iter("asynq:t:*"))
@@ -163,31 +163,31 @@ def test_true_fails_before_anything_is_enqueued_and_names_the_loss(
 
 
 @pytest.mark.usefixtures("listener")
-def test_a_listener_that_hears_of_success_needs_a_worker(gate: Gate) -> None:
+def test_task_end_success_listener_ends_on_worker(gate: Gate) -> None:
     assert _run(RunqyOperator, gate).execute().trigger.task_end is None
     forced = _run(RunqyOperator, gate, end_from_trigger=True).execute()
     assert "calls of listeners (lineage)" in str(forced.error)
 
 
 def _resumed(gate: Gate, kind: type[RunqyOperator], **arguments: Any) -> Run:
-    """Run a task through its trigger and, on a worker, to its end."""
+    """Run a task to its end: its trigger, and then the worker."""
     run = _run(kind, gate, **arguments).execute()
     gate.open()
     return run.resume(run.fire())
 
 
 @pytest.mark.usefixtures("listener")
-def test_on_a_worker_the_listener_is_called(gate: Gate) -> None:
+def test_worker_end_listener_is_called(gate: Gate) -> None:
     _resumed(gate, RunqyOperator)
     assert "listener" in seen
 
 
-def test_on_a_worker_the_callback_is_called(gate: Gate) -> None:
+def test_worker_end_success_callback_is_called(gate: Gate) -> None:
     _resumed(gate, RunqyOperator, on_success_callback=_on_success)
     assert "on_success_callback" in seen
 
 
-def test_on_a_worker_the_outlet_gets_its_event(gate: Gate) -> None:
+def test_worker_end_outlet_gets_asset_event(gate: Gate) -> None:
     run = _resumed(gate, RunqyOperator, outlets=[Asset("a")])
     assert [outlet.name for outlet in run.last.msg.task_outlets] == ["a"]
 
@@ -199,27 +199,27 @@ def test_on_a_worker_the_outlet_gets_its_event(gate: Gate) -> None:
         (RunqyOperator, {"post_execute": _post_execute}, "post_execute="),
     ],
 )
-def test_on_a_worker_post_execute_is_called(
+def test_worker_end_post_execute_is_called(
     gate: Gate, kind: type[RunqyOperator], arguments: Arguments, called: str
 ) -> None:
     _resumed(gate, kind, **arguments)
     assert called in seen
 
 
-def test_on_a_worker_an_own_execute_complete_makes_the_result(gate: Gate) -> None:
+def test_worker_end_own_execute_complete_returns_result(gate: Gate) -> None:
     assert _resumed(gate, WithExecuteComplete).value == {"own": {"a": 1}}
 
 
-def test_on_a_worker_multiple_outputs_are_xcoms(gate: Gate) -> None:
+def test_worker_end_multiple_outputs_become_xcoms(gate: Gate) -> None:
     assert _resumed(gate, RunqyOperator, multiple_outputs=True).xcoms["a"] == 1
 
 
-def test_on_a_worker_the_map_index_is_rendered(gate: Gate) -> None:
+def test_worker_end_map_index_template_is_rendered(gate: Gate) -> None:
     run = _resumed(gate, RunqyOperator, map_index_template="n{{ 1 }}")
     assert run.last.msg.rendered_map_index == "n1"
 
 
-def test_on_a_worker_an_own_link_is_made(gate: Gate) -> None:
+def test_worker_end_own_link_is_made(gate: Gate) -> None:
     _resumed(gate, WithLink)
     assert "link" in seen
 
@@ -231,7 +231,7 @@ def test_on_a_worker_an_own_link_is_made(gate: Gate) -> None:
         ({}, {"pushes_result": True, "pushes_receipt": True}),
     ],
 )
-def test_the_trigger_knows_what_to_push(
+def test_task_end_do_xcom_push_is_passed_to_trigger(
     gate: Gate, arguments: Arguments, expected: dict[str, bool]
 ) -> None:
     end = _run(RunqyOperator, gate, **arguments).execute().trigger.task_end
@@ -239,7 +239,7 @@ def test_the_trigger_knows_what_to_push(
     assert expected.items() <= end.items()
 
 
-def test_a_mapped_task_downstream_needs_the_length(gate: Gate) -> None:
+def test_task_end_mapped_task_downstream_needs_length(gate: Gate) -> None:
     with DAG("d", schedule=None):
         task = RunqyOperator(
             task_id="t",
@@ -259,7 +259,7 @@ def test_a_mapped_task_downstream_needs_the_length(gate: Gate) -> None:
 
 
 @pytest.mark.parametrize(("wanted", "ends"), [(None, True), (False, False)])
-def test_a_sensor_ends_in_the_triggerer_too(*, wanted: bool | None, ends: bool) -> None:
+def test_task_end_sensor_ends_in_triggerer(*, wanted: bool | None, ends: bool) -> None:
     with DAG("d", schedule=None):
         task = RunqySensor(
             task_id="t",
@@ -273,7 +273,7 @@ def test_a_sensor_ends_in_the_triggerer_too(*, wanted: bool | None, ends: bool) 
     assert end is None or not end["pushes_receipt"]
 
 
-def test_a_sensor_that_would_lose_something_says_so() -> None:
+def test_task_end_forced_sensor_with_loss_fails() -> None:
     with DAG("d", schedule=None):
         task = RunqySensor(
             task_id="t",
@@ -285,10 +285,10 @@ def test_a_sensor_that_would_lose_something_says_so() -> None:
     assert "asset events" in str(Run(task).execute().error)
 
 
-def test_a_clear_after_the_triggerer_ended_the_task_runs_the_job_again(
+def test_clear_after_task_end_enqueues_new_job(
     gate: Gate, connect: Callable[..., Any]
 ) -> None:
-    """Airflow gives a cleared task the same max_tries where retries were lowered."""
+    """Airflow leaves max_tries of a cleared task as it is if retries were lowered."""
     first = _run(RunqyOperator, gate, retries=1)
     first.max_tries = 1
     first.execute()

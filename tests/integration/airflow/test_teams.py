@@ -1,4 +1,4 @@
-"""With ``[core] multi_team`` the receiver finds connections of teams."""
+"""With ``[core] multi_team``, the receiver finds connections of teams."""
 
 from __future__ import annotations
 
@@ -8,20 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.models.connection import Connection
+from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from runqy_provider.plugins import receiver
+from runqy_provider.plugins.receiver import ConnectionCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+
+def not_found(conn_id: str) -> Any:
+    """Get no connection, as Airflow's SDK does for connections of teams."""
+    raise AirflowNotFoundException(conn_id)
 
 
 @pytest.fixture
-def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Airflow's table of connections, with one that belongs to a team."""
-    engine = create_engine("sqlite://")
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Airflow's table of connections, with two that belong to a team."""
+    engine = create_engine(f"sqlite:///{tmp_path}/airflow.db")
     Connection.metadata.create_all(engine, tables=[Connection.__table__])
 
     @contextmanager
@@ -31,43 +39,38 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             session.commit()
 
     extra = json.dumps({"redis_conn_id": "inbox", "callback_secret": "s" * 32})
-    of_team = {"team_name": "a", "host": "h"}
     with create_session() as session:
         session.add(
-            Connection(conn_id="ours", conn_type="runqy", extra=extra, **of_team)
+            Connection(
+                conn_id="ours",
+                conn_type="runqy",
+                host="runqy",
+                extra=extra,
+                team_name="a",
+            )
         )
-        session.add(Connection(conn_id="inbox", conn_type="redis", **of_team))
+        session.add(
+            Connection(conn_id="inbox", conn_type="redis", host="h", team_name="a")
+        )
     monkeypatch.setattr(receiver, "create_session", create_session)
+    monkeypatch.setattr(BaseHook, "get_connection", not_found)
     yield
     engine.dispose()
 
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize(
-    ("multi_team", "conn_id", "host"),
-    [("True", "ours", "h"), ("True", "other", None), ("False", "ours", None)],
+    ("multi_team", "conn_id", "redis_address"),
+    [("True", "ours", "h:6379/0"), ("True", "other", None), ("False", "ours", None)],
 )
-def test_a_connection_of_a_team_is_found(
-    multi_team: str, conn_id: str, host: Any, monkeypatch: pytest.MonkeyPatch
+async def test_connection_cache_connection_of_team_needs_multi_team(
+    multi_team: str,
+    conn_id: str,
+    redis_address: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", multi_team)
 
-    found = receiver._of_a_team(conn_id)
+    found = await ConnectionCache(ttl=60).find(conn_id)
 
-    assert (found.host if found is not None else None) == host
-
-
-@pytest.mark.usefixtures("database")
-def test_a_delivery_finds_the_redis_of_a_team_too(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(conn_id: str) -> Any:
-        raise AirflowNotFoundException(conn_id)
-
-    monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
-    monkeypatch.setattr(receiver.BaseHook, "get_connection", refuse)
-
-    door = receiver._door("ours")
-
-    assert door is not None
-    assert door.redis.address == "h:6379/0"
+    assert (None if found is None else found.redis.address) == redis_address

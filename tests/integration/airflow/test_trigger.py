@@ -1,4 +1,4 @@
-"""DeliveryTrigger: what it carries, and what a hundred of them cost a triggerer."""
+"""DeliveryTrigger: its serialization, and the load of a hundred of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import pytest
@@ -14,9 +15,9 @@ from airflow.triggers.base import BaseTrigger
 from redis import Redis
 
 from runqy_delivery import Delivery
+from runqy_provider.context import aload_context, clear_contexts
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.inbox import callback_url as capability
-from runqy_provider.inbox import keys
+from runqy_provider.inbox import callback_url, keys
 from runqy_provider.triggers.delivery import DeliveryTrigger
 from runqy_provider.waiters.registry import close_waiters
 from tests.support.triggerer_process import Triggerer
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.stack import World
+    from runqy_provider.context import SinkContext
+    from tests.support.stack import Stack
 
 TRIGGERS = [
     DeliveryTrigger(
@@ -41,47 +43,45 @@ TRIGGERS = [
 
 
 @pytest.mark.parametrize("trigger", TRIGGERS)
-def test_a_trigger_is_the_same_after_its_way_through_the_database(
+def test_trigger_serialized_through_database_is_unchanged(
     trigger: DeliveryTrigger,
 ) -> None:
     from airflow.sdk.serde import deserialize, serialize
 
     path, kwargs = trigger.serialize()
     kept = deserialize(json.loads(json.dumps(serialize(kwargs))))
-    again = DeliveryTrigger(**kept)
+    again = DeliveryTrigger(**cast("dict[str, Any]", kept))
 
     assert path == "runqy_provider.triggers.delivery.DeliveryTrigger"
     assert again.serialize() == trigger.serialize()
     assert not {"task_id", "queue"} & set(kwargs)
 
 
-def test_every_trigger_class_is_tested_here() -> None:
+def test_trigger_classes_are_all_tested_here() -> None:
     ours = {kind for kind in BaseTrigger.__subclasses__() if "runqy" in kind.__module__}
     assert ours == {DeliveryTrigger}
 
 
-def test_airflow_may_set_its_own_fields() -> None:
-    from types import SimpleNamespace
+def test_trigger_fields_set_by_airflow_are_not_serialized() -> None:
+    trigger = DeliveryTrigger(**TRIGGERS[0].serialize()[1])
+    ti: Any = SimpleNamespace(task_id="other")
+    trigger.task_instance = ti
 
-    trigger = TRIGGERS[0]
-    before = trigger.serialize()
-    trigger.task_instance = SimpleNamespace(task_id="another word")  # type: ignore[assignment]
-
-    assert trigger.serialize() == before
+    assert trigger.serialize() == TRIGGERS[0].serialize()
 
 
-def _trigger(n: int, sink: str, seconds: float = 60) -> DeliveryTrigger:
+def _trigger(name: int | str, sink: str, seconds: float = 60) -> DeliveryTrigger:
     return DeliveryTrigger(
         runqy_conn_id="runqy_default",
-        delivery_id=f"many-{n}",
+        delivery_id=f"many-{name}",
         sink=sink,
         deadline=time.time() + seconds,
     )
 
 
-def _deliver(world: World, delivery_id: str) -> None:
-    extra = world.connections["runqy_default"]["extra"]
-    url = capability.url(
+def _deliver(stack: Stack, delivery_id: str) -> None:
+    extra = stack.connections["runqy_default"]["extra"]
+    url = callback_url.url(
         extra["callback_url"],
         extra["callback_secret"],
         "runqy_default",
@@ -92,16 +92,16 @@ def _deliver(world: World, delivery_id: str) -> None:
     httpx.post(url, content=body).raise_for_status()
 
 
-def test_a_hundred_waits_are_one_subscription_and_two_connections_fetched(
-    world: World, tmp_path: Path
+def test_triggers_hundred_webhook_waits_share_one_subscription(
+    stack: Stack, tmp_path: Path
 ) -> None:
-    redis = Redis.from_url(world.sandbox.redis_url)
+    redis = Redis.from_url(stack.sandbox.redis_url)
     triggers = {n: _trigger(n, "webhook") for n in range(100)}
     channel = keys.arrivals("runqy_default")
-    with Triggerer(tmp_path, triggers, world.connections) as triggerer:
+    with Triggerer(tmp_path, triggers, stack.connections) as triggerer:
         triggerer.run_until(lambda: redis.pubsub_numsub(channel)[0][1])
         for n in range(100):
-            _deliver(world, f"many-{n}")
+            _deliver(stack, f"many-{n}")
         subscribed = [c for c in redis.client_list() if int(c["sub"])]
         triggerer.run_until(lambda: len(triggerer.events) == 100)
         events, failures = triggerer.events, triggerer.failures
@@ -114,20 +114,20 @@ def test_a_hundred_waits_are_one_subscription_and_two_connections_fetched(
     assert sorted(asked) == ["redis_default", "runqy_default"]
 
 
-def test_a_hundred_waits_in_a_bucket_are_one_loop(
-    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_triggers_hundred_bucket_waits_share_one_listing(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The S3 endpoint's own log is the witness: one LIST a sweep, for all of them."""
+    """The log of the S3 endpoint must show one LIST per poll for all waits."""
     monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "0.5")
-    connections = json.loads(json.dumps(world.connections))
+    connections = json.loads(json.dumps(stack.connections))
     connections["runqy_default"]["extra"].pop("callback_secret")
-    log = world.sandbox.s3.log
+    log = stack.sandbox.s3.log
     import boto3
 
     aws = connections["aws_default"]
     client = boto3.client(
         "s3",
-        endpoint_url=world.sandbox.s3_url,
+        endpoint_url=stack.sandbox.s3_url,
         aws_access_key_id=aws["login"],
         aws_secret_access_key=aws["password"],
         region_name="us-east-1",
@@ -138,7 +138,8 @@ def test_a_hundred_waits_in_a_bucket_are_one_loop(
         return log.read_text(errors="replace").count("prefix=hundred/")
 
     with Triggerer(tmp_path, triggers, connections) as triggerer:
-        triggerer.run_until(lambda: lists() >= 1)
+        # The first polls come while triggers are still being started.
+        triggerer.run_until(lambda: lists() >= 8)
         started, before = time.monotonic(), lists()
         triggerer.run_until(lambda: lists() >= before + 4)
         took = time.monotonic() - started
@@ -148,24 +149,24 @@ def test_a_hundred_waits_in_a_bucket_are_one_loop(
         asked, failures = triggerer.asked, triggerer.failures
 
     assert failures == {}
-    assert took >= 1.4, "four sweeps of all waits, at half a second each"
-    words = log.read_text(errors="replace")
-    assert "prefix=hundred/many" not in words, "no wait asked for itself alone"
+    assert took >= 1.4, "four polls for all waits, half a second apart"
+    requests = log.read_text(errors="replace")
+    assert "prefix=hundred/many" not in requests, "no wait polled for itself alone"
     assert sorted(asked) == ["aws_default", "redis_default", "runqy_default"]
 
 
 @pytest.fixture
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runqy_provider.triggers.delivery.ACCESS_PATIENCE", 0.5)
-    monkeypatch.setattr("runqy_provider.triggers.delivery.ACCESS_PAUSE", 0.1)
+def short_connection_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runqy_provider.triggers.delivery.CONNECTION_RETRY_FOR", 0.5)
+    monkeypatch.setattr("runqy_provider.triggers.delivery.CONNECTION_RETRY_DELAY", 0.1)
 
 
-@pytest.mark.usefixtures("short_patience")
-def test_a_trigger_whose_connection_is_gone_says_so(
+@pytest.mark.usefixtures("short_connection_retry")
+def test_trigger_connection_missing_fires_error_event(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_RUNQY_DEFAULT", raising=False)
-    monkeypatch.setattr("runqy_provider.context._remembered", {})
+    clear_contexts()
     trigger = _trigger(1, "webhook")
     event = asyncio.run(_first_event(trigger))
 
@@ -173,24 +174,39 @@ def test_a_trigger_whose_connection_is_gone_says_so(
     assert "runqy_default" in event["message"]
 
 
+def count_context_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list to which each load of a connection by a trigger is added."""
+    conn_ids: list[str] = []
+
+    async def counted(conn_id: str) -> SinkContext:
+        conn_ids.append(conn_id)
+        return await aload_context(conn_id)
+
+    monkeypatch.setattr("runqy_provider.triggers.delivery.aload_context", counted)
+    return conn_ids
+
+
 @pytest.mark.usefixtures("connect")
 @pytest.mark.parametrize("name", ["RUNQY_DEFAULT", "REDIS_DEFAULT"])
-def test_a_connection_that_is_not_found_for_a_moment_ends_no_wait(
-    name: str, world: World, monkeypatch: pytest.MonkeyPatch
+def test_trigger_connection_missing_for_a_moment_keeps_waiting(
+    name: str, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Airflow says "not found", too, where it could not ask."""
-    monkeypatch.setattr("runqy_provider.triggers.delivery.ACCESS_PAUSE", 0.1)
-    monkeypatch.setattr("runqy_provider.context.DOUBT_TTL", 0.0)
-    there = os.environ[f"AIRFLOW_CONN_{name}"]
-    monkeypatch.delenv(f"AIRFLOW_CONN_{name}")
+    """Airflow also reports "not found" when its own database is unavailable."""
+    monkeypatch.setattr("runqy_provider.triggers.delivery.CONNECTION_RETRY_DELAY", 0.1)
+    monkeypatch.setattr("runqy_provider.context.NEGATIVE_TTL", 0.0)
+    variable = f"AIRFLOW_CONN_{name}"
+    connection = os.environ[variable]
+    monkeypatch.delenv(variable)
+    attempts = count_context_loads(monkeypatch)
     trigger = _trigger(f"moment-{time.time_ns()}", "webhook")
 
     async def scenario() -> dict[str, Any]:
         waiting = asyncio.create_task(_first_event(trigger))
-        await asyncio.sleep(0.3)
-        assert not waiting.done()
-        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", there)
-        await asyncio.to_thread(_deliver, world, trigger.delivery_id)
+        while len(attempts) < 3:
+            assert not waiting.done()
+            await asyncio.sleep(0.01)
+        monkeypatch.setenv(variable, connection)
+        await asyncio.to_thread(_deliver, stack, trigger.job.delivery_id)
         return await waiting
 
     assert asyncio.run(scenario())["event"] == "arrived"
@@ -205,10 +221,8 @@ async def _first_event(trigger: DeliveryTrigger) -> dict[str, Any]:
         await close_waiters()
 
 
-def test_an_error_of_the_sink_is_an_event_with_its_name(
-    world: World, tmp_path: Path
-) -> None:
-    connections: Any = json.loads(json.dumps(world.connections))
+def test_trigger_sink_error_fires_error_event(stack: Stack, tmp_path: Path) -> None:
+    connections: Any = json.loads(json.dumps(stack.connections))
     connections["runqy_default"]["extra"].pop("callback_secret")
     triggers = {1: _trigger(1, "s3://no-bucket-here")}
     with Triggerer(tmp_path, triggers, connections) as triggerer:
@@ -219,10 +233,11 @@ def test_an_error_of_the_sink_is_an_event_with_its_name(
     assert "s3://no-bucket-here" in event["message"]
 
 
-#: What Airflow says of a task whose trigger it takes away, look by look (its state, and
-#: the job in its XCom), and whether its job is to be deleted.
 MINE, OTHER = "mine", "other"
-TAKEN_AWAY = {
+
+#: For a cancelled trigger: what Airflow reports about its task poll by poll (the state,
+#: and the job in its XCom), and whether the job must be deleted.
+CANCELLED: dict[str, tuple[list[tuple[str | None, str | None]], bool]] = {
     "marked failed": ([("failed", MINE)], True),
     "marked success": ([("success", MINE)], True),
     "run deleted": ([("deleted", None)], True),
@@ -237,16 +252,16 @@ TAKEN_AWAY = {
 }
 
 
-def test_a_job_is_deleted_only_where_nobody_waits_for_it(
-    world: World, connect: Callable[..., Any], tmp_path: Path
+def test_trigger_cancelled_deletes_job_only_if_no_try_waits(
+    stack: Stack, connect: Callable[..., Any], tmp_path: Path
 ) -> None:
-    redis = Redis.from_url(world.sandbox.redis_url)
+    redis = Redis.from_url(stack.sandbox.redis_url)
     triggers, tasks, jobs = {}, {}, {}
     with RunqyHook() as hook:
-        for n, (name, (said, _)) in enumerate(TAKEN_AWAY.items()):
+        for n, (name, (answers, _)) in enumerate(CANCELLED.items()):
             jobs[name] = hook.enqueue("idle", {"n": n}).job_id
             ids = {MINE: jobs[name], OTHER: "another", None: None}
-            tasks[f"t{n}"] = [(state, ids[job]) for state, job in said]
+            tasks[f"t{n}"] = [(state, ids[job]) for state, job in answers]
             triggers[n] = DeliveryTrigger(
                 runqy_conn_id="runqy_default",
                 delivery_id=f"kill-{n}",
@@ -257,7 +272,7 @@ def test_a_job_is_deleted_only_where_nobody_waits_for_it(
                 delete_on_kill=True,
             )
     channel = keys.arrivals("runqy_default")
-    wanted = {name: is_deleted for name, (_, is_deleted) in TAKEN_AWAY.items()}
+    wanted = {name: is_deleted for name, (_, is_deleted) in CANCELLED.items()}
 
     def deleted() -> dict[str, bool]:
         return {
@@ -265,18 +280,49 @@ def test_a_job_is_deleted_only_where_nobody_waits_for_it(
             for name, job_id in jobs.items()
         }
 
-    with Triggerer(tmp_path, triggers, world.connections, tasks) as triggerer:
+    def all_answers_are_read() -> bool:
+        reads = triggerer.reads
+        return all(
+            reads.get(f"t{n}", 0) >= len(answers)
+            for n, (answers, is_deleted) in enumerate(CANCELLED.values())
+            if not is_deleted
+        )
+
+    with Triggerer(tmp_path, triggers, stack.connections, tasks) as triggerer:
         triggerer.run_until(lambda: redis.pubsub_numsub(channel)[0][1])
         (tmp_path / "drop").touch()
-        triggerer.run_until(lambda: deleted() == wanted)
-        # Those that are to stay have had their looks by now, or have them soon.
-        until = time.monotonic() + 3
-        triggerer.run_until(lambda: time.monotonic() > until)
-        assert deleted() == wanted
+        # The slowest deletion takes three polls, a second apart: by then the decision
+        # about the jobs that stay has been made.
+        triggerer.run_until(lambda: all_answers_are_read() and deleted() == wanted)
     redis.close()
 
 
-def test_a_trigger_that_has_fired_deletes_nothing() -> None:
-    trigger = TRIGGERS[0]
-    trigger.delete_on_kill, trigger._is_done = True, True
-    asyncio.run(trigger.on_kill())  # would fail: there is no task instance to ask for
+@pytest.mark.usefixtures("connect")
+def test_trigger_already_fired_deletes_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks: list[str] = []
+
+    async def is_abandoned(_ti: Any, job_id: str) -> bool:
+        checks.append(job_id)
+        return False
+
+    monkeypatch.setattr("runqy_provider.triggers.delivery.is_abandoned", is_abandoned)
+    ti: Any = SimpleNamespace(task_id="t")
+
+    async def scenario(*, is_fired: bool) -> None:
+        trigger = DeliveryTrigger(
+            runqy_conn_id="runqy_default",
+            delivery_id=f"fired-{time.time_ns()}",
+            sink="webhook",
+            deadline=time.time(),
+            job_id="job-1",
+            delete_on_kill=True,
+        )
+        trigger.task_instance = ti
+        if is_fired:
+            assert (await _first_event(trigger))["event"] == "deadline"
+        await trigger.on_kill()
+
+    asyncio.run(scenario(is_fired=False))
+    assert checks == ["job-1"]
+    asyncio.run(scenario(is_fired=True))
+    assert checks == ["job-1"]

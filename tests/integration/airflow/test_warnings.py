@@ -1,30 +1,35 @@
-"""What is refused, or warned of, before a job is enqueued."""
+"""Settings that are refused, or warned of, before a job is enqueued."""
 
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import boto3
+import botocore.session
 import pytest
+from botocore.credentials import RefreshableCredentials
 
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.errors import Misconfigured
-from runqy_provider.sinks import inbox as inbox_parcels
+from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.object_store import s3_store
 from runqy_provider.sinks.object_store.base import SignedPut
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.sinks.registry import sink_from_uri
 from tests.support.harness import run_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.support.stack import Stack
+
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 
 @pytest.mark.parametrize("base_url", ["/airflow/", "airflow.example.com", "ftp://h/"])
-def test_a_base_url_without_a_host_is_refused_before_anything_is_enqueued(
+def test_webhook_base_url_without_host_is_refused_before_enqueue(
     base_url: str, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(without=("callback_url",))
@@ -46,7 +51,7 @@ def test_a_base_url_without_a_host_is_refused_before_anything_is_enqueued(
         ("https://airflow.example/runqy", "http://runqy.example:3000", False),
     ],
 )
-def test_a_callback_to_this_machine_is_warned_of_where_workers_are_elsewhere(
+def test_webhook_loopback_callback_url_with_remote_server_is_warned_of(
     callback_url: str,
     server_url: str,
     is_warned: bool,
@@ -54,13 +59,13 @@ def test_a_callback_to_this_machine_is_warned_of_where_workers_are_elsewhere(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     connect(callback_url=callback_url, fields={"host": server_url})
-    inbox_parcels.warn_of_loopback(get_access("runqy_default"))
+    InboxBackend(load_context("runqy_default")).warn_of_loopback()
 
     assert ("callback_url" in caplog.text) is is_warned
 
 
 @pytest.mark.parametrize(("hours", "is_warned"), [(1, True), (48, False)])
-def test_a_signed_url_that_ends_with_its_credentials_is_warned_of(
+def test_signed_url_limited_by_credentials_is_warned_of(
     hours: int,
     is_warned: bool,
     monkeypatch: pytest.MonkeyPatch,
@@ -70,21 +75,33 @@ def test_a_signed_url_that_ends_with_its_credentials_is_warned_of(
     monkeypatch.setattr(
         s3_store.S3Store,
         "sign_put",
-        lambda *_: SignedPut("https://s3/x?sig", ends_at=ends),
+        lambda *_: SignedPut("https://s3/x?TOKEN", ends_at=ends),
     )
-    access = get_access("runqy_default")
-    parse_sink("s3://results").request(access, "d-1", time.time() + 24 * 3600)
+    access = load_context("runqy_default")
+    sink_from_uri("s3://results").bind(access).request("d-1", time.time() + 24 * 3600)
 
     end = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ends))
     assert (f"until {end} only" in caplog.text) is is_warned
-    assert "sig" not in caplog.text.replace("signed", "").replace("signer", "")
+    assert "TOKEN" not in caplog.text
 
 
-def test_the_end_of_a_roles_credentials_is_known() -> None:
-    moment = datetime(2026, 1, 2, tzinfo=UTC)
-    role = SimpleNamespace(_expiry_time=moment)
-    client = SimpleNamespace(_request_signer=SimpleNamespace(_credentials=role))
+def test_signed_url_of_role_ends_with_its_credentials(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)
+    session = botocore.session.get_session()
+    credentials = RefreshableCredentials(
+        "key", "secret", "token", expires, refresh_using=dict, method="assume-role"
+    )
+    provider = SimpleNamespace(load_credentials=lambda: credentials)
+    session.register_component("credential_provider", provider)
+    client = boto3.Session(botocore_session=session).client(
+        "s3", region_name="us-east-1", endpoint_url=stack.sandbox.s3_url
+    )
+    store = s3_store.S3Store("results", "aws_default")
+    assert store.sign_put("k", 60).ends_at is None, "an access key does not expire"
 
-    assert s3_store._end_of_credentials(client) == moment.timestamp()
-    client._request_signer._credentials = SimpleNamespace()
-    assert s3_store._end_of_credentials(client) is None
+    shared = SimpleNamespace(boto3=client, signed_endpoint=None)
+    monkeypatch.setattr(s3_store, "shared_s3", lambda *_: shared)
+
+    assert store.sign_put("k", 60).ends_at == expires.timestamp()

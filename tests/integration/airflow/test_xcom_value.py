@@ -1,4 +1,4 @@
-"""What comes out of XCom is exactly what the job delivered, or a reference to it."""
+"""XCom returns exactly the value that a job delivered, or a reference to it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ CHANGED_OR_REFUSED = {
     "deep": nested(300),
 }
 
-#: Names that mean something to one of Airflow's serializers, and plain ones.
+#: Keys with a meaning for one of Airflow's serializers, and ordinary ones.
 NAMES = st.sampled_from(
     ["__type", "__var", "__classname__", "__version__", "__data__", "__id__", "a", "b"]
 )
@@ -74,7 +74,7 @@ VALUES = st.recursive(
 
 
 def _through_xcom(value: Any) -> Any:
-    """Take a value the way that a worker's XCom takes."""
+    """Serialize and deserialize a value as a worker and XCom do."""
     message = SetXCom(
         key="k", value=serialize(value), dag_id="d", run_id="r", task_id="t"
     )
@@ -83,22 +83,22 @@ def _through_xcom(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", CHANGED_OR_REFUSED)
-def test_a_value_that_airflow_changes_or_refuses_is_not_kept(name: str) -> None:
+def test_xcom_value_changed_or_refused_by_airflow_is_not_kept(name: str) -> None:
     assert not is_kept_by_xcom(CHANGED_OR_REFUSED[name])
 
 
 @given(VALUES)
 @settings(max_examples=500, deadline=None)
-def test_a_kept_value_comes_out_as_it_went_in(value: Any) -> None:
+def test_xcom_value_kept_is_unchanged(value: Any) -> None:
     if not is_kept_by_xcom(value):
         return
     out = _through_xcom(value)
-    # Python takes True for 1; XCom must not.
+    # Python treats True as equal to 1; JSON text does not.
     assert json.dumps(out, sort_keys=True) == json.dumps(value, sort_keys=True)
 
 
 @given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4), max_leaves=12))
-def test_a_value_without_objects_is_kept_unless_a_number_is_too_large(
+def test_xcom_value_without_objects_is_kept_if_numbers_fit(
     value: Any,
 ) -> None:
     numbers = [int(n) for n in _numbers(value)]
@@ -121,9 +121,7 @@ def _texts(value: Any) -> str:
 @pytest.mark.usefixtures("connect", "no_settling")
 @pytest.mark.parametrize("name", ["old dict", "connection in a list", "large number"])
 @pytest.mark.parametrize("sink", ["webhook", "s3://results"])
-def test_a_delivered_value_that_xcom_changes_is_a_reference(
-    name: str, sink: str
-) -> None:
+def test_xcom_value_changed_by_xcom_is_reference(name: str, sink: str) -> None:
     value = CHANGED_OR_REFUSED[name]
     outcome = outcome_of(run_of({"json": json.dumps(value)}, sink=sink))
 
@@ -133,7 +131,7 @@ def test_a_delivered_value_that_xcom_changes_is_a_reference(
 
 @pytest.mark.usefixtures("connect", "no_settling")
 @pytest.mark.parametrize("name", ["schema id", "class name", "deep"])
-def test_a_delivered_value_that_xcom_refuses_is_a_reference(name: str) -> None:
+def test_xcom_value_refused_by_xcom_is_reference(name: str) -> None:
     text = json.dumps(CHANGED_OR_REFUSED[name])
     outcome = outcome_of(run_of({"json": text}))
 
@@ -141,7 +139,7 @@ def test_a_delivered_value_that_xcom_refuses_is_a_reference(name: str) -> None:
 
 
 @pytest.mark.usefixtures("connect", "no_settling")
-def test_returns_reference_leaves_even_a_small_value_where_it_is() -> None:
+def test_returns_reference_small_value_is_reference() -> None:
     outcome = outcome_of(run_of({"value": [1]}, returns="reference"))
 
     assert is_reference(outcome)
@@ -157,7 +155,7 @@ def test_returns_reference_leaves_even_a_small_value_where_it_is() -> None:
         ({"json": str(2**70)}, "cannot give back unchanged"),
     ],
 )
-def test_returns_value_fails_with_the_size_and_the_way_out(
+def test_returns_value_unfit_for_xcom_fails_with_advice(
     payload: dict[str, Any], why: str
 ) -> None:
     run = run_of(payload, returns="value")
@@ -171,7 +169,7 @@ def test_returns_value_fails_with_the_size_and_the_way_out(
 
 
 @pytest.mark.usefixtures("connect", "no_settling")
-def test_returns_of_another_word_is_refused_before_anything_is_enqueued() -> None:
+def test_returns_unknown_option_is_refused_before_enqueue() -> None:
     run = run_of({"value": 1}, returns="values").execute()
 
     assert isinstance(run.error, Misconfigured)
@@ -179,7 +177,7 @@ def test_returns_of_another_word_is_refused_before_anything_is_enqueued() -> Non
 
 
 @pytest.mark.usefixtures("connect", "no_settling")
-def test_a_push_that_fails_leaves_the_result_for_the_retry(
+def test_xcom_push_failed_retry_takes_same_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from airflow.sdk.execution_time import task_runner
@@ -188,7 +186,7 @@ def test_a_push_that_fails_leaves_the_result_for_the_retry(
     event = run.fire() if run.state == "deferred" else None
 
     def refuse(*_: Any, **__: Any) -> None:
-        raise RuntimeError("the API server is away")
+        raise RuntimeError("the API server is unavailable")
 
     with monkeypatch.context() as patched:
         patched.setattr(task_runner, "_push_xcom_if_needed", refuse)

@@ -1,4 +1,4 @@
-"""A real RabbitMQ, and a world whose task code publishes to it."""
+"""A real RabbitMQ, and a stack whose task code publishes to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from devtools.servers.rabbitmq import RabbitMQ, running_rabbitmq
-from tests.support.stack import World, example_code, make_world
+from tests.support.stack import Stack, example_code, make_stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,9 +23,9 @@ def rabbitmq() -> Iterator[RabbitMQ]:
 
 
 @pytest.fixture(scope="package")
-def world(
+def stack(
     rabbitmq: RabbitMQ, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
+) -> Iterator[Stack]:
     environment = {
         "RUNQY_DELIVERY_AMQP_URL": rabbitmq.url,
         "RUNQY_DELIVERY_RETRY_FOR": "20",
@@ -33,8 +33,8 @@ def world(
     }
     folder = tmp_path_factory.mktemp("task_code")
     more = example_code("guide_amqp", "resize")
-    with make_world(folder, environment, more) as world:
-        yield world
+    with make_stack(folder, environment, more) as stack:
+        yield stack
 
 
 @pytest.fixture(autouse=True)

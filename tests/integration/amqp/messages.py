@@ -7,16 +7,16 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from runqy_provider.models import Ticket
-from runqy_provider.sinks.registry import parse_sink
-from runqy_provider.waiters.wait_any import wait_for_arrival
+from runqy_provider.models import JobRef
+from runqy_provider.sinks.registry import sink_from_uri
+from runqy_provider.waiters.wait_any import wait_any
 
 if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
 
     from devtools.servers.rabbitmq import RabbitMQ
-    from runqy_provider.context import Access
-    from runqy_provider.waiters.liveness import Vigil
+    from runqy_provider.context import SinkContext
+    from runqy_provider.waiters.liveness import LivenessMonitor
     from runqy_provider.waiters.source import Arrival
 
 
@@ -26,16 +26,16 @@ def publish(channel: BlockingChannel, queue: str, body: Any) -> None:
 
 
 def start_wait(
-    access: Access,
+    access: SinkContext,
     sink: str,
     delivery_id: str,
     seconds: float = 30,
-    vigil: Vigil | None = None,
+    liveness: LivenessMonitor | None = None,
 ) -> asyncio.Task[Arrival | None]:
     """Begin to wait for a delivery."""
-    places = parse_sink(sink).places(access, Ticket(delivery_id))
+    targets = sink_from_uri(sink).bind(access).targets(JobRef(delivery_id))
     return asyncio.ensure_future(
-        wait_for_arrival(places, deadline=time.time() + seconds, vigil=vigil)
+        wait_any(targets, deadline=time.time() + seconds, liveness=liveness)
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 
 from devtools.servers.slow_proxy import slow_line
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.errors import (
     JobFailed,
     Misconfigured,
@@ -20,10 +20,10 @@ from runqy_provider.errors import (
     SinkUnavailable,
 )
 from runqy_provider.hooks.result import RunqyResultHook
-from runqy_provider.models import Ticket, is_reference
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.models import JobRef, is_reference
+from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import wait_for_arrival
+from runqy_provider.waiters.wait_any import wait_any
 from runqy_sandbox.process.net import free_port
 from tests.integration.amqp.messages import consumed, publish, start_wait
 from tests.support import harness
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
 
     from devtools.servers.rabbitmq import RabbitMQ
-    from tests.support.stack import World
+    from tests.support.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
@@ -170,7 +170,7 @@ BAD = [
     ("amqp://mq/transient", Misconfigured, "other arguments"),
     ("amqp://mq/{queue}?color=red", Misconfigured, "color"),
     ("amqp://mq/{queue}?declare=perhaps", Misconfigured, "perhaps"),
-    ("amqp://mq/amq.x", Misconfigured, "no name"),
+    ("amqp://mq/amq.x", Misconfigured, "not a valid name"),
     ("amqp:///{queue}", Misconfigured, "names no connection"),
     ("amqp://wrong_password/{queue}", NoAccess, "wrong_password"),
     ("amqp://wrong_host/{queue}", NoAccess, "wrong_host"),
@@ -253,11 +253,11 @@ def test_a_message_stays_with_the_broker_while_the_inbox_is_away(
     channel: BlockingChannel,
     queue: str,
     monkeypatch: pytest.MonkeyPatch,
-    world: World,
+    stack: Stack,
 ) -> None:
     """Nothing is acknowledged before the inbox has it."""
     monkeypatch.setattr("runqy_provider.sinks.amqp.source.INBOX_DELAY", 0.1)
-    sandbox = world.sandbox
+    sandbox = stack.sandbox
     run = run_of(f"amqp://mq/{queue}", {}, "idle").execute()
     delivery_id = run.xcoms["runqy_job"]["delivery_id"]
 
@@ -284,15 +284,17 @@ def test_a_wait_that_ends_while_its_consumer_is_opened_leaves_nothing(
     """A broker that takes its time is let come to the point, and then taken down."""
 
     async def scenario() -> set[asyncio.Task[Any]]:
-        await wait_for_arrival(places, deadline=0.0)
+        await wait_any(targets, deadline=0.0)
         await close_waiters()
         return asyncio.all_tasks() - {asyncio.current_task()}
 
     with slow_line(rabbitmq.port, seconds=0.2) as port:
         url = f"amqp://guest:guest@127.0.0.1:{port}/%2F"
         monkeypatch.setenv("AIRFLOW_CONN_MQ", url)
-        access = get_access("runqy_default")
-        places = parse_sink(f"amqp://mq/{queue}").places(access, Ticket("nobody"))
+        access = load_context("runqy_default")
+        targets = (
+            sink_from_uri(f"amqp://mq/{queue}").bind(access).targets(JobRef("nobody"))
+        )
 
         assert asyncio.run(scenario()) == set()
 
@@ -300,9 +302,9 @@ def test_a_wait_that_ends_while_its_consumer_is_opened_leaves_nothing(
 def test_a_hundred_waits_are_one_consumer(
     rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
 ) -> None:
-    access = get_access("runqy_default")
+    access = load_context("runqy_default")
     sink = f"amqp://mq/{queue}"
-    parse_sink(sink).check(access)
+    sink_from_uri(sink).bind(access).check()
     ids = [f"{queue}-{n}" for n in range(100)]
 
     async def scenario() -> tuple[int, list[Any]]:

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.errors import JobVanished
 from runqy_provider.inbox.writer import InboxWriter
-from runqy_provider.models import Ticket
+from runqy_provider.models import JobRef
 from runqy_provider.sinks.amqp import source as amqp_arrivals
-from runqy_provider.sinks.registry import parse_sink
-from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.source import Place
-from runqy_provider.waiters.wait_any import wait_for_arrival
+from runqy_provider.sinks.registry import sink_from_uri
+from runqy_provider.waiters.registry import WaitTarget, close_waiters
+from runqy_provider.waiters.wait_any import wait_any
 from runqy_provider.waiters.waiter import Waiter
 from tests.integration.amqp.messages import publish, start_wait
 
@@ -25,19 +24,19 @@ if TYPE_CHECKING:
 
     from pika.adapters.blocking_connection import BlockingChannel
 
-    from runqy_provider.context import Access
+    from runqy_provider.context import SinkContext
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 
 @pytest.fixture
-def access(queue: str) -> Access:
-    access = get_access("runqy_default")
-    parse_sink(f"amqp://mq/{queue}").check(access)
+def access(queue: str) -> SinkContext:
+    access = load_context("runqy_default")
+    sink_from_uri(f"amqp://mq/{queue}").bind(access).check()
     return access
 
 
-def looked(access: Access, queue: str, delivery_id: str) -> Any:
+def looked(access: SinkContext, queue: str, delivery_id: str) -> Any:
     async def look_once() -> Any:
         arrival = await start_wait(access, f"amqp://mq/{queue}", delivery_id, -1)
         await close_waiters()
@@ -47,7 +46,7 @@ def looked(access: Access, queue: str, delivery_id: str) -> Any:
 
 
 def test_one_look_finds_a_message_that_nobody_has_consumed(
-    access: Access, channel: BlockingChannel, queue: str
+    access: SinkContext, channel: BlockingChannel, queue: str
 ) -> None:
     """As that of a retry, or of a poking sensor."""
     for n in range(50):
@@ -61,7 +60,7 @@ def test_one_look_finds_a_message_that_nobody_has_consumed(
 class Gone:
     """A watch that says at every look that the job is gone."""
 
-    async def look(self, addresses: Collection[str]) -> Mapping[str, Any]:
+    async def poll(self, addresses: Collection[str]) -> Mapping[str, Any]:
         return {text: JobVanished("the job is gone.") for text in addresses}
 
     async def hints(self) -> AsyncIterator[str | None]:
@@ -72,12 +71,12 @@ class Gone:
 
 
 def test_no_job_is_given_up_while_messages_are_still_being_moved(
-    access: Access,
+    access: SinkContext,
     channel: BlockingChannel,
     queue: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(amqp_arrivals, "CATCH_UP_PATIENCE", 0.3)
+    monkeypatch.setattr(amqp_arrivals, "CATCH_UP_TIMEOUT", 0.3)
     real = InboxWriter.put
 
     async def slow(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -90,11 +89,11 @@ def test_no_job_is_given_up_while_messages_are_still_being_moved(
     publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
 
     async def scenario() -> Any:
-        sink = parse_sink(f"amqp://mq/{queue}")
-        places = sink.places(access, Ticket(f"d-{queue}"))
-        watch = Place("watch", lambda: Waiter(Gone(), 60.0), "j")
+        sink = sink_from_uri(f"amqp://mq/{queue}")
+        targets = sink.bind(access).targets(JobRef(f"d-{queue}"))
+        monitor = WaitTarget("watch", lambda: Waiter(Gone(), 60.0), "j")
         end = time.time() + 60
-        arrival = await wait_for_arrival(places, deadline=end, watch=watch)
+        arrival = await wait_any(targets, deadline=end, monitor=monitor)
         await close_waiters()
         return arrival
 

@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import Redis
 
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.errors import NotThere
-from runqy_provider.models import Ticket
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.models import JobRef
+from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import looks_at
+from runqy_provider.waiters.wait_any import poll_status
 from tests.integration.amqp.messages import consumed, publish, start_wait, wait_until
 
 if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
 
     from devtools.servers.rabbitmq import RabbitMQ
-    from tests.support.stack import World
+    from tests.support.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 
 async def trouble_of(sink: str) -> str:
     """Wait until a sink's waits are told of trouble, and return it."""
-    access = get_access("runqy_default")
-    places = parse_sink(sink).places(access, Ticket("nobody"))
+    access = load_context("runqy_default")
+    targets = sink_from_uri(sink).bind(access).targets(JobRef("nobody"))
     async with asyncio.timeout(20):
-        while not (trouble := looks_at(places)["trouble"]):
+        while not (trouble := poll_status(targets).last_error):
             await asyncio.sleep(0.01)
     return str(trouble)
 
@@ -38,8 +38,8 @@ async def trouble_of(sink: str) -> str:
 def test_a_queue_deleted_while_it_is_consumed_is_declared_again(
     rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
 ) -> None:
-    access, sink = get_access("runqy_default"), f"amqp://mq/{queue}"
-    parse_sink(sink).check(access)
+    access, sink = load_context("runqy_default"), f"amqp://mq/{queue}"
+    sink_from_uri(sink).bind(access).check()
 
     async def scenario() -> Any:
         wait = start_wait(access, sink, f"d-{queue}")
@@ -62,7 +62,7 @@ def test_a_queue_deleted_while_it_is_consumed_is_declared_again(
 def test_a_queue_deleted_for_good_while_it_is_consumed_ends_the_wait(
     rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
 ) -> None:
-    access, sink = get_access("runqy_default"), f"amqp://mq/{queue}?declare=false"
+    access, sink = load_context("runqy_default"), f"amqp://mq/{queue}?declare=false"
     channel.queue_declare(queue, durable=True)
 
     async def scenario() -> None:
@@ -84,13 +84,13 @@ def test_a_queue_deleted_for_good_while_it_is_consumed_ends_the_wait(
 
 
 def test_a_broker_that_restarts_while_a_message_waits_for_the_inbox(
-    rabbitmq: RabbitMQ, queue: str, world: World, monkeypatch: pytest.MonkeyPatch
+    rabbitmq: RabbitMQ, queue: str, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is put, but cannot be acknowledged any more; it is given out again."""
     monkeypatch.setattr("runqy_provider.sinks.amqp.source.INBOX_DELAY", 0.1)
-    access, sink = get_access("runqy_default"), f"amqp://mq/{queue}"
-    parse_sink(sink).check(access)
-    redis = Redis(port=world.sandbox.redis_port)
+    access, sink = load_context("runqy_default"), f"amqp://mq/{queue}"
+    sink_from_uri(sink).bind(access).check()
+    redis = Redis(port=stack.sandbox.redis_port)
 
     def send(delivery_id: str) -> None:
         connection = rabbitmq.connect()
@@ -125,7 +125,7 @@ def test_a_connection_that_airflow_cannot_give_is_asked_for_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Airflow knows one word only for a missing connection and an API that is away."""
-    access, sink = get_access("runqy_default"), f"amqp://late/{queue}"
+    access, sink = load_context("runqy_default"), f"amqp://late/{queue}"
     channel.queue_declare(queue, durable=True)
 
     async def scenario() -> Any:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pika
 import pytest
 
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.sinks.amqp.consumer import PREFETCH
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
 from tests.integration.amqp.messages import (
     consumed,
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
 
     from devtools.servers.rabbitmq import RabbitMQ
-    from runqy_provider.context import Access
+    from runqy_provider.context import SinkContext
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 
 @pytest.fixture
-def access(queue: str) -> Access:
-    access = get_access("runqy_default")
-    parse_sink(f"amqp://mq/{queue}").check(access)
+def access(queue: str) -> SinkContext:
+    access = load_context("runqy_default")
+    sink_from_uri(f"amqp://mq/{queue}").bind(access).check()
     return access
 
 
-async def bring_home(access: Access, queue: str, channel: BlockingChannel) -> Any:
+async def bring_home(access: SinkContext, queue: str, channel: BlockingChannel) -> Any:
     """Send a delivery after all that is in the queue, and wait for it."""
     wait = start_wait(access, f"amqp://mq/{queue}", f"d-{queue}")
     publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
@@ -47,7 +47,7 @@ async def bring_home(access: Access, queue: str, channel: BlockingChannel) -> An
     "arguments", [{"x-message-ttl": 600_000}, {"x-queue-type": "quorum"}]
 )
 def test_a_queue_for_them_that_is_there_is_taken_as_it_is(
-    arguments: dict[str, Any], access: Access, channel: BlockingChannel, queue: str
+    arguments: dict[str, Any], access: SinkContext, channel: BlockingChannel, queue: str
 ) -> None:
     channel.queue_declare(f"{queue}.rejected", durable=True, arguments=arguments)
     publish(channel, queue, b"not json")
@@ -62,7 +62,7 @@ def test_a_queue_for_them_that_is_there_is_taken_as_it_is(
 
 
 def test_a_queue_for_them_that_is_deleted_is_created_again(
-    access: Access, channel: BlockingChannel, queue: str, rabbitmq: RabbitMQ
+    access: SinkContext, channel: BlockingChannel, queue: str, rabbitmq: RabbitMQ
 ) -> None:
     rejected = f"{queue}.rejected"
 
@@ -85,7 +85,7 @@ def test_a_queue_for_them_that_is_deleted_is_created_again(
 @pytest.mark.parametrize("why", ["somebody's own", "full"])
 def test_where_it_cannot_be_used_they_stay_and_hold_nobody_up(
     why: str,
-    access: Access,
+    access: SinkContext,
     channel: BlockingChannel,
     queue: str,
     rabbitmq: RabbitMQ,
@@ -118,7 +118,7 @@ def deep(depth: int) -> bytes:
 
 
 def test_an_error_that_is_nested_too_deeply_holds_nobody_up(
-    access: Access, channel: BlockingChannel, queue: str
+    access: SinkContext, channel: BlockingChannel, queue: str
 ) -> None:
     """At some depth it can be read, and not be written again."""
     for depth in range(900, 1000, 2):
@@ -142,7 +142,7 @@ class Latin(str):
 
 
 def test_headers_that_cannot_be_written_again_are_left_out(
-    access: Access, channel: BlockingChannel, queue: str
+    access: SinkContext, channel: BlockingChannel, queue: str
 ) -> None:
     properties = pika.BasicProperties(headers={"x-odd": Latin("Bücher"), "x-even": 1})
     channel.basic_publish("", queue, b"not json", properties, mandatory=True)

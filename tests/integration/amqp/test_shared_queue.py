@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.jobs.submission import delivery_id_of
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
 from tests.integration.amqp.messages import (
     consumed,
@@ -47,8 +47,8 @@ def test_runqy_connections_that_share_a_queue_find_each_others_messages(
 ) -> None:
     """One of them waits: it moves the other's message to where that one looks."""
     sink = f"amqp://mq/{queue}?declare=true"
-    mine, other = get_access("runqy_default"), get_access("runqy_other")
-    parse_sink(sink).check(mine)
+    mine, other = load_context("runqy_default"), load_context("runqy_other")
+    sink_from_uri(sink).bind(mine).check()
     ids = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"{queue}/{n}")) for n in range(20)]
 
     async def scenario() -> list[Any]:
@@ -100,15 +100,15 @@ def test_what_others_publish_is_kept_and_found_too(
 ) -> None:
     """Whoever chose that id may begin to wait later: nothing may be lost to either."""
     sink = f"amqp://mq/{queue}"
-    access = get_access("runqy_default")
-    parse_sink(sink).check(access)
+    access = load_context("runqy_default")
+    sink_from_uri(sink).bind(access).check()
     strange = {"task_id": str(uuid.uuid4()), "result": "somebody's"}
     publish(channel, queue, strange)
 
     assert outcome_of(harness.run_of({"value": 1}, sink=sink)) == 1  # consumes it
     wait_until(rabbitmq, f"{queue}.rejected", "message_count", 1)
     reason, body = reason_of(channel, queue)
-    assert "nobody here waits" in reason
+    assert "no task waits for task_id" in reason
     assert json.loads(body) == strange
 
     async def scenario() -> Any:
@@ -117,7 +117,10 @@ def test_what_others_publish_is_kept_and_found_too(
         return arrival
 
     arrival = asyncio.run(scenario())
-    assert parse_sink(sink).open(access, arrival.where).value() == "somebody's"
+    assert (
+        sink_from_uri(sink).bind(access).open(arrival.result_uri).value()
+        == "somebody's"
+    )
 
 
 def test_what_may_be_waited_for_is_not_kept_elsewhere(
@@ -125,8 +128,8 @@ def test_what_may_be_waited_for_is_not_kept_elsewhere(
 ) -> None:
     """A job's id whoever waits for it, and any other id that is waited for here."""
     sink = f"amqp://mq/{queue}"
-    access = get_access("runqy_default")
-    parse_sink(sink).check(access)
+    access = load_context("runqy_default")
+    sink_from_uri(sink).bind(access).check()
     channel.queue_declare(f"{queue}.rejected", durable=True)
     of_a_task = delivery_id_of("d", "r", queue, -1, 1, "ti")
 

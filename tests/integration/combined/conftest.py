@@ -8,8 +8,8 @@ import pytest
 
 from devtools.servers.postgres import Postgres, running_postgres
 from devtools.servers.rabbitmq import RabbitMQ, running_rabbitmq
-from runqy_provider.sinks.sql import engine as sql_engine
-from tests.support.stack import World, make_world
+from runqy_provider.sinks.sql.engine import dispose_engines
+from tests.support.stack import Stack, make_stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,11 +61,11 @@ def rabbitmq() -> Iterator[RabbitMQ]:
 
 
 @pytest.fixture(scope="package")
-def world(
+def stack(
     postgres: Postgres,
     rabbitmq: RabbitMQ,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[World]:
+) -> Iterator[Stack]:
     environment = {
         "DATABASE_URL": postgres.url,
         "RUNQY_DELIVERY_DATABASE_URL": postgres.url,
@@ -73,8 +73,8 @@ def world(
         "RUNQY_DELIVERY_RETRY_FOR": "5",
     }
     code = tmp_path_factory.mktemp("task_code")
-    with make_world(code, environment, {"guide_combined": GUIDE}) as world:
-        yield world
+    with make_stack(code, environment, {"guide_combined": GUIDE}) as stack:
+        yield stack
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +85,4 @@ def connections(
     monkeypatch.setenv("AIRFLOW_CONN_PG", postgres.url)
     monkeypatch.setenv("AIRFLOW_CONN_RABBIT", rabbitmq.url)
     yield
-    for _, engine in sql_engine._engines.values():
-        engine.dispose()
-    sql_engine._engines.clear()
+    dispose_engines()

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.errors import DeliveryTimeout, HeartbeatTimeout, JobFailed
 from runqy_provider.hooks.result import RunqyResultHook
-from runqy_provider.models import Ticket, is_reference
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.models import JobRef, is_reference
+from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import wait_for_arrival
+from runqy_provider.waiters.wait_any import wait_any
 from tests.support import harness
 from tests.support.harness import Run, outcome_of
 
@@ -163,14 +163,14 @@ def test_news_by_webhook_end_no_wait_for_a_message_but_a_failure_does(
     """A message cannot be opened before it is in the inbox; it may not be there yet."""
     queue = f"late-{uuid.uuid4().hex}"
     access, sink = (
-        get_access("runqy_default"),
-        parse_sink(f"amqp://rabbit/{queue} webhook"),
+        load_context("runqy_default"),
+        sink_from_uri(f"amqp://rabbit/{queue} webhook"),
     )
-    sink.check(access)
+    sink.bind(access).check()
 
     def post(**words: Any) -> str:
         delivery_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{queue}{words}"))
-        request = sink.request(access, delivery_id, time.time() + 600)
+        request = sink.bind(access).request(delivery_id, time.time() + 600)
         said = {"task_id": delivery_id, "result_url": request.url, **words}
         answer = httpx.post(str(request.webhook_url), json=said)
         assert answer.status_code == 200
@@ -178,9 +178,9 @@ def test_news_by_webhook_end_no_wait_for_a_message_but_a_failure_does(
 
     def wait(delivery_id: str, seconds: float) -> Arrival | None:
         async def scenario() -> Arrival | None:
-            places = sink.places(access, Ticket(delivery_id))
+            targets = sink.bind(access).targets(JobRef(delivery_id))
             try:
-                return await wait_for_arrival(places, deadline=time.time() + seconds)
+                return await wait_any(targets, deadline=time.time() + seconds)
             finally:
                 await close_waiters()
 
@@ -194,11 +194,11 @@ def test_news_by_webhook_end_no_wait_for_a_message_but_a_failure_does(
     connection.close()
     arrival = wait(delivery_id, 20)
     assert arrival is not None
-    assert sink.open(access, arrival.where).value() == 1
+    assert sink.bind(access).open(arrival.result_uri).value() == 1
 
     failed = wait(post(status="failed", error="too dark"), 20)
     assert failed is not None
-    assert sink.open(access, failed.where).error is not None
+    assert sink.bind(access).open(failed.result_uri).error is not None
 
 
 def test_a_job_that_answers_by_message_is_heard_by_webhook_meanwhile(
@@ -218,5 +218,5 @@ def test_a_timeout_names_all_places() -> None:
 
     with pytest.raises(DeliveryTimeout) as caught:
         outcome_of(run)
-    assert f"No object came to {S3}/" in str(caught.value)
+    assert f"No object was found at {S3}/" in str(caught.value)
     assert "has the status 'pending'" in str(caught.value)

@@ -12,18 +12,18 @@ import boto3
 import httpx
 import pytest
 
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.hooks.result import RunqyResultHook
-from runqy_provider.inbox import callback_url as capability
+from runqy_provider.inbox import callback_url
 from runqy_provider.models import is_reference
 from runqy_provider.sinks.combined import CombinedSink
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from devtools.servers.postgres import Postgres
-    from tests.support.stack import World
+    from tests.support.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
@@ -43,20 +43,20 @@ HEARD = [(told, heard) for told in TELLERS for heard in ("film", *told)]
 class Guide:
     """Task code after the guide: a film to S3, a row, a webhook without a status."""
 
-    def __init__(self, world: World, postgres: Postgres) -> None:
+    def __init__(self, stack: Stack, postgres: Postgres) -> None:
         self.delivery_id = str(uuid.uuid4())
         self.key = f"films/{self.delivery_id}"
-        self._world, self._postgres = world, postgres
+        self._stack, self._postgres = stack, postgres
 
     @property
     def url(self) -> str:
         return f"s3://results/{self.key}"
 
     def film(self) -> None:
-        aws = self._world.connections["aws_default"]
+        aws = self._stack.connections["aws_default"]
         boto3.client(
             "s3",
-            endpoint_url=self._world.sandbox.s3_url,
+            endpoint_url=self._stack.sandbox.s3_url,
             aws_access_key_id=aws["login"],
             aws_secret_access_key=aws["password"],
             region_name="us-east-1",
@@ -77,8 +77,8 @@ class Guide:
             )
 
     def webhook(self) -> None:
-        extra = self._world.connections["runqy_default"]["extra"]
-        url = capability.url(
+        extra = self._stack.connections["runqy_default"]["extra"]
+        url = callback_url.url(
             extra["callback_url"],
             extra["callback_secret"],
             "runqy_default",
@@ -91,17 +91,23 @@ class Guide:
 
 @pytest.mark.parametrize(("told", "heard"), HEARD)
 def test_the_result_is_what_the_first_sink_holds(
-    world: World, postgres: Postgres, told: tuple[str, ...], heard: str
+    stack: Stack, postgres: Postgres, told: tuple[str, ...], heard: str
 ) -> None:
-    guide = Guide(world, postgres)
+    guide = Guide(stack, postgres)
     for act in ("film", *told):
         getattr(guide, act)()
-    sink = parse_sink(SINK)
+    sink = sink_from_uri(SINK)
     assert isinstance(sink, CombinedSink)
-    parts = {"film": sink.holder, "row": sink.tellers[0], "webhook": sink.tellers[1]}
-    where = parts[heard].where(get_access("runqy_default"), guide.delivery_id)
+    parts = {
+        "film": sink.primary,
+        "row": sink.notifiers[0],
+        "webhook": sink.notifiers[1],
+    }
+    where = (
+        parts[heard].bind(load_context("runqy_default")).result_uri(guide.delivery_id)
+    )
 
-    outcome = RunqyResultHook().collect(sink, where, guide.delivery_id)
+    outcome = RunqyResultHook().collect(sink, guide.delivery_id, where)
 
     assert is_reference(outcome)
     assert outcome["uri"] == guide.url
@@ -111,17 +117,21 @@ def test_the_result_is_what_the_first_sink_holds(
 
 
 def test_a_result_that_only_a_teller_has_is_the_result(
-    world: World, postgres: Postgres, connect: Callable[..., Any]
+    stack: Stack, postgres: Postgres, connect: Callable[..., Any]
 ) -> None:
     connect()
-    guide = Guide(world, postgres)
+    guide = Guide(stack, postgres)
     with postgres.connect() as connection:
         connection.execute(
             "INSERT INTO tasks VALUES (%s, 'completed', %s, now())",
             (guide.delivery_id, json.dumps({"sum": 3})),
         )
-    sink = parse_sink(SINK)
+    sink = sink_from_uri(SINK)
     assert isinstance(sink, CombinedSink)
-    where = sink.tellers[0].where(get_access("runqy_default"), guide.delivery_id)
+    where = (
+        sink.notifiers[0]
+        .bind(load_context("runqy_default"))
+        .result_uri(guide.delivery_id)
+    )
 
-    assert RunqyResultHook().collect(sink, where, guide.delivery_id) == {"sum": 3}
+    assert RunqyResultHook().collect(sink, guide.delivery_id, where) == {"sum": 3}

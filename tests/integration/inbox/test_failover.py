@@ -9,7 +9,7 @@ from redis import Redis
 
 from devtools.servers.switch import Switch
 from runqy_delivery import Delivery
-from runqy_provider.connections import RedisSettings
+from runqy_provider.connections import RedisConnection
 from runqy_provider.errors import Misconfigured, NoAccess, SinkUnavailable
 from runqy_provider.inbox.check import check_inbox
 from runqy_provider.inbox.reader import InboxReader
@@ -17,7 +17,7 @@ from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.redis_client import async_client
 from runqy_sandbox.process.child import Child
 from runqy_sandbox.process.net import free_port
-from runqy_sandbox.process.watchdog import Guardian
+from runqy_sandbox.process.watchdog import Watchdog
 from runqy_sandbox.redis_server import redis_program
 
 if TYPE_CHECKING:
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[int, int]]:
     """Two Redis servers; the ports of both."""
-    guardian = Guardian()
+    watchdog = Watchdog()
     children = []
     ports = []
     for name in ("one", "two"):
         port = free_port()
         program = redis_program(port, tmp_path / name, appendonly=False)
-        child = Child(program, tmp_path / f"{name}.log", guardian)
+        child = Child(program, tmp_path / f"{name}.log", watchdog)
         child.start()
         children.append(child)
         ports.append(port)
     yield ports[0], ports[1]
     for child in children:
         child.stop()
-    guardian.close()
+    watchdog.close()
 
 
-def _settings(port: int, **options: Any) -> RedisSettings:
+def _settings(port: int, **options: Any) -> RedisConnection:
     given = {"host": "127.0.0.1", "port": port, "db": 0, **options}
-    return RedisSettings("redis_default", f"127.0.0.1:{port}/0", tuple(given.items()))
+    return RedisConnection("redis_default", f"127.0.0.1:{port}/0", tuple(given.items()))
 
 
 def _fail_over(switch: Switch, ports: tuple[int, int]) -> None:
@@ -84,7 +84,7 @@ async def test_after_a_failover_the_first_write_goes_to_the_new_primary(
 
 
 def test_a_check_writes_reads_and_publishes_and_leaves_nothing(
-    redis_settings: RedisSettings, conn_id: str, redis_url: str
+    redis_settings: RedisConnection, conn_id: str, redis_url: str
 ) -> None:
     check_inbox(redis_settings, conn_id)
 
@@ -127,9 +127,11 @@ def test_a_user_with_the_rights_of_the_inbox_is_enough(pair: tuple[int, int]) ->
     check_inbox(_settings(pair[0], username="app", password="pw"), "c")
 
 
-def test_a_redis_that_is_away_is_told_with_the_step(nowhere: RedisSettings) -> None:
+def test_a_redis_that_is_away_is_told_with_the_step(
+    unreachable_redis: RedisConnection,
+) -> None:
     with pytest.raises(SinkUnavailable, match="write a key"):
-        check_inbox(nowhere, "c")
+        check_inbox(unreachable_redis, "c")
 
 
 def test_reading_needs_no_primary(pair: tuple[int, int], conn_id: str) -> None:

@@ -10,14 +10,14 @@ import pytest
 from redis import Redis
 
 from runqy_delivery import BadDelivery, Delivery, JobError
-from runqy_provider.connections import RedisSettings
+from runqy_provider.connections import RedisConnection
 from runqy_provider.errors import NoAccess, NotThere, SinkUnavailable
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.reader import InboxReader
-from runqy_provider.inbox.source import InboxArrivals, where
+from runqy_provider.inbox.source import InboxSource, delivery_uri
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.redis_client import async_client
-from runqy_provider.waiters.source import News
+from runqy_provider.waiters.source import StatusUpdate
 from runqy_provider.waiters.waiter import Waiter
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def writer(
-    redis_settings: RedisSettings, conn_id: str
+    redis_settings: RedisConnection, conn_id: str
 ) -> AsyncIterator[InboxWriter]:
     client = async_client(redis_settings, most_connections=64)
     yield InboxWriter(client, redis_settings, conn_id, ttl=100)
@@ -38,7 +38,7 @@ async def put(writer: InboxWriter, delivery: Delivery) -> Outcome:
 
 
 async def test_a_delivery_is_read_as_it_came(
-    writer: InboxWriter, redis_settings: RedisSettings, conn_id: str
+    writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     delivery = Delivery("d", result={"a": [1, "ü"]}, metadata={"w": 1})
     before = time.time()
@@ -46,14 +46,14 @@ async def test_a_delivery_is_read_as_it_came(
     assert await put(writer, delivery) is Outcome.STORED
 
     with InboxReader(redis_settings, conn_id) as reader:
-        letter = reader.read("d")
-    assert letter.delivery == delivery
-    assert letter.size == len(delivery.to_json())
-    assert before - 0.01 <= letter.delivered_at <= time.time()
+        stored = reader.read("d")
+    assert stored.delivery == delivery
+    assert stored.size == len(delivery.to_json())
+    assert before - 0.01 <= stored.delivered_at <= time.time()
 
 
 async def test_the_first_final_delivery_wins(
-    writer: InboxWriter, redis_settings: RedisSettings, conn_id: str
+    writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     first = Delivery("d", result=1)
 
@@ -101,28 +101,28 @@ async def test_spelling_makes_no_difference(writer: InboxWriter) -> None:
 
 
 async def test_progress_is_no_arrival_and_the_newest_stays(
-    writer: InboxWriter, redis_settings: RedisSettings, conn_id: str
+    writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     for fraction in (0.1, 0.2):
         progress = Delivery("d", status="progress", fraction=fraction)
         assert await put(writer, progress) is Outcome.NOTED
 
-    arrivals = InboxArrivals(redis_settings, conn_id)
+    arrivals = InboxSource(redis_settings, conn_id)
     try:
-        found = await arrivals.look(["d", "other"])
+        found = await arrivals.poll(["d", "other"])
     finally:
         await arrivals.aclose()
     assert set(found) == {"d"}
     news = found["d"]
-    assert isinstance(news, News)
-    assert (news.words, news.is_progress) == ("20%", True)
-    assert abs(time.time() - (news.said_at or 0)) < 60
+    assert isinstance(news, StatusUpdate)
+    assert (news.message, news.is_progress) == ("20%", True)
+    assert abs(time.time() - (news.reported_at or 0)) < 60
     with InboxReader(redis_settings, conn_id) as reader, pytest.raises(NotThere):
         reader.read("d")
 
 
 async def test_every_key_has_an_end(
-    writer: InboxWriter, redis_settings: RedisSettings, conn_id: str
+    writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     await put(writer, Delivery("d", result=1))
     await put(writer, Delivery("d", status="progress", text="t"))
@@ -141,7 +141,7 @@ async def test_every_key_has_an_end(
 
 
 def test_what_is_not_there_has_words(
-    redis_settings: RedisSettings, conn_id: str
+    redis_settings: RedisConnection, conn_id: str
 ) -> None:
     with (
         InboxReader(redis_settings, conn_id) as reader,
@@ -151,14 +151,14 @@ def test_what_is_not_there_has_words(
 
 
 async def test_redis_away_is_an_error_that_says_where(
-    nowhere: RedisSettings, conn_id: str
+    unreachable_redis: RedisConnection, conn_id: str
 ) -> None:
-    client = async_client(nowhere, most_connections=1)
+    client = async_client(unreachable_redis, most_connections=1)
     delivery = Delivery("d", result=1)
-    with pytest.raises(SinkUnavailable, match=f"Redis at {nowhere.address}"):
-        await InboxWriter(client, nowhere, conn_id).put(delivery, b"{}", "x")
+    with pytest.raises(SinkUnavailable, match=f"Redis at {unreachable_redis.address}"):
+        await InboxWriter(client, unreachable_redis, conn_id).put(delivery, b"{}", "x")
     with (
-        InboxReader(nowhere, conn_id) as reader,
+        InboxReader(unreachable_redis, conn_id) as reader,
         pytest.raises(SinkUnavailable, match="read a delivery"),
     ):
         reader.read("d")
@@ -166,7 +166,7 @@ async def test_redis_away_is_an_error_that_says_where(
 
 
 def test_a_wrong_password_is_no_access(
-    redis_settings: RedisSettings, conn_id: str
+    redis_settings: RedisConnection, conn_id: str
 ) -> None:
     redis = Redis(**dict(redis_settings.options))
     user = f"user-{conn_id}"
@@ -174,7 +174,7 @@ def test_a_wrong_password_is_no_access(
     options = (*redis_settings.options, ("username", user))
     try:
         for password in ("wrong", "right"):
-            settings = RedisSettings("r", "a", (*options, ("password", password)))
+            settings = RedisConnection("r", "a", (*options, ("password", password)))
             with (
                 InboxReader(settings, conn_id) as reader,
                 pytest.raises(NoAccess, match="login and password") as caught,
@@ -196,15 +196,18 @@ def test_what_is_nested_too_deeply_has_no_digest() -> None:
 
 
 async def test_a_waiter_on_the_inbox_notices_at_once(
-    writer: InboxWriter, redis_settings: RedisSettings, conn_id: str
+    writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
-    waiter = Waiter(InboxArrivals(redis_settings, conn_id), sweep=60)
+    waiter = Waiter(InboxSource(redis_settings, conn_id), interval=60)
     early = Delivery("early", status="failed", error=JobError("x"))
     await put(writer, early)
 
     arrival = await waiter.wait("early", deadline=time.time() + 20)
     assert arrival is not None
-    assert (arrival.status, arrival.where) == ("failed", where(conn_id, "early"))
+    assert (arrival.status, arrival.result_uri) == (
+        "failed",
+        delivery_uri(conn_id, "early"),
+    )
 
     wait = asyncio.create_task(waiter.wait("late", deadline=time.time() + 20))
     await asyncio.sleep(0)
@@ -216,13 +219,13 @@ async def test_a_waiter_on_the_inbox_notices_at_once(
 
 
 async def test_a_hundred_waits_cost_two_connections_and_few_commands(
-    writer: InboxWriter, redis_settings: RedisSettings, conn_id: str
+    writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     """One connection listens, one looks, however many wait."""
     redis = Redis(**dict(redis_settings.options))
     await put(writer, Delivery("first", result=1))
     others = {client["id"] for client in redis.client_list()}
-    waiter = Waiter(InboxArrivals(redis_settings, conn_id), sweep=60)
+    waiter = Waiter(InboxSource(redis_settings, conn_id), interval=60)
     waits = [
         asyncio.create_task(waiter.wait(f"d{n}", deadline=time.time() + 50))
         for n in range(100)
@@ -242,10 +245,10 @@ async def test_a_hundred_waits_cost_two_connections_and_few_commands(
 
 
 async def test_a_waiter_outlives_a_lost_connection(
-    writer: InboxWriter, redis_settings: RedisSettings, conn_id: str
+    writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     redis = Redis(**dict(redis_settings.options))
-    waiter = Waiter(InboxArrivals(redis_settings, conn_id), sweep=60)
+    waiter = Waiter(InboxSource(redis_settings, conn_id), interval=60)
     wait = asyncio.create_task(waiter.wait("d", deadline=time.time() + 50))
     channel = keys.arrivals(conn_id)
     while not redis.pubsub_numsub(channel)[0][1]:
@@ -262,11 +265,11 @@ async def test_a_waiter_outlives_a_lost_connection(
 
 
 async def test_a_wait_at_a_redis_that_is_away_ends_at_its_deadline(
-    nowhere: RedisSettings, conn_id: str
+    unreachable_redis: RedisConnection, conn_id: str
 ) -> None:
-    waiter = Waiter(InboxArrivals(nowhere, conn_id), sweep=60)
+    waiter = Waiter(InboxSource(unreachable_redis, conn_id), interval=60)
 
     assert await waiter.wait("d", deadline=time.time() + 1) is None
-    assert waiter.trouble is not None
-    assert nowhere.address in waiter.trouble
+    assert waiter.last_error is not None
+    assert unreachable_redis.address in waiter.last_error
     await waiter.aclose()

@@ -10,8 +10,8 @@ import pytest
 
 from devtools.servers.azurite import Azurite, running_azurite
 from devtools.servers.google_storage import GoogleStorage, running_google_storage
-from runqy_provider.sinks.object_store.clients import forget_clients
-from tests.support.stack import World, example_code, make_world
+from runqy_provider.sinks.object_store.clients import clear_clients
+from tests.support.stack import Stack, example_code, make_stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,12 +51,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def world(
+def stack(
     google: GoogleStorage,
     azurite: Azurite,
     folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[World]:
+) -> Iterator[Stack]:
     environment = {
         "STORAGE_EMULATOR_HOST": google.url,
         "AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string,
@@ -70,8 +70,8 @@ def world(
     }
     code = tmp_path_factory.mktemp("task_code")
     more = example_code("guide_gs", "guide_abfs", "guide_file", "render")
-    with make_world(code, environment, more) as world:
-        yield world
+    with make_stack(code, environment, more) as stack:
+        yield stack
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def connections(
     connection = {"conn_type": "wasb", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_WASB_DEFAULT", json.dumps(connection))
     yield
-    forget_clients()
+    clear_clients()
 
 
 @pytest.fixture(params=["s3", "gs", "abfs", "file"])

@@ -12,24 +12,25 @@ import pytest
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from runqy_provider.context import get_access
+from runqy_provider.caching import TtlCache
+from runqy_provider.context import load_context
 from runqy_provider.errors import Misconfigured
-from runqy_provider.models import Ticket
+from runqy_provider.models import JobRef
 from runqy_provider.sinks.object_store import clients
 from runqy_provider.sinks.object_store.sink import ObjectSink
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import wait_for_arrival
+from runqy_provider.waiters.wait_any import wait_any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runqy_provider.sinks.object_store.base import ObjectStore
-    from tests.support.stack import World
+    from tests.support.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("connect")
 
-CLIENTS = "runqy_provider.sinks.object_store.clients"
+CACHE = "runqy_provider.caching"
 
 
 @pytest.fixture(params=["s3", "gs", "abfs"])
@@ -38,9 +39,9 @@ def store(request: pytest.FixtureRequest) -> ObjectStore:
 
 
 def store_of(uri: str) -> ObjectStore:
-    sink = parse_sink(uri)
+    sink = sink_from_uri(uri)
     assert isinstance(sink, ObjectSink)
-    return sink.store(get_access("runqy_default"))
+    return sink.store(load_context("runqy_default"))
 
 
 @pytest.fixture
@@ -67,7 +68,17 @@ class Asked:
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == CLIENTS]
+    return [record.getMessage() for record in caplog.records if record.name == CACHE]
+
+
+class RecordingCache(TtlCache[Any]):
+    """A cache that keeps the key that it was last asked for."""
+
+    key = ""
+
+    def get(self, key: str, load: Callable[[Any], Any]) -> Any:
+        self.key = key
+        return super().get(key, load)
 
 
 @pytest.mark.parametrize(
@@ -80,21 +91,24 @@ def test_a_client_stays_while_its_connection_cannot_be_fetched(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(clients, "CLIENT_TTL", 0.0)
+    first = RecordingCache(0.0, retry_after=60.0)
+    monkeypatch.setattr(clients, "CLIENTS", first)
     store.check("")
     asked.error = error
 
     store.check("")
     (words,) = warnings_of(caplog)
     assert store.access_hint in words
-    assert "the next try is in 60 s" in words
+    assert "will retry in 60 s" in words
 
     before = asked.times
     store.check("")
     assert asked.times == before, "not at each look"
 
-    monkeypatch.setattr(clients, "TRY_AGAIN", -1.0)
-    clients._clients.update({k: (0.0, c) for k, (_, c) in clients._clients.items()})
+    (known,) = first.values()
+    cache: TtlCache[Any] = TtlCache(0.0, retry_after=-1.0)
+    cache.get(first.key, lambda _: known)
+    monkeypatch.setattr(clients, "CLIENTS", cache)
     store.check("")
     asked.error = None
     store.check("")
@@ -112,20 +126,20 @@ def test_a_connection_that_never_was_is_an_error_at_once(asked: Asked) -> None:
 
 def store_of_nothing(uri: str) -> ObjectStore:
     """Return a store though Airflow has no connections any more."""
-    sink: Any = parse_sink(uri)
+    sink: Any = sink_from_uri(uri)
     nothing: Any = None
     store: ObjectStore = sink.store(nothing)
     return store
 
 
 def test_without_an_aws_connection_the_machines_own_credentials_stay(
-    world: World,
+    stack: Stack,
     asked: Asked,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(clients, "CLIENT_TTL", 0.0)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", world.sandbox.s3_url)
+    monkeypatch.setattr(clients, "CLIENTS", TtlCache(0.0, retry_after=60.0))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", stack.sandbox.s3_url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "sandbox")
@@ -150,18 +164,16 @@ def test_waits_outlive_a_connection_that_is_away(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "0.1")
-    monkeypatch.setattr(clients, "CLIENT_TTL", 0.0)
-    caplog.set_level(logging.WARNING, CLIENTS)
-    sink = parse_sink(f"{store.url}/clients")
-    places = sink.places(get_access("runqy_default"), Ticket("d"))
-    bucket = [place for place in places if place.is_essential]
+    monkeypatch.setattr(clients, "CLIENTS", TtlCache(0.0, retry_after=60.0))
+    caplog.set_level(logging.WARNING, CACHE)
+    sink = sink_from_uri(f"{store.url}/clients")
+    targets = sink.bind(load_context("runqy_default")).targets(JobRef("d"))
+    bucket = [place for place in targets if place.is_required]
     store.check("")
     asked.error = AirflowNotFoundException("not found")
 
     async def scenario() -> Any:
-        wait = asyncio.ensure_future(
-            wait_for_arrival(bucket, deadline=time.time() + 20)
-        )
+        wait = asyncio.ensure_future(wait_any(bucket, deadline=time.time() + 20))
         end = time.monotonic() + 10
         while not warnings_of(caplog) and time.monotonic() < end:
             await asyncio.sleep(0.02)
@@ -176,5 +188,5 @@ def test_waits_outlive_a_connection_that_is_away(
             await close_waiters()
 
     arrival = asyncio.run(scenario())
-    assert arrival.where == f"{store.url}/clients/d"
+    assert arrival.result_uri == f"{store.url}/clients/d"
     assert warnings_of(caplog)

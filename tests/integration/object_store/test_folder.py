@@ -11,21 +11,21 @@ import pytest
 
 from runqy_provider.errors import NoAccess, NotThere
 from runqy_provider.sinks.object_store.base import Listing
-from runqy_provider.sinks.object_store.local import FolderStore
+from runqy_provider.sinks.object_store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> FolderStore:
+def store(tmp_path: Path) -> LocalStore:
     for name in ("a", "b", "c"):
         (tmp_path / name).write_bytes(b"1")
-    return FolderStore(str(tmp_path))
+    return LocalStore(str(tmp_path))
 
 
 def test_a_file_that_goes_while_it_is_listed_is_left_out(
-    store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scandir = os.scandir
 
@@ -38,11 +38,11 @@ def test_a_file_that_goes_while_it_is_listed_is_left_out(
 
     monkeypatch.setattr(os, "scandir", and_rename)
 
-    assert set(store.list_folder("").found) == {"a", "c"}
+    assert set(store.list_folder("").keys) == {"a", "c"}
 
 
 def test_a_file_that_goes_while_it_is_looked_for_is_not_found(
-    store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_file = Path.is_file
 
@@ -55,22 +55,22 @@ def test_a_file_that_goes_while_it_is_looked_for_is_not_found(
     (tmp_path / "a").unlink()
 
     assert store.find("a", ".failed.json") == Listing({})
-    assert set(store.find("b", ".failed.json").found) == {"b"}
+    assert set(store.find("b", ".failed.json").keys) == {"b"}
 
 
 def test_files_in_the_making_and_what_is_no_file_are_left_out(
-    store: FolderStore, tmp_path: Path
+    store: LocalStore, tmp_path: Path
 ) -> None:
     (tmp_path / ".abcdef").write_bytes(b"half of i")
     (tmp_path / "folder").mkdir()
     (tmp_path / "nowhere").symlink_to(tmp_path / "nothing")
     (tmp_path / "round").symlink_to(tmp_path / "round")
 
-    assert set(store.list_folder("").found) == {"a", "b", "c"}
+    assert set(store.list_folder("").keys) == {"a", "b", "c"}
 
 
 def test_a_link_that_is_put_in_the_way_as_a_file_is_opened_leads_nowhere(
-    store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Task code may write there, and must not choose what Airflow's user reads."""
     secret = tmp_path.parent / "secret"
@@ -85,12 +85,12 @@ def test_a_link_that_is_put_in_the_way_as_a_file_is_opened_leads_nowhere(
 
     monkeypatch.setattr(os, "open", swap_first)
 
-    with pytest.raises(NoAccess, match="a link was put in its way"):
+    with pytest.raises(NoAccess, match="a symbolic link was put there"):
         store.stream("a")
 
 
 def test_a_link_within_the_folder_is_followed(
-    store: FolderStore, tmp_path: Path
+    store: LocalStore, tmp_path: Path
 ) -> None:
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "latest").symlink_to(tmp_path / "a")
@@ -101,9 +101,9 @@ def test_a_link_within_the_folder_is_followed(
 
 
 def test_a_pipe_is_no_file_and_holds_nobody_up(
-    store: FolderStore, tmp_path: Path
+    store: LocalStore, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
 
-    with pytest.raises(NotThere, match="no file"):
+    with pytest.raises(NotThere, match="not a regular file"):
         store.stream("pipe")

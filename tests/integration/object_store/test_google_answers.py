@@ -91,6 +91,6 @@ def test_each_answer_is_one_error_and_nothing_is_enqueued(
     assert "runqy_job" not in run.xcoms
 
     store = GoogleStore("results", "google_cloud_default")
-    for look in (lambda: store.list_folder("a/"), lambda: store.head("a")):
+    for poll in (lambda: store.list_folder("a/"), lambda: store.head("a")):
         with pytest.raises(error, match="gs://results/a"):
-            look()
+            poll()

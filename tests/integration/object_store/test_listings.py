@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from runqy_provider.context import get_access
-from runqy_provider.models import Ticket
+from runqy_provider.context import load_context
+from runqy_provider.models import JobRef
 from runqy_provider.sinks.object_store.sink import ObjectSink
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import wait_for_arrival
+from runqy_provider.waiters.wait_any import wait_any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,9 +31,9 @@ NO_BELL = ("callback_secret",)
 
 
 def store_of(sink: str) -> ObjectStore:
-    parsed = parse_sink(sink)
+    parsed = sink_from_uri(sink)
     assert isinstance(parsed, ObjectSink)
-    return parsed.store(get_access("runqy_default"))
+    return parsed.store(load_context("runqy_default"))
 
 
 def put_objects(kind: Kind, store: ObjectStore, names: Sequence[str]) -> None:
@@ -58,18 +58,19 @@ def test_a_listing_may_have_many_pages(kind: Kind, connect: Callable[..., Any]) 
     put_objects(kind, store, names)
 
     listing = store.list_folder("many/")
-    assert set(listing.found) == set(names)
+    assert set(listing.keys) == set(names)
     assert listing.pages == (1 if kind.scheme == "file" else 2)
 
     connect(without=NO_BELL)
-    sink = parse_sink(f"{kind.uri}/many")
-    access = get_access("runqy_default")
+    sink = sink_from_uri(f"{kind.uri}/many")
+    access = load_context("runqy_default")
 
     async def last_of_three() -> Any:
         waits = [
             asyncio.ensure_future(
-                wait_for_arrival(
-                    sink.places(access, Ticket(delivery_id)), deadline=time.time() + 20
+                wait_any(
+                    sink.bind(access).targets(JobRef(delivery_id)),
+                    deadline=time.time() + 20,
                 )
             )
             for delivery_id in ("1000", "never-1", "never-2")
@@ -82,7 +83,7 @@ def test_a_listing_may_have_many_pages(kind: Kind, connect: Callable[..., Any]) 
             await close_waiters()
 
     arrival = asyncio.run(last_of_three())
-    assert arrival.where == f"{kind.uri}/many/1000"
+    assert arrival.result_uri == f"{kind.uri}/many/1000"
 
 
 class Counted:
@@ -104,8 +105,8 @@ def test_a_look_for_a_hundred_is_one_listing(
 ) -> None:
     connect(without=NO_BELL)
     monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "0.2")
-    access = get_access("runqy_default")
-    sink = parse_sink(f"{kind.uri}/hundred")
+    access = load_context("runqy_default")
+    sink = sink_from_uri(f"{kind.uri}/hundred")
     store = store_of(f"{kind.uri}/hundred")
     counted = Counted(store)
     monkeypatch.setattr(type(sink), "store", lambda *_: counted)
@@ -113,8 +114,9 @@ def test_a_look_for_a_hundred_is_one_listing(
     async def scenario() -> tuple[int, int]:
         waits = [
             asyncio.ensure_future(
-                wait_for_arrival(
-                    sink.places(access, Ticket(f"h-{n}")), deadline=time.time() + 30
+                wait_any(
+                    sink.bind(access).targets(JobRef(f"h-{n}")),
+                    deadline=time.time() + 30,
                 )
             )
             for n in range(100)
@@ -125,7 +127,7 @@ def test_a_look_for_a_hundred_is_one_listing(
         names = [f"hundred/h-{n}" for n in range(100)]
         await asyncio.to_thread(put_objects, kind, store, names)
         arrivals = await asyncio.gather(*waits)
-        assert {arrival.where for arrival in arrivals if arrival} == {
+        assert {arrival.result_uri for arrival in arrivals if arrival} == {
             f"{kind.uri}/hundred/h-{n}" for n in range(100)
         }
         await close_waiters()

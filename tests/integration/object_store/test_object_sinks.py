@@ -14,7 +14,7 @@ from azure.storage.blob import generate_container_sas
 
 from devtools.servers.azurite import ACCOUNT, KEY
 from runqy_delivery.sinks.signed_url import expiry_of
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.errors import (
     BadDelivery,
     DeliveryTimeout,
@@ -28,7 +28,7 @@ from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.models import is_reference
 from runqy_provider.sinks.object_store.s3_store import s3_client
 from runqy_provider.sinks.object_store.sink import ObjectSink
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.sinks.registry import sink_from_uri
 from tests.support import harness
 from tests.support.harness import Run, outcome_of, outcomes_of_example
 
@@ -48,9 +48,9 @@ NO_BELL = ("callback_secret",)
 
 
 def store_of(sink: str) -> ObjectStore:
-    parsed = parse_sink(sink)
+    parsed = sink_from_uri(sink)
     assert isinstance(parsed, ObjectSink)
-    return parsed.store(get_access("runqy_default"))
+    return parsed.store(load_context("runqy_default"))
 
 
 def sas_of_container() -> str:
@@ -74,7 +74,7 @@ def test_a_value_comes_home(value: Any, kind: Kind) -> None:
 
 @pytest.mark.parametrize("value", [{"a": [1, None]}, "text"])
 def test_a_value_comes_home_without_a_bell(
-    value: Any, kind: Kind, connect: Callable[..., Any], quick_sweeps: None
+    value: Any, kind: Kind, connect: Callable[..., Any], short_intervals: None
 ) -> None:
     connect(without=NO_BELL)
 
@@ -85,29 +85,29 @@ def test_a_value_comes_home_without_a_bell(
     assert run.xcoms["runqy_delivery"]["where"].endswith(job["delivery_id"])
 
 
-@pytest.mark.parametrize("bell", [True, False])
+@pytest.mark.parametrize("has_webhook", [True, False])
 def test_a_failure_comes_with_its_traceback(
-    bell: bool,
+    has_webhook: bool,
     kind: Kind,
     connect: Callable[..., Any],
-    quick_sweeps: None,
+    short_intervals: None,
 ) -> None:
-    connect(without=() if bell else NO_BELL)
+    connect(without=() if has_webhook else NO_BELL)
 
     with pytest.raises(JobFailed, match="ValueError: too dark") as caught:
         outcome_of(run_of(kind.uri, {"error": "too dark"}))
     assert "raise ValueError" in str(caught.value.traceback)
 
 
-@pytest.mark.parametrize("bell", [True, False])
+@pytest.mark.parametrize("has_webhook", [True, False])
 def test_a_name_may_have_what_means_something_in_uris(
-    bell: bool,
+    has_webhook: bool,
     kind: Kind,
     folder: Path,
     connect: Callable[..., Any],
-    quick_sweeps: None,
+    short_intervals: None,
 ) -> None:
-    connect(without=() if bell else NO_BELL)
+    connect(without=() if has_webhook else NO_BELL)
     Path(folder, "a b#1", "50%20?").mkdir(parents=True, exist_ok=True)
     sink = f"{kind.uri}/a%20b%231/50%2520%3F"
     if kind.scheme == "abfs":
@@ -209,12 +209,12 @@ def test_a_link_that_cannot_be_made_is_no_reason_to_fail(
         ("gs://results?gcp_conn_id=no_file", Misconfigured, "/nobody/has/this"),
         ("abfs://nobody-has-this", NotThere, "nobody-has-this.*does not exist"),
         ("file:///nobody/has/this", NotThere, "mount at the same path"),
-        ("file://relative/folder", Misconfigured, "no sink"),
-        ("file:///a/../etc", Misconfigured, "no absolute path"),
-        ("file:///tmp?presign=true", Misconfigured, "Nothing can be presigned"),
-        ("gs://UPPER", Misconfigured, "no name for a bucket"),
-        ("abfs://a", Misconfigured, "no name for a container"),
-        ("gs://results?aws_conn_id=x", Misconfigured, "knows the options presign and"),
+        ("file://relative/folder", Misconfigured, "not a valid sink"),
+        ("file:///a/../etc", Misconfigured, "not an absolute path"),
+        ("file:///tmp?presign=true", Misconfigured, "presign=true is not possible"),
+        ("gs://UPPER", Misconfigured, "not a valid name of a bucket"),
+        ("abfs://a", Misconfigured, "not a valid name of a container"),
+        ("gs://results?aws_conn_id=x", Misconfigured, "has the options presign and"),
         ("gs://results?gcp_conn_id=refused", Misconfigured, "impersonation_chain"),
         ("abfs://results?wasb_conn_id=refused", Misconfigured, "managed_identity"),
         ("abfs://results?wasb_conn_id=wrong_key", NoAccess, "access denied"),
@@ -279,12 +279,13 @@ def test_other_ways_into_azure(
     store.check("")
 
     if "extra" in fields:
-        # Who has but a signature cannot sign.
+        # A SAS token cannot sign further URLs.
         with pytest.raises(NoAccess, match="presign=false"):
             store.sign_put("k", 60)
     else:
         put = store.sign_put("signed/k", 60)
-        headers = {**put.headers, "Content-Type": "text/plain"}
+        assert put is not None
+        headers = {**(put.headers or {}), "Content-Type": "text/plain"}
         httpx.put(put.url, content=b"1", headers=headers).raise_for_status()
         assert store.head("signed/k").content_type == "text/plain"
     assert store.list_folder("signed/").pages == 1
@@ -370,7 +371,7 @@ def test_a_timeout_says_where_we_looked(kind: Kind) -> None:
 
     with pytest.raises(DeliveryTimeout) as caught:
         outcome_of(run)
-    assert f"No object came to {kind.uri}/" in str(caught.value)
+    assert f"No object was found at {kind.uri}/" in str(caught.value)
 
 
 def test_an_object_that_is_gone_is_told(kind: Kind) -> None:
@@ -386,13 +387,13 @@ def test_an_object_that_is_gone_is_told(kind: Kind) -> None:
 def test_a_signed_url_lives_for_seven_days_at_most_and_that_is_said(
     uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sink, access, day = parse_sink(uri), get_access("runqy_default"), 24 * 3600
+    sink, access, day = sink_from_uri(uri), load_context("runqy_default"), 24 * 3600
 
-    request = sink.request(access, "d-1", time.time() + 6 * day)
+    request = sink.bind(access).request("d-1", time.time() + 6 * day)
     assert days_of(request) == pytest.approx(6, abs=0.1)
     assert not caplog.messages
 
-    request = sink.request(access, "d-2", time.time() + 9 * day)
+    request = sink.bind(access).request("d-2", time.time() + 9 * day)
     assert days_of(request) == pytest.approx(7, abs=0.1)
     (words,) = caplog.messages
     assert f"{uri}/d-2 works for 7 days only" in words

@@ -12,25 +12,25 @@ import pytest
 from botocore.exceptions import ClientError
 
 from runqy_delivery import Delivery
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.errors import NoAccess
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.models import is_reference
 from runqy_provider.sinks.object_store.s3_store import S3Store
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
-    from tests.support.stack import World
+    from tests.support.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("connect")
 
 
 @pytest.fixture
-def s3(world: World) -> Any:
-    aws = world.connections["aws_default"]
+def s3(stack: Stack) -> Any:
+    aws = stack.connections["aws_default"]
     return boto3.client(
         "s3",
-        endpoint_url=world.sandbox.s3_url,
+        endpoint_url=stack.sandbox.s3_url,
         aws_access_key_id=aws["login"],
         aws_secret_access_key=aws["password"],
         region_name="us-east-1",
@@ -43,26 +43,31 @@ def s3(world: World) -> Any:
 def test_a_result_url_is_read_literally_first(s3: Any, name: str) -> None:
     key = f"{uuid.uuid4().hex}/{name}"
     s3.put_object(Bucket="results", Key=key, Body=b"found")
-    sink = parse_sink("s3://results")
+    sink = sink_from_uri("s3://results")
     delivery = Delivery("d-1")
 
-    parcel = sink.follow(get_access("runqy_default"), delivery, f"s3://results/{key}")
+    fetched = sink.bind(load_context("runqy_default")).open_url(
+        delivery, f"s3://results/{key}"
+    )
 
-    assert parcel.read() == b"found"
+    assert fetched.read() == b"found"
     # The address in the reference leads there, too.
-    assert sink.open(get_access("runqy_default"), parcel.where).read() == b"found"
+    assert sink.bind(load_context("runqy_default")).open(fetched.uri).read() == b"found"
 
 
 def test_a_result_url_that_is_quoted_is_found_as_well(s3: Any) -> None:
     key = f"{uuid.uuid4().hex}/a b.csv"
     s3.put_object(Bucket="results", Key=key, Body=b"found")
 
-    parcel = parse_sink("s3://results").follow(
-        get_access("runqy_default"),
-        Delivery("d-1"),
-        f"s3://results/{key.replace(' ', '%20')}",
+    fetched = (
+        sink_from_uri("s3://results")
+        .bind(load_context("runqy_default"))
+        .open_url(
+            Delivery("d-1"),
+            f"s3://results/{key.replace(' ', '%20')}",
+        )
     )
-    assert parcel.read() == b"found"
+    assert fetched.read() == b"found"
 
 
 @pytest.mark.parametrize("size", [10, 200_000])
@@ -80,7 +85,7 @@ def test_an_object_that_is_stored_compressed_is_read_as_what_it_is(
     hook = RunqyResultHook()
     where = f"s3://results/packed/{delivery_id}"
 
-    outcome = hook.collect(parse_sink("s3://results/packed"), where, delivery_id)
+    outcome = hook.collect(sink_from_uri("s3://results/packed"), delivery_id, where)
 
     if size < 65536:
         assert outcome == value

@@ -13,35 +13,35 @@ import httpx
 import pytest
 
 from runqy_delivery import DeliveryRequest, delivers
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.errors import Misconfigured
 from runqy_provider.sinks.object_store import s3_store
-from runqy_provider.sinks.object_store.clients import forget_clients
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.sinks.object_store.clients import clear_clients
+from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
-    from tests.support.stack import World
+    from tests.support.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("connect")
 
 
-def _login(world: World) -> dict[str, str]:
-    aws = world.connections["aws_default"]
+def _login(stack: Stack) -> dict[str, str]:
+    aws = stack.connections["aws_default"]
     return {
-        "endpoint_url": world.sandbox.s3_url,
+        "endpoint_url": stack.sandbox.s3_url,
         "aws_access_key_id": aws["login"],
         "aws_secret_access_key": aws["password"],
     }
 
 
 @pytest.fixture
-def s3(world: World) -> Any:
-    return boto3.client("s3", region_name="us-east-1", **_login(world))
+def s3(stack: Stack) -> Any:
+    return boto3.client("s3", region_name="us-east-1", **_login(stack))
 
 
 def _request(sink: str, delivery_id: str = "d-1") -> DeliveryRequest:
-    access = get_access("runqy_default")
-    return parse_sink(sink).request(access, delivery_id, time.time() + 60)
+    access = load_context("runqy_default")
+    return sink_from_uri(sink).bind(access).request(delivery_id, time.time() + 60)
 
 
 def _deliver(request: DeliveryRequest, value: Any) -> None:
@@ -65,7 +65,7 @@ def test_a_second_put_is_refused_and_the_first_object_stays(s3: Any) -> None:
 
 
 def test_a_store_that_does_not_know_it_is_not_asked_for_it() -> None:
-    sink = parse_sink("s3://results/once?once=false")
+    sink = sink_from_uri("s3://results/once?once=false")
 
     assert sink.uri == "s3://results/once?once=false"
     assert _request(sink.uri).put_headers is None
@@ -73,17 +73,17 @@ def test_a_store_that_does_not_know_it_is_not_asked_for_it() -> None:
 
 @pytest.mark.parametrize("region", ["eu-west-1", "us-east-1"])
 def test_a_url_is_signed_for_the_buckets_own_region(
-    world: World, region: str, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, region: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = f"b-{uuid.uuid4().hex}"
     where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
     more: Any = {} if region == "us-east-1" else where
-    maker = boto3.client("s3", region_name=region, **_login(world))
+    maker = boto3.client("s3", region_name=region, **_login(stack))
     maker.create_bucket(Bucket=bucket, **more)
-    aws = world.connections["aws_default"]
-    without = {**aws, "extra": {"endpoint_url": world.sandbox.s3_url}}
+    aws = stack.connections["aws_default"]
+    without = {**aws, "extra": {"endpoint_url": stack.sandbox.s3_url}}
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(without))
-    forget_clients()
+    clear_clients()
 
     request = _request(f"s3://{bucket}/x")
 
@@ -101,7 +101,7 @@ def test_what_a_bucket_policy_demands_is_signed_and_told(s3: Any) -> None:
     query = parse_qs(urlsplit(str(request.put_url)).query)
     headers = request.put_headers or {}
 
-    assert parse_sink(uri).uri == uri
+    assert sink_from_uri(uri).uri == uri
     assert headers["x-amz-server-side-encryption"] == "aws:kms"
     assert headers["x-amz-server-side-encryption-aws-kms-key-id"] == "key-1"
     assert headers["x-amz-acl"] == "bucket-owner-full-control"
@@ -134,30 +134,30 @@ def test_the_workers_own_rights_do_what_the_policy_demands(
 
 @pytest.mark.parametrize("place", ["sink", "connection"])
 def test_signed_urls_may_name_another_endpoint(
-    place: str, world: World, s3: Any, monkeypatch: pytest.MonkeyPatch
+    place: str, stack: Stack, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endpoint = world.sandbox.s3_url.replace("127.0.0.1", "localhost")
+    endpoint = stack.sandbox.s3_url.replace("127.0.0.1", "localhost")
     sink = "s3://results/far"
     if place == "sink":
         sink = f"{sink}?signed_endpoint={endpoint}"
     else:
-        aws = json.loads(json.dumps(world.connections["aws_default"]))
+        aws = json.loads(json.dumps(stack.connections["aws_default"]))
         aws["extra"]["signed_endpoint_url"] = endpoint
         monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(aws))
-        forget_clients()
+        clear_clients()
     request = _request(sink, uuid.uuid4().hex)
 
     assert str(request.put_url).startswith(endpoint)
     _deliver(request, 1)
     assert s3.head_object(Bucket="results", Key=request.key)["ContentLength"] == 1
-    store: Any = parse_sink(sink).store(get_access("runqy_default"))  # type: ignore[attr-defined]
+    store: Any = sink_from_uri(sink).store(load_context("runqy_default"))  # type: ignore[attr-defined]
     assert store.key_of(f"{endpoint}/results/{request.key}") == request.key
 
 
 @pytest.mark.parametrize("option", ["once=maybe", "unknown=1"])
 def test_an_option_that_makes_no_sense_is_refused(option: str) -> None:
     with pytest.raises(Misconfigured):
-        parse_sink(f"s3://results?{option}")
+        sink_from_uri(f"s3://results?{option}")
 
 
 def test_a_store_that_does_not_tell_its_region_is_signed_for_as_it_is(

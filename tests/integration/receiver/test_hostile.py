@@ -17,14 +17,13 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from devtools.receiver import running_receiver
-from runqy_provider.inbox import callback_url as capability
-from runqy_provider.inbox import keys
+from runqy_provider.inbox import callback_url, keys
 from runqy_provider.receiver.app import create_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runqy_provider.receiver.connections import Door
+    from runqy_provider.receiver.connections import CallbackConnection
 
 CONN_ID = f"hostile-{secrets.token_hex(4)}"
 SECRET = secrets.token_hex(16)
@@ -32,7 +31,7 @@ MAX_BODY = 100_000
 SERVER_ERRORS = range(500, 600)
 
 
-async def _nobody(_conn_id: str, *, anew: bool = False) -> Door | None:
+async def _nobody(_conn_id: str, *, refresh: bool = False) -> CallbackConnection | None:
     return None
 
 
@@ -68,7 +67,7 @@ def stored(redis_url: str) -> Iterator[Any]:
 
 def address(url: str, delivery_id: str = "d") -> str:
     expires = int(time.time()) + 600
-    return capability.url(url, SECRET, CONN_ID, delivery_id, expires)
+    return callback_url.url(url, SECRET, CONN_ID, delivery_id, expires)
 
 
 @SCHEMA.parametrize()

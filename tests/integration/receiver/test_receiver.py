@@ -17,28 +17,27 @@ from standardwebhooks.webhooks import Webhook
 from runqy_delivery import Delivery
 from runqy_delivery.signature import sign
 from runqy_provider.errors import Misconfigured
-from runqy_provider.inbox import callback_url as capability
-from runqy_provider.inbox import keys
+from runqy_provider.inbox import callback_url, keys
 from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.receiver.app import create_app
-from runqy_provider.receiver.connections import Door, Limits
+from runqy_provider.receiver.connections import CallbackConnection, Limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from runqy_provider.connections import RedisSettings
+    from runqy_provider.connections import RedisConnection
 
 SECRET = "a secret of the receiver"
 OLD_SECRET = "the secret before that one"
 SIGNING = "whsec_" + base64.b64encode(b"signs bodies").decode()
 LIMITS = Limits(
-    max_body=2000,
-    drained=2000,
+    max_body_bytes=2000,
+    max_drain_bytes=2000,
     ttl=100,
     body_seconds=1.5,
     grace=0.3,
-    in_flight=4,
-    for_one=2,
+    max_in_flight=4,
+    max_in_flight_per_delivery=2,
 )
 GOOD = Delivery("d", result={"a": 1}).to_json()
 
@@ -46,13 +45,15 @@ Client = httpx.AsyncClient
 
 
 @pytest.fixture
-def doors(redis_settings: RedisSettings, conn_id: str) -> dict[str, Door]:
-    return {conn_id: Door(conn_id, redis_settings, (SECRET, OLD_SECRET))}
+def doors(
+    redis_settings: RedisConnection, conn_id: str
+) -> dict[str, CallbackConnection]:
+    return {conn_id: CallbackConnection(conn_id, redis_settings, (SECRET, OLD_SECRET))}
 
 
 @pytest.fixture
-async def client(doors: dict[str, Door]) -> AsyncIterator[Client]:
-    async def find(conn_id: str, *, anew: bool = False) -> Door | None:
+async def client(doors: dict[str, CallbackConnection]) -> AsyncIterator[Client]:
+    async def find(conn_id: str, *, refresh: bool = False) -> CallbackConnection | None:
         if conn_id == "broken":
             raise Misconfigured("its Redis connection does not exist")
         return doors.get(conn_id)
@@ -75,22 +76,23 @@ def url(conn_id: str) -> Callable[..., str]:
         seconds: int = 60,
     ) -> str:
         expires = int(time.time()) + seconds
-        return capability.url("http://r", secret, conn, delivery_id, expires)
+        return callback_url.url("http://r", secret, conn, delivery_id, expires)
 
     return url
 
 
 @pytest.fixture
-def stored(redis_settings: RedisSettings, conn_id: str) -> Callable[[], list[bytes]]:
+def stored(redis_settings: RedisConnection, conn_id: str) -> Callable[[], list[bytes]]:
     def stored() -> list[bytes]:
         with Redis(**dict(redis_settings.options)) as redis:
-            return redis.keys(f"*{conn_id}*")
+            found: list[bytes] = redis.keys(f"*{conn_id}*")
+            return found
 
     return stored
 
 
 async def test_a_delivery_is_taken_and_kept(
-    client: Client, url: Any, redis_settings: RedisSettings, conn_id: str
+    client: Client, url: Any, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     answer = await client.post(url(), content=GOOD)
 
@@ -243,7 +245,7 @@ async def test_one_address_cannot_take_all_turns(client: Client, url: Any) -> No
 
     slow = [
         asyncio.create_task(client.post(url(), content=chunks()))
-        for _ in range(LIMITS.for_one)
+        for _ in range(LIMITS.max_in_flight_per_delivery)
     ]
     for _ in slow:
         await reading.acquire()
@@ -275,7 +277,7 @@ async def test_too_many_at_once_are_told_to_come_back(client: Client, url: Any) 
 
     slow = [
         asyncio.create_task(client.post(url(f"d{n}"), content=chunks()))
-        for n in range(LIMITS.in_flight)
+        for n in range(LIMITS.max_in_flight)
     ]
     for _ in slow:
         await reading.acquire()
@@ -288,10 +290,14 @@ async def test_too_many_at_once_are_told_to_come_back(client: Client, url: Any) 
 
 
 async def test_redis_away_is_a_503_and_nothing_is_lost(
-    client: Client, url: Any, doors: dict[str, Door], conn_id: str, nowhere: Any
+    client: Client,
+    url: Any,
+    doors: dict[str, CallbackConnection],
+    conn_id: str,
+    unreachable_redis: Any,
 ) -> None:
     there = doors[conn_id]
-    doors[conn_id] = Door(conn_id, nowhere, (SECRET,))
+    doors[conn_id] = CallbackConnection(conn_id, unreachable_redis, (SECRET,))
 
     away = await client.post(url(), content=GOOD)
     doors[conn_id] = there
@@ -299,13 +305,15 @@ async def test_redis_away_is_a_503_and_nothing_is_lost(
 
     assert (away.status_code, back.status_code) == (503, 200)
     assert int(away.headers["Retry-After"]) > 0
-    assert nowhere.address not in away.text
+    assert unreachable_redis.address not in away.text
 
 
 @pytest.fixture
-def signed_door(doors: dict[str, Door], conn_id: str) -> None:
+def signed_door(doors: dict[str, CallbackConnection], conn_id: str) -> None:
     door = doors[conn_id]
-    doors[conn_id] = Door(conn_id, door.redis, door.callback_secrets, (SIGNING,))
+    doors[conn_id] = CallbackConnection(
+        conn_id, door.redis, door.callback_secrets, (SIGNING,)
+    )
 
 
 @pytest.mark.usefixtures("signed_door")
@@ -376,11 +384,11 @@ async def test_no_secret_is_logged(
 
 
 async def test_large_bodies_are_read_beside_the_event_loop(
-    redis_settings: RedisSettings, conn_id: str, url: Any
+    redis_settings: RedisConnection, conn_id: str, url: Any
 ) -> None:
-    door = Door(conn_id, redis_settings, (SECRET,))
+    door = CallbackConnection(conn_id, redis_settings, (SECRET,))
 
-    async def find(_conn_id: str, *, anew: bool = False) -> Door:
+    async def find(_conn_id: str, *, refresh: bool = False) -> CallbackConnection:
         return door
 
     app = create_app(find)
@@ -396,12 +404,12 @@ async def test_large_bodies_are_read_beside_the_event_loop(
 
 
 async def test_json_that_is_nested_too_deeply_is_refused(
-    redis_settings: RedisSettings, conn_id: str, url: Any, stored: Any
+    redis_settings: RedisConnection, conn_id: str, url: Any, stored: Any
 ) -> None:
     """However deep Python itself can read on this machine."""
-    door = Door(conn_id, redis_settings, (SECRET,))
+    door = CallbackConnection(conn_id, redis_settings, (SECRET,))
 
-    async def find(_conn_id: str, *, anew: bool = False) -> Door:
+    async def find(_conn_id: str, *, refresh: bool = False) -> CallbackConnection:
         return door
 
     app = create_app(find)
@@ -450,7 +458,7 @@ async def test_what_is_a_little_too_large_is_read_to_its_end(
 
 
 async def test_a_delivery_that_was_forgotten_is_still_the_first(
-    client: Client, url: Any, redis_settings: RedisSettings, conn_id: str
+    client: Client, url: Any, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     """As long as the address works, another one is none."""
     await client.post(url(), content=GOOD)
@@ -465,13 +473,13 @@ async def test_a_delivery_that_was_forgotten_is_still_the_first(
 
 
 async def test_a_secret_that_was_changed_just_now_opens(
-    url: Any, redis_settings: RedisSettings, conn_id: str
+    url: Any, redis_settings: RedisConnection, conn_id: str
 ) -> None:
-    old = Door(conn_id, redis_settings, (OLD_SECRET,))
-    new = Door(conn_id, redis_settings, (SECRET, OLD_SECRET))
+    old = CallbackConnection(conn_id, redis_settings, (OLD_SECRET,))
+    new = CallbackConnection(conn_id, redis_settings, (SECRET, OLD_SECRET))
 
-    async def find(_conn_id: str, *, anew: bool = False) -> Door:
-        return new if anew else old
+    async def find(_conn_id: str, *, refresh: bool = False) -> CallbackConnection:
+        return new if refresh else old
 
     app = create_app(find, LIMITS)
     async with (

@@ -1,4 +1,4 @@
-"""A real PostgreSQL, and a world whose task code writes to it."""
+"""A real PostgreSQL, and a stack whose task code writes to it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from devtools.servers.postgres import Postgres, running_postgres
-from runqy_provider.sinks.sql import engine as sql_engine
-from tests.support.stack import World, example_code, make_world
+from runqy_provider.sinks.sql.engine import dispose_engines
+from tests.support.stack import Stack, example_code, make_stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +31,9 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="package")
-def world(
+def stack(
     postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
+) -> Iterator[Stack]:
     with postgres.connect() as connection:
         connection.execute(
             TABLE.format(name="tasks", id_type="uuid", result_type="jsonb")
@@ -44,8 +44,8 @@ def world(
         "DATABASE_URL": postgres.url,
     }
     folder = tmp_path_factory.mktemp("task_code")
-    with make_world(folder, environment, example_code("guide_sql")) as world:
-        yield world
+    with make_stack(folder, environment, example_code("guide_sql")) as stack:
+        yield stack
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +53,7 @@ def pg(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Airflow's connection to that database."""
     monkeypatch.setenv("AIRFLOW_CONN_PG", postgres.url)
     yield
-    for _, engine in sql_engine._engines.values():
-        engine.dispose()
-    sql_engine._engines.clear()
+    dispose_engines()
 
 
 @pytest.fixture

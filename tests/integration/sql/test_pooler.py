@@ -48,6 +48,6 @@ def test_an_error_of_a_pooler_passes(code: str) -> None:
 
     with (
         pytest.raises(SinkUnavailable),
-        sql_errors("table tasks", "pg", "look into"),
+        sql_errors("table tasks", "pg", "query"),
     ):
         raise DBAPIError("SELECT", {}, InvalidSqlStatementName("no such statement"))

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.errors import RunqyError, SinkUnavailable
-from runqy_provider.models import Ticket
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.models import JobRef
+from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.sinks.sql import source as sql_arrivals
-from runqy_provider.sinks.sql.source import SqlArrivals
+from runqy_provider.sinks.sql.source import SqlSource
 from runqy_provider.sinks.sql.table import SqlTable
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ BACKENDS = (
 )
 
 
-def error_of(deed: Callable[[], Any]) -> tuple[str, str, float]:
+def error_of(operation: Callable[[], Any]) -> tuple[str, str, float]:
     """Return the type and words of an error, and the seconds that it took."""
     began = time.monotonic()
     try:
-        said = deed()
+        said = operation()
     except RunqyError as error:
         kind, words = type(error).__name__, str(error)
     else:
@@ -72,27 +72,27 @@ def test_nothing_waits_for_a_lock_or_a_silent_server_without_end(
     monkeypatch.setenv(
         "AIRFLOW_CONN_LITE", json.dumps({"conn_type": "sqlite", "host": str(lite)})
     )
-    sink = parse_sink(f"sql://pg/{table}")
+    sink = sink_from_uri(f"sql://pg/{table}")
     rows = SqlTable("pg", table)
-    access = get_access("runqy_default")
+    access = load_context("runqy_default")
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        postgres.connect() as holder,
+        postgres.connect() as primary,
         sqlite3.connect(lite, isolation_level=None) as writer,
         ThreadPoolExecutor(6) as threads,
     ):
         url = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/postgres"
         monkeypatch.setenv("AIRFLOW_CONN_SILENT", url)
         writer.execute("BEGIN EXCLUSIVE")
-        with holder.transaction():
-            holder.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        with primary.transaction():
+            primary.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
             futures = [
-                threads.submit(error_of, deed)
-                for deed in (
-                    lambda: list(rows.look(["r"])),
+                threads.submit(error_of, operation)
+                for operation in (
+                    lambda: list(rows.poll(["r"])),
                     lambda: rows.insert("r"),
-                    lambda: sink.open(access, f"{sink.uri}#r"),
-                    lambda: sink.nothing_arrived(access, Ticket("r")),
+                    lambda: sink.bind(access).open(f"{sink.uri}#r"),
+                    lambda: sink.bind(access).describe_timeout(JobRef("r")),
                     lambda: SqlTable("silent", table).read("r"),
                     lambda: SqlTable("lite", "t").read("r"),
                 )
@@ -123,8 +123,8 @@ def test_listening_to_a_silent_server_breaks_off(
     postgres: Postgres, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql_arrivals, "PING_INTERVAL", 0.2)
-    monkeypatch.setattr(sql_arrivals, "BOUND", 1.0)
-    source = SqlArrivals(SqlTable("pg", table), "any", str)
+    monkeypatch.setattr(sql_arrivals, "TIMEOUT", 1.0)
+    source = SqlSource(SqlTable("pg", table), "any", str)
 
     async def scenario() -> None:
         hints = source.hints()

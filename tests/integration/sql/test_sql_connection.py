@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk.exceptions import AirflowNotFoundException
 
+from runqy_provider.caching import TtlCache
 from runqy_provider.errors import SinkError, SinkUnavailable
 from runqy_provider.sinks.sql import engine as sql_engine
-from runqy_provider.sinks.sql.source import SqlArrivals
+from runqy_provider.sinks.sql.source import SqlSource
 from runqy_provider.sinks.sql.table import SqlTable
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
     from devtools.servers.postgres import Postgres
 
 
 async def first_hint(table: SqlTable, channel: str = "any") -> str | None:
-    hints = SqlArrivals(table, channel, str).hints()
+    hints = SqlSource(table, channel, str).hints()
     async with asyncio.timeout(20):
         hint = await anext(hints)
     await hints.aclose()  # type: ignore[attr-defined] # it is a generator
@@ -66,7 +69,7 @@ def test_extras_go_to_the_driver_of_looks_and_of_listening(
     assert rows.status_of("r") == "pending"
 
     async def scenario() -> int:
-        hints = SqlArrivals(rows, "any", str).hints()
+        hints = SqlSource(rows, "any", str).hints()
         async with asyncio.timeout(20):
             await anext(hints)
         with postgres.connect() as admin:
@@ -92,7 +95,7 @@ def test_a_demand_for_tls_is_not_lost(driver: str, table: str, connection: Any) 
 
 
 def test_a_channel_with_capitals_is_heard(postgres: Postgres, table: str) -> None:
-    source = SqlArrivals(SqlTable("pg", table), "runqy_Tasks", str)
+    source = SqlSource(SqlTable("pg", table), "runqy_Tasks", str)
 
     async def scenario() -> str | None:
         hints = source.hints()
@@ -115,19 +118,21 @@ def test_looks_go_on_while_the_connection_cannot_be_read(
 ) -> None:
     rows = SqlTable("pg", table)
     rows.insert("r")
+    cache: TtlCache[Engine] = TtlCache(0.0, retry_after=60.0)
+    monkeypatch.setattr(sql_engine, "ENGINES", cache)
     old = sql_engine.sql_engine("pg")
-    monkeypatch.setattr(sql_engine, "ENGINE_TTL", 0.0)
     monkeypatch.delenv("AIRFLOW_CONN_PG")
 
     for _ in range(3):
         assert rows.status_of("r") == "pending"
     assert sql_engine.sql_engine("pg") is old
     assert old.pool.checkedin() == 1  # type: ignore[attr-defined] # it is a queue
-    assert caplog.text.count("could not be read anew (AirflowNotFound") == 1
+    assert caplog.text.count("could not be loaded again (AirflowNotFound") == 1
 
     monkeypatch.setenv("AIRFLOW_CONN_PG", postgres.url)
-    made, _ = sql_engine._engines["pg"]
-    sql_engine._engines["pg"] = made - 2 * sql_engine.ENGINE_RETRY, old
+    retried: TtlCache[Engine] = TtlCache(0.0, retry_after=60.0)
+    retried.get("The engine of connection 'pg'", lambda _: old)
+    monkeypatch.setattr(sql_engine, "ENGINES", retried)
     assert rows.status_of("r") == "pending"
     assert sql_engine.sql_engine("pg") is not old
     assert old.pool.checkedin() == 0  # type: ignore[attr-defined] # it is a queue

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event
 
-from runqy_provider.context import get_access
+from runqy_provider.context import load_context
 from runqy_provider.errors import (
     BadDelivery,
     JobFailed,
@@ -23,15 +23,15 @@ from runqy_provider.errors import (
     SinkUnavailable,
 )
 from runqy_provider.hooks.result import RunqyResultHook
-from runqy_provider.models import Ticket, is_reference
-from runqy_provider.sinks.registry import parse_sink
+from runqy_provider.models import JobRef, is_reference
+from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.sinks.sql import source as sql_arrivals
 from runqy_provider.sinks.sql.engine import sql_engine
-from runqy_provider.sinks.sql.source import SqlArrivals
+from runqy_provider.sinks.sql.source import SqlSource
 from runqy_provider.triggers.delivery import DeliveryTrigger
 from runqy_provider.waiters import registry
 from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import wait_for_arrival
+from runqy_provider.waiters.wait_any import wait_any
 from runqy_sandbox.process.net import free_port
 from tests.support import harness
 from tests.support.harness import Run, outcome_of
@@ -172,13 +172,13 @@ BAD = [
     ("sql://pg/{table}?id=job", NotThere, '"job" does not exist'),
     ("sql://pg/{table}?result=out", NotThere, '"out" does not exist'),
     ("sql://pg/numbered", Misconfigured, "text or a UUID"),
-    ("sql://pg/a;b", Misconfigured, "no name"),
-    ("sql://pg/{table}?result=a,b", Misconfigured, "no name"),
+    ("sql://pg/a;b", Misconfigured, "not a valid name"),
+    ("sql://pg/{table}?result=a,b", Misconfigured, "not a valid name"),
     ("sql://pg/{table}?color=red", Misconfigured, "color"),
     ("sql://pg/{table}?insert=maybe", Misconfigured, "maybe"),
     ("sql://pg/{table}?notify=a;b", Misconfigured, "channel"),
     ("sql:///{table}", Misconfigured, "names no connection"),
-    ("sql://redis_default/{table}", Misconfigured, "no SQL database"),
+    ("sql://redis_default/{table}", Misconfigured, "not a SQL database"),
     ("sql://wrong_password/{table}", NoAccess, "wrong_password"),
     ("sql://reader/{table}", NoAccess, "permission denied"),
     ("sql://away/{table}", SinkUnavailable, "away"),
@@ -228,7 +228,8 @@ def test_a_row_deleted_while_waiting_is_told(postgres: Postgres, table: str) -> 
                 await asyncio.sleep(0.02)
             with postgres.connect() as connection:
                 connection.execute(f"DELETE FROM {table}")
-            return await waiting
+            event: dict[str, Any] = await waiting
+            return event
 
     event = asyncio.run(scenario())
     run.resume(event)
@@ -322,7 +323,8 @@ def test_a_database_that_goes_away_and_comes_back_loses_nothing(
                 [delivery_id],
             )
         async with asyncio.timeout(20):
-            return await waiting
+            event: dict[str, Any] = await waiting
+            return event
 
     assert run.resume(asyncio.run(scenario())).value == 1
 
@@ -334,8 +336,8 @@ def test_a_hundred_waits_cost_one_select_a_look_and_notify_wakes_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     connect()
-    sink = parse_sink(f"sql://pg/{table}")
-    access = get_access("runqy_default")
+    sink = sink_from_uri(f"sql://pg/{table}")
+    access = load_context("runqy_default")
     ids = [f"row-{n}" for n in range(100)]
     with postgres.connect() as connection:
         for row_id in ids:
@@ -344,19 +346,19 @@ def test_a_hundred_waits_cost_one_select_a_look_and_notify_wakes_them(
             )
     statements = statements_of("pg")
     looks: list[int] = []
-    look = SqlArrivals.look
+    poll = SqlSource.poll
 
-    async def counted(source: SqlArrivals, addresses: Collection[str]) -> Any:
+    async def counted(source: SqlSource, addresses: Collection[str]) -> Any:
         looks.append(len(addresses))
-        return await look(source, addresses)
+        return await poll(source, addresses)
 
-    monkeypatch.setattr(SqlArrivals, "look", counted)
+    monkeypatch.setattr(SqlSource, "poll", counted)
 
     async def scenario() -> tuple[int, list[Any], float]:
         waits = [
             asyncio.ensure_future(
-                wait_for_arrival(
-                    sink.places(access, Ticket(row_id)), deadline=time.time() + 30
+                wait_any(
+                    sink.bind(access).targets(JobRef(row_id)), deadline=time.time() + 30
                 )
             )
             for row_id in ids
@@ -396,7 +398,7 @@ def test_a_hundred_waits_cost_one_select_a_look_and_notify_wakes_them(
 
     assert sessions == 2  # one looks, one listens
     assert {arrival.status for arrival in arrivals} == {"completed"}
-    assert took < access.longest_poll / 2
+    assert took < access.config.max_poll_interval / 2
     assert looks[:2] == [100, 100]
     assert len(statements) == len(looks)  # one SELECT each, for however many
 

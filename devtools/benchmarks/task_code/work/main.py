@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Task code that works for as long as it is told, and says when it was done."""
+"""Task code that works for as long as its payload says."""
 
 from __future__ import annotations
 

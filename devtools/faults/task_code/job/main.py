@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A job that waits until it may go on, and behaves as it is told."""
+"""A job that waits until it may go on, and then does what its payload says."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from runqy_delivery import delivers
 FOLDER = Path(os.environ["FAULTS_FOLDER"])
 
 #: Seconds for which a job waits to be let go on.
-PATIENCE = 240
+TIMEOUT = 240
 
 
 @task
 def handle(payload: dict[str, Any]) -> Any:
     """Wait, and deliver unless it is to fail."""
-    place = FOLDER / payload["run"]
-    place.mkdir(exist_ok=True)
-    end = time.monotonic() + PATIENCE
-    while not (place / "go").exists() and time.monotonic() < end:
+    backend = FOLDER / payload["run"]
+    backend.mkdir(exist_ok=True)
+    end = time.monotonic() + TIMEOUT
+    while not (backend / "go").exists() and time.monotonic() < end:
         time.sleep(0.05)
     mode = payload["mode"]
     if mode == "silent":
         return None
     if mode == "crash":
-        crashed = place / f"crashed-{payload['index']}"
+        crashed = backend / f"crashed-{payload['index']}"
         if not crashed.exists():
             crashed.touch()
             os._exit(1)

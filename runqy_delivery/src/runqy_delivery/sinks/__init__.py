@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""One module for each kind of sink."""
+"""The sinks: how the worker side writes to each kind."""

@@ -2,18 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deliver to a message queue: one persistent message, confirmed by the broker.
 
-The broker's address is a secret, so it comes from the worker's environment (a runqy
+The broker's URL holds a password, so it comes from the worker's environment (a runqy
 vault) and never from the payload.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
-from runqy_delivery._dsn import read_address, unusable
-from runqy_delivery._retry import persist
+from runqy_delivery._dsn import dsn_from_environment, invalid_dsn
+from runqy_delivery._retry import retry_call
 from runqy_delivery.errors import DeliveryImpossible
 
 if TYPE_CHECKING:
@@ -23,95 +22,101 @@ if TYPE_CHECKING:
 #: ``amqp://user:password@host:5672/%2F``.
 URL_VARIABLE = "RUNQY_DELIVERY_AMQP_URL"
 
-#: What pika takes; it would read other URLs, too, and try their hosts.
+#: Accepted URL schemes. pika does not check them: it would connect to any URL's host.
 SCHEMES = ("amqp", "amqps")
 
+#: AMQP's delivery mode for messages that survive a restart of the broker.
 PERSISTENT = 2
 
 
-def publish(address: Mapping[str, Any], delivery_id: str, body: bytes) -> None:
-    """Publish a delivery, and wait until the broker has it on a queue.
+def publish(destination: Mapping[str, Any], delivery_id: str, body: bytes) -> None:
+    """Publish a delivery, and wait until the broker confirms it.
 
     Args:
-        address: From the delivery request: ``exchange`` and ``routing_key``.
-        delivery_id: Id of the message.
+        destination: ``exchange`` and ``routing_key``, from the delivery request.
+        delivery_id: Id of the delivery, which becomes the id of the message.
         body: The delivery as JSON.
 
     Raises:
-        DeliveryImpossible: It has no queue for it, or its URL cannot be read.
-        DeliveryUndeliverable: The broker is away.
+        DeliveryImpossible: pika or the broker's URL is missing, the URL is not valid,
+            the broker routes the message to no queue, or it refuses the login.
+        DeliveryUndeliverable: The broker could not be reached within the retry budget.
     """
-    pika = _pika()
-    url = os.environ.get(URL_VARIABLE)
-    if not url:
-        raise DeliveryImpossible(
-            f"The result goes to a message queue, but {URL_VARIABLE} is not set: put "
-            "the broker's URL into a vault of this queue."
-        )
-    exchange, key = str(address.get("exchange", "")), str(address.get("routing_key"))
-    parameters = _parameters(pika, url)
-    what = (
-        f"Publishing to exchange {exchange!r} with routing key {key!r} at "
-        f"{parameters.host}:{parameters.port}"
-    )
+    pika = _import_pika()
+    parameters = _parameters(pika)
+    exchange = str(destination.get("exchange", ""))
+    routing_key = str(destination.get("routing_key"))
     properties = pika.BasicProperties(
         content_type="application/json",
         delivery_mode=PERSISTENT,
         message_id=delivery_id,
     )
-    errors = pika.exceptions
-
-    def attempt() -> None:
-        connection = pika.BlockingConnection(parameters)
-        try:
-            channel = connection.channel()
-            channel.confirm_delivery()
-            channel.basic_publish(exchange, key, body, properties, mandatory=True)
-        finally:
-            if connection.is_open:
-                connection.close()
-
-    refusals = (
-        errors.UnroutableError,
-        errors.ChannelClosedByBroker,
-        errors.ProbableAuthenticationError,
-        errors.ProbableAccessDeniedError,
+    message = (exchange, routing_key, body, properties)
+    operation = (
+        f"Publishing to exchange {exchange!r} with routing key {routing_key!r} at "
+        f"{parameters.host}:{parameters.port}"
     )
-    # A name that cannot be resolved just now, or no route, comes as an OSError.
-    transient = (errors.AMQPError, OSError)
+    permanent = _permanent_errors(pika)
     try:
-        persist(
-            what, attempt, transient, lasting=lambda error: isinstance(error, refusals)
+        retry_call(
+            operation,
+            lambda: _publish_once(pika, parameters, message),
+            # An unknown host or a missing route is an OSError, and may be temporary.
+            retryable=(pika.exceptions.AMQPError, OSError),
+            is_permanent=lambda error: isinstance(error, permanent),
         )
-    except refusals as error:
+    except permanent as error:
         raise DeliveryImpossible(
-            f"{what} was refused: {type(error).__name__}: {error}. Check that the "
-            "queue and the exchange exist, and the rights of the broker's user."
+            f"{operation} was refused: {type(error).__name__}: {error}. Check that the "
+            "exchange and the queue exist, and the permissions of the broker's user."
         ) from error
 
 
-def _parameters(pika: Any, url: str) -> Any:
-    """Return pika's reading of the broker's URL.
+def _publish_once(pika: Any, parameters: Any, message: tuple[Any, ...]) -> None:
+    """Connect and publish a message: exchange, routing key, body, properties."""
+    connection = pika.BlockingConnection(parameters)
+    try:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.basic_publish(*message, mandatory=True)
+    finally:
+        if connection.is_open:
+            connection.close()
+
+
+def _permanent_errors(pika: Any) -> tuple[Any, ...]:
+    """Return pika's errors that would occur again."""
+    return (
+        pika.exceptions.UnroutableError,
+        pika.exceptions.ChannelClosedByBroker,
+        pika.exceptions.ProbableAuthenticationError,
+        pika.exceptions.ProbableAccessDeniedError,
+    )
+
+
+def _parameters(pika: Any) -> Any:
+    """Return pika's connection parameters for the broker's URL.
 
     Raises:
-        DeliveryImpossible: It cannot be read; the message does not repeat it.
+        DeliveryImpossible: The URL is missing or not valid; the message does not repeat
+            it.
     """
-    address = read_address(url, URL_VARIABLE)
-    if address.scheme not in SCHEMES:
-        raise unusable(
-            URL_VARIABLE, f"cannot be used: its scheme is none of {', '.join(SCHEMES)}"
+    dsn = dsn_from_environment(URL_VARIABLE, "a message queue", "broker")
+    if dsn.scheme not in SCHEMES:
+        raise invalid_dsn(
+            URL_VARIABLE, f"cannot be used: its scheme must be {' or '.join(SCHEMES)}"
         )
     try:
-        return pika.URLParameters(address.url)
+        return pika.URLParameters(dsn.url)
     except (ValueError, TypeError, SyntaxError, AttributeError, OSError) as error:
-        # Options are Python's literals and names of files, so more than one kind; the
-        # words, and a traceback with them, may repeat what stands in the URL.
-        raise unusable(
+        # pika evaluates some options as Python literals or opens them as files, hence
+        # so many types. Without message and cause: they may repeat parts of the URL.
+        raise invalid_dsn(
             URL_VARIABLE, f"cannot be used ({type(error).__name__})"
         ) from None
 
 
-def _pika() -> Any:
+def _import_pika() -> Any:
     try:
         importlib.import_module("pika.exceptions")
         return importlib.import_module("pika")

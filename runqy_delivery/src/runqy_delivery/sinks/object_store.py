@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Deliver into an object store: by a signed URL, or with the worker's own rights."""
+"""Deliver to an object store: by a signed URL, or with the worker's own credentials."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from runqy_delivery.errors import (
     DeliveryUndeliverable,
     ResultRefused,
 )
-from runqy_delivery.sinks import uploads as own_rights
 from runqy_delivery.sinks.signed_url import Expired, put_signed
+from runqy_delivery.sinks.uploads import LIBRARIES, uploader
 
 if TYPE_CHECKING:
     from runqy_delivery.result import Content
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("runqy_delivery")
 
-#: The sinks that are object stores, and the largest object that each takes in one PUT,
-#: in bytes.
-LARGEST_PUT = {
+#: The sinks that are object stores, and the largest object that each accepts in one PUT
+#: to a signed URL, in bytes.
+MAX_PUT_BYTES = {
     "s3": 5 * 1024**3,
     "gs": 5 * 1024**4,
     "abfs": 5000 * 1024**2,
@@ -32,53 +32,64 @@ LARGEST_PUT = {
 
 
 def put(request: DeliveryRequest, content: Content, *, failed: bool = False) -> None:
-    """Store content where a request says, streaming files.
+    """Store content in the bucket and under the key of a request; files are streamed.
 
     Args:
         request: The delivery request.
         content: What to store.
-        failed: Store it under the key for a failure, not under the result's.
+        failed: True stores it under ``failed_key`` instead of ``key``.
 
     Raises:
-        ResultRefused: The result is larger than one PUT, and no client is installed.
-        DeliveryImpossible: It can never be stored as things are set up.
-        DeliveryUndeliverable: It could not be stored.
+        ResultRefused: The content is too large for one PUT, and no client of the store
+            is installed.
+        DeliveryImpossible: The configuration must be changed first.
+        DeliveryUndeliverable: The store could not be reached within the retry budget.
     """
-    kind, bucket = request.sink, request.bucket
+    sink, bucket = request.sink, request.bucket
     key = request.failed_key if failed else request.key
     put_url = request.failed_put_url if failed else request.put_url
     if not bucket or not key:
         raise DeliveryImpossible(
-            "The delivery request names no bucket and key to deliver to."
+            "The delivery request has no bucket and key, which an object store needs."
         )
-    upload = own_rights.uploader(kind)
+    upload = uploader(sink)
     refusal: Expired | None = None
-    if put_url is not None and content.size <= LARGEST_PUT[kind]:
+    if put_url is not None and content.size <= MAX_PUT_BYTES[sink]:
         try:
             put_signed(put_url, request.put_headers, content)
         except Expired as error:
             if upload is None:
                 raise
             refusal = error
-            log.warning("The signed URL of %s was refused; using own rights", key)
+            log.warning(
+                "The signed URL of %s was refused; using the worker's own credentials",
+                key,
+            )
         else:
             return
     if upload is None:
-        library = own_rights.LIBRARIES[kind]
-        if put_url is not None:
-            raise ResultRefused(
-                f"The result has {content.size:,} bytes; a signed URL takes at most "
-                f"{LARGEST_PUT[kind]:,}. Install {library} on the worker for larger "
-                "ones."
-            )
-        raise DeliveryImpossible(
-            f"{kind}://{bucket}/{key} cannot be written: the delivery request has no "
-            f"signed URL, and {library} is not installed. Add {library} to the "
-            "requirements.txt of the task code."
-        )
+        raise _no_client(f"{sink}://{bucket}/{key}", sink, put_url, content)
     try:
         upload(bucket, key, content, request.put_headers or {})
     except DeliveryUndeliverable as error:
         if refusal is None:
             raise
         raise type(error)(f"{refusal} Then: {error}") from error
+
+
+def _no_client(
+    uri: str, sink: str, put_url: str | None, content: Content
+) -> DeliveryImpossible | ResultRefused:
+    """Return the error for content that only a client could store."""
+    library = LIBRARIES[sink]
+    if put_url is not None:
+        return ResultRefused(
+            f"The result has {content.size:,} bytes; a signed URL accepts at most "
+            f"{MAX_PUT_BYTES[sink]:,}. Add {library} to the requirements.txt of the "
+            "task code for larger results."
+        )
+    return DeliveryImpossible(
+        f"{uri} cannot be written: the delivery request has no signed URL, and "
+        f"{library} is not installed. Add {library} to the requirements.txt of the "
+        "task code."
+    )

@@ -1,21 +1,20 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Deliver into a table: its row is brought to the end.
+"""Deliver to an SQL table: write status and result to the row of the delivery.
 
-The address of the database is a secret, so it comes from the worker's environment (a
+The URL of the database holds a password, so it comes from the worker's environment (a
 runqy vault) and never from the payload.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
-from runqy_delivery._dsn import read_address
-from runqy_delivery._retry import persist
+from runqy_delivery._dsn import dsn_from_environment
+from runqy_delivery._retry import retry_call
 from runqy_delivery.errors import (
     DeliveryImpossible,
     ResultRefused,
@@ -26,113 +25,129 @@ from runqy_delivery.wire import COMPLETED, FAILED
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+__all__ = ["URL_VARIABLE", "write"]
+
 log = logging.getLogger("runqy_delivery")
 
+#: A table or column name, the table's with an optional schema.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 
-#: How SQLite says that a table or a column is not there.
-_NOT_THERE = re.compile(r"no such (table|column)|has no column named")
+#: SQLite's message for a table or column that does not exist.
+_NO_SUCH = re.compile(r"no such (table|column)|has no column named")
 
-#: MySQL's number for a column that is not there.
+#: MySQL's error number for a column that does not exist.
 _UNKNOWN_COLUMN = 1054
 
-#: PostgreSQL's classes of errors that are the value's: data exceptions, and more than
-#: a type or a row holds.
-_VALUES_OWN = ("22", "54")
+#: Classes of SQLSTATE that PostgreSQL uses for a bad value: data exceptions, and
+#: exceeded limits of a type, a row or an index.
+_VALUE_ERRORS = ("22", "54")
 
 
 def write(
     table: Mapping[str, Any], delivery_id: str, status: str, result: bytes
 ) -> None:
-    """Set a job's row to its end; the first final status stays.
+    """Write a final status and its result to a row; the first final status is kept.
 
-    A row that is not there is inserted.
+    A missing row is inserted.
 
     Args:
-        table: From the delivery request: ``name``, and the names of the columns
-            ``id``, ``status``, ``result``, ``completed_at``; ``notify``, a channel of
-            PostgreSQL's that is told.
-        delivery_id: Id of the row.
+        table: From the delivery request: ``name``, the names of the columns ``id``,
+            ``status``, ``result`` and ``completed_at``, and optionally ``notify``, a
+            PostgreSQL channel to notify.
+        delivery_id: Id of the delivery, which is the id of the row.
         status: ``completed`` or ``failed``.
-        result: What goes to the column ``result``; JSON in UTF-8.
+        result: The value of the column ``result``, as JSON in UTF-8.
 
     Raises:
-        ResultRefused: A column does not take its value.
-        DeliveryImpossible: No address, driver or such table is there.
-        DeliveryUndeliverable: The database is away.
+        ResultRefused: A column does not accept its value.
+        DeliveryImpossible: The URL, the driver or the table is missing or not valid.
+        DeliveryUndeliverable: The database could not be reached within the retry
+            budget.
     """
-    names = _names(table)
-    url = os.environ.get(URL_VARIABLE)
-    if not url:
-        raise DeliveryImpossible(
-            f"The result goes to the table {names['name']}, but {URL_VARIABLE} is not "
-            "set: put the database's URL into a vault of this queue."
-        )
-    address = read_address(url, URL_VARIABLE)
-    module, connect = driver_of(address)
-    what = f"Writing to table {names['name']} at {address}"
+    names = _checked_names(table)
+    sink = f"the table {names['name']}"
+    dsn = dsn_from_environment(URL_VARIABLE, sink, "database")
+    driver, connect = driver_of(dsn)
 
-    def attempt() -> None:
+    def write_once() -> None:
         with closing(connect()) as connection:
-            row = _Row(connection, module, names, delivery_id)
+            row = _Row(connection, driver, names, delivery_id)
             try:
                 row.finish(status, result.decode())
-            except module.Error:
-                # SQLite's lock would outlive the connection, as the error has a
-                # traceback that holds the cursor; the next word needs that lock.
-                with suppress(module.Error):
+            except driver.Error:
+                # The error's traceback keeps the cursor, and with it SQLite's lock,
+                # longer than the connection; the next statement needs that lock.
+                with suppress(driver.Error):
                     connection.rollback()
                 raise
 
-    transient = (module.OperationalError, module.InterfaceError)
+    operation = f"Writing to table {names['name']} at {dsn}"
+    retryable = (driver.OperationalError, driver.InterfaceError)
     try:
-        persist(what, attempt, transient, lasting=_lasts)
-    except module.Error as error:
-        words = f"{type(error).__name__}: {error}"
-        values_own = (module.DataError, module.IntegrityError)
-        if isinstance(error, values_own) or _state(error).startswith(_VALUES_OWN):
-            raise ResultRefused(
-                f"Table {names['name']} takes no row with {len(result):,} bytes in "
-                f"column {names['result']}: {words}. Check the types and rules of its "
-                "columns, or use an object store as the sink of this task "
-                "(sink='s3://bucket/prefix')."
-            ) from error
-        raise DeliveryImpossible(f"{what} did not work: {words}") from error
+        retry_call(operation, write_once, retryable, is_permanent=_is_permanent)
+    except driver.Error as error:
+        message = f"{type(error).__name__}: {error}"
+        if _is_value_error(error, driver):
+            raise _rejected_value(names, len(result), message) from error
+        raise DeliveryImpossible(f"{operation} failed: {message}") from error
 
 
-def _lasts(error: Exception) -> bool:
-    """True for what a database calls operational, though it will say so again."""
-    return (
-        _NOT_THERE.search(str(error)) is not None
-        or error.args[:1] == (_UNKNOWN_COLUMN,)
-        or _state(error).startswith(_VALUES_OWN)
+def _rejected_value(names: Mapping[str, str], size: int, message: str) -> ResultRefused:
+    """Return the error for a row that the table does not accept.
+
+    Args:
+        names: The names of the table and its columns.
+        size: Size of the value in the column ``result``, in bytes.
+        message: The database's error message.
+    """
+    return ResultRefused(
+        f"Table {names['name']} does not accept a row with {size:,} bytes in column "
+        f"{names['result']}: {message}. Check the types and constraints of its "
+        "columns, or use an object store as the sink of this task "
+        "(sink='s3://bucket/prefix')."
     )
 
 
-def _state(error: Exception) -> str:
-    """Return the error's code in SQL; empty where the driver does not tell."""
+def _is_permanent(error: Exception) -> bool:
+    """True for an error that drivers report as operational, but that occurs again."""
+    return (
+        _NO_SUCH.search(str(error)) is not None
+        or error.args[:1] == (_UNKNOWN_COLUMN,)
+        or _sqlstate(error).startswith(_VALUE_ERRORS)
+    )
+
+
+def _is_value_error(error: Exception, driver: Any) -> bool:
+    """True where the values of the row caused the error."""
+    is_value_class = isinstance(error, (driver.DataError, driver.IntegrityError))
+    return is_value_class or _sqlstate(error).startswith(_VALUE_ERRORS)
+
+
+def _sqlstate(error: Exception) -> str:
+    """Return the SQLSTATE of an error; empty where the driver does not provide it."""
     code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     return str(code or "")
 
 
 class _Row:
-    """The row of one delivery, over a connection of Python's database API."""
+    """The row of one delivery, on a DB-API connection."""
 
     def __init__(
         self,
         connection: Any,
-        module: Any,
+        driver: Any,
         names: Mapping[str, str],
         delivery_id: str,
     ) -> None:
         self._connection = connection
-        self._module = module
+        self._driver = driver
         self._names = names
         self._id = delivery_id
 
     def finish(self, status: str, result: str) -> None:
+        """Write a final status and commit; a final status that is there is kept."""
         names = self._names
-        changed = self._run(
+        changed = self._execute(
             "UPDATE {name} SET {status} = ?, {result} = ?, "
             "{completed_at} = CURRENT_TIMESTAMP "
             "WHERE {id} = ? AND ({status} IS NULL OR {status} NOT IN (?, ?))",
@@ -140,41 +155,43 @@ class _Row:
         ).rowcount
         if not changed and not self._insert(status, result):
             log.warning(
-                "Row %s of %s has a final status already: it stays.",
+                "Row %s of table %s already has a final status, which is kept.",
                 self._id,
                 names["name"],
             )
-        if "notify" in names and self._module.__name__.startswith("psycopg"):
-            self._run("SELECT pg_notify(?, ?)", [names["notify"], self._id])
+        if "notify" in names and self._driver.__name__.startswith("psycopg"):
+            self._execute("SELECT pg_notify(?, ?)", [names["notify"], self._id])
         self._connection.commit()
 
     def _insert(self, status: str, result: str) -> bool:
-        if self._is_there():
+        """Insert the row; return False where it exists already."""
+        if self._exists():
             return False
         try:
-            self._run(
+            self._execute(
                 "INSERT INTO {name} ({id}, {status}, {result}, {completed_at}) "
                 "VALUES (?, ?, ?, CURRENT_TIMESTAMP)",
                 [self._id, status, result],
             )
-        except self._module.IntegrityError:
+        except self._driver.IntegrityError:
             self._connection.rollback()
-            if not self._is_there():
-                raise  # the table has a rule that these values break
-            # Somebody else's row came in between; the next try finds what it says.
-            raise self._module.OperationalError(
-                f"row {self._id} appeared meanwhile"
+            if not self._exists():
+                raise  # the values violate a constraint of the table
+            # Another connection inserted the row meanwhile; the next try updates it.
+            raise self._driver.OperationalError(
+                f"row {self._id} was inserted by another connection meanwhile"
             ) from None
         return True
 
-    def _is_there(self) -> bool:
-        found = self._run("SELECT {status} FROM {name} WHERE {id} = ?", [self._id])
-        return found.fetchone() is not None
+    def _exists(self) -> bool:
+        cursor = self._execute("SELECT {status} FROM {name} WHERE {id} = ?", [self._id])
+        return cursor.fetchone() is not None
 
-    def _run(self, statement: str, values: Sequence[str]) -> Any:
+    def _execute(self, statement: str, values: Sequence[str]) -> Any:
+        """Execute a statement with ``?`` for values and ``{...}`` for names."""
         parts = statement.format(**self._names).split("?")
-        style = self._module.paramstyle
-        marks = [_mark(style, number) for number in range(1, len(parts))]
+        style = self._driver.paramstyle
+        marks = [_placeholder(style, number) for number in range(1, len(parts))]
         text = parts[0] + "".join(mark + part for mark, part in zip(marks, parts[1:]))
         cursor = self._connection.cursor()
         if style == "named":
@@ -184,7 +201,8 @@ class _Row:
         return cursor
 
 
-def _mark(style: str, number: int) -> str:
+def _placeholder(style: str, number: int) -> str:
+    """Return the placeholder of a value in a DB-API ``paramstyle``."""
     if style == "qmark":
         return "?"
     if style == "numeric":
@@ -192,20 +210,20 @@ def _mark(style: str, number: int) -> str:
     return f":p{number}" if style == "named" else "%s"
 
 
-def _names(table: Mapping[str, Any]) -> dict[str, str]:
-    """Return the names in the request; they become SQL, so they must be names.
+def _checked_names(table: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names in the request, which become part of SQL statements.
 
     Raises:
-        DeliveryImpossible: One of them is not a name.
+        DeliveryImpossible: One of them is not a valid SQL name.
     """
-    wanted = {name: table.get(name) for name in ("name", "id", "status", "result")}
-    wanted["completed_at"] = table.get("completed_at")
+    names = {field: table.get(field) for field in ("name", "id", "status", "result")}
+    names["completed_at"] = table.get("completed_at")
     if table.get("notify") is not None:
-        wanted["notify"] = table["notify"]
-    for what, name in wanted.items():
+        names["notify"] = table["notify"]
+    for field, name in names.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise DeliveryImpossible(
-                f"The delivery request names {name!r} as the {what} of a table, which "
-                "is no name in SQL."
+                f"{name!r} is not a valid SQL name ({field} of the table in the "
+                "delivery request). Use letters, digits and underscores."
             )
-    return {what: str(name) for what, name in wanted.items()}
+    return {field: str(name) for field, name in names.items()}

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What connects to a database: SQLAlchemy where it is installed, else its driver."""
+"""Connect to a database: by SQLAlchemy where it is installed, else by a driver."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import importlib
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Callable
 
-from runqy_delivery._dsn import unusable
+from runqy_delivery._dsn import invalid_dsn
 from runqy_delivery.errors import DeliveryImpossible
 
 if TYPE_CHECKING:
-    from runqy_delivery._dsn import Address
+    from runqy_delivery._dsn import Dsn
 
 #: Environment variable (a runqy vault) with the database's URL, such as
 #: ``postgresql://user:password@host/database``.
@@ -26,67 +26,74 @@ DRIVERS = {
     "sqlite": ("sqlite3",),
 }
 
+MYSQL_PORT = 3306
 
-def driver_of(address: Address) -> tuple[Any, Callable[[], Any]]:
-    """Return a module of Python's database API, and what connects.
+
+def driver_of(dsn: Dsn) -> tuple[Any, Callable[[], Any]]:
+    """Return a DB-API module, and a function that opens a connection.
 
     Raises:
-        DeliveryImpossible: None is installed, or it does not know such an address.
+        DeliveryImpossible: No driver for the DSN is installed, or the DSN is not valid
+            for its driver; the message does not show its password.
     """
     try:
         sqlalchemy = importlib.import_module("sqlalchemy")
     except ImportError:
-        return _bare_driver(address)
+        return _driver_without_sqlalchemy(dsn)
     pool = importlib.import_module("sqlalchemy.pool").NullPool
     try:
-        engine = sqlalchemy.create_engine(address.url, poolclass=pool)
+        engine = sqlalchemy.create_engine(dsn.url, poolclass=pool)
     except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
         raise DeliveryImpossible(
             f"{URL_VARIABLE} cannot be used: {type(error).__name__}: {error}"
         ) from error
     except (sqlalchemy.exc.ArgumentError, ValueError, TypeError) as error:
-        # Their words, and a traceback with them, may repeat what stands in the URL.
-        raise unusable(
-            URL_VARIABLE, f"cannot be used ({type(error).__name__})"
-        ) from None
+        raise _unusable(error) from None
     return engine.dialect.dbapi, engine.raw_connection
 
 
-def _bare_driver(address: Address) -> tuple[Any, Callable[[], Any]]:
-    names = DRIVERS.get(address.scheme, ())
+def _unusable(error: Exception) -> DeliveryImpossible:
+    """Return the error for a DSN that its driver rejects.
+
+    It names only the type of the driver's error, and must be raised ``from None``:
+    the driver's message may repeat parts of the DSN.
+    """
+    return invalid_dsn(URL_VARIABLE, f"cannot be used ({type(error).__name__})")
+
+
+def _driver_without_sqlalchemy(dsn: Dsn) -> tuple[Any, Callable[[], Any]]:
+    names = DRIVERS.get(dsn.scheme, ())
     for name in names:
         try:
-            module = importlib.import_module(name)
+            driver = importlib.import_module(name)
         except ImportError:
             continue
-        return module, lambda module=module: _connect(module, address)
+        return driver, lambda driver=driver: _connect(driver, dsn)
     raise DeliveryImpossible(
-        f"No driver for {address.scheme}:// is installed: add "
+        f"No driver for {dsn.scheme}:// is installed: add "
         f"{' or '.join(names) or 'sqlalchemy and a driver'} to the requirements.txt of "
         "the task code."
     )
 
 
-def _connect(module: Any, address: Address) -> Any:
-    if module.__name__ == "sqlite3":
-        return module.connect(address.path[1:])
-    if module.__name__.startswith("psycopg"):
-        # The login apart: what libpq cannot read in a URL, it repeats.
+def _connect(driver: Any, dsn: Dsn) -> Any:
+    if driver.__name__ == "sqlite3":
+        return driver.connect(dsn.path[1:])
+    if driver.__name__.startswith("psycopg"):
+        # The login is passed separately: libpq repeats a URL that it cannot parse.
         try:
-            return module.connect(f"{address}{address.options}", **address.login)
-        except module.ProgrammingError as error:
-            raise unusable(
-                URL_VARIABLE, f"cannot be used ({type(error).__name__})"
-            ) from None
+            return driver.connect(f"{dsn}{dsn.options}", **dsn.login)
+        except driver.ProgrammingError as error:
+            raise _unusable(error) from None
     try:
-        parts = urllib.parse.urlsplit(f"//{address.hosts}")
-        host, port = parts.hostname, parts.port or 3306
+        parts = urllib.parse.urlsplit(f"//{dsn.hosts}")
+        host, port = parts.hostname, parts.port or MYSQL_PORT
     except ValueError:
-        raise unusable(URL_VARIABLE) from None
-    login = {"user": "", "password": "", **address.login}
-    return module.connect(
+        raise invalid_dsn(URL_VARIABLE) from None
+    login = {"user": "", "password": "", **dsn.login}
+    return driver.connect(
         host=host,
         port=port,
-        database=address.path.lstrip("/"),
+        database=dsn.path.lstrip("/"),
         **login,
     )

@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Write into an object store with the worker's own rights, where it has a client."""
+"""Upload to an object store or a shared folder with the worker's own credentials."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +18,11 @@ from runqy_delivery.errors import DeliveryImpossible, DeliveryUndeliverable
 if TYPE_CHECKING:
     from runqy_delivery.result import Content
 
-#: What to install for each kind of store.
+#: The client library of each kind of object store.
 LIBRARIES = {"s3": "boto3", "gs": "obstore", "abfs": "obstore"}
 
-#: Codes of S3 that come again, whoever asks again.
-LASTING_CODES = frozenset(
+#: Error codes of S3 that a retry does not change.
+PERMANENT_CODES = frozenset(
     {
         "AccessDenied",
         "AllAccessDisabled",
@@ -31,8 +32,8 @@ LASTING_CODES = frozenset(
     }
 )
 
-#: Class names of errors that do so too: botocore's, obstore's, and Python's for files.
-LASTING_ERRORS = frozenset(
+#: Class names of errors that a retry does not change: botocore's, obstore's, Python's.
+PERMANENT_ERRORS = frozenset(
     {
         "FileNotFoundError",
         "NoCredentialsError",
@@ -45,21 +46,32 @@ LASTING_ERRORS = frozenset(
     }
 )
 
+#: Uploads to a bucket (or folder), under a key, content, with headers.
 Upload = Callable[[str, str, "Content", Mapping[str, str]], None]
 
-#: boto3's names for headers that a bucket's policy may demand.
+#: boto3's argument for each header that a bucket policy may require.
 EXTRA_ARGS = {
     "x-amz-acl": "ACL",
     "x-amz-server-side-encryption": "ServerSideEncryption",
     "x-amz-server-side-encryption-aws-kms-key-id": "SSEKMSKeyId",
 }
 
+#: How much of a file is copied at once, in bytes.
+CHUNK = 1024 * 1024
+
 
 def uploader(kind: str) -> Upload | None:
-    """Return what uploads to a kind of store; None where no client is installed."""
+    """Return the function that uploads to a kind of object store.
+
+    Args:
+        kind: ``s3``, ``gs``, ``abfs`` or ``file``.
+
+    Returns:
+        The function, or None where the client library is not installed.
+    """
     if kind == "file":
-        return _into_folder
-    # By name, and only when a result is at hand: this package needs nothing else.
+        return _to_folder
+    # Imported late and by name: this package has no dependencies.
     try:
         library = importlib.import_module(LIBRARIES[kind])
     except ImportError:
@@ -78,7 +90,7 @@ def uploader(kind: str) -> Upload | None:
 def _by_boto3(
     boto3: Any, bucket: str, key: str, content: Content, headers: Mapping[str, str]
 ) -> None:
-    demanded = {EXTRA_ARGS[n]: v for n, v in headers.items() if n in EXTRA_ARGS}
+    extra = {EXTRA_ARGS[n]: v for n, v in headers.items() if n in EXTRA_ARGS}
     errors = importlib.import_module("botocore.exceptions")
     boto3_errors = importlib.import_module("boto3.exceptions")
     try:
@@ -87,7 +99,7 @@ def _by_boto3(
                 stream,
                 bucket,
                 key,
-                ExtraArgs={"ContentType": content.content_type, **demanded},
+                ExtraArgs={"ContentType": content.content_type, **extra},
             )
     except (errors.BotoCoreError, errors.ClientError, boto3_errors.Boto3Error) as error:
         raise _not_written(f"s3://{bucket}/{key}", error) from error
@@ -104,55 +116,52 @@ def _by_obstore(obstore: Any, store: Any, url: str, key: str, content: Content) 
         raise _not_written(f"{url}/{key}", error) from error
 
 
-def _into_folder(
-    folder: str,
-    key: str,
-    content: Content,
-    _headers: Mapping[str, str],
+def _to_folder(
+    folder: str, key: str, content: Content, _headers: Mapping[str, str]
 ) -> None:
-    """Write a file that is seen whole or not at all."""
+    """Write a file atomically: readers see the whole file or none."""
     target = Path(folder, key)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".", dir=target.parent)
+        temporary = Path(name)
         try:
             with content.open() as stream, os.fdopen(handle, "wb") as out:
-                while True:
-                    block = stream.read(1024 * 1024)
-                    if not block:
-                        break
-                    out.write(block)
+                shutil.copyfileobj(stream, out, CHUNK)
                 out.flush()
                 os.fsync(out.fileno())
-            # mkstemp's files are their owner's alone; this one is for Airflow too.
-            Path(name).chmod(0o644)
-            Path(name).replace(target)
+            # mkstemp makes files that only their owner can read; Airflow must, too.
+            temporary.chmod(0o644)
+            temporary.replace(target)
         except BaseException:
             with contextlib.suppress(OSError):
-                Path(name).unlink()
+                temporary.unlink()
             raise
     except OSError as error:
         raise _not_written(f"file://{target}", error) from error
 
 
-def _not_written(place: str, error: BaseException) -> DeliveryUndeliverable:
-    words = str(error).partition("\n\nDebug source")[0]
-    kind = DeliveryImpossible if _lasts(error) else DeliveryUndeliverable
-    return kind(
-        f"{place} could not be written with this worker's own rights: "
-        f"{type(error).__name__}: {words}"
+def _not_written(uri: str, error: BaseException) -> DeliveryUndeliverable:
+    """Return the error for an upload that failed."""
+    message = str(error).partition("\n\nDebug source")[0]  # obstore's details in Rust
+    error_class = DeliveryImpossible if _is_permanent(error) else DeliveryUndeliverable
+    return error_class(
+        f"{uri} could not be written with the worker's own credentials: "
+        f"{type(error).__name__}: {message}"
     )
 
 
-def _lasts(error: BaseException | None) -> bool:
-    """True for a missing right, bucket or login: it would be missing again."""
+def _is_permanent(error: BaseException | None) -> bool:
+    """True for a missing permission, bucket or login: a retry would fail as well."""
     while error is not None:
-        if type(error).__name__ in LASTING_ERRORS:
+        if type(error).__name__ in PERMANENT_ERRORS:
             return True
-        answer = getattr(error, "response", None)
-        code = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
-        # boto3 wraps botocore's error, and repeats its code only in its text.
-        if code in LASTING_CODES or any(f"({c})" in str(error) for c in LASTING_CODES):
+        response = getattr(error, "response", None)
+        details = response.get("Error", {}) if isinstance(response, dict) else {}
+        # boto3 wraps botocore's error, and has its code only in its message.
+        if details.get("Code") in PERMANENT_CODES or any(
+            f"({code})" in str(error) for code in PERMANENT_CODES
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Deliver by webhook: one signed POST, repeated until it is taken."""
+"""Deliver by webhook: a signed POST, retried until the receiver accepts it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from runqy_delivery._http import Answer, deliver_over_http, show, worth_trying_again
+from runqy_delivery._http import Response, deliver_over_http, redact, retryable_error
 from runqy_delivery.errors import DeliveryImpossible, ResultRefused
 from runqy_delivery.signature import sign
 
@@ -23,24 +23,26 @@ log = logging.getLogger("runqy_delivery")
 SIGNING_SECRET_VARIABLE = "RUNQY_DELIVERY_SIGNING_SECRET"  # noqa: S105 - a name
 
 SUCCESS = range(200, 300)
-BAD, CONFLICT, GONE, TOO_LARGE = 400, 409, 410, 413
+BAD_REQUEST, CONFLICT, GONE, TOO_LARGE = 400, 409, 410, 413
 
-#: Names of which our receiver's answers have at least one.
-RECEIVERS_OWN = frozenset({"outcome", "error"})
+#: Every JSON response of the provider's receiver has one of these fields.
+RECEIVER_FIELDS = frozenset({"outcome", "error"})
 
 
 def headers_for(
-    message_id: str, body: bytes, *, even_unsigned: bool = False
+    message_id: str, body: bytes, *, allow_unsigned: bool = False
 ) -> Mapping[str, str]:
-    """Return the headers of a POST made now, signed where the environment says so.
+    """Return the headers of a POST that is sent now.
+
+    They include a signature where ``SIGNING_SECRET_VARIABLE`` is set.
 
     Args:
         message_id: Id of the message.
         body: The body.
-        even_unsigned: Leave the signature out where it cannot be made.
+        allow_unsigned: Omit the signature where the secret is not valid.
 
     Raises:
-        DeliveryImpossible: The secret in the environment cannot be used.
+        DeliveryImpossible: The secret is not valid, and ``allow_unsigned`` is False.
     """
     headers = {"Content-Type": "application/json", "User-Agent": "runqy-delivery"}
     secret = os.environ.get(SIGNING_SECRET_VARIABLE)
@@ -48,7 +50,7 @@ def headers_for(
         try:
             headers.update(sign(secret, message_id, int(time.time()), body))
         except ValueError as error:
-            if even_unsigned:
+            if allow_unsigned:
                 return headers
             raise DeliveryImpossible(
                 f"{SIGNING_SECRET_VARIABLE} cannot be used: {error} Check the vault of "
@@ -58,65 +60,85 @@ def headers_for(
 
 
 def post(
-    url: str, message_id: str, body: bytes, *, even_unsigned: bool = False
+    url: str, message_id: str, body: bytes, *, allow_unsigned: bool = False
 ) -> None:
-    """POST a delivery until it is taken.
+    """POST a delivery until the receiver accepts it.
 
     Args:
-        url: The capability URL.
-        message_id: Id of the message for the signature; the same when sent again.
+        url: The callback URL; a secret.
+        message_id: Id of the message for the signature; a retry has the same id.
         body: The delivery as JSON.
-        even_unsigned: See ``headers_for``: a failure is worth a try without.
+        allow_unsigned: Omit the signature where the secret is not valid: the receiver
+            may accept the delivery of a failure without one.
 
     Raises:
-        ResultRefused: The receiver says that the body is too large, or cannot be read:
-            it would say so again.
-        DeliveryImpossible: The receiver refuses the address, or the secret that signs
-            cannot be used.
-        DeliveryUndeliverable: Nobody took it.
+        ResultRefused: The receiver rejects the body as too large or not valid.
+        DeliveryImpossible: The receiver rejects the URL, or the signing secret is not
+            valid.
+        DeliveryUndeliverable: The receiver could not be reached within the retry
+            budget.
     """
-    answer = deliver_over_http(
+    response = deliver_over_http(
         "POST",
         url,
-        lambda: (body, headers_for(message_id, body, even_unsigned=even_unsigned)),
-        trouble_in=_trouble_in,
+        lambda: (body, headers_for(message_id, body, allow_unsigned=allow_unsigned)),
+        error_in=_error_in,
     )
-    if answer.status in SUCCESS:
+    _check(response, url, len(body))
+
+
+def _check(response: Response, url: str, size: int) -> None:
+    """Raise the error of a final response; return where the delivery is settled.
+
+    Args:
+        response: The response.
+        url: The callback URL; a secret.
+        size: Size of the body that was sent, in bytes.
+    """
+    if response.status in SUCCESS:
         return
-    if answer.status == CONFLICT:
-        log.warning("%s has another final delivery already: it stays.", show(url))
-        return
-    if answer.status == GONE:
-        log.warning("%s: nobody waits for this delivery any more.", show(url))
-        return
-    if answer.status == TOO_LARGE:
-        raise ResultRefused(
-            f"The receiver takes no body of {len(body):,} bytes. Use an object store "
-            "as the sink of this task (sink='s3://bucket/prefix')."
+    if response.status == CONFLICT:
+        log.warning(
+            "%s already has another final delivery, which is kept.", redact(url)
         )
-    words = f"POST {show(url)} was refused with {answer.status}: {answer.text[:500]}"
-    if answer.status == BAD:
-        raise ResultRefused(words)
-    raise DeliveryImpossible(words)
+        return
+    if response.status == GONE:
+        log.warning("%s: no task waits for this delivery any more.", redact(url))
+        return
+    if response.status == TOO_LARGE:
+        raise ResultRefused(
+            f"The receiver does not accept a body of {size:,} bytes. Use an "
+            "object store as the sink of this task (sink='s3://bucket/prefix')."
+        )
+    message = (
+        f"POST {redact(url)} was refused with {response.status}: {response.text[:500]}"
+    )
+    if response.status == BAD_REQUEST:
+        raise ResultRefused(message)
+    raise DeliveryImpossible(message)
 
 
-def _trouble_in(answer: Answer) -> str | None:
-    """Return why to try again: nobody but our receiver can take a delivery."""
-    trouble = worth_trying_again(answer)
-    if trouble is not None:
-        return trouble
-    if answer.status in (*SUCCESS, CONFLICT, GONE) and not _is_of_receiver(answer):
+def _error_in(response: Response) -> str | None:
+    """Return why a POST may succeed later; None for a final response.
+
+    A success that does not come from the receiver is an error: the delivery is lost.
+    """
+    error = retryable_error(response)
+    if error is not None:
+        return error
+    is_settled = response.status in SUCCESS or response.status in {CONFLICT, GONE}
+    if is_settled and not _is_from_receiver(response):
         return (
-            f"{answer.status}, but whoever answered is not the receiver (a login page, "
-            "or another web application?): check callback_url of the connection in "
-            f"Airflow. It said: {answer.text[:200]}"
+            f"{response.status}, but the response is not from the receiver (is it from "
+            "a login page, or another web application?): check callback_url of the "
+            f"connection in Airflow. It says: {response.text[:200]}"
         )
     return None
 
 
-def _is_of_receiver(answer: Answer) -> bool:
+def _is_from_receiver(response: Response) -> bool:
     try:
-        said = json.loads(answer.text)
+        body = json.loads(response.text)
     except ValueError:
         return False
-    return isinstance(said, dict) and not RECEIVERS_OWN.isdisjoint(said)
+    return isinstance(body, dict) and not RECEIVER_FIELDS.isdisjoint(body)

@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""How runqy stores its jobs in Redis."""
+"""asynq, the library with which runqy stores jobs in Redis; it calls a job a task."""

@@ -1,24 +1,29 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""asynq's names in Redis, and its `TaskMessage`."""
+"""asynq's keys in Redis, and its ``TaskMessage``."""
 
 from __future__ import annotations
 
 import functools
 from typing import Any
 
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+#: The set of the names of all queues.
 QUEUES = "asynq:queues"
+#: The sorted set of the ids of all workers.
 WORKERS = "asynq:workers"
 
-#: asynq's own time-out, in seconds, for a task that was given none.
+#: The timeout of a task that was enqueued without one, in seconds.
 DEFAULT_TIMEOUT = 1800
-#: How long the hash of a completed task is kept, in seconds.
+#: How long a completed task is kept, in seconds.
 COMPLETED_TTL = 86_400
-#: How long the hash of an archived task is kept, in seconds.
+#: How long an archived task is kept, in seconds.
 ARCHIVED_TTL = 259_200
+#: How often a failed task is retried.
 MAX_RETRY = 3
 
-#: Fields of asynq's TaskMessage: number, name, protobuf type.
+#: The fields of asynq's ``TaskMessage``: number, name, protobuf type.
 FIELDS = (
     (1, "type", "TYPE_STRING"),
     (2, "payload", "TYPE_BYTES"),
@@ -38,7 +43,10 @@ FIELDS = (
 
 
 def key(queue: str, part: str) -> str:
-    """Return the key of one part of a queue; the braces are literal."""
+    """Return the key of one part of a queue, such as ``asynq:{queue}:pending``.
+
+    The braces are part of the key.
+    """
     return f"asynq:{{{queue}}}:{part}"
 
 
@@ -48,30 +56,23 @@ def task_key(queue: str, task_id: str) -> str:
 
 
 def reverse_key(task_id: str) -> str:
-    """Return the key that tells a task's queue from its id alone."""
+    """Return the key of the hash that maps the id of a task to its queue."""
     return f"asynq:t:{task_id}"
 
 
 def worker_key(worker_id: str) -> str:
-    """Return the key of a worker's heartbeat."""
+    """Return the key of the heartbeat of a worker."""
     return f"asynq:workers:{worker_id}"
 
 
-def queue_of(pending_key: str) -> str:
-    """Return the queue that a key of :func:`key` belongs to."""
-    return pending_key[pending_key.index("{") + 1 : pending_key.rindex("}")]
+def queue_of(queue_key: str) -> str:
+    """Return the queue that a key made by ``key`` belongs to."""
+    return queue_key[queue_key.index("{") + 1 : queue_key.rindex("}")]
 
 
 @functools.cache
 def task_message_class() -> Any:
-    """Return the protobuf class of asynq's TaskMessage."""
-    # From the extra, and most of this module does without.
-    from google.protobuf import (  # noqa: PLC0415 - see above
-        descriptor_pb2,
-        descriptor_pool,
-        message_factory,
-    )
-
+    """Return the protobuf class of asynq's ``TaskMessage``."""
     file = descriptor_pb2.FileDescriptorProto(
         name="asynq.proto", package="asynq", syntax="proto3"
     )
@@ -91,7 +92,7 @@ def task_message_class() -> Any:
 
 
 def decode(data: bytes) -> Any:
-    """Return the TaskMessage in the field `msg` of a task's hash."""
+    """Read a ``TaskMessage``, as it is in the field ``msg`` of a task's hash."""
     return task_message_class().FromString(data)
 
 
@@ -103,7 +104,15 @@ def new_message(
     timeout: int = 0,
     max_retry: int = MAX_RETRY,
 ) -> Any:
-    """Return the TaskMessage of a task as the server enqueues it."""
+    """Return the ``TaskMessage`` of a new task.
+
+    Args:
+        task_id: The id of the task.
+        queue: The name of its queue.
+        payload: The payload.
+        timeout: The timeout in seconds; 0 stands for ``DEFAULT_TIMEOUT``.
+        max_retry: How often the task is retried when it fails.
+    """
     return task_message_class()(
         type=queue,
         payload=payload,

@@ -1,14 +1,16 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of a task's life in Redis, each one script: all of it or none of it.
+"""The state transitions of a task, as Lua scripts, which Redis runs atomically.
 
-A step out of `active` does nothing for a task that is no longer there, so a worker
-that lost its lease cannot undo what came after.
+A transition out of ``active`` has no effect on a task that is not in the active list,
+so that a worker that has lost its lease cannot change the task's new state.
 """
 
 from __future__ import annotations
 
-#: Keys: queues, task hash, reverse key, pending. Arguments: queue, id, msg, ns.
+#: Adds a pending task.
+#:
+#: Keys: queues, task hash, reverse key, pending. Arguments: queue, id, msg, time in ns.
 ENQUEUE = """
 if redis.call("EXISTS", KEYS[2]) == 1 then return 0 end
 redis.call("SADD", KEYS[1], ARGV[1])
@@ -19,6 +21,8 @@ redis.call("LPUSH", KEYS[4], ARGV[2])
 return 1
 """
 
+#: Makes a task active that was popped from the pending list.
+#:
 #: Keys: task hash, active, lease. Arguments: id, end of the lease.
 ACTIVATE = """
 if redis.call("EXISTS", KEYS[1]) == 0 then return false end
@@ -34,8 +38,10 @@ redis.call("ZREM", KEYS[3], ARGV[1])
 if redis.call("LREM", KEYS[2], 1, ARGV[1]) == 0 then return 0 end
 """
 
+#: Deletes an active task that has ended, and counts it.
+#:
 #: Keys: task hash, active, lease, counter, counter of the day. Argument: id.
-FORGET = f"""
+DELETE_ACTIVE = f"""
 {_LEAVE_ACTIVE}
 redis.call("DEL", KEYS[1])
 redis.call("INCR", KEYS[4])
@@ -43,9 +49,11 @@ redis.call("INCR", KEYS[5])
 return 1
 """
 
+#: Completes or archives an active task, and counts it.
+#:
 #: Keys: task hash, active, lease, counter, counter of the day, set of the state,
-#: reverse key. Arguments: id, state, now, time to live, field, value, ...
-KEEP = f"""
+#: reverse key. Arguments: id, state, time, TTL, field, value, ...
+FINISH = f"""
 {_LEAVE_ACTIVE}
 if redis.call("EXISTS", KEYS[1]) == 0 then return 0 end
 redis.call("HSET", KEYS[1], "state", ARGV[2])
@@ -58,7 +66,9 @@ redis.call("INCR", KEYS[5])
 return 1
 """
 
-#: Keys: task hash, active, lease, retry. Arguments: id, msg, now, due.
+#: Schedules a retry of an active task.
+#:
+#: Keys: task hash, active, lease, retry. Arguments: id, msg, time, time of the retry.
 RETRY = f"""
 {_LEAVE_ACTIVE}
 if redis.call("EXISTS", KEYS[1]) == 0 then return 0 end
@@ -69,8 +79,10 @@ redis.call("ZADD", KEYS[4], ARGV[4], ARGV[1])
 return 1
 """
 
-#: Keys: task hash, active, lease, pending. Arguments: id, ns.
-GIVE_BACK = f"""
+#: Makes an active task pending again, as the next one to be taken.
+#:
+#: Keys: task hash, active, lease, pending. Arguments: id, time in ns.
+REQUEUE = f"""
 {_LEAVE_ACTIVE}
 if redis.call("EXISTS", KEYS[1]) == 0 then return 0 end
 redis.call("HSET", KEYS[1], "state", "pending", "pending_since", ARGV[2])
@@ -78,8 +90,10 @@ redis.call("RPUSH", KEYS[4], ARGV[1])
 return 1
 """
 
-#: Keys: retry, pending. Arguments: now, prefix of task hashes, ns.
-FORWARD = """
+#: Makes the tasks pending whose retry is due.
+#:
+#: Keys: retry, pending. Arguments: time, prefix of task hashes, time in ns.
+ENQUEUE_DUE = """
 local due = redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", ARGV[1])
 for _, id in ipairs(due) do
   redis.call("ZREM", KEYS[1], id)
@@ -91,7 +105,9 @@ end
 return #due
 """
 
-#: Keys: task hash, pending, then the sorted sets of states. Argument: id.
+#: Deletes a task; returns 1, or 0 if it is active, or -1 if it does not exist.
+#:
+#: Keys: task hash, pending, the sorted sets of states. Argument: id.
 DELETE = """
 local state = redis.call("HGET", KEYS[1], "state")
 if not state then return -1 end

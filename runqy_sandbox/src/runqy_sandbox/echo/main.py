@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Return the payload, and deliver it if the payload says where to."""
+"""Task code that returns its payload, and delivers it if the payload asks for that."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from runqy_python import run, task
 from runqy_delivery import delivers
 
 
-@task  # type: ignore[untyped-decorator] # the SDK has no types
+@task  # type: ignore[untyped-decorator] # runqy_python has no types
 @delivers
 def handle(payload: Any) -> Any:
-    """Return what came in."""
+    """Return the payload."""
     return payload
 
 

@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Processes and ports of this machine."""
+"""Child processes, the watchdog that ends them, and ports on the loopback interface."""

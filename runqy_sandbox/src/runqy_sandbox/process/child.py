@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""One process of the sandbox: started, asked until it answers, stopped, killed."""
+"""One server process of the sandbox: start it, wait until it is ready, stop it."""
 
 from __future__ import annotations
 
@@ -19,52 +19,63 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from runqy_sandbox.process.watchdog import Guardian
+    from runqy_sandbox.process.watchdog import Watchdog
 
-#: How long a child may take to answer, and how often it is asked.
-START_DEADLINE, ASK_EVERY = 60.0, 0.02
-#: How long a child may take to end after SIGTERM.
-STOP_GRACE = 5.0
-#: How much of a child's output goes into an error.
-SHOWN = 2000
+#: How long a process may take to become ready, in seconds.
+START_TIMEOUT = 60.0
+#: How long to pause between two readiness checks, in seconds.
+POLL_INTERVAL = 0.02
+#: How long a process may take to exit after SIGTERM, in seconds.
+STOP_TIMEOUT = 5.0
+#: How many bytes from the end of the log an error message quotes.
+LOG_TAIL = 2000
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to run, and how to tell that it answers."""
+    """A command, and a check of whether its process is ready.
+
+    Attributes:
+        name: The name of the program in error messages.
+        command: The command line.
+        is_ready: Takes the process id; it is polled until it returns true.
+        environment: Variables to add to this process's environment.
+    """
 
     name: str
     command: list[str]
-    #: Asked again and again with the process id, until it returns true.
-    answers: Callable[[int], bool]
+    is_ready: Callable[[int], bool]
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Child:
-    """A handle on one child process; it starts again on the same port.
+    """A handle on one child process, which can be stopped and started again.
 
     Args:
-        program: What to run.
-        log: The file that gets its output.
-        guardian: Who ends it if this process is killed.
+        program: The program to run.
+        log: The file that receives its output.
+        watchdog: Ends the child if this process is killed.
     """
 
-    def __init__(self, program: Program, log: Path, guardian: Guardian) -> None:
+    def __init__(self, program: Program, log: Path, watchdog: Watchdog) -> None:
         self.log = log
         self._program = program
-        self._guardian = guardian
+        self._watchdog = watchdog
         self._process: subprocess.Popen[bytes] | None = None
-        self._left: list[int] = []
+        self._groups: list[int] = []
 
     @property
     def pid(self) -> int:
         """The process id.
 
         Raises:
-            SandboxError: It has never been started.
+            SandboxError: The process has never been started.
         """
         if self._process is None:
-            raise SandboxError(f"The sandbox's {self._program.name} was not started.")
+            raise SandboxError(
+                f"The sandbox's {self._program.name} was not started. "
+                "Call start() first, or enter the sandbox with 'with'."
+            )
         return self._process.pid
 
     @property
@@ -73,17 +84,17 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start the process and wait until it answers; no effect while it runs.
+        """Start the process and wait until it is ready; no effect while it runs.
 
         Raises:
-            SandboxError: It ended, or did not answer in time.
+            SandboxError: The process exited, or was not ready in time.
         """
         if not self.is_running:
             self.launch()
-            self.wait_until_it_answers()
+            self.wait_until_ready()
 
     def launch(self) -> None:
-        """Start the process, and wait for nothing."""
+        """Start the process without waiting until it is ready."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own programs
                 self._program.command,
@@ -93,48 +104,48 @@ class Child:
                 env={**os.environ, **self._program.environment},
                 start_new_session=True,
             )
-        self._guardian.watch(self._process.pid)
-        self._left.append(self._process.pid)
+        self._watchdog.watch(self._process.pid)
+        self._groups.append(self._process.pid)
 
     def stop(self) -> None:
-        """End the process with SIGTERM, and what it started."""
+        """Stop the process with SIGTERM, and kill all processes that it started."""
         if self._process is None:
             return
         if self.is_running:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_GRACE)
-        # Earlier processes that were killed may have left task code behind, too.
-        for group in self._left:
+                self._process.wait(STOP_TIMEOUT)
+        # All groups: a process that was killed earlier may have left task code behind.
+        for group in self._groups:
             signal_group(group, signal.SIGKILL)
-        self._left.clear()
+        self._groups.clear()
         self._process.wait()
 
     def kill(self) -> None:
-        """End the process with SIGKILL; what it started lives on, as in real life."""
+        """Kill the process with SIGKILL; the processes that it started keep running."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
-    def wait_until_it_answers(self) -> None:
-        """Ask the process until it answers.
+    def wait_until_ready(self) -> None:
+        """Poll the process until it is ready.
 
         Raises:
-            SandboxError: It ended, or did not answer in time.
+            SandboxError: The process exited, or was not ready in time.
         """
-        deadline = time.monotonic() + START_DEADLINE
+        deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if not self.is_running:
-                raise self._error("ended before it answered")
-            if self._program.answers(self.pid):
+                raise self._error("exited before it was ready")
+            if self._program.is_ready(self.pid):
                 return
-            time.sleep(ASK_EVERY)
+            time.sleep(POLL_INTERVAL)
         self.stop()
-        raise self._error(f"did not answer within {START_DEADLINE:g} s")
+        raise self._error(f"was not ready within {START_TIMEOUT:g} s")
 
-    def _error(self, what: str) -> SandboxError:
-        output = self.log.read_bytes()[-SHOWN:].decode("utf-8", "replace").strip()
+    def _error(self, problem: str) -> SandboxError:
+        output = self.log.read_bytes()[-LOG_TAIL:].decode("utf-8", "replace").strip()
         return SandboxError(
-            f"The sandbox's {self._program.name} {what}. "
-            f"Its last words, from {self.log}:\n{output or '(none)'}"
+            f"The sandbox's {self._program.name} {problem}. "
+            f"The end of its log, {self.log}:\n{output or '(empty)'}"
         )

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Ports and HTTP on this machine, and nowhere else."""
+"""Free ports and HTTP requests on the loopback interface."""
 
 from __future__ import annotations
 
@@ -12,45 +12,47 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 
-#: Where Linux says which ports it gives to outgoing connections.
-OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
+#: Where Linux keeps the range of ports that it gives to outgoing connections.
+EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
-#: The lowest port that is given out: below are those that services are known by.
-LOWEST = 15000
+#: The lowest port to use; well-known services have lower ones.
+MIN_PORT = 15000
 
-#: How many ports to try before the system's own choice is taken.
-TRIES = 50
+#: How many random ports to try before the system chooses one.
+MAX_TRIES = 50
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, for a program that cannot take port 0.
+    """Return a free port, for a program that cannot listen on port 0.
 
-    It is none of those that outgoing connections get: a server that takes seconds to
-    start would find such a port taken now and then.
+    Where the range of outgoing connections is known, the port is below it: otherwise an
+    outgoing connection could take the port while the program is still starting.
     """
-    end = _first_outgoing()
-    for _ in range(TRIES if end > LOWEST else 0):
-        port = random.randrange(LOWEST, end)  # noqa: S311 - not for secrets
+    end = _first_ephemeral_port()
+    for _ in range(MAX_TRIES if end > MIN_PORT else 0):
+        port = random.randrange(MIN_PORT, end)  # noqa: S311 - not for secrets
         with suppress(OSError):
-            return _bound(port)
-    return _bound(0)
+            return _bind(port)
+    return _bind(0)
 
 
-def _first_outgoing() -> int:
+def _first_ephemeral_port() -> int:
+    """Return the first port of outgoing connections, or 0 if it is not known."""
     try:
-        return int(OUTGOING.read_text().split()[0])
+        return int(EPHEMERAL_RANGE.read_text().split()[0])
     except (OSError, ValueError, IndexError):
-        return 0  # another system than Linux
+        return 0  # not Linux
 
 
-def _bound(port: int) -> int:
+def _bind(port: int) -> int:
+    """Bind a port for a moment and return it; 0 lets the system choose."""
     with socket.socket() as listener:
         listener.bind((HOST, port))
         return int(listener.getsockname()[1])
 
 
-def ask(port: int, method: str, path: str) -> int | None:
-    """Return the status of an HTTP answer; nothing if there is no answer."""
+def http_status(port: int, method: str, path: str) -> int | None:
+    """Send an HTTP request and return the status, or None without a response."""
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request(method, path)

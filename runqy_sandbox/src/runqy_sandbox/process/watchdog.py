@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Ends the sandbox's processes when the process that started them is gone.
+"""A process that ends the sandbox's child processes when their parent is gone.
 
-Every child leads a process group. The guardian is told their ids on its standard
-input, and which directory is temporary, and waits for the input's end, which comes
-however the parent dies. In good order the parent tidies up itself and says `done`.
+Every child leads a process group. The parent writes the ids of these groups, and the
+paths of its temporary directories, to the watchdog's standard input. The end of that
+input means that the parent is gone, however it died; the watchdog then ends the groups
+and removes the directories. A parent that cleans up by itself writes ``done`` first.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-#: How long children may take to end before they are killed.
+#: How long processes may take to exit before they are killed, in seconds.
 GRACE = 3.0
-#: How often to look whether the parent is still the parent: a process that it forked
-#: may hold the pipe open after it.
-LOOK_EVERY = 1.0
+#: How often to check that the parent is still the parent, in seconds: a process that it
+#: forked may keep the pipe open after the parent's death.
+POLL_INTERVAL = 1.0
 
 
-class Guardian:
-    """The parent's end of the pipe."""
+class Watchdog:
+    """Starts the watchdog process, and writes to it what to clean up."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own module
@@ -40,15 +41,15 @@ class Guardian:
         )
 
     def watch(self, group: int) -> None:
-        """Have a process group ended when this process is gone."""
+        """End a process group once this process is gone."""
         self._write(f"group {group}\n")
 
     def remove(self, directory: str) -> None:
-        """Have a temporary directory removed when this process is gone."""
+        """Remove a temporary directory once this process is gone."""
         self._write(f"directory {directory}\n")
 
     def close(self) -> None:
-        """Let the guardian go: the children have been ended."""
+        """End the watchdog process; the caller has cleaned up by itself."""
         with contextlib.suppress(BrokenPipeError):
             self._write("done\n")
         if self._process.stdin:
@@ -63,36 +64,38 @@ class Guardian:
 
 
 @contextlib.contextmanager
-def guarded(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
-    """Run a command; it ends with the context, or when this process is gone.
+def run_with_watchdog(
+    command: Sequence[str], **options: Any
+) -> Iterator[subprocess.Popen[Any]]:
+    """Run a command that ends with the context, or when this process is killed.
 
     Args:
-        command: What to run; it leads a process group of its own.
-        options: For ``subprocess.Popen``.
+        command: The command line; its process leads a process group.
+        options: Arguments for ``subprocess.Popen``.
     """
-    guardian = Guardian()
+    watchdog = Watchdog()
     process = subprocess.Popen(command, start_new_session=True, **options)  # noqa: S603 - the caller's own command
     try:
-        guardian.watch(process.pid)
+        watchdog.watch(process.pid)
         yield process
     finally:
         end_groups([process.pid])
         process.wait()
-        guardian.close()
+        watchdog.close()
 
 
 def signal_group(group: int, number: int) -> bool:
-    """Send a signal to a process group; tell whether there was one."""
+    """Send a signal to a process group; return whether the group exists."""
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
-        # macOS forbids signals to a group of which only a zombie is left.
+        # macOS forbids signals to a group in which only a zombie is left.
         return False
     return True
 
 
 def end_groups(groups: list[int]) -> None:
-    """End process groups, the last one first."""
+    """End process groups in reverse order: SIGTERM first, SIGKILL after ``GRACE``."""
     left = [group for group in reversed(groups) if signal_group(group, signal.SIGTERM)]
     deadline = time.monotonic() + GRACE
     while left and time.monotonic() < deadline:
@@ -103,13 +106,13 @@ def end_groups(groups: list[int]) -> None:
 
 
 def _read_lines(parent: int) -> list[str]:
-    """Read until the end of the input, or until the parent is gone."""
+    """Read standard input until its end, or until the parent is gone."""
     os.set_blocking(0, False)
     data = b""
     with selectors.DefaultSelector() as selector:
         selector.register(0, selectors.EVENT_READ)
         while os.getppid() == parent:
-            if not selector.select(LOOK_EVERY):
+            if not selector.select(POLL_INTERVAL):
                 continue
             chunk = os.read(0, 4096)
             if not chunk:
@@ -119,14 +122,14 @@ def _read_lines(parent: int) -> list[str]:
 
 
 def main() -> None:
-    """Wait for the parent's end; then tidy up after it, unless it has done so."""
-    told: dict[str, list[str]] = {"group": [], "directory": [], "done": []}
+    """Wait until the parent is gone, then clean up unless the parent has done so."""
+    received: dict[str, list[str]] = {"group": [], "directory": [], "done": []}
     for line in _read_lines(int(sys.argv[1])):
-        what, _, which = line.partition(" ")
-        told[what].append(which)
-    if not told["done"]:
-        end_groups([int(group) for group in told["group"]])
-        for directory in told["directory"]:
+        kind, _, value = line.partition(" ")
+        received[kind].append(value)
+    if not received["done"]:
+        end_groups([int(group) for group in received["group"]])
+        for directory in received["directory"]:
             shutil.rmtree(directory, ignore_errors=True)
 
 

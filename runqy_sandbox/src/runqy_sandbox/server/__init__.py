@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in for the runqy server."""
+"""The stand-in for the runqy server: its HTTP API."""

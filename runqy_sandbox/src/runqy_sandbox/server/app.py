@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The stand-in for the runqy server: `python -m runqy_sandbox.server.app`."""
+"""The stand-in for the runqy server: ``python -m runqy_sandbox.server.app``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import contextlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import uvicorn
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -51,7 +52,7 @@ def create_app(settings: ServerSettings) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        # One quick retry is for connections that died with an earlier Redis.
+        # One immediate retry: a restart of Redis breaks the connections in the pool.
         retry = Retry(NoBackoff(), 1)
         redis = Redis.from_url(
             settings.redis_url, retry=retry, socket_connect_timeout=1
@@ -67,7 +68,11 @@ def create_app(settings: ServerSettings) -> Starlette:
             *(Route(path, call, methods=[method]) for method, path, call in ROUTES),
         ],
         lifespan=lifespan,
-        exception_handlers={404: _no_page, 405: _no_page, RedisError: _no_redis},
+        exception_handlers={
+            404: _page_not_found,
+            405: _page_not_found,
+            RedisError: _redis_error,
+        },
     )
     app.state.settings = settings
     app.state.queues = parse_queues(settings.queues)
@@ -75,36 +80,34 @@ def create_app(settings: ServerSettings) -> Starlette:
 
 
 async def health(_: Request) -> Response:
-    """Tell that the server answers."""
+    """Report that the server responds."""
     return JSONResponse({"status": "ok", "timestamp": rfc3339(datetime.now(UTC))})
 
 
 async def healthz(request: Request) -> Response:
-    """Tell whether Redis answers too."""
+    """Report whether Redis responds, too."""
     try:
-        answers = bool(await request.app.state.redis.ping())
+        responds = bool(await request.app.state.redis.ping())
     except RedisError:
-        answers = False
+        responds = False
     body = {
-        "redis": answers,
-        "status": "ok" if answers else "degraded",
+        "redis": responds,
+        "status": "ok" if responds else "degraded",
         "timestamp": rfc3339(datetime.now(UTC)),
     }
-    return JSONResponse(body, 200 if answers else 503)
+    return JSONResponse(body, 200 if responds else 503)
 
 
-async def _no_page(_: Request, __: Exception) -> Response:
+async def _page_not_found(_: Request, __: Exception) -> Response:
     return PlainTextResponse("404 page not found", 404)
 
 
-async def _no_redis(_: Request, error: Exception) -> Response:
+async def _redis_error(_: Request, error: Exception) -> Response:
     return errors(500, str(error))
 
 
 def main() -> None:
-    """Serve with the settings of the environment."""
-    import uvicorn  # noqa: PLC0415 - only the process itself needs it
-
+    """Run the server with the settings from the environment."""
     settings = ServerSettings.from_environment()
     uvicorn.run(
         create_app(settings),
@@ -112,7 +115,7 @@ def main() -> None:
         port=settings.port,
         log_level="warning",
         access_log=False,
-        # Long polls would hold it up for half a minute.
+        # Without it, a long poll would delay the end by up to half a minute.
         timeout_graceful_shutdown=1,
     )
 

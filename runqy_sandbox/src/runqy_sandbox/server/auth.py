@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Who may call what: three keys, each a role, and runqy's two ways to say no."""
+"""Authorization: each of three API keys has a role, as in runqy."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 def errors(status: int, *texts: str) -> JSONResponse:
-    """Return runqy's form of an error."""
+    """Return an error response in runqy's format."""
     return JSONResponse({"errors": list(texts)}, status)
 
 
 def requires(role: str) -> Callable[[Endpoint], Endpoint]:
-    """Let only the admin and one role in; others get 401 or 403."""
+    """Allow only the admin and one role; other requests get 401 or 403."""
 
     def decorate(endpoint: Endpoint) -> Endpoint:
-        async def guarded(request: Request) -> Response:
+        async def authorized(request: Request) -> Response:
             granted = _role(request)
             if granted is None:
                 return errors(401, "access unauthorized")
@@ -37,20 +37,20 @@ def requires(role: str) -> Callable[[Endpoint], Endpoint]:
                 return errors(403, "insufficient permissions")
             return await endpoint(request)
 
-        return guarded
+        return authorized
 
     return decorate
 
 
 def admin_only(endpoint: Endpoint) -> Endpoint:
-    """Guard a route of `/api`: it knows no other role, so every other key is 401."""
+    """Allow only the admin; other requests get 401, as runqy's ``/api`` routes do."""
 
-    async def guarded(request: Request) -> Response:
+    async def authorized(request: Request) -> Response:
         if _role(request) != "admin":
             return errors(401, "access unauthorized")
         return await endpoint(request)
 
-    return guarded
+    return authorized
 
 
 def _role(request: Request) -> str | None:

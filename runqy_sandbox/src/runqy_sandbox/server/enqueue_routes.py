@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""`POST /queue/add` and `/queue/add-batch`: how jobs come in."""
+"""The routes that enqueue jobs: ``POST /queue/add`` and ``POST /queue/add-batch``."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ import base64
 import json
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import RedisError
 from starlette.responses import JSONResponse
 
-from runqy_sandbox.asynq import lua as transitions
+from runqy_sandbox.asynq import lua
 from runqy_sandbox.asynq.keys import QUEUES, key, new_message, reverse_key, task_key
 from runqy_sandbox.queues import Queue, Queues, normalize
 from runqy_sandbox.server import go_json
 from runqy_sandbox.server.auth import errors, requires
 from runqy_sandbox.server.go_json import GoJSONError
-from runqy_sandbox.server.schema import SchemaError, fill
+from runqy_sandbox.server.schema import SchemaError, apply_schema
 from runqy_sandbox.server.task_info import new_task_info
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from redis.asyncio import Redis
     from starlette.requests import Request
     from starlette.responses import Response
 
-#: The server reads no more of a body.
+T = TypeVar("T")
+
+#: The largest request body that runqy accepts, in bytes.
 MAX_BODY = 50 * 1024 * 1024
-#: Jobs of a batch that go to Redis in one round trip.
-CHUNK = 100
+#: How many jobs of a batch are sent to Redis in one round trip.
+CHUNK_SIZE = 100
 
 
 class _NotFound(Exception):
@@ -58,7 +60,7 @@ async def add(request: Request) -> Response:
     try:
         [task_id] = await _enqueue(request.app.state.redis, name, timeout, [payload])
     except RedisError as error:
-        # Like runqy, which takes this for a fault of the request.
+        # As runqy does: it blames the request.
         return errors(400, str(error))
     info = new_task_info(new_message(task_id, name, payload, timeout=timeout))
     info["payload"] = base64.b64encode(payload).decode()
@@ -68,13 +70,13 @@ async def add(request: Request) -> Response:
 
 @requires("client")
 async def add_batch(request: Request) -> Response:
-    """Enqueue many jobs; each element is a payload, and no schema is checked."""
+    """Enqueue a list of payloads; like runqy, without a check of the input schema."""
     try:
         members = go_json.raw_members(_object(await _body(request)))
-        into = "Go struct field BatchTaskRequest"
-        name = go_json.as_string(members.get("queue"), f"{into}.queue")
-        timeout = go_json.as_int64(members.get("timeout"), f"{into}.timeout")
-        jobs = _jobs(members.get("jobs"), into)
+        target = "Go struct field BatchTaskRequest"
+        name = go_json.as_string(members.get("queue"), f"{target}.queue")
+        timeout = go_json.as_int64(members.get("timeout"), f"{target}.timeout")
+        jobs = _jobs(members.get("jobs"), target)
         _require(Queue=name, Jobs=jobs)
         if not jobs:
             return errors(400, "jobs array cannot be empty")
@@ -84,25 +86,26 @@ async def add_batch(request: Request) -> Response:
     except GoJSONError as error:
         return errors(400, str(error))
     ids: list[str] = []
-    faults: list[str] = []
+    failures: list[str] = []
     payloads = [job.encode() for job in jobs]
-    for start in range(0, len(payloads), CHUNK):
-        chunk = payloads[start : start + CHUNK]
+    for start in range(0, len(payloads), CHUNK_SIZE):
+        chunk = payloads[start : start + CHUNK_SIZE]
         try:
             ids += await _enqueue(request.app.state.redis, name, timeout, chunk)
         except RedisError as error:
-            faults += [str(error)] * len(chunk)
-    body = {"enqueued": len(ids), "failed": len(faults), "task_ids": ids}
-    return JSONResponse({**body, "errors": faults} if faults else body)
+            failures += [str(error)] * len(chunk)
+    body = {"enqueued": len(ids), "failed": len(failures), "task_ids": ids}
+    return JSONResponse({**body, "errors": failures} if failures else body)
 
 
 async def _enqueue(
-    redis: Redis, queue: str, seconds: int, payloads: Sequence[bytes]
+    redis: Redis, queue: str, job_timeout: int, payloads: Sequence[bytes]
 ) -> list[str]:
+    """Enqueue payloads and return the ids of their tasks."""
     ids = [str(uuid.uuid4()) for _ in payloads]
     async with redis.pipeline(transaction=False) as pipe:
         for task_id, payload in zip(ids, payloads, strict=True):
-            message = new_message(task_id, queue, payload, timeout=seconds)
+            message = new_message(task_id, queue, payload, timeout=job_timeout)
             keys = [
                 QUEUES,
                 task_key(queue, task_id),
@@ -111,12 +114,13 @@ async def _enqueue(
             ]
             msg = message.SerializeToString()
             arguments = (queue, task_id, msg, time.time_ns())
-            pipe.eval(transitions.ENQUEUE, len(keys), *keys, *arguments)
+            pipe.eval(lua.ENQUEUE, len(keys), *keys, *arguments)
         await pipe.execute()
     return ids
 
 
 async def _body(request: Request) -> bytes:
+    """Read the body of a request, up to the largest size that runqy accepts."""
     parts = []
     size = 0
     async for part in request.stream():
@@ -128,6 +132,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _object(body: bytes) -> str:
+    """Return the text of the JSON object in a body."""
     text = go_json.first_value(body)
     if not text.startswith("{"):
         raise GoJSONError(
@@ -137,7 +142,8 @@ def _object(body: bytes) -> str:
     return text
 
 
-def _field(name: str, read: Any, members: dict[str, str]) -> Any:
+def _field(name: str, read: Callable[[str | None], T], members: dict[str, str]) -> T:
+    """Read one member of a request; an error names it."""
     try:
         return read(members.get(name))
     except GoJSONError as error:
@@ -145,6 +151,7 @@ def _field(name: str, read: Any, members: dict[str, str]) -> Any:
 
 
 def _find(request: Request, name: str) -> tuple[str, Queue]:
+    """Return the full name and the parent of the sub-queue that a name stands for."""
     queues: Queues = request.app.state.queues
     name = normalize(name)
     queue = queues.find(name)
@@ -154,13 +161,13 @@ def _find(request: Request, name: str) -> tuple[str, Queue]:
 
 
 def _flat(members: dict[str, str]) -> str:
-    """Without `data`, all other members are the payload."""
+    """Return the payload of a request without ``data``: all of its other members."""
     rest = sorted(members.keys() - {"queue", "timeout"})
     return "{" + ",".join(f"{go_json.encode(k)}:{members[k]}" for k in rest) + "}"
 
 
 def _payload(data: str, queue: Queue) -> bytes:
-    """Return the bytes of the payload: objects are written anew, the rest is kept."""
+    """Return the bytes of a payload: Go encodes an object again, and keeps the rest."""
     value = go_json.decode(data)
     is_map = value is None or isinstance(value, dict)
     if queue.fields:
@@ -169,22 +176,24 @@ def _payload(data: str, queue: Queue) -> bytes:
                 f"invalid data payload: json: cannot unmarshal {go_json.kind(value)} "
                 "into Go value of type map[string]interface {}"
             )
-        value = fill(value or {}, queue.fields)
+        value = apply_schema(value or {}, queue.fields)
     return (go_json.encode(value) if is_map else data).encode()
 
 
-def _jobs(text: str | None, into: str) -> list[str] | None:
+def _jobs(text: str | None, target: str) -> list[str] | None:
+    """Return the texts of the payloads in the member ``jobs`` of a batch."""
     if text is None or text == "null":
         return None
     if not text.startswith("["):
         raise GoJSONError(
             f"json: cannot unmarshal {go_json.kind(json.loads(text))} into "
-            f"{into}.jobs of type []json.RawMessage"
+            f"{target}.jobs of type []json.RawMessage"
         )
     return go_json.raw_elements(text)
 
 
 def _require(**fields: Any) -> None:
+    """Raise the error of Go's validator for empty fields."""
     missing = [
         f"Key: 'BatchTaskRequest.{name}' Error:Field validation for '{name}' "
         "failed on the 'required' tag"

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The routes about queues and workers."""
+"""The routes for queues and workers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
     from runqy_sandbox.settings import ServerSettings
 
-#: A worker is stale when its last beat is longer ago, in seconds.
-STALE = 30
-#: How many tasks stand for the rest when memory is estimated.
-SAMPLE = 20
-#: The sorted sets that `GET /api/queues` counts.
-COUNTED = ("scheduled", "retry", "archived", "completed")
+#: A worker whose last heartbeat is older is stale, in seconds.
+STALE_AFTER = 30
+#: How many tasks are measured to estimate the memory usage of all.
+SAMPLE_SIZE = 20
+#: The states that asynq keeps in sorted sets.
+SORTED_SETS = ("scheduled", "retry", "archived", "completed")
 
 
 @admin_only
 async def list_queues(request: Request) -> Response:
-    """Tell about all queues, and so make them known to asynq."""
+    """List all queues; like runqy, register the configured ones with asynq."""
     redis: Redis = request.app.state.redis
     queues: Queues = request.app.state.queues
     if names := [sub.name for sub in queues.sub_queues]:
@@ -44,7 +44,7 @@ async def list_queues(request: Request) -> Response:
 
 @admin_only
 async def show_queue(request: Request) -> Response:
-    """Tell about one queue."""
+    """Return the counts of one queue."""
     redis: Redis = request.app.state.redis
     queue = request.path_params["queue"]
     if not await redis.sismember(QUEUES, queue):
@@ -54,28 +54,28 @@ async def show_queue(request: Request) -> Response:
 
 @admin_only
 async def pause(request: Request) -> Response:
-    """Mark a queue as paused; the worker takes its tasks all the same."""
+    """Mark a queue as paused; like runqy's, the worker ignores the mark."""
     queue = request.path_params["queue"]
     paused = key(queue, "paused")
     if not await request.app.state.redis.set(paused, int(time.time()), nx=True):
-        fault = f'FAILED_PRECONDITION: queue "{queue}" is already paused'
-        return errors(500, fault)
+        message = f'FAILED_PRECONDITION: queue "{queue}" is already paused'
+        return errors(500, message)
     return JSONResponse({"message": "queue paused", "queue": queue})
 
 
 @admin_only
 async def unpause(request: Request) -> Response:
-    """Take the mark away."""
+    """Remove the mark of a paused queue."""
     queue = request.path_params["queue"]
     if not await request.app.state.redis.delete(key(queue, "paused")):
-        fault = f'FAILED_PRECONDITION: queue "{queue}" is not paused'
-        return errors(500, fault)
+        message = f'FAILED_PRECONDITION: queue "{queue}" is not paused'
+        return errors(500, message)
     return JSONResponse({"message": "queue unpaused", "queue": queue})
 
 
 @requires("admin")
 async def configured_queues(request: Request) -> Response:
-    """Tell which queues are configured."""
+    """List the configured queues."""
     queues: Queues = request.app.state.queues
     found = [{"name": s.name, "priority": s.priority} for s in queues.sub_queues]
     return JSONResponse({"queues": found, "count": len(found)})
@@ -83,18 +83,18 @@ async def configured_queues(request: Request) -> Response:
 
 @requires("admin")
 async def list_workers(request: Request) -> Response:
-    """Tell which workers have sent a heartbeat of late."""
+    """List the workers that have a heartbeat in Redis."""
     redis: Redis = request.app.state.redis
     workers = []
     async for name in redis.scan_iter(match=worker_key("*")):
         beat: Any = await redis.hgetall(name)
-        workers.append(_worker(name.decode().removeprefix(worker_key("")), beat))
+        workers.append(_worker_info(name.decode().removeprefix(worker_key("")), beat))
     return JSONResponse({"workers": workers, "count": len(workers)})
 
 
 @requires("worker")
 async def register_worker(request: Request) -> Response:
-    """Tell a worker what it needs to serve a queue."""
+    """Return the settings that a worker needs to serve a queue."""
     settings: ServerSettings = request.app.state.settings
     queues: Queues = request.app.state.queues
     try:
@@ -127,7 +127,7 @@ async def _queue_info(redis: Redis, queue: str) -> dict[str, Any]:
     async with redis.pipeline(transaction=True) as pipe:
         pipe.llen(key(queue, "pending"))
         pipe.llen(key(queue, "active"))
-        for part in COUNTED:
+        for part in SORTED_SETS:
             pipe.zcard(key(queue, part))
         pipe.exists(key(queue, "paused"))
         pending, active, *counts, paused = await pipe.execute()
@@ -135,23 +135,23 @@ async def _queue_info(redis: Redis, queue: str) -> dict[str, Any]:
         "queue": queue,
         "pending": pending,
         "active": active,
-        **dict(zip(COUNTED, counts, strict=True)),
+        **dict(zip(SORTED_SETS, counts, strict=True)),
         "paused": bool(paused),
         "memory_usage": await _memory(redis, queue),
     }
 
 
 async def _memory(redis: Redis, queue: str) -> int:
-    """Estimate the bytes of a queue from its first tasks, like asynq."""
+    """Estimate the memory usage of a queue from its first tasks, as asynq does."""
     total = 0
-    for part in ("pending", "active", *COUNTED):
+    for part in ("pending", "active", *SORTED_SETS):
         name = key(queue, part)
         own: Any = await redis.memory_usage(name)
         if own is None:
             continue
         listed = part in {"pending", "active"}
         read: Any = redis.lrange if listed else redis.zrange
-        ids = await read(name, 0, SAMPLE - 1)
+        ids = await read(name, 0, SAMPLE_SIZE - 1)
         sizes: list[Any] = [
             await redis.memory_usage(task_key(queue, task_id.decode()))
             for task_id in ids
@@ -161,15 +161,15 @@ async def _memory(redis: Redis, queue: str) -> int:
     return total
 
 
-def _worker(name: str, beat: dict[bytes, bytes]) -> dict[str, Any]:
+def _worker_info(name: str, beat: dict[bytes, bytes]) -> dict[str, Any]:
     last_beat = int(beat.get(b"last_beat", 0))
     return {
         "worker_id": name,
-        # This worker writes none, and the server then shows a zero.
+        # runqy-worker does not write it, and the server then shows a zero.
         "started_at": 0,
         "last_beat": last_beat,
         "concurrency": int(beat.get(b"concurrency", 0)),
         "queues": beat.get(b"queues", b"").decode(),
         "status": beat.get(b"status", b"").decode(),
-        "is_stale": time.time() - last_beat > STALE,
+        "is_stale": time.time() - last_beat > STALE_AFTER,
     }

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The check of a payload against the input schema of its queue."""
+"""Validation of a payload against the input schema of its queue."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class SchemaError(ValueError):
-    """The payload does not fit; the text is runqy's."""
+    """The payload does not match the schema; the message is runqy's."""
 
 
-def fill(payload: dict[str, Any], fields: tuple[Field, ...]) -> dict[str, Any]:
-    """Return the payload with defaults filled in; unknown fields pass.
+def apply_schema(payload: dict[str, Any], fields: tuple[Field, ...]) -> dict[str, Any]:
+    """Validate a payload and return it with defaults; unknown fields are kept.
 
     Raises:
         SchemaError: A required field is missing, or a field has the wrong type.
@@ -34,15 +34,15 @@ def fill(payload: dict[str, Any], fields: tuple[Field, ...]) -> dict[str, Any]:
 
 
 def _check(field: Field, value: Any) -> None:
-    if not _names(value) & set(field.types):
+    if not _type_names(value) & set(field.types):
         raise SchemaError(
             f"field '{field.name}' has type {kind(value)}, "
             f"expected one of: {', '.join(field.types)}"
         )
 
 
-def _names(value: Any) -> set[str]:
-    """Return the schema's names for the type of a JSON value."""
+def _type_names(value: Any) -> set[str]:
+    """Return the names that a schema has for the type of a JSON value."""
     if kind(value) == "number":
         return {"int", "float"} if float(value).is_integer() else {"float"}
     return {kind(value)}

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What runqy tells about a task: read from Redis, shown with Go's names and zeros."""
+"""Tasks in Redis, and the JSON in which runqy's API describes them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from runqy_sandbox.asynq.keys import QUEUES, decode, key, task_key
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-#: Go's zero time.
-ZERO = "0001-01-01T00:00:00Z"
+#: Go's zero time, which stands for no time.
+ZERO_TIME = "0001-01-01T00:00:00Z"
 
 
 class TaskError(Exception):
-    """asynq's inspector would not find the task; the text is asynq's."""
+    """The task cannot be returned; the message is asynq's or runqy's."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task as it stands in Redis."""
+    """A task as it is stored in Redis."""
 
     state: str
     message: Any
@@ -55,7 +55,7 @@ async def read_task(redis: Redis, queue: str, task_id: str) -> Task:
 
 
 def task_info(task: Task) -> dict[str, Any]:
-    """Return the body of `GET /queue/{id}`."""
+    """Return the ``Info`` in the response to ``GET /queue/{id}``."""
     return {
         **_info(task.message, task.state, task.next_process_at),
         "payload": _text(task.message.payload),
@@ -64,12 +64,15 @@ def task_info(task: Task) -> dict[str, Any]:
 
 
 def new_task_info(message: Any) -> dict[str, Any]:
-    """Return what `POST /queue/add` tells, but for payload and result."""
+    """Return the ``info`` in the response to ``POST /queue/add``.
+
+    The payload and the result are left empty.
+    """
     return _info(message, "pending", datetime.now(UTC))
 
 
 def task_detail(task: Task) -> dict[str, Any]:
-    """Return the body of `GET /api/queues/{queue}/tasks/{id}`."""
+    """Return the response to ``GET /api/queues/{queue}/tasks/{id}``."""
     message = task.message
     completed = datetime.fromtimestamp(message.completed_at, UTC)
     return {
@@ -82,18 +85,18 @@ def task_detail(task: Task) -> dict[str, Any]:
         "retried": message.retried,
         "timeout": _duration(message.timeout),
         **(
-            {"next_process_at": _day_and_time(task.next_process_at)}
+            {"next_process_at": _date_and_time(task.next_process_at)}
             if task.next_process_at
             else {}
         ),
-        **({"completed_at": _day_and_time(completed)} if message.completed_at else {}),
+        **({"completed_at": _date_and_time(completed)} if message.completed_at else {}),
         **({"result": task.result.decode("utf-8", "replace")} if task.result else {}),
     }
 
 
-def rfc3339(moment: datetime) -> str:
-    """Write a moment as Go's JSON does."""
-    return moment.isoformat().replace("+00:00", "Z")
+def rfc3339(time: datetime) -> str:
+    """Format a time as Go's JSON does."""
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def _info(message: Any, state: str, due: datetime | None) -> dict[str, Any]:
@@ -107,28 +110,28 @@ def _info(message: Any, state: str, due: datetime | None) -> dict[str, Any]:
         "max_retry": message.retry,
         "retried": message.retried,
         "LastErr": message.error_msg,
-        "LastFailedAt": _moment(message.last_failed_at),
-        "Deadline": _moment(message.deadline),
+        "LastFailedAt": _rfc3339_or_zero(message.last_failed_at),
+        "Deadline": _rfc3339_or_zero(message.deadline),
         "Group": message.group_key,
-        "NextProcessAt": rfc3339(due) if due else ZERO,
+        "NextProcessAt": rfc3339(due) if due else ZERO_TIME,
         "IsOrphaned": False,
-        "CompletedAt": _moment(message.completed_at),
+        "CompletedAt": _rfc3339_or_zero(message.completed_at),
         "Result": "",
     }
 
 
-def _moment(seconds: int) -> str:
-    return rfc3339(datetime.fromtimestamp(seconds, UTC)) if seconds else ZERO
+def _rfc3339_or_zero(seconds: int) -> str:
+    return rfc3339(datetime.fromtimestamp(seconds, UTC)) if seconds else ZERO_TIME
 
 
-def _day_and_time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
+def _date_and_time(time: datetime) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _text(data: bytes) -> str:
-    """Show bytes as runqy does: it takes whatever is valid base64 for base64.
+    """Decode bytes as runqy does, which takes all valid base64 for base64.
 
-    JSON seldom is, but `null`, `true` and numbers of four digits are.
+    JSON rarely is valid base64, but ``null``, ``true`` and numbers of four digits are.
     """
     with contextlib.suppress(binascii.Error):
         data = base64.b64decode(data, validate=True)
@@ -136,7 +139,7 @@ def _text(data: bytes) -> str:
 
 
 def _duration(seconds: int) -> str:
-    """Write seconds as Go writes a duration: 5m0s."""
+    """Format a duration as Go does, such as 5m0s."""
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The routes about one task: its status, its detail, delete, cancel."""
+"""The routes for one task: status, detail, delete, cancel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 from starlette.responses import JSONResponse
 
-from runqy_sandbox.asynq import lua as transitions
+from runqy_sandbox.asynq import lua
 from runqy_sandbox.asynq.keys import QUEUES, key, reverse_key, task_key
 from runqy_sandbox.server.auth import admin_only, errors
 from runqy_sandbox.server.task_info import (
@@ -26,21 +26,23 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-#: A long poll looks this often, in seconds, and this many times.
-POLL_EVERY, POLLS = 1.0, 30
-#: The sorted sets that may hold a task.
-SETS = ("scheduled", "retry", "completed", "archived", "lease")
+#: A long poll reads the task at this interval, in seconds.
+POLL_INTERVAL = 1.0
+#: How often a long poll reads the task.
+MAX_POLLS = 30
+#: The sorted sets that a task may be in.
+SORTED_SETS = ("scheduled", "retry", "completed", "archived", "lease")
 
 
 async def status(request: Request) -> Response:
-    """Tell a task's state to whoever knows its id; no key is asked for."""
+    """Return the status of a task; as in runqy, no API key is needed."""
     redis: Redis = request.app.state.redis
     task_id = request.path_params["task_id"]
     waits = request.query_params.get("wait") == "true"
     try:
         queue: Any = await redis.hget(reverse_key(task_id), "queue")
         if queue is None:
-            return await _unknown(redis)
+            return await _task_not_found(redis)
         if waits:
             task = await _wait(redis, queue.decode(), task_id)
         else:
@@ -54,7 +56,7 @@ async def status(request: Request) -> Response:
 
 @admin_only
 async def detail(request: Request) -> Response:
-    """Tell more about a task, to the admin."""
+    """Return the details of a task."""
     try:
         task = await read_task(request.app.state.redis, **_path(request))
     except TaskError as error:
@@ -64,14 +66,14 @@ async def detail(request: Request) -> Response:
 
 @admin_only
 async def delete(request: Request) -> Response:
-    """Delete a task that nobody works on; the reverse look-up stays."""
+    """Delete a task that is not active; as in runqy, its reverse key stays."""
     redis: Redis = request.app.state.redis
     queue, task_id = _path(request).values()
     if not await redis.sismember(QUEUES, queue):
         return errors(500, "asynq: queue not found")
     keys = [task_key(queue, task_id), key(queue, "pending")]
-    keys += [key(queue, part) for part in SETS]
-    deleted = await redis.eval(transitions.DELETE, len(keys), *keys, task_id)
+    keys += [key(queue, part) for part in SORTED_SETS]
+    deleted = await redis.eval(lua.DELETE, len(keys), *keys, task_id)
     if deleted == -1:
         return errors(500, "asynq: task not found")
     if deleted == 0:
@@ -85,21 +87,21 @@ async def delete(request: Request) -> Response:
 
 @admin_only
 async def cancel(request: Request) -> Response:
-    """Say yes, and change nothing: runqy's worker does not listen for it."""
+    """Report success without an effect: runqy's worker ignores the request."""
     task_id = request.path_params["task_id"]
     return JSONResponse({"message": "task cancelled", "task_id": task_id})
 
 
-async def _unknown(redis: Redis) -> Response:
-    # A flushed Redis knows no queues either, and runqy's answer then is another one.
+async def _task_not_found(redis: Redis) -> Response:
+    # After a flush of Redis no queue is registered, and runqy reports that instead.
     if await redis.exists(QUEUES):
         return errors(404, "task not found")
     return errors(500, "asynq: queue not found")
 
 
 async def _wait(redis: Redis, queue: str, task_id: str) -> Task:
-    for _ in range(POLLS):
-        await asyncio.sleep(POLL_EVERY)
+    for _ in range(MAX_POLLS):
+        await asyncio.sleep(POLL_INTERVAL)
         task = await read_task(redis, queue, task_id)
         if task.state in {"completed", "archived"}:
             return task

@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in for runqy-worker."""
+"""The stand-in for runqy-worker: it takes jobs and has task processes run them."""

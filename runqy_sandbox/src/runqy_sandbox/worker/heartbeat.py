@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The signs of life of a worker: a hash that expires when the worker is gone."""
+"""The heartbeat of a worker: a hash in Redis that expires unless it is renewed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 
     from runqy_sandbox.queues import SubQueue
 
-#: Seconds between two beats, and seconds a beat is good for.
-INTERVAL, TTL = 5.0, 30
+#: Time between two heartbeats, in seconds.
+INTERVAL = 5.0
+#: How long a heartbeat is kept, in seconds.
+TTL = 30
 #: How long a worker stays in the set of workers, in seconds.
-MEMBERSHIP = 30 * 60
+MEMBERSHIP_TTL = 30 * 60
 
 
 def worker_id(pid: int | None = None) -> str:
-    """Return the id of the worker with that process id."""
+    """Return the id of the worker with a process id; the default is this process."""
     return f"{socket.gethostname()}:{pid or os.getpid()}"
 
 
-async def beat(
+async def write(
     redis: Redis,
     sub_queues: Iterable[SubQueue],
     *,
@@ -37,13 +39,21 @@ async def beat(
     healthy: bool,
     status: str = "running",
 ) -> None:
-    """Tell Redis that this worker is alive."""
+    """Write the heartbeat of this worker to Redis.
+
+    Args:
+        redis: The client to write with.
+        sub_queues: The queues that the worker serves.
+        concurrency: How many jobs the worker runs at a time.
+        healthy: Whether all task processes are ready.
+        status: ``running`` or ``stopped``.
+    """
     now = int(time.time())
-    # Go prints a map like this, and the server passes it on as it is.
+    # The format in which Go prints a map; the server returns it unchanged.
     weights = " ".join(f"{sub.name}:{sub.priority}" for sub in sub_queues)
     name = worker_id()
     async with redis.pipeline(transaction=True) as pipe:
-        pipe.zadd(WORKERS, {name: now + MEMBERSHIP})
+        pipe.zadd(WORKERS, {name: now + MEMBERSHIP_TTL})
         pipe.hset(
             worker_key(name),
             mapping={

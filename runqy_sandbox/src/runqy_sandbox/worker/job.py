@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""One job in a worker's hands: how it is taken, and the ways it can end."""
+"""An active job, and the state transitions in which a worker takes and ends it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
-from runqy_sandbox.asynq import lua as transitions
+from runqy_sandbox.asynq import lua
 from runqy_sandbox.asynq.keys import (
     ARCHIVED_TTL,
     COMPLETED_TTL,
@@ -25,16 +25,27 @@ from runqy_sandbox.asynq.keys import (
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-#: Fields of the message that runqy-worker forgets when it writes a retry.
-FORGOTTEN = ("timeout", "retention", "deadline", "last_failed_at", "error_msg")
+#: The fields of the message that runqy-worker drops when it writes a retry.
+DROPPED_ON_RETRY = ("timeout", "retention", "deadline", "last_failed_at", "error_msg")
 
-#: The states that are kept: the counter they count in, and for how many seconds.
-KEPT = {"completed": ("processed", COMPLETED_TTL), "archived": ("failed", ARCHIVED_TTL)}
+#: The final states in which a job is kept, each with its counter and its TTL in
+#: seconds.
+FINAL_STATES = {
+    "completed": ("processed", COMPLETED_TTL),
+    "archived": ("failed", ARCHIVED_TTL),
+}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A task in the state `active`, as its worker sees it."""
+    """A job in the state ``active``.
+
+    Attributes:
+        id: The id of the job.
+        queue: The name of its sub-queue.
+        message: Its ``TaskMessage``.
+        retried: How often it has been retried.
+    """
 
     id: str
     queue: str
@@ -43,91 +54,106 @@ class Job:
 
     @property
     def may_retry(self) -> bool:
-        """Whether another attempt is left."""
+        """Whether the job is retried if this attempt fails."""
         return self.retried < int(self.message.retry)
 
 
 async def take(redis: Redis, queue: str, job_id: str, lease_end: float) -> Job | None:
-    """Make a job active; nothing if there is no message to read."""
+    """Make a job active; return None if its message is missing or not readable."""
     keys = [task_key(queue, job_id), key(queue, "active"), key(queue, "lease")]
-    found = await _run(redis, transitions.ACTIVATE, keys, job_id, lease_end)
+    found = await _run(redis, lua.ACTIVATE, keys, job_id, lease_end)
     return None if found is None else _job(queue, job_id, *found)
 
 
 async def find(redis: Redis, queue: str, job_id: str) -> Job | None:
-    """Read a job that another worker took; nothing if its message is gone."""
+    """Read an active job; return None if its message is missing or not readable."""
     found: Any = await redis.hmget(task_key(queue, job_id), ["msg", "retried"])
     return _job(queue, job_id, *found)
 
 
-async def complete(redis: Redis, job: Job, result: str | None, *, store: bool) -> None:
-    """End a job whose handler returned: kept with its result, or deleted."""
+async def complete(redis: Redis, job: Job, result: str, *, store: bool) -> None:
+    """Complete a job whose handler returned.
+
+    Args:
+        redis: The client to write with.
+        job: The job.
+        result: The JSON text of the result.
+        store: Whether to keep the job with its result; otherwise it is deleted.
+    """
     if not store:
-        await _forget(redis, job, "processed")
+        await _delete(redis, job, "processed")
         return
     now = int(time.time())
     message = task_message_class()()
     message.CopyFrom(job.message)
     message.completed_at = now
-    fields: list[Any] = ["msg", message.SerializeToString(), "completed_at", now]
-    if result is not None:
-        fields += ["result", result]
-    await _keep(redis, job, "completed", fields)
+    msg = message.SerializeToString()
+    fields = ["msg", msg, "completed_at", now, "result", result]
+    await _finish(redis, job, "completed", fields)
 
 
 async def fail(
     redis: Redis, job: Job, error: str, *, store: bool, retry_unit: float
 ) -> None:
-    """End an attempt whose handler raised: again later, archived, or deleted."""
+    """Schedule a retry of a job that failed; after the last retry, end it.
+
+    Args:
+        redis: The client to write with.
+        job: The job.
+        error: The error message.
+        store: Whether to archive the job at the end; otherwise it is deleted.
+        retry_unit: Retry n comes after this many seconds times n⁴.
+    """
     if job.may_retry:
         await _retry(redis, job, retry_unit)
     elif store:
         fields = ["error_msg", error, "last_failed_at", int(time.time())]
-        await _keep(redis, job, "archived", fields)
+        await _finish(redis, job, "archived", fields)
     else:
-        await _forget(redis, job, "failed")
+        await _delete(redis, job, "failed")
 
 
-async def give_back(redis: Redis, job: Job) -> None:
-    """Put a job back at the head of its queue: this worker is going home."""
+async def requeue(redis: Redis, job: Job) -> None:
+    """Put a job back at the head of its queue, because this worker stops."""
     keys = [*_active_keys(job), key(job.queue, "pending")]
-    await _run(redis, transitions.GIVE_BACK, keys, job.id, time.time_ns())
+    await _run(redis, lua.REQUEUE, keys, job.id, time.time_ns())
 
 
-def later(seconds: float) -> float:
-    """Return the score of a moment from now.
+def due_time(delay: float) -> float:
+    """Return the time after a delay, as a score for a sorted set.
 
-    runqy writes whole seconds; the shorter delays of tests need the fraction.
+    runqy writes whole seconds; a delay of less than a second, as tests use it, needs
+    the fraction.
     """
-    moment = time.time() + seconds
-    return moment if seconds < 1 else int(moment)
+    due = time.time() + delay
+    return due if delay < 1 else int(due)
 
 
 async def _retry(redis: Redis, job: Job, retry_unit: float) -> None:
     attempt = job.retried + 1
     message = task_message_class()()
     message.CopyFrom(job.message)
-    for field in FORGOTTEN:
+    for field in DROPPED_ON_RETRY:
         message.ClearField(field)
     message.retried = attempt
     await _run(
         redis,
-        transitions.RETRY,
+        lua.RETRY,
         [*_active_keys(job), key(job.queue, "retry")],
         job.id,
         message.SerializeToString(),
         int(time.time()),
-        later(retry_unit * attempt**4),
+        due_time(retry_unit * attempt**4),
     )
 
 
-async def _forget(redis: Redis, job: Job, counter: str) -> None:
+async def _delete(redis: Redis, job: Job, counter: str) -> None:
     keys = [*_active_keys(job), *_counter_keys(job.queue, counter)]
-    await _run(redis, transitions.FORGET, keys, job.id)
+    await _run(redis, lua.DELETE_ACTIVE, keys, job.id)
 
 
-async def _keep(redis: Redis, job: Job, state: str, fields: list[Any]) -> None:
-    counter, ttl = KEPT[state]
+async def _finish(redis: Redis, job: Job, state: str, fields: list[Any]) -> None:
+    counter, ttl = FINAL_STATES[state]
     keys = [
         *_active_keys(job),
         *_counter_keys(job.queue, counter),
@@ -135,7 +161,7 @@ async def _keep(redis: Redis, job: Job, state: str, fields: list[Any]) -> None:
         reverse_key(job.id),
     ]
     now = int(time.time())
-    await _run(redis, transitions.KEEP, keys, job.id, state, now, ttl, *fields)
+    await _run(redis, lua.FINISH, keys, job.id, state, now, ttl, *fields)
 
 
 def _job(
@@ -147,7 +173,7 @@ def _job(
         message = decode(msg)
     except DecodeError:
         return None
-    # The hash and the message both count; the larger count is the later one.
+    # Both the hash and the message count retries; the larger count is the newer one.
     return Job(job_id, queue, message, max(int(retried or 0), message.retried))
 
 
@@ -165,5 +191,5 @@ def _counter_keys(queue: str, counter: str) -> list[str]:
 
 
 async def _run(redis: Redis, script: str, keys: list[str], *arguments: Any) -> Any:
-    # Not EVALSHA: a restarted Redis would not know the script.
+    # Not EVALSHA: Redis forgets scripts when it is restarted.
     return await redis.eval(script, len(keys), *keys, *arguments)

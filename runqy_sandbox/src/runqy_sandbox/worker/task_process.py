@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Task code in a process of its own: JSON lines in, JSON lines out."""
+"""A process that runs task code: JSON lines in, JSON lines out."""
 
 from __future__ import annotations
 
@@ -21,49 +21,54 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("runqy.sandbox.worker")
 
-#: runqy-worker reads no longer lines.
+#: The longest line that runqy-worker reads, in bytes.
 MAX_LINE = 10 * 1024 * 1024
-#: How long to wait before a process that did not come up is started again.
+#: How long to wait after a failed start before the next one, in seconds.
 RESTART_DELAY = 1.0
-#: How long a process may take to end by itself.
-EXIT_GRACE = 1.0
-#: A person's own AWS session must not win over the sandbox's credentials.
-FOREIGN = ("AWS_PROFILE", "AWS_SESSION_TOKEN")
+#: How long a process may take to exit before it is killed, in seconds.
+STOP_TIMEOUT = 1.0
+#: Variables of the user's own AWS session, which would override the sandbox's keys.
+REMOVED_VARIABLES = ("AWS_PROFILE", "AWS_SESSION_TOKEN")
 
 
 class TaskFailed(Exception):
-    """The attempt failed; the text is what runqy-worker writes as `error_msg`."""
+    """An attempt failed; the message is what runqy-worker writes as ``error_msg``."""
 
 
 class TaskProcess:
-    """One Python process of a queue, started again whenever it dies."""
+    """A process that runs the task code of a queue, restarted whenever it dies.
+
+    Args:
+        queue: The queue.
+        environment: Variables to add to this process's environment.
+    """
 
     def __init__(self, queue: Queue, environment: Mapping[str, str]) -> None:
         self.queue = queue
         self._environment = {
-            **{k: v for k, v in os.environ.items() if k not in FOREIGN},
+            **{k: v for k, v in os.environ.items() if k not in REMOVED_VARIABLES},
             **environment,
         }
         self._process: asyncio.subprocess.Process | None = None
         self._ready = asyncio.Event()
-        self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
-        self._in_hand = 0
+        self._responses: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._in_flight = 0
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the process takes jobs."""
+        """Whether the process is ready for jobs."""
         return self._ready.is_set()
 
     @property
-    def in_hand(self) -> int:
-        """How many jobs it has not answered for, or is to get once it is ready."""
-        return self._in_hand
+    def in_flight(self) -> int:
+        """How many jobs the process runs, or gets as soon as it is ready."""
+        return self._in_flight
 
     async def start(self) -> None:
-        """Start the process and wait until it says that it is ready.
+        """Start the process and wait until it reports that it is ready.
 
         Raises:
-            TaskFailed: It did not become ready.
+            TaskFailed: The process did not become ready.
         """
         self._process = await self._spawn()
         try:
@@ -79,18 +84,20 @@ class TaskProcess:
         self._ready.set()
 
     async def supervise(self) -> None:
-        """Read answers for ever, and start the process again when it dies."""
+        """Read responses, and restart the process when it dies; never returns."""
         while True:
-            await self._read_answers()
+            await self._read_responses()
             self._ready.clear()
             await self.stop()
-            self._fail_waiting()
+            self._fail_in_flight()
             log.error("Queue %s: the task process died", self.queue.name)
             while not self._ready.is_set():
                 try:
                     await self.start()
                 except TaskFailed:
-                    log.exception("Queue %s: cannot restart it", self.queue.name)
+                    log.exception(
+                        "Queue %s: the task process did not restart", self.queue.name
+                    )
                     await asyncio.sleep(RESTART_DELAY)
 
     async def run(self, job: Job) -> str:
@@ -99,11 +106,11 @@ class TaskProcess:
         Raises:
             TaskFailed: The handler raised, or the process died.
         """
-        self._in_hand += 1
+        self._in_flight += 1
         try:
             return await self._run(job)
         finally:
-            self._in_hand -= 1
+            self._in_flight -= 1
 
     async def _run(self, job: Job) -> str:
         try:
@@ -111,35 +118,36 @@ class TaskProcess:
                 await self._ready.wait()
         except TimeoutError as error:
             raise TaskFailed(f"queue {self.queue.name} supervisor crashed") from error
-        answer = asyncio.get_running_loop().create_future()
-        self._waiting[job.id] = answer
+        response = asyncio.get_running_loop().create_future()
+        self._responses[job.id] = response
         try:
             await self._send(job)
-            return _result(await answer)
+            return _result(await response)
         finally:
-            self._waiting.pop(job.id, None)
+            self._responses.pop(job.id, None)
 
     async def stop(self) -> None:
-        """End the process; a handler that still runs is waited for a moment only."""
+        """Stop the process; kill it if it has not exited after ``STOP_TIMEOUT``."""
         if self._process is None:
             return
         if self._process.stdin is not None:
-            # The end of its input is what an idle process ends by.
+            # An idle process exits at the end of its input.
             self._process.stdin.close()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), EXIT_GRACE)
+            await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT)
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
         await self._process.wait()
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        words = shlex.split(self.queue.startup_cmd)
-        program = sys.executable if words[0].startswith("python") else words[0]
+        program, *arguments = shlex.split(self.queue.startup_cmd)
+        if program.startswith("python"):
+            program = sys.executable
         try:
             return await asyncio.create_subprocess_exec(
                 program,
-                *words[1:],
+                *arguments,
                 cwd=self.queue.task_code,
                 env=self._environment,
                 stdin=asyncio.subprocess.PIPE,
@@ -163,7 +171,7 @@ class TaskProcess:
         await self.stop()
         raise TaskFailed(
             f"queue {self.queue.name}: '{self.queue.startup_cmd}' in "
-            f"{self.queue.task_code} ended before it was ready; its own words are above"
+            f"{self.queue.task_code} exited before it was ready; its output is above"
         )
 
     async def _send(self, job: Job) -> None:
@@ -178,39 +186,42 @@ class TaskProcess:
         stdin = self._process.stdin if self._process else None
         if stdin is None:
             return
-        # A process that is gone is noticed, and its jobs failed, by the reader.
+        # If the process is gone, ``supervise`` notices it and fails the jobs.
         with contextlib.suppress(ConnectionError):
             stdin.write(json.dumps(request).encode() + b"\n")
             await stdin.drain()
 
-    async def _read_answers(self) -> None:
+    async def _read_responses(self) -> None:
         while line := await self._read_line():
-            answer = _parse(line)
-            future = self._waiting.get(str(answer.get("task_id")))
-            if future is not None and not future.done():
-                future.set_result(answer)
+            message = _parse(line)
+            response = self._responses.get(str(message.get("task_id")))
+            if response is not None and not response.done():
+                response.set_result(message)
 
     async def _read_line(self) -> bytes:
-        """Return the next line; nothing at the end, or after a line too long."""
+        """Return the next line; empty at the end, or if a line is too long."""
         stdout = self._process.stdout if self._process else None
         if stdout is None:
             return b""
         try:
             return await stdout.readline()
         except ValueError:
-            log.exception("Queue %s: a line over 10 MiB on stdout", self.queue.name)
+            log.exception(
+                "Queue %s: task code wrote a line of more than 10 MiB to stdout",
+                self.queue.name,
+            )
             return b""
 
-    def _fail_waiting(self) -> None:
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(
+    def _fail_in_flight(self) -> None:
+        for response in self._responses.values():
+            if not response.done():
+                response.set_exception(
                     TaskFailed("handler stopped while waiting for response")
                 )
 
 
 def _payload(payload: bytes) -> Any:
-    """Return the payload as JSON; what is no JSON arrives as null."""
+    """Parse a payload; like runqy-worker, pass null for one that is not valid JSON."""
     try:
         return json.loads(payload)
     except ValueError:
@@ -218,24 +229,25 @@ def _payload(payload: bytes) -> Any:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    """Return one message; a line that is no JSON object is logged and skipped."""
+    """Parse a message; a line that is not a JSON object gives an empty one."""
     try:
-        message = json.loads(line, parse_constant=_refuse_constant)
+        message = json.loads(line, parse_constant=_reject_constant)
     except ValueError:
         log.warning("Failed to parse response: %r", line[:200])
         return {}
     return message if isinstance(message, dict) else {}
 
 
-def _refuse_constant(name: str) -> Any:
-    # Python's json writes NaN; Go does not read it, so neither does this worker.
+def _reject_constant(name: str) -> Any:
+    # Python writes NaN, which runqy-worker cannot parse, as it is written in Go.
     raise ValueError(name)
 
 
-def _result(answer: Mapping[str, Any]) -> str:
-    error = answer.get("error")
+def _result(response: Mapping[str, Any]) -> str:
+    """Return the JSON text of the result in a response, or raise its error."""
+    error = response.get("error")
     if not error:
-        return json.dumps(answer.get("result"))
-    if answer.get("retry"):
+        return json.dumps(response.get("result"))
+    if response.get("retry"):
         raise TaskFailed(f"{error} (will retry)")
     raise TaskFailed(f"permanent failure: {error}")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The stand-in for runqy-worker: `python -m runqy_sandbox.worker.worker`."""
+"""The stand-in for runqy-worker: ``python -m runqy_sandbox.worker.worker``."""
 
 from __future__ import annotations
 
@@ -20,27 +20,32 @@ from runqy_sandbox.asynq.keys import key, queue_of
 from runqy_sandbox.queues import parse_queues
 from runqy_sandbox.settings import WorkerSettings
 from runqy_sandbox.worker import heartbeat, lease
-from runqy_sandbox.worker.job import complete, fail, give_back, later, take
+from runqy_sandbox.worker.job import complete, due_time, fail, requeue, take
 from runqy_sandbox.worker.task_process import TaskFailed, TaskProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Iterable
 
     from runqy_sandbox.queues import SubQueue
     from runqy_sandbox.worker.job import Job
 
 log = logging.getLogger("runqy.sandbox.worker")
 
-#: How long one BRPOP waits; also how long a stop may take to be noticed.
-POLL = 0.5
-#: The longest time between two looks at leases and retries, and the shortest.
-LONGEST_PAUSE, SHORTEST_PAUSE = 1.0, 0.02
-#: How long jobs may go on after a stop; then they go back to their queue.
-GRACE = 1.0
+#: How long one BRPOP waits, and so how long a stop may go unnoticed, in seconds.
+POLL_TIMEOUT = 0.5
+#: The shortest and longest time between two checks of leases and retries, in seconds.
+MIN_INTERVAL, MAX_INTERVAL = 0.02, 1.0
+#: How long running jobs may continue after a stop before they are requeued, in seconds.
+STOP_TIMEOUT = 1.0
 
 
 class Worker:
-    """Takes jobs by priority and has task processes run them."""
+    """Takes jobs from the queues by priority, and has task processes run them.
+
+    Args:
+        settings: The settings of the worker.
+        redis: The client to take jobs with.
+    """
 
     def __init__(self, settings: WorkerSettings, redis: Redis) -> None:
         self._settings = settings
@@ -59,19 +64,19 @@ class Worker:
         }
         self._jobs: dict[str, Job] = {}
         self._stopping = asyncio.Event()
-        # One consumer asks at a time, so that an idle worker costs little.
-        self._asking = asyncio.Lock()
+        # One consumer polls at a time, so that an idle worker costs little.
+        self._poll_lock = asyncio.Lock()
         self._has_failed = asyncio.Event()
 
     async def run(self) -> None:
-        """Start the task processes, and work until `stop`."""
+        """Start the task processes, and run jobs until ``stop`` is called."""
         processes = [p for group in self._processes.values() for p in group]
         loops: list[asyncio.Task[None]] = []
         try:
             await asyncio.gather(*(process.start() for process in processes))
             loops += [asyncio.create_task(p.supervise()) for p in processes]
             loops += [
-                asyncio.create_task(self._every(heartbeat.INTERVAL, self._beat)),
+                asyncio.create_task(self._send_heartbeats()),
                 asyncio.create_task(self._maintain()),
             ]
             consumers = [
@@ -85,7 +90,7 @@ class Worker:
             await asyncio.gather(*(process.stop() for process in processes))
 
     def stop(self) -> None:
-        """Take no more jobs, and end."""
+        """Take no more jobs, and make ``run`` return."""
         self._stopping.set()
 
     @property
@@ -97,18 +102,18 @@ class Worker:
         keys = [key(sub.name, "pending") for sub in self._by_priority]
         while keys and not self._stopping.is_set():
             try:
-                async with self._asking:
+                async with self._poll_lock:
                     if self._stopping.is_set():
                         return
-                    popped: Any = await self._redis.brpop(keys, timeout=POLL)
+                    popped: Any = await self._redis.brpop(keys, timeout=POLL_TIMEOUT)
                 if popped is not None:
                     await self._handle(queue_of(popped[0].decode()), popped[1].decode())
             except RedisError as error:
-                log.error("Redis does not answer: %s", error)  # noqa: TRY400 - expected
-                await asyncio.sleep(POLL)
+                log.error("Redis does not respond: %s", error)  # noqa: TRY400 - expected
+                await asyncio.sleep(POLL_TIMEOUT)
 
     async def _handle(self, queue: str, job_id: str) -> None:
-        lease_end = later(self._settings.lease_seconds)
+        lease_end = due_time(self._settings.lease_seconds)
         job = await take(self._redis, queue, job_id, lease_end)
         if job is None:
             log.warning("Task data not found for ID: %s", job_id)
@@ -124,42 +129,42 @@ class Worker:
         parent = self._queues[job.queue]
         store = parent.redis_storage
         processes = self._processes[parent.name]
-        # One that starts again is waited for: a process that has several jobs takes all
-        # of them with it when it dies.
-        process = min(processes, key=lambda p: (p.in_hand, not p.is_healthy))
+        # Prefer a process that is restarting to one with more jobs: a process that dies
+        # fails all of its jobs.
+        process = min(processes, key=lambda p: (p.in_flight, not p.is_healthy))
         try:
             result = await process.run(job)
         except TaskFailed as error:
-            log.error("Task %s failed: %s", job.id, error)  # noqa: TRY400 - not ours
-            unit = self._settings.retry_unit
-            await fail(self._redis, job, str(error), store=store, retry_unit=unit)
+            log.error("Task %s failed: %s", job.id, error)  # noqa: TRY400 - task code's
+            retry_unit = self._settings.retry_unit
+            await fail(self._redis, job, str(error), store=store, retry_unit=retry_unit)
             self._has_failed.set()
         else:
             await complete(self._redis, job, result, store=store)
             log.info("Task %s completed successfully", job.id)
 
     async def _finish(self, consumers: list[asyncio.Task[None]]) -> None:
-        await asyncio.wait(consumers, timeout=POLL + GRACE)
+        await asyncio.wait(consumers, timeout=POLL_TIMEOUT + STOP_TIMEOUT)
         left = list(self._jobs.values())
         await _cancel(consumers)
         try:
             for job in left:
-                await give_back(self._redis, job)
-            await self._beat(status="stopped")
+                await requeue(self._redis, job)
+            await self._write_heartbeat(status="stopped")
         except RedisError as error:
-            log.warning("Redis does not hear the goodbye: %s", error)
+            log.warning("Redis does not respond while the worker stops: %s", error)
 
-    async def _every(self, seconds: float, act: Callable[[], Awaitable[None]]) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
             try:
-                await act()
+                await self._write_heartbeat()
             except RedisError as error:
-                log.warning("Redis does not answer: %s", error)
-            await asyncio.sleep(seconds)
+                log.warning("Redis does not respond: %s", error)
+            await asyncio.sleep(heartbeat.INTERVAL)
 
-    async def _beat(self, status: str = "running") -> None:
+    async def _write_heartbeat(self, status: str = "running") -> None:
         groups = self._processes.values()
-        await heartbeat.beat(
+        await heartbeat.write(
             self._redis,
             sorted(self._by_priority, key=lambda sub: sub.name),
             concurrency=self._settings.concurrency,
@@ -168,49 +173,56 @@ class Worker:
         )
 
     async def _maintain(self) -> None:
-        """Look after leases and retries: as soon as one is due, or a job has failed."""
+        """Check leases and retries when one is due, or when a job has failed."""
         while True:
-            pause = LONGEST_PAUSE
+            delay = MAX_INTERVAL
             try:
-                pause = await self._sweep()
+                delay = await self._check_due()
             except RedisError as error:
-                log.warning("Redis does not answer: %s", error)
+                log.warning("Redis does not respond: %s", error)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(delay):
                     await self._has_failed.wait()
             self._has_failed.clear()
 
-    async def _sweep(self) -> float:
-        """Prolong leases, move what is due, and return seconds until the next time."""
-        unit = self._settings.retry_unit
-        await lease.prolong(
+    async def _check_due(self) -> float:
+        """Extend leases, and fail or retry the jobs that are due.
+
+        Returns:
+            The time until the next check, in seconds.
+        """
+        retry_unit = self._settings.retry_unit
+        await lease.extend(
             self._redis, list(self._jobs.values()), self._settings.lease_seconds
         )
-        due = await lease.due(self._redis, self._queues)
+        due = await lease.next_due(self._redis, self._queues)
         now = time.time()
         for name, queue in self._queues.items():
             if due.get(name, math.inf) > now:
                 continue
             store = queue.redis_storage
-            lost = await lease.recover(self._redis, name, store=store, retry_unit=unit)
-            for job_id in lost:
-                log.warning("Took back task %s: its lease ran out", job_id)
-            await lease.forward(self._redis, name)
-        soonest = min(due.values(), default=math.inf) - now
-        longest = min(LONGEST_PAUSE, self._settings.lease_seconds / 4)
-        return max(SHORTEST_PAUSE, min(soonest, longest))
+            expired = await lease.recover(
+                self._redis, name, store=store, retry_unit=retry_unit
+            )
+            for job_id in expired:
+                log.warning("Recovered task %s: its lease expired", job_id)
+            await lease.enqueue_due_retries(self._redis, name)
+        until_due = min(due.values(), default=math.inf) - now
+        longest = min(MAX_INTERVAL, self._settings.lease_seconds / 4)
+        return max(MIN_INTERVAL, min(until_due, longest))
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they have ended."""
     tasks = list(tasks)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def work(settings: WorkerSettings) -> None:
-    """Work until SIGTERM or SIGINT."""
-    # BRPOP blocks longer than redis-py's own time-out allows.
+async def run_worker(settings: WorkerSettings) -> None:
+    """Run a worker until SIGTERM or SIGINT."""
+    # No timeout: redis-py's default may be shorter than BRPOP's.
     redis = Redis.from_url(settings.redis_url, socket_timeout=None)
     async with redis:
         worker = Worker(settings, redis)
@@ -220,10 +232,10 @@ async def work(settings: WorkerSettings) -> None:
 
 
 def main() -> int:
-    """Run a worker with the settings of the environment."""
+    """Run a worker with the settings from the environment; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        asyncio.run(work(WorkerSettings.from_environment()))
+        asyncio.run(run_worker(WorkerSettings.from_environment()))
     except TaskFailed as error:
         sys.stderr.write(f"The worker cannot start: {error}\n")
         return 1

@@ -18,12 +18,10 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from runqy_delivery.wire import RESERVED_FIELDS
 from runqy_provider.errors import InvalidPayload
 
-#: Lists within lists, at most: far more than any payload has, and less than Python's
-#: own limit.
-DEEPEST = 200
+#: Most levels of nesting: far more than any payload has, and less than Python's limit.
+MAX_DEPTH = 200
 
-
-#: What could be written in more than one way: a retry must find the same payload.
+#: Types that could be written in more than one way: a retry must find the same payload.
 _UNORDERED_OR_BYTES = (set, frozenset, bytes, bytearray, memoryview)
 
 
@@ -38,65 +36,65 @@ def plain_payload(payload: Any, runqy_queue: str) -> dict[str, Any]:
         InvalidPayload: It is neither, holds something that is not JSON (the message
             names the path to it), or a field that the delivery request needs.
     """
-    where = f"The payload for queue {runqy_queue!r}"
+    what = f"The payload for queue {runqy_queue!r}"
     if isinstance(payload, str):
-        payload = _parsed(payload, where)
+        payload = _parsed(payload, what)
     if not isinstance(payload, Mapping):
         raise InvalidPayload(
-            f"{where} is a {type(payload).__name__}. It must be an object (a dict, or "
+            f"{what} is a {type(payload).__name__}. It must be an object (a dict, or "
             "a text with a JSON object), because the request to deliver the result is "
             "added to its fields. Put the value into one: payload={'input': ...}."
         )
     taken = [name for name in RESERVED_FIELDS if name in payload]
     if taken:
         raise InvalidPayload(
-            f"{where} has the field {taken[0]!r}, in which the request to deliver the "
-            "result travels. Rename it."
+            f"{what} has the field {taken[0]!r}, in which the request to deliver the "
+            "result is sent. Rename it."
         )
-    plain: dict[str, Any] = _plain(payload, "payload", where, 0)
+    plain: dict[str, Any] = _plain(payload, "payload", what, 0)
     return plain
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parsed(text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidPayload(
-            f"{where} is a text that is not JSON ({error}). In a template, end the "
+            f"{what} is a text that is not JSON ({error}). In a template, end the "
             'expression with the filter tojson: payload="{{ dag_run.conf | tojson }}".'
         ) from error
 
 
-def _plain(value: Any, path: str, where: str, depth: int) -> Any:
-    if depth > DEEPEST:
+def _plain(value: Any, path: str, what: str, depth: int) -> Any:
+    if depth > MAX_DEPTH:
         raise InvalidPayload(
-            f"{where} is nested more than {DEEPEST} levels deep, or contains itself."
+            f"{what} is nested more than {MAX_DEPTH} levels deep, or contains itself."
         )
     if isinstance(value, str | int | type(None)):
         return value
     if isinstance(value, Mapping):
         return {
-            _name(key, path, where): _plain(each, f"{path}[{key!r}]", where, depth + 1)
+            _name(key, path, what): _plain(each, f"{path}[{key!r}]", what, depth + 1)
             for key, each in value.items()
         }
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         # Also XComs of mapped tasks, zipped, joined or with a function applied.
         return [
-            _plain(each, f"{path}[{n}]", where, depth + 1)
+            _plain(each, f"{path}[{n}]", what, depth + 1)
             for n, each in enumerate(value)
         ]
-    return _encoded(value, path, where)
+    return _encoded(value, path, what)
 
 
-def _name(key: Any, path: str, where: str) -> str:
+def _name(key: Any, path: str, what: str) -> str:
     if isinstance(key, str):
         return key
     raise InvalidPayload(
-        f"{where} has the name {key!r} at {path}: names in a JSON object are texts."
+        f"{what} has the name {key!r} at {path}: names in a JSON object are texts."
     )
 
 
-def _encoded(value: Any, path: str, where: str) -> Any:
+def _encoded(value: Any, path: str, what: str) -> Any:
     """Return times, UUIDs, decimals and the like as Airflow's API writes them."""
     if isinstance(value, float):
         if math.isfinite(value):
@@ -107,6 +105,6 @@ def _encoded(value: Any, path: str, where: str) -> Any:
         except PydanticSerializationError:
             pass
     raise InvalidPayload(
-        f"{where} holds a {type(value).__name__} at {path}, which is not JSON. A "
+        f"{what} holds a {type(value).__name__} at {path}, which is not JSON. A "
         "payload holds texts, numbers, booleans, null, lists and objects."
     )

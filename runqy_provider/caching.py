@@ -1,0 +1,162 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Caches whose entries expire: of clients, database engines and connections.
+
+An entry is loaded once however many ask for it at the same time. Where loading it again
+fails, the expired value stays in use: many waits depend on it, and Airflow may be
+unavailable for a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+log = logging.getLogger(__name__)
+
+V = TypeVar("V")
+
+
+class ExpiringDict(Generic[V]):
+    """A dict whose entries expire; the oldest entry is dropped where it is full.
+
+    Args:
+        max_size: Largest number of entries; None: no limit.
+    """
+
+    def __init__(self, max_size: int | None = None) -> None:
+        self._max_size = math.inf if max_size is None else max_size
+        self._entries: dict[str, tuple[float, V]] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._entries
+
+    def get(self, key: str) -> V | None:
+        """Return the value of a key; None where there is none, or it has expired."""
+        expires, value = self._entries.get(key, (0.0, None))
+        return value if time.monotonic() < expires else None
+
+    def get_expired(self, key: str) -> V | None:
+        """Return the value of a key, also where it has expired."""
+        return self._entries.get(key, (0.0, None))[1]
+
+    def age_left(self, key: str) -> float:
+        """Return the seconds until an entry expires; negative once it has."""
+        return self._entries.get(key, (-math.inf, None))[0] - time.monotonic()
+
+    def set(self, key: str, value: V, ttl: float) -> None:
+        """Keep a value for some seconds."""
+        if key not in self._entries:
+            while len(self._entries) >= self._max_size:
+                del self._entries[next(iter(self._entries))]
+        self._entries[key] = (time.monotonic() + ttl, value)
+
+    def values(self) -> list[V]:
+        """Return all values, also those that have expired."""
+        return [value for _, value in self._entries.values()]
+
+    def clear(self) -> None:
+        """Drop all entries."""
+        self._entries.clear()
+
+
+class TtlCache(Generic[V]):
+    """Values that threads share, each loaded again after a while.
+
+    Args:
+        ttl: Seconds after which a value is loaded again.
+        retry_after: Seconds after which a failed reload is tried again.
+    """
+
+    def __init__(self, ttl: float, retry_after: float) -> None:
+        self._ttl = ttl
+        self._retry_after = retry_after
+        self._values: ExpiringDict[V] = ExpiringDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str, load: Callable[[V | None], V]) -> V:
+        """Return the value of a key; blocks while it is loaded.
+
+        Args:
+            key: What the value is of, in plain text: warnings name it.
+            load: Makes the value; its argument is the expired one, None at first.
+
+        Raises:
+            Exception: What ``load`` raised, where there is no expired value to use.
+        """
+        with self._lock:
+            value = self._values.get(key)
+            if value is None:
+                value, ttl = self._load(key, self._values.get_expired(key), load)
+                self._values.set(key, value, ttl)
+            return value
+
+    def values(self) -> list[V]:
+        """Return all values, also those that have expired."""
+        with self._lock:
+            return self._values.values()
+
+    def clear(self) -> None:
+        """Drop all values, so that each is loaded when it is next asked for."""
+        with self._lock:
+            self._values.clear()
+
+    def _load(
+        self, key: str, expired: V | None, load: Callable[[V | None], V]
+    ) -> tuple[V, float]:
+        """Return the new value, or the expired one, and for how long it is good."""
+        try:
+            return load(expired), self._ttl
+        except Exception as error:
+            if expired is None:
+                raise
+            # Only the type: what cannot read a connection may quote its password.
+            log.warning(
+                "%s could not be loaded again (%s). The one loaded before stays in "
+                "use; will retry in %.0f s.",
+                key,
+                type(error).__name__,
+                self._retry_after,
+            )
+            return expired, self._retry_after
+
+
+class AsyncTtlCache(Generic[V]):
+    """Values that coroutines share; concurrent callers wait for one load."""
+
+    def __init__(self) -> None:
+        self._values: ExpiringDict[V] = ExpiringDict()
+        # A lock belongs to one event loop; tests and workers use several in turn.
+        self._locks: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, dict[str, asyncio.Lock]
+        ] = weakref.WeakKeyDictionary()
+
+    async def get(self, key: str, load: Callable[[], Awaitable[tuple[V, float]]]) -> V:
+        """Return the value of a key.
+
+        Args:
+            key: The key.
+            load: Returns the value and the seconds for which it is good.
+
+        Raises:
+            Exception: What ``load`` raised.
+        """
+        locks = self._locks.setdefault(asyncio.get_running_loop(), {})
+        async with locks.setdefault(key, asyncio.Lock()):
+            value = self._values.get(key)
+            if value is None:
+                value, ttl = await load()
+                self._values.set(key, value, ttl)
+            return value
+
+    def clear(self) -> None:
+        """Drop all values."""
+        self._values.clear()

@@ -1,0 +1,190 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Wait for the delivery of one job, in a triggerer or in a worker's slot."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from runqy_provider.errors import Misconfigured, RunqyError
+from runqy_provider.jobs.monitor import monitor_target
+from runqy_provider.models import ARRIVED, DEADLINE, ERROR, SILENT, DeliveryEvent
+from runqy_provider.sanitize import storable
+from runqy_provider.sinks import failure_channel
+from runqy_provider.sinks.registry import sink_from_uri
+from runqy_provider.waiters.liveness import LivenessMonitor
+from runqy_provider.waiters.registry import close_waiters
+from runqy_provider.waiters.wait_any import poll_once, poll_status, wait_any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from runqy_provider.context import SinkContext
+    from runqy_provider.models import JobRef
+    from runqy_provider.waiters.registry import WaitTarget
+    from runqy_provider.waiters.source import Arrival, StatusUpdate
+
+
+async def wait_for(
+    context: SinkContext,
+    job: JobRef,
+    *,
+    deadline: float,
+    heartbeat_timeout: float | None = None,
+    monitor: bool = True,
+    log: Any = None,
+) -> DeliveryEvent:
+    """Wait until a delivery has arrived, or will not arrive.
+
+    Args:
+        context: The runqy connection and the options.
+        job: The job, with the sink that it delivers to.
+        deadline: When to give up, in seconds since 1970.
+        heartbeat_timeout: Seconds without a sign of life after which to give up; None:
+            never.
+        monitor: Whether to observe the job itself, too.
+        log: Logger of the waiting task, for progress; None: nothing is logged.
+
+    Returns:
+        How the wait ended; errors of this provider are events, too.
+    """
+    observed = monitor_target(context, job) if monitor else None
+    liveness = LivenessMonitor(
+        heartbeat_timeout, update_logger(log), is_watched=observed is not None
+    )
+    try:
+        targets = targets_of(context, job)
+        arrival = await wait_any(
+            targets, deadline=deadline, liveness=liveness, monitor=observed
+        )
+    except RunqyError as error:
+        return error_event(job, error, liveness.progress)
+    if arrival is not None:
+        return _arrived(job, arrival)
+    is_silent = liveness.is_silent and time.time() < deadline
+    return _not_arrived(job, targets, SILENT if is_silent else DEADLINE, liveness)
+
+
+def wait_in_slot(
+    context: SinkContext,
+    job: JobRef,
+    *,
+    deadline: float,
+    heartbeat_timeout: float | None = None,
+    monitor: bool = True,
+    log: Any = None,
+) -> DeliveryEvent:
+    """Wait as ``wait_for`` does, in a process without an event loop: a worker."""
+    return _run(
+        wait_for(
+            context,
+            job,
+            deadline=deadline,
+            heartbeat_timeout=heartbeat_timeout,
+            monitor=monitor,
+            log=log,
+        )
+    )
+
+
+def look_once(context: SinkContext, job: JobRef) -> DeliveryEvent:
+    """Look once whether a delivery has arrived, in a process without an event loop.
+
+    Returns:
+        An event of the kind ARRIVED or ERROR, or DEADLINE where nothing has arrived.
+    """
+    return _run(_look_once(context, job))
+
+
+async def _look_once(context: SinkContext, job: JobRef) -> DeliveryEvent:
+    try:
+        targets = targets_of(context, job)
+        arrival = await poll_once(targets)
+    except RunqyError as error:
+        return error_event(job, error)
+    if arrival is not None:
+        return _arrived(job, arrival)
+    return _not_arrived(job, targets, DEADLINE)
+
+
+def targets_of(context: SinkContext, job: JobRef) -> list[WaitTarget]:
+    """Return the sources at which a delivery may arrive, its failure included.
+
+    Raises:
+        Misconfigured: The job, or the connection, lacks what is needed to look.
+    """
+    sink = sink_from_uri(job.sink).bind(context)
+    return [*sink.targets(job), *failure_channel.targets(sink, job.delivery_id)]
+
+
+def error_event(job: JobRef, error: Exception, progress: str = "") -> DeliveryEvent:
+    """Return the event of an error that ended a wait."""
+    known = error if isinstance(error, RunqyError) else Misconfigured()
+    return DeliveryEvent(
+        job,
+        ERROR,
+        error=type(known).__name__,
+        # It may quote the task code, and goes to Airflow's database.
+        message=storable(str(error)),
+        progress=progress,
+    )
+
+
+def update_logger(log: Any) -> Callable[[StatusUpdate], None]:
+    """Return a function that logs status updates as the task that waits.
+
+    The waiter has a context of its own; what it reports belongs in the log of the task
+    whose context is current now.
+    """
+    if log is None:
+        return lambda _update: None
+    context = contextvars.copy_context()
+
+    def write(update: StatusUpdate) -> None:
+        level = logging.INFO if update.is_progress else logging.WARNING
+        prefix = "Progress: " if update.is_progress else ""
+        context.run(log.log, level, "%s%s", prefix, update.message)
+
+    return write
+
+
+def _arrived(job: JobRef, arrival: Arrival) -> DeliveryEvent:
+    return DeliveryEvent(
+        job,
+        ARRIVED,
+        status=arrival.status,
+        result_uri=arrival.result_uri,
+        delivered_at=arrival.delivered_at,
+    )
+
+
+def _not_arrived(
+    job: JobRef,
+    targets: list[WaitTarget],
+    kind: str,
+    liveness: LivenessMonitor | None = None,
+) -> DeliveryEvent:
+    status = poll_status(targets)
+    return DeliveryEvent(
+        job,
+        kind,
+        progress=liveness.progress if liveness else "",
+        last_sign=liveness.last_sign if liveness else None,
+        last_poll=status.last_poll,
+        last_error=status.last_error,
+        unreachable=status.unreachable,
+    )
+
+
+def _run(wait: Coroutine[Any, Any, DeliveryEvent]) -> DeliveryEvent:
+    async def run_and_close() -> DeliveryEvent:
+        try:
+            return await wait
+        finally:
+            await close_waiters()
+
+    return asyncio.run(run_and_close())

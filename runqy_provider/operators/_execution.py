@@ -1,0 +1,246 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker does for a RunqyOperator: enqueue, wait or defer, return the result."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from runqy_provider.context import load_context
+from runqy_provider.errors import (
+    BadDelivery,
+    DeliveryTimeout,
+    JobFailed,
+    Misconfigured,
+    NotThere,
+    ResultLost,
+)
+from runqy_provider.hooks.result import RunqyResultHook, check_returns
+from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.jobs.attempt import abandon_attempt, read_attempt
+from runqy_provider.jobs.cancellation import delete_if_pending, has_ended
+from runqy_provider.jobs.deferral import (
+    DEFERRAL_GRACE,
+    TimeLimit,
+    defer,
+    in_seconds,
+    raise_not_arrived,
+)
+from runqy_provider.jobs.launch import reattach_or_submit
+from runqy_provider.jobs.received import ReceivedDelivery
+from runqy_provider.jobs.submission import JobSpec
+from runqy_provider.jobs.task_end import task_end_of
+from runqy_provider.jobs.waiting import look_once, wait_in_slot
+from runqy_provider.models import (
+    ARRIVED,
+    DEADLINE,
+    DELIVERY_KEY,
+    JOB_KEY,
+    SILENT,
+    DeliveryEvent,
+)
+from runqy_provider.sinks.inbox import InboxBackend
+from runqy_provider.sinks.registry import sink_from_uri
+from runqy_provider.triggers.delivery import DeliveryTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
+
+    from runqy_provider.jobs.task_end import TaskEnd
+    from runqy_provider.models import JobRef
+    from runqy_provider.operators.runqy import RunqyOperator
+    from runqy_provider.sinks.base import Sink
+
+#: Errors that reading again cannot fix: a retry must enqueue a new job.
+PERMANENT_ERRORS = (JobFailed, BadDelivery, NotThere)
+
+#: Seconds by which a wait in the slot ends before Airflow's execution_timeout ends it.
+TIMEOUT_HEADROOM = 3.0
+
+
+class Execution:
+    """One execution of a task, up to its deferral, or from there to its end.
+
+    The connection is fetched once.
+
+    Args:
+        task: The operator.
+        own: The operator class of this provider that it is an instance of.
+    """
+
+    def __init__(self, task: RunqyOperator, own: type[RunqyOperator]) -> None:
+        self.task = task
+        self._own = own
+        self.sink_context = load_context(task.runqy_conn_id)
+        self.job: JobRef | None = None
+        self.ti: RuntimeTaskInstanceProtocol | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Enqueue the job, or find that of the previous attempt; wait, or defer."""
+        task = self.task
+        check_returns(task.returns)
+        sink = sink_from_uri(task.sink or self.sink_context.connection.sink)
+        self._check_heartbeat(sink)
+        end = self._task_end(context) if task.deferrable else None
+        deadline = time.time() + self._timeout_seconds()
+        attempt = reattach_or_submit(
+            context,
+            self.sink_context,
+            self._spec(sink),
+            deadline=deadline,
+            reattach=task.reattach,
+        )
+        deadline = min(deadline, attempt.expires)
+        job = self.job = attempt.job
+        self.ti = context["ti"]
+        context["ti"].xcom_push(key=JOB_KEY, value=job.to_xcom())
+        event = self._wait(job, deadline)
+        if not task.deferrable or event.kind != DEADLINE:
+            return self._finish(context, event)
+        trigger = DeliveryTrigger.for_job(
+            job,
+            runqy_conn_id=task.runqy_conn_id,
+            deadline=deadline,
+            not_before=time.time() + self.sink_context.config.settle_seconds,
+            heartbeat=in_seconds(task.heartbeat_timeout),
+            delete_on_kill=task.delete_on_kill,
+            task_end=None if end is None else end.to_json(),
+        )
+        return defer(task, trigger, deadline)
+
+    def complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Return the result of the delivery for which the trigger fired."""
+        return self._finish(context, DeliveryEvent.from_payload(event))
+
+    def complete_late(self, context: Context, error: BaseException) -> Any:
+        """Return a result that arrived while no triggerer ran.
+
+        Raises:
+            DeliveryTimeout: None has arrived.
+        """
+        attempt = read_attempt(context)
+        if attempt is not None:
+            event = look_once(self.sink_context, attempt.job)
+            if event.kind == ARRIVED:
+                return self._finish(context, event)
+        raise DeliveryTimeout(
+            f"Airflow ended the wait {DEFERRAL_GRACE} after {self._limit}: no "
+            "triggerer did so before. Check that one runs, and has capacity."
+        ) from error
+
+    def kill(self) -> None:
+        """Delete the job of a task that a user ended, if runqy has not started it."""
+        task, job = self.task, self.job
+        if job is None or self.ti is None or not task.delete_on_kill:
+            return
+        if not has_ended(self.ti):
+            task.log.info(
+                "Job %s is not deleted: the task may run again, and wait for it.",
+                job.job_id,
+            )
+            return
+        with RunqyHook.from_context(self.sink_context, retry_for=0) as hook:
+            message = delete_if_pending(hook, job.runqy_queue or "", job.job_id or "")
+        task.log.info(message)
+
+    @property
+    def _limit(self) -> TimeLimit:
+        return TimeLimit.of(self.task, "delivery_timeout", self.task.delivery_timeout)
+
+    def _timeout_seconds(self) -> float:
+        """Return how long to wait, in seconds."""
+        limit = self._limit
+        seconds = limit.seconds
+        if limit.name == "execution_timeout" and not self.task.deferrable:
+            # Before Airflow ends the process, with a message that says less.
+            seconds -= min(TIMEOUT_HEADROOM, seconds / 10)
+        return seconds
+
+    def _spec(self, sink: Sink) -> JobSpec:
+        task = self.task
+        return JobSpec(
+            task.runqy_conn_id,
+            task.runqy_queue,
+            task.payload,
+            sink,
+            in_seconds(task.job_timeout),
+            deletes=task.delete_on_kill,
+        )
+
+    def _wait(self, job: JobRef, deadline: float) -> DeliveryEvent:
+        """Wait in the slot: to the end, or for as long as is worth it."""
+        task = self.task
+        if task.deferrable:
+            # Too short a time to tell silence from a job that has yet to start.
+            until = min(deadline, time.time() + task.defer_after.total_seconds())
+            return wait_in_slot(
+                self.sink_context, job, deadline=until, monitor=False, log=task.log
+            )
+        return wait_in_slot(
+            self.sink_context,
+            job,
+            deadline=deadline,
+            heartbeat_timeout=in_seconds(task.heartbeat_timeout),
+            log=task.log,
+        )
+
+    def _check_heartbeat(self, sink: Sink) -> None:
+        timeout = self.task.heartbeat_timeout
+        if timeout is None:
+            return
+        if timeout <= timedelta(0):
+            raise Misconfigured("heartbeat_timeout must be longer than zero.")
+        reason = InboxBackend(self.sink_context).config_error
+        if reason is None and not sink.takes_progress:
+            from runqy_provider.sinks.combined import (  # noqa: PLC0415 - rarely used
+                how_to_take_progress,
+            )
+
+            reason = how_to_take_progress(sink)
+        if reason is not None:
+            raise Misconfigured(
+                "heartbeat_timeout needs progress messages, which the sink "
+                f"{sink.uri!r} does not get here. {reason}"
+            )
+
+    def _task_end(self, context: Context) -> TaskEnd | None:
+        return task_end_of(
+            self.task,
+            context,
+            wanted=self.task.end_from_trigger,
+            own=self._own,
+            pushes_receipt=True,
+            returns=self.task.returns,
+        )
+
+    def _finish(self, context: Context, event: DeliveryEvent) -> Any:
+        if event.kind != ARRIVED:
+            self._raise_not_arrived(context, event)
+        results = RunqyResultHook.from_context(self.sink_context)
+        received = ReceivedDelivery(event, results, self.task.returns)
+        try:
+            received.read()
+        except PERMANENT_ERRORS:
+            abandon_attempt(context)
+            raise
+        finally:
+            context["ti"].xcom_push(key=DELIVERY_KEY, value=received.receipt)
+        self.task.download_url = received.download_url
+        received.forget()
+        return received.value
+
+    def _raise_not_arrived(self, context: Context, event: DeliveryEvent) -> NoReturn:
+        if event.kind == SILENT:
+            # It seems to hang: a retry that waited for it would hang with it.
+            abandon_attempt(context)
+        timeout = self.task.heartbeat_timeout
+        try:
+            raise_not_arrived(event, self.sink_context, self._limit, timeout)
+        except PERMANENT_ERRORS as error:
+            # A sink that does not exist just now says nothing about the job.
+            if not isinstance(error, NotThere) or isinstance(error, ResultLost):
+                abandon_attempt(context)
+            raise

@@ -1,0 +1,41 @@
+"""What importing the operator loads: a DAG file does that every time it is parsed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+#: Importing Airflow's own base classes first shows what the operator adds.
+PROGRAM = """
+import json, sys
+from airflow.sdk import DAG, BaseOperator, BaseOperatorLink
+before = set(sys.modules)
+from runqy_provider.operators.runqy import RunqyOperator
+with DAG("parsed", schedule=None):
+    RunqyOperator(task_id="job", runqy_queue="inference", payload={}, sink="webhook")
+parsed = sorted(set(sys.modules) - before)
+import runqy_provider.operators._execution
+from runqy_provider.sinks.registry import sink_from_uri
+sink_from_uri("webhook")
+print(json.dumps([parsed, sorted(set(sys.modules) - before)]))
+"""
+
+#: Libraries of sinks that a DAG with webhooks does not use.
+OTHER_SINKS = ("aio_pika", "aiormq", "boto3", "botocore", "obstore", "sqlalchemy")
+
+
+def test_operator_with_webhook_imports_few_modules() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
+    )
+    parsed, executed = json.loads(done.stdout.splitlines()[-1])
+
+    def ours(modules: list[str]) -> list[str]:
+        return [name for name in modules if name.startswith("runqy_provider.")]
+
+    assert len(ours(parsed)) <= 12
+    assert len(ours(executed)) <= 70
+    for library in OTHER_SINKS:
+        assert library not in parsed
+        assert library not in executed
