@@ -34,13 +34,13 @@ def connection(**fields: Any) -> Any:
         ({"host": "h", "port": 81, "schema": "https"}, "https://h:81"),
     ],
 )
-def test_a_servers_address_may_be_written_in_many_ways(
+def test_connection_server_url_is_read_from_host_schema_and_port(
     fields: dict[str, Any], url: str
 ) -> None:
     assert RunqyConnection.from_connection(connection(**fields)).server_url == url
 
 
-def test_defaults_are_those_of_airflow() -> None:
+def test_connection_without_fields_has_airflow_defaults() -> None:
     settings = RunqyConnection.from_connection(connection(host="h"))
 
     assert (settings.sink, settings.redis_conn_id, settings.aws_conn_id) == (
@@ -50,7 +50,7 @@ def test_defaults_are_those_of_airflow() -> None:
     )
 
 
-def test_secrets_may_be_rotated_and_are_not_shown() -> None:
+def test_connection_secrets_can_be_rotated_and_are_hidden_in_repr() -> None:
     extra = {"callback_secret": "new-secret-of-ours old-secret-of-ours"}
     settings = RunqyConnection.from_connection(
         connection(host="h", password="key!", extra=extra)
@@ -78,25 +78,25 @@ def test_secrets_may_be_rotated_and_are_not_shown() -> None:
         {"host": "h", "extra": {"signing_secret": "whsec_not-base64!"}},
     ],
 )
-def test_fields_that_make_no_sense_are_refused(fields: dict[str, Any]) -> None:
+def test_connection_invalid_fields_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(Misconfigured, match="onnection 'c'"):
         RunqyConnection.from_connection(connection(**fields))
 
 
-def test_a_key_is_pasted_with_a_line_break_now_and_then() -> None:
+def test_connection_key_with_line_break_is_stripped() -> None:
     settings = RunqyConnection.from_connection(connection(host="h", password="key!\n"))
 
     assert settings.api_key == "key!"
 
 
-def test_a_key_that_is_refused_is_not_repeated() -> None:
+def test_connection_invalid_key_is_not_quoted_in_the_error() -> None:
     with pytest.raises(Misconfigured) as caught:
         RunqyConnection.from_connection(connection(host="h", password="key-one\ntwo"))
 
     assert "key-one" not in str(caught.value)
 
 
-def test_redis_is_read_as_the_redis_provider_does() -> None:
+def test_redis_connection_is_read_as_the_redis_provider_does() -> None:
     settings = RedisConnection.from_connection(
         connection(
             host="r",
@@ -130,7 +130,7 @@ def test_redis_is_read_as_the_redis_provider_does() -> None:
         ({"host": "r", "schema": "first"}, "must be a whole number"),
     ],
 )
-def test_a_redis_that_makes_no_sense_is_refused(
+def test_redis_connection_invalid_field_is_refused(
     fields: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(Misconfigured, match=words):
@@ -144,7 +144,7 @@ GOOD = {
 }
 
 
-def test_a_receiver_alone_is_told_by_its_environment() -> None:
+def test_standalone_receiver_is_configured_by_environment() -> None:
     door = connection_from(GOOD, "runqy_default")
 
     options = dict(door.redis.options)
@@ -164,7 +164,7 @@ def test_a_receiver_alone_is_told_by_its_environment() -> None:
         {"RUNQY_SIGNING_SECRET": "whsec_not-base64!"},
     ],
 )
-def test_a_receiver_alone_that_lacks_something_says_what_and_ends(
+def test_standalone_receiver_missing_variable_exits_with_message(
     change: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

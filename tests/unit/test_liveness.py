@@ -21,14 +21,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_without_a_watch_silence_counts_from_the_start(clock: list[float]) -> None:
+def test_liveness_job_not_observed_silence_counts_at_once(clock: list[float]) -> None:
     liveness = LivenessMonitor(HEARTBEAT)
     assert liveness.silent_at == 1010.0
     clock[0] = 1010.0
     assert liveness.is_silent
 
 
-def test_a_job_that_waits_for_a_worker_is_not_silent(clock: list[float]) -> None:
+def test_liveness_job_pending_is_not_silent(clock: list[float]) -> None:
     liveness = LivenessMonitor(HEARTBEAT, is_watched=True)
     clock[0] = 5000.0
     assert not liveness.is_silent, "it was not seen to begin"
@@ -44,7 +44,7 @@ def test_a_job_that_waits_for_a_worker_is_not_silent(clock: list[float]) -> None
     assert liveness.silent_at == math.inf
 
 
-def test_progress_counts_by_our_clock_and_once(clock: list[float]) -> None:
+def test_liveness_progress_counts_once_by_own_clock(clock: list[float]) -> None:
     """Whoever took it may have a clock that is off."""
     liveness = LivenessMonitor(HEARTBEAT, is_watched=True)
     liveness.on_update(StatusUpdate("10%", reported_at=400.0))
@@ -56,7 +56,7 @@ def test_progress_counts_by_our_clock_and_once(clock: list[float]) -> None:
     assert liveness.silent_at == 1019.0
 
 
-def test_where_nobody_can_hear_nothing_is_silence(clock: list[float]) -> None:
+def test_liveness_source_unreachable_is_not_silence(clock: list[float]) -> None:
     liveness, inbox, watch = LivenessMonitor(HEARTBEAT), object(), object()
     liveness.mark_unreachable(inbox)
     liveness.mark_unreachable(watch)
@@ -71,7 +71,7 @@ def test_where_nobody_can_hear_nothing_is_silence(clock: list[float]) -> None:
     assert liveness.silent_at == 5010.0, "it was not lost"
 
 
-def test_what_is_told_can_be_kept() -> None:
+def test_liveness_update_text_can_be_stored() -> None:
     told: list[StatusUpdate] = []
     liveness = LivenessMonitor(on_change=told.append)
     liveness.on_update(StatusUpdate("a\0b\ud800", reported_at=1.0))

@@ -27,14 +27,14 @@ def resolve(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def test_every_declared_module_can_be_imported() -> None:
+def test_provider_info_modules_can_be_imported() -> None:
     for kind in ("operators", "sensors", "hooks", "triggers"):
         for entry in INFO[kind]:
             for module in entry["python-modules"]:
                 importlib.import_module(module)
 
 
-def test_every_declared_class_is_there() -> None:
+def test_provider_info_classes_exist() -> None:
     declared = [
         *INFO["extra-links"],
         *(entry["plugin-class"] for entry in INFO["plugins"]),
@@ -45,7 +45,7 @@ def test_every_declared_class_is_there() -> None:
         assert isinstance(resolve(path), type), path
 
 
-def test_every_module_of_the_public_folders_is_declared() -> None:
+def test_provider_info_lists_every_public_module() -> None:
     declared = {
         module
         for kind in ("operators", "sensors", "triggers")
@@ -61,7 +61,7 @@ def test_every_module_of_the_public_folders_is_declared() -> None:
     assert there == declared
 
 
-def test_the_hook_and_the_connection_type_agree() -> None:
+def test_provider_info_connection_type_equals_hook() -> None:
     [connection] = INFO["connection-types"]
     hook = resolve(connection["hook-class-name"])
 
@@ -69,7 +69,7 @@ def test_the_hook_and_the_connection_type_agree() -> None:
     assert hook.hook_name == connection["hook-name"]
 
 
-def test_every_field_of_the_form_is_read() -> None:
+def test_connection_form_every_field_is_read() -> None:
     [connection] = INFO["connection-types"]
     source = (ROOT / "runqy_provider" / "connections.py").read_text()
 
@@ -77,7 +77,7 @@ def test_every_field_of_the_form_is_read() -> None:
         assert f'extra.get("{field}")' in source
 
 
-def test_every_secret_of_the_form_is_masked_by_airflow() -> None:
+def test_connection_form_secrets_are_masked_by_airflow() -> None:
     """It masks by name: in the API, in logs and in rendered fields."""
     from airflow.api_fastapi.core_api.datamodels.connections import ConnectionResponse
     from airflow.models.connection import Connection
@@ -95,7 +95,7 @@ def test_every_secret_of_the_form_is_masked_by_airflow() -> None:
     assert "hidden-" not in str(shown.extra)
 
 
-def test_the_plugin_is_declared_twice() -> None:
+def test_plugin_is_declared_as_entry_point_and_in_provider_info() -> None:
     """Airflow loads it by the entry point; the declaration shows it in the UI."""
     [plugin] = INFO["plugins"]
     [point] = [p for p in entry_points(group="airflow.plugins") if p.name == "runqy"]
@@ -103,7 +103,7 @@ def test_the_plugin_is_declared_twice() -> None:
     assert resolve(plugin["plugin-class"]) is point.load()
 
 
-def test_the_distribution_has_the_declared_name() -> None:
+def test_distribution_name_equals_provider_info() -> None:
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())
     [point] = [
         p
@@ -115,7 +115,7 @@ def test_the_distribution_has_the_declared_name() -> None:
     assert point.load()() == INFO
 
 
-def test_airflow_takes_the_declaration() -> None:
+def test_airflow_providers_manager_lists_provider_and_hook() -> None:
     from airflow.providers_manager import ProvidersManager
     from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
@@ -128,14 +128,14 @@ def test_airflow_takes_the_declaration() -> None:
     assert hook.hook_class_name == "runqy_provider.hooks.runqy.RunqyHook"
 
 
-def test_options_have_the_defaults_that_the_code_reads() -> None:
+def test_config_options_defaults_equal_the_code() -> None:
     from airflow.sdk.configuration import conf
 
     for name, option in INFO["config"]["runqy"]["options"].items():
         assert conf.get("runqy", name) == option["default"]
 
 
-def test_versions_are_in_lockstep_and_in_the_changelog() -> None:
+def test_versions_are_equal_and_in_changelog() -> None:
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())
     version = runqy_provider.__version__
 
@@ -144,7 +144,7 @@ def test_versions_are_in_lockstep_and_in_the_changelog() -> None:
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_importing_the_provider_imports_nothing() -> None:
+def test_provider_package_imports_nothing() -> None:
     code = (
         "import sys, runqy_provider;"
         "print([m for m in sys.modules if m.startswith(('airflow', 'runqy_'))])"
@@ -164,13 +164,13 @@ def test_importing_the_provider_imports_nothing() -> None:
         "runqy_provider.inbox.source",
     ],
 )
-def test_what_must_not_need_airflow_does_not(module: str) -> None:
+def test_module_without_airflow_can_be_imported(module: str) -> None:
     code = f"import sys; sys.modules['airflow'] = None; import {module}"
 
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_importing_has_no_effect(tmp_path: Path) -> None:
+def test_provider_imports_open_no_connection(tmp_path: Path) -> None:
     """No configuration read, no connection, no thread."""
     code = (
         "import socket, threading, sys\n"
@@ -184,7 +184,7 @@ def test_importing_has_no_effect(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
-def test_the_plugin_builds_nothing_before_it_is_asked() -> None:
+def test_plugin_import_builds_no_app() -> None:
     code = (
         "import sys\n"
         "from runqy_provider.plugins.runqy import RunqyPlugin\n"
@@ -194,7 +194,7 @@ def test_the_plugin_builds_nothing_before_it_is_asked() -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
-def test_examples_import_with_no_connection_and_no_network() -> None:
+def test_examples_are_imported_without_network() -> None:
     code = (
         "import json, os, socket\n"
         "def refuse(*a, **k): raise SystemExit('a connection while parsing')\n"

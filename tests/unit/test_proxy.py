@@ -42,7 +42,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("not/a/network", "http://10.1.2.3", False),
     ],
 )
-def test_no_proxy_may_name_hosts_and_networks(
+def test_proxy_no_proxy_with_hosts_and_networks_is_honoured(
     no_proxy: str, url: str, *, is_direct: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", no_proxy)
@@ -50,7 +50,7 @@ def test_no_proxy_may_name_hosts_and_networks(
     assert proxy_for(url) == (None if is_direct else PROXY)
 
 
-async def test_both_clients_open_whatever_no_proxy_says(
+async def test_proxy_any_no_proxy_both_clients_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "10.0.0.0/8,fd00::/64")
@@ -66,7 +66,7 @@ async def test_both_clients_open_whatever_no_proxy_says(
 
 
 @pytest.mark.parametrize("proxy", ["http://", "http://h:x", "//"])
-def test_a_proxy_that_is_not_a_url_is_named_by_its_variable(
+def test_proxy_invalid_url_error_names_the_variable(
     proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", proxy)

@@ -28,7 +28,7 @@ WORDS = st.text("abcXYZ019@:/?#% ", min_size=1, max_size=8)
     tls=st.sampled_from(["scheme", "text", "json", "off", "not given"]),
     words=st.integers(0, 3),
 )
-def test_a_uri_and_json_mean_the_same(
+def test_redis_connection_uri_and_json_are_read_alike(
     host: str, port: int, db: int, password: str | None, tls: str, words: int
 ) -> None:
     scheme = "rediss" if tls == "scheme" else "redis"
@@ -73,7 +73,7 @@ def _redis(**fields: Any) -> RedisConnection:
     return RedisConnection.from_connection(connection)
 
 
-def test_a_database_of_zero_in_the_extra_goes_before_the_schema() -> None:
+def test_redis_connection_db_zero_in_extra_wins_over_schema() -> None:
     assert dict(_redis(schema="5", extra={"db": 0}).options)["db"] == 0
     assert dict(_redis(schema="5").options)["db"] == 5
     assert dict(_redis().options)["db"] == 0
@@ -89,19 +89,21 @@ def test_a_database_of_zero_in_the_extra_goes_before_the_schema() -> None:
         ({"ssl_check_hostname": "perhaps"}, "ssl_check_hostname"),
     ],
 )
-def test_a_field_that_makes_no_sense_is_named(extra: dict[str, Any], name: str) -> None:
+def test_redis_connection_invalid_field_is_named(
+    extra: dict[str, Any], name: str
+) -> None:
     with pytest.raises(Misconfigured, match=f"{name} of connection 'r'"):
         _redis(extra=extra)
 
 
-def test_a_cluster_that_is_switched_off_in_words_is_none() -> None:
+def test_redis_connection_cluster_false_as_text_is_accepted() -> None:
     _redis(extra={"cluster": "False"})
     with pytest.raises(Misconfigured, match="cluster"):
         _redis(extra={"cluster": "True"})
 
 
 @pytest.mark.parametrize("kind", ["http", "generic"])
-def test_a_runqy_connection_of_another_type_is_refused(kind: str) -> None:
+def test_runqy_connection_of_other_type_is_refused(kind: str) -> None:
     with pytest.raises(Misconfigured, match="type 'runqy'"):
         RunqyConnection.from_connection(
             Connection(conn_id="c", conn_type=kind, host="http://h")
@@ -109,7 +111,7 @@ def test_a_runqy_connection_of_another_type_is_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["runqy", None, ""])
-def test_a_secrets_backend_may_keep_no_type(kind: Any) -> None:
+def test_runqy_connection_without_type_is_accepted(kind: Any) -> None:
     connection = Connection(conn_id="c", conn_type="runqy", host="http://h")
     connection.conn_type = kind
     assert RunqyConnection.from_connection(connection).server_url == "http://h"

@@ -15,13 +15,13 @@ ANY = st.text(st.characters())  # halves of surrogate pairs, too
 
 
 @given(ANY)
-def test_what_was_made_storable_is(text: str) -> None:
+def test_sanitize_storable_text_is_storable(text: str) -> None:
     assert is_storable(storable(text))
     assert storable(text) == text or not is_storable(text)
 
 
 @given(ANY)
-def test_a_line_is_one_line_and_can_be_written_anywhere(text: str) -> None:
+def test_sanitize_one_line_is_printable_and_short(text: str) -> None:
     line = one_line(text, 40)
 
     assert len(line) <= 40
@@ -31,11 +31,11 @@ def test_a_line_is_one_line_and_can_be_written_anywhere(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["a\0b", {"\ud800": 1}, ["ok", "\udfff"]])
-def test_what_postgresql_refuses_is_told(value: object) -> None:
+def test_sanitize_text_refused_by_postgresql_is_not_storable(value: object) -> None:
     assert not is_storable(value)
 
 
-def test_progress_that_another_version_kept_is_read() -> None:
+def test_progress_with_unknown_field_is_read() -> None:
     newer = json.dumps({"at": 1.5, "text": "soon", "eta_seconds": 7}).encode()
 
     assert Progress.from_json(newer) == Progress(1.5, None, "soon")

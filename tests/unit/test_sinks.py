@@ -53,7 +53,7 @@ from runqy_provider.sinks.webhook import WebhookSink
         ("file:///", FileSink("/")),
     ],
 )
-def test_a_text_means_a_sink_and_the_sink_its_text(text: str, sink: Any) -> None:
+def test_sink_uri_is_read_and_written_back(text: str, sink: Any) -> None:
     assert sink_from_uri(text) == sink
     assert sink_from_uri(sink.uri) == sink
     assert sink_from_uri(sink) is sink
@@ -79,7 +79,7 @@ def test_a_text_means_a_sink_and_the_sink_its_text(text: str, sink: Any) -> None
         "file:///a%00b",
     ],
 )
-def test_what_is_no_sink_is_refused(text: str) -> None:
+def test_sink_invalid_uri_is_refused(text: str) -> None:
     with pytest.raises(Misconfigured):
         sink_from_uri(text)
 
@@ -93,7 +93,7 @@ def test_what_is_no_sink_is_refused(text: str) -> None:
         ("s3://bucket/a?b", "written %3F"),
     ],
 )
-def test_what_would_cut_a_name_short_is_refused(text: str, words: str) -> None:
+def test_sink_uri_with_unquoted_hash_is_refused(text: str, words: str) -> None:
     with pytest.raises(Misconfigured, match=words):
         sink_from_uri(text)
 
@@ -101,19 +101,19 @@ def test_what_would_cut_a_name_short_is_refused(text: str, words: str) -> None:
 @pytest.mark.parametrize(
     "uri", ["s3://bucket/a/b", "gs://a_b/é/(1)+x=y,z", "abfs://abc", "file:///a/b~1"]
 )
-def test_plain_texts_stay_as_they_are(uri: str) -> None:
+def test_sink_plain_uri_stays_unchanged(uri: str) -> None:
     assert sink_from_uri(uri).uri == uri
 
 
 @pytest.mark.parametrize("name", ["a\tb", "a\0b", "..", "a/./b", "\ud800"])
-def test_names_that_not_all_stores_can_carry_are_refused(name: str) -> None:
+def test_object_sink_unportable_name_is_refused(name: str) -> None:
     with pytest.raises(Misconfigured, match=r"is not (a valid name|an absolute path)"):
         S3Sink("bucket", name)
     with pytest.raises(Misconfigured, match=r"is not (a valid name|an absolute path)"):
         FileSink(f"/{name}")
 
 
-def test_a_folder_is_named_whole() -> None:
+def test_file_sink_relative_folder_is_refused() -> None:
     with pytest.raises(Misconfigured, match="name the whole folder, /a/b"):
         FileSink("/a", "b")
     with pytest.raises(Misconfigured, match="not an absolute path"):
@@ -145,7 +145,7 @@ OBJECT_SINKS = st.one_of(
 
 @settings(deadline=None)
 @given(OBJECT_SINKS)
-def test_whatever_an_object_sink_is_named_its_text_means_the_same(sink: Any) -> None:
+def test_object_sink_any_name_is_read_back_equal(sink: Any) -> None:
     assert sink_from_uri(sink.uri) == sink
     assert len(sink.uri.split()) == 1
     both = CombinedSink(sink, (WebhookSink(),))
@@ -154,7 +154,7 @@ def test_whatever_an_object_sink_is_named_its_text_means_the_same(sink: Any) -> 
 
 @settings(deadline=None)
 @given(st.sampled_from(["s3://bucket", "gs://bucket", "abfs://abc", "file:///"]), PATHS)
-def test_whatever_is_written_means_one_sink_or_none(begin: str, path: str) -> None:
+def test_sink_any_text_is_a_sink_or_refused(begin: str, path: str) -> None:
     try:
         sink = sink_from_uri([f"{begin}/{path}"])
     except Misconfigured:
@@ -164,7 +164,7 @@ def test_whatever_is_written_means_one_sink_or_none(begin: str, path: str) -> No
 
 @settings(deadline=None)
 @given(PATHS.filter(bool), PARTS)
-def test_addresses_lead_back_to_their_keys(folder: str, name: str) -> None:
+def test_object_store_url_is_read_back_as_its_key(folder: str, name: str) -> None:
     key = f"{folder}/{name}"
     where = object_uri("s3://bucket", key)
     assert key_at("s3://bucket", where) == key
@@ -205,18 +205,18 @@ def test_addresses_lead_back_to_their_keys(folder: str, name: str) -> None:
         ("bucket/a", None),
     ],
 )
-def test_only_urls_of_the_sinks_bucket_name_an_object(url: str, key: Any) -> None:
+def test_object_store_url_of_other_bucket_has_no_key(url: str, key: Any) -> None:
     assert key_in_bucket(url, "bucket", "http://127.0.0.1:9000") == key
 
 
-def test_what_cannot_be_read_as_a_url_is_a_bad_delivery() -> None:
+def test_object_store_invalid_url_is_bad_delivery() -> None:
     for url in ("http://[::1", "http://h:port/x"):
         with pytest.raises(BadDelivery):
             key_in_bucket(url, "bucket", None)
 
 
 @given(st.text())
-def test_whatever_comes_as_a_url_no_other_error_leaves(url: str) -> None:
+def test_object_store_any_url_raises_only_bad_delivery(url: str) -> None:
     try:
         key = key_in_bucket(url, "bucket", None)
     except BadDelivery:
@@ -224,7 +224,7 @@ def test_whatever_comes_as_a_url_no_other_error_leaves(url: str) -> None:
     assert key is None or "bucket" in url
 
 
-def test_a_reference_goes_through_xcom() -> None:
+def test_reference_is_read_back_from_xcom() -> None:
     reference = Reference("s3://b/k", "image/png", 5, "d", {"w": 1})
     value = reference.to_xcom()
 
@@ -234,13 +234,13 @@ def test_a_reference_goes_through_xcom() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5, "text", {"uri": "x"}, {"a": 1}, []])
-def test_what_is_no_reference_is_told_apart(value: Any) -> None:
+def test_reference_from_other_value_is_refused(value: Any) -> None:
     assert not is_reference(value)
     with pytest.raises(Misconfigured, match="is not a reference"):
         Reference.from_xcom(value)
 
 
-def test_errors_are_found_by_name() -> None:
+def test_error_class_is_found_by_name() -> None:
     assert by_name("NotThere") is NotThere
     assert by_name("JobFailed") is JobFailed
     assert by_name("KeyError") is RunqyError
@@ -257,7 +257,7 @@ SIX = st.tuples(
 
 
 @given(SIX, SIX)
-def test_identity_is_a_function_of_the_attempt(one: Any, other: Any) -> None:
+def test_delivery_id_equal_only_for_the_same_attempt(one: Any, other: Any) -> None:
     assert delivery_id_of(*one) == delivery_id_of(*one)
     assert (delivery_id_of(*one) == delivery_id_of(*other)) == (one == other)
     assert uuid.UUID(delivery_id_of(*one)).version == 5
@@ -269,7 +269,7 @@ SECRETS = ("one secret", "another one")
 
 
 @given(st.text(min_size=1), IDS, st.integers(int(NOW) + 1, 10**12 - 1))
-def test_a_capability_holds_for_what_it_was_made_for(
+def test_callback_url_is_valid_for_its_delivery_only(
     conn_id: str, delivery_id: str, expires: int
 ) -> None:
     for secret in SECRETS:
@@ -285,7 +285,7 @@ def test_a_capability_holds_for_what_it_was_made_for(
 
 
 @given(st.text(), st.text(), st.text(), st.text())
-def test_no_made_up_capability_holds(
+def test_callback_url_made_up_is_never_valid(
     conn_id: str, delivery_id: str, expires: str, token: str
 ) -> None:
     assert not callback_url.is_valid(SECRETS, conn_id, delivery_id, expires, token, NOW)
@@ -303,12 +303,12 @@ def test_no_made_up_capability_holds(
         (" ", "empty"),
     ],
 )
-def test_what_cannot_be_combined_is_refused(sink: Any, words: str) -> None:
+def test_combined_sink_invalid_combination_is_refused(sink: Any, words: str) -> None:
     with pytest.raises(Misconfigured, match=words):
         sink_from_uri(sink)
 
 
-def test_a_combination_is_the_same_after_its_way_through_text() -> None:
+def test_combined_sink_uri_is_read_back_equal() -> None:
     sink = sink_from_uri(["s3://results/a?presign=false", "sql://pg/t", "webhook"])
 
     assert sink.uri == "s3://results/a?presign=false sql://pg/t webhook"

@@ -42,7 +42,7 @@ def answer_of(source: SqlSource, row_id: str) -> Any:
     return asyncio.run(source.poll([row_id])).get(row_id)
 
 
-def test_rows_that_are_waited_for_no_more_are_forgotten() -> None:
+def test_sql_source_rows_without_wait_are_forgotten() -> None:
     table = Table(*(Row(f"r{n}", "pending", 0.0) for n in range(1000)))
     source = source_of(table, forget_after=0.0)
 
@@ -57,17 +57,17 @@ def test_rows_that_are_waited_for_no_more_are_forgotten() -> None:
 @pytest.mark.parametrize(
     ("asked", "kept"), [(UUID, UUID.upper()), (UUID.upper(), UUID)]
 )
-def test_a_uuid_in_capitals_is_the_same(asked: str, kept: str) -> None:
+def test_sql_source_uuid_in_capitals_is_found(asked: str, kept: str) -> None:
     source = source_of(Table(Row(kept, "completed", 1.0)))
 
     assert answer_of(source, asked) == Arrival("completed", asked, 1.0)
 
 
-def test_any_other_id_is_taken_as_it_is() -> None:
+def test_sql_source_other_id_stays_unchanged() -> None:
     assert answer_of(source_of(Table(Row("JOB", "completed", 1.0))), "job") is None
 
 
-def test_a_row_that_was_seen_is_told_deleted_at_once() -> None:
+def test_sql_source_known_row_deleted_is_reported_at_once() -> None:
     table = Table(Row("r", "pending", 0.0))
     source = source_of(table)
     assert answer_of(source, "r") is None
@@ -77,7 +77,7 @@ def test_a_row_that_was_seen_is_told_deleted_at_once() -> None:
 
 
 @pytest.mark.parametrize("is_inserted", [True, False])
-def test_a_row_never_seen_is_deleted_only_if_it_was_inserted(
+def test_sql_source_unknown_row_is_deleted_only_if_inserted(
     is_inserted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = source_of(Table(), is_inserted=is_inserted)
@@ -88,7 +88,7 @@ def test_a_row_never_seen_is_deleted_only_if_it_was_inserted(
 
 
 @pytest.mark.parametrize("error", [NotThere("gone"), NoAccess("refused")])
-def test_a_table_at_fault_ends_its_waits(error: RunqyError) -> None:
+def test_sql_source_table_error_ends_its_waits(error: RunqyError) -> None:
     class Refusing(Table):
         def poll(self, ids: Collection[str]) -> list[Row]:
             raise error
@@ -96,7 +96,7 @@ def test_a_table_at_fault_ends_its_waits(error: RunqyError) -> None:
     assert answer_of(source_of(Refusing()), "r") is error
 
 
-def test_a_database_that_is_away_is_asked_again() -> None:
+def test_sql_source_database_unavailable_is_polled_again() -> None:
     class RetryableServerError(Table):
         def poll(self, ids: Collection[str]) -> list[Row]:
             raise SinkUnavailable("away")

@@ -79,7 +79,7 @@ def start(
     return asyncio.create_task(waiter.wait(key, deadline=time.time() + seconds))
 
 
-async def test_what_came_before_the_wait_wakes_it(
+async def test_waiter_arrival_before_the_wait_ends_it(
     waiter: Waiter, source: Source
 ) -> None:
     source.state["a"] = ARRIVED
@@ -87,7 +87,7 @@ async def test_what_came_before_the_wait_wakes_it(
     assert await waiter.wait("a", deadline=time.time() + LONG) == ARRIVED
 
 
-async def test_a_hint_wakes_the_wait_it_is_for(waiter: Waiter, source: Source) -> None:
+async def test_waiter_hint_ends_its_wait(waiter: Waiter, source: Source) -> None:
     first, second = start(waiter, "a"), start(waiter, "b")
     await source.looked.wait()
     source.state.update(a=ARRIVED, b=ARRIVED)
@@ -98,7 +98,7 @@ async def test_a_hint_wakes_the_wait_it_is_for(waiter: Waiter, source: Source) -
     second.cancel()
 
 
-async def test_a_hint_for_somebody_else_costs_no_look(
+async def test_waiter_hint_for_unknown_key_causes_no_poll(
     waiter: Waiter, source: Source
 ) -> None:
     wait = start(waiter, "a")
@@ -113,7 +113,7 @@ async def test_a_hint_for_somebody_else_costs_no_look(
     assert len(source.looks) <= looks + 2
 
 
-async def test_a_lost_hint_is_made_good_by_a_sweep(source: Source) -> None:
+async def test_waiter_hint_lost_arrival_is_found_by_interval(source: Source) -> None:
     waiter = Waiter(source, interval=SOON)
     wait = start(waiter, "a")
     await source.looked.wait()
@@ -123,7 +123,7 @@ async def test_a_lost_hint_is_made_good_by_a_sweep(source: Source) -> None:
     await waiter.aclose()
 
 
-async def test_many_waits_are_looked_at_at_once(waiter: Waiter, source: Source) -> None:
+async def test_waiter_many_waits_share_one_poll(waiter: Waiter, source: Source) -> None:
     keys = {f"a{n}" for n in range(100)}
     waits = [start(waiter, key) for key in keys]
     await source.looked.wait()
@@ -136,7 +136,9 @@ async def test_many_waits_are_looked_at_at_once(waiter: Waiter, source: Source) 
     assert source.listeners == 1
 
 
-async def test_two_waits_for_the_same_both_end(waiter: Waiter, source: Source) -> None:
+async def test_waiter_two_waits_for_one_key_both_end(
+    waiter: Waiter, source: Source
+) -> None:
     waits = [start(waiter, "a"), start(waiter, "a")]
     await source.looked.wait()
     source.state["a"] = ARRIVED
@@ -145,7 +147,7 @@ async def test_two_waits_for_the_same_both_end(waiter: Waiter, source: Source) -
     assert await asyncio.gather(*waits) == [ARRIVED, ARRIVED]
 
 
-async def test_a_deadline_ends_a_wait_after_at_least_one_look(
+async def test_waiter_deadline_passed_polls_once(
     waiter: Waiter, source: Source
 ) -> None:
     assert await waiter.wait("a", deadline=0.0) is None
@@ -155,7 +157,7 @@ async def test_a_deadline_ends_a_wait_after_at_least_one_look(
     assert await waiter.wait("b", deadline=0.0) == ARRIVED
 
 
-async def test_a_source_that_is_away_is_tried_again(
+async def test_waiter_source_unavailable_is_polled_again(
     waiter: Waiter, source: Source, caplog: pytest.LogCaptureFixture
 ) -> None:
     source.trouble = SinkUnavailable("Redis is away")
@@ -171,7 +173,7 @@ async def test_a_source_that_is_away_is_tried_again(
     assert caplog.text.count("Polling failed") == 1
 
 
-async def test_a_source_that_is_away_does_not_hold_up_a_deadline(
+async def test_waiter_source_unavailable_deadline_still_ends_wait(
     waiter: Waiter, source: Source
 ) -> None:
     source.trouble = SinkUnavailable("away")
@@ -179,7 +181,7 @@ async def test_a_source_that_is_away_does_not_hold_up_a_deadline(
     assert await waiter.wait("a", deadline=time.time() + SOON) is None
 
 
-async def test_an_error_ends_the_waits_it_is_about_and_no_others(
+async def test_waiter_error_result_ends_only_its_wait(
     waiter: Waiter, source: Source
 ) -> None:
     source.state["a"] = NotThere("no such bucket")
@@ -192,7 +194,7 @@ async def test_an_error_ends_the_waits_it_is_about_and_no_others(
     assert await other == ARRIVED
 
 
-async def test_a_broken_stream_of_hints_is_opened_again_and_all_is_looked_at(
+async def test_waiter_hints_broken_are_reopened_and_all_polled(
     waiter: Waiter, source: Source
 ) -> None:
     wait = start(waiter, "a")
@@ -204,7 +206,7 @@ async def test_a_broken_stream_of_hints_is_opened_again_and_all_is_looked_at(
     assert source.listeners == 2
 
 
-async def test_a_passing_fault_of_the_source_ends_no_wait(
+async def test_waiter_unexpected_error_once_keeps_waiting(
     waiter: Waiter, source: Source
 ) -> None:
     """As where a connection cannot be fetched for a moment."""
@@ -218,7 +220,7 @@ async def test_a_passing_fault_of_the_source_ends_no_wait(
     assert await wait == ARRIVED
 
 
-async def test_a_fault_that_stays_fails_the_waits_and_the_next_wait_works(
+async def test_waiter_unexpected_error_lasting_fails_waits(
     waiter: Waiter, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runqy_provider.waiters.waiter.UNEXPECTED_LIMIT", 0.1)
@@ -230,7 +232,7 @@ async def test_a_fault_that_stays_fails_the_waits_and_the_next_wait_works(
     assert await waiter.wait("b", deadline=time.time() + LONG) == ARRIVED
 
 
-async def test_hints_that_fail_unexpectedly_are_asked_for_again(
+async def test_waiter_hints_unexpected_error_are_reopened(
     waiter: Waiter, source: Source
 ) -> None:
     wait = start(waiter, "a")
@@ -242,7 +244,7 @@ async def test_hints_that_fail_unexpectedly_are_asked_for_again(
     assert source.listeners == 2
 
 
-async def test_one_waiter_that_fails_to_close_keeps_no_other_open(
+async def test_registry_waiter_close_error_closes_all_others(
     source: Source,
 ) -> None:
     class Broken(Source):
@@ -259,7 +261,7 @@ async def test_one_waiter_that_fails_to_close_keeps_no_other_open(
     assert source.closed == 1
 
 
-async def test_a_waiter_without_waits_closes_its_source_and_can_start_again(
+async def test_waiter_without_waits_closes_source_and_restarts(
     source: Source,
 ) -> None:
     waiter = Waiter(source, interval=SOON)
@@ -272,7 +274,7 @@ async def test_a_waiter_without_waits_closes_its_source_and_can_start_again(
     await waiter.aclose()
 
 
-async def test_a_source_that_swallows_a_cancellation_is_told_again(
+async def test_waiter_hints_swallow_cancellation_are_cancelled_again(
     source: Source,
 ) -> None:
     """As redis-py does while it connects."""
@@ -298,7 +300,7 @@ async def test_a_source_that_swallows_a_cancellation_is_told_again(
     waiting.cancel()
 
 
-async def test_a_look_that_swallows_a_cancellation_does_not_keep_the_waiter_alive(
+async def test_waiter_poll_swallows_cancellation_waiter_closes(
     source: Source,
 ) -> None:
     """As redis-py does while it connects."""
@@ -323,7 +325,7 @@ async def test_a_look_that_swallows_a_cancellation_does_not_keep_the_waiter_aliv
     waiting.cancel()
 
 
-async def test_a_waiter_that_is_closed_while_it_closes_by_itself_leaves_nothing_open(
+async def test_waiter_closed_twice_at_once_closes_source(
     source: Source,
 ) -> None:
     class Slow(Source):
@@ -346,7 +348,7 @@ async def test_a_waiter_that_is_closed_while_it_closes_by_itself_leaves_nothing_
     assert slow.closed == 1
 
 
-async def test_a_wait_that_comes_while_the_waiter_closes_is_served(
+async def test_waiter_wait_added_while_closing_is_served(
     source: Source,
 ) -> None:
     waiter = Waiter(source, interval=SOON)
@@ -368,7 +370,9 @@ async def test_a_wait_that_comes_while_the_waiter_closes_is_served(
     await waiter.aclose()
 
 
-async def test_ended_waits_leave_nothing_behind(waiter: Waiter, source: Source) -> None:
+async def test_waiter_ended_waits_leave_nothing_behind(
+    waiter: Waiter, source: Source
+) -> None:
     for n in range(500):
         source.state[f"a{n}"] = ARRIVED
         await waiter.wait(f"a{n}", deadline=time.time() + LONG)
@@ -381,7 +385,7 @@ async def test_ended_waits_leave_nothing_behind(waiter: Waiter, source: Source) 
     assert len(waiter._deadlines) < 100
 
 
-async def test_sweeps_do_not_pile_up_timers(source: Source) -> None:
+async def test_waiter_polls_do_not_add_deadlines(source: Source) -> None:
     waiter = Waiter(source, interval=0.001)
     wait = start(waiter, "a")
     while len(source.looks) < 50:
@@ -392,7 +396,7 @@ async def test_sweeps_do_not_pile_up_timers(source: Source) -> None:
     await waiter.aclose()
 
 
-async def test_equal_places_share_a_waiter(source: Source) -> None:
+async def test_registry_equal_sources_share_a_waiter(source: Source) -> None:
     def make() -> Waiter:
         return Waiter(source, interval=LONG)
 
@@ -407,7 +411,7 @@ async def test_equal_places_share_a_waiter(source: Source) -> None:
     assert source.closed == 1
 
 
-async def test_a_place_that_nobody_waits_at_is_forgotten(source: Source) -> None:
+async def test_registry_idle_waiter_is_forgotten(source: Source) -> None:
     first = shared_waiter("a", lambda: Waiter(source, interval=SOON))
     await first.wait("somewhere", deadline=0.0)
     while not source.closed:  # it closes down at its next sweep
@@ -418,7 +422,7 @@ async def test_a_place_that_nobody_waits_at_is_forgotten(source: Source) -> None
     await close_waiters()
 
 
-async def test_old_waits_are_looked_at_more_rarely_than_young_ones(
+async def test_waiter_old_waits_are_polled_less_often(
     source: Source,
 ) -> None:
     waiter = Waiter(source, interval=SOON, max_interval=LONG)
@@ -435,7 +439,7 @@ async def test_old_waits_are_looked_at_more_rarely_than_young_ones(
     await waiter.aclose()
 
 
-async def test_waits_at_two_places_share_two_waiters(source: Source) -> None:
+async def test_registry_two_sources_have_two_waiters(source: Source) -> None:
     made: list[Waiter] = []
 
     def make() -> Waiter:
@@ -477,7 +481,7 @@ class Stuck(Source):
         return found
 
 
-async def test_a_look_without_an_answer_ends_no_wait_late() -> None:
+async def test_waiter_poll_unanswered_deadline_still_ends_wait() -> None:
     source = Stuck()
     waiter = Waiter(source, interval=SOON)
     known = start(waiter, "known", seconds=1.0)
@@ -495,7 +499,7 @@ async def test_a_look_without_an_answer_ends_no_wait_late() -> None:
     await waiter.aclose()
 
 
-async def test_a_wait_bears_with_its_one_look_and_then_says_so(
+async def test_waiter_poll_unanswered_is_reported_after_grace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for module in ("deadlines", "waiter"):
@@ -510,7 +514,7 @@ async def test_a_wait_bears_with_its_one_look_and_then_says_so(
     assert source.cancelled == 1
 
 
-async def test_a_wait_may_be_given_up_at_any_moment_of_a_look(source: Source) -> None:
+async def test_waiter_wait_cancelled_during_poll_is_dropped(source: Source) -> None:
     """From the tick in which it is asked for, to the one in which it is answered."""
     waiter = Waiter(source, interval=LONG)
     other = start(waiter, "other")
@@ -530,7 +534,7 @@ async def test_a_wait_may_be_given_up_at_any_moment_of_a_look(source: Source) ->
     await waiter.aclose()
 
 
-async def test_a_look_under_way_comes_to_its_end_as_the_waiter_closes() -> None:
+async def test_waiter_close_lets_running_poll_end() -> None:
     source = Stuck()
     waiter = Waiter(source, interval=LONG)
     wait = start(waiter, "stuck")
@@ -544,7 +548,7 @@ async def test_a_look_under_way_comes_to_its_end_as_the_waiter_closes() -> None:
     wait.cancel()
 
 
-async def test_hints_that_a_library_cuts_off_are_asked_for_again(
+async def test_waiter_hints_cancelled_by_library_are_reopened(
     waiter: Waiter, source: Source
 ) -> None:
     """As aiormq does where a broker falls silent: by a cancellation of its own."""
@@ -557,7 +561,7 @@ async def test_hints_that_a_library_cuts_off_are_asked_for_again(
     assert source.listeners == 2
 
 
-async def test_a_look_that_a_library_cuts_off_is_made_again(
+async def test_waiter_poll_cancelled_by_library_is_repeated(
     waiter: Waiter, source: Source
 ) -> None:
     source.trouble = asyncio.CancelledError()

@@ -47,31 +47,31 @@ def run_of(
 
 
 @pytest.mark.parametrize("value", [{"a": [1, None]}, None, "7"])
-def test_a_value_comes_home(value: Any, queue: str) -> None:
+def test_amqp_sink_value_is_returned(value: Any, queue: str) -> None:
     assert outcome_of(run_of(f"amqp://mq/{queue}", {"value": value})) == value
 
 
-def test_the_example_runs() -> None:
+def test_amqp_sink_example_dag_runs() -> None:
     assert outcomes_of_example("runqy_amqp") == {
         "by_guide": {"sum": 12},
         "resize": {"scene": 2, "width": 1280},
     }
 
 
-def test_guide_style_task_code_runs_as_it_is() -> None:
+def test_amqp_sink_task_code_of_the_guide_runs_unmodified() -> None:
     """It publishes to task_results, the queue where the sink names none."""
     assert outcome_of(run_of("amqp://mq", {"numbers": [1, 2]}, "guide_amqp")) == {
         "sum": 3
     }
 
 
-def test_a_failing_job_fails_with_its_own_error(queue: str) -> None:
+def test_amqp_sink_failure_is_raised_with_its_error(queue: str) -> None:
     with pytest.raises(JobFailed, match="ValueError: too dark") as caught:
         outcome_of(run_of(f"amqp://mq/{queue}", {"error": "too dark"}))
     assert "raise ValueError" in str(caught.value.traceback)
 
 
-def test_bytes_come_home_with_their_type(queue: str) -> None:
+def test_amqp_sink_bytes_keep_their_type(queue: str) -> None:
     image = outcome_of(run_of(f"amqp://mq/{queue}", {"bytes": 3_000_000}))
 
     assert is_reference(image)
@@ -79,12 +79,12 @@ def test_bytes_come_home_with_their_type(queue: str) -> None:
     assert len(RunqyResultHook().read(image).bytes()) == 3_000_000
 
 
-def test_a_result_beyond_the_limit_fails_and_names_the_way_out(queue: str) -> None:
+def test_amqp_sink_result_too_large_fails_with_advice(queue: str) -> None:
     with pytest.raises(JobFailed, match="object store"):
         outcome_of(run_of(f"amqp://mq/{queue}", {"bytes": 7_000_000}))
 
 
-def test_fifty_megabytes_come_home_where_the_limit_is_raised(
+def test_amqp_sink_fifty_megabytes_with_raised_limit_are_returned(
     queue: str, monkeypatch: pytest.MonkeyPatch, connect: Callable[..., Any]
 ) -> None:
     monkeypatch.setenv("AIRFLOW__RUNQY__MAX_BODY_BYTES", "70000000")
@@ -95,20 +95,22 @@ def test_fifty_megabytes_come_home_where_the_limit_is_raised(
     assert image["size"] == 50_000_000
 
 
-def test_the_webhook_is_not_needed(queue: str, connect: Callable[..., Any]) -> None:
+def test_amqp_sink_without_webhook_works(
+    queue: str, connect: Callable[..., Any]
+) -> None:
     connect(without=("callback_secret", "callback_url"))
 
     assert outcome_of(run_of(f"amqp://mq/{queue}", {"value": 1})) == 1
 
 
-def test_an_exchange_is_gone_through(channel: BlockingChannel, queue: str) -> None:
+def test_amqp_sink_exchange_is_used(channel: BlockingChannel, queue: str) -> None:
     channel.exchange_declare(f"x-{queue}", "direct")
     sink = f"amqp://mq/{queue}?exchange=x-{queue}&routing_key=done"
 
     assert outcome_of(run_of(sink, {"value": 1})) == 1
 
 
-def test_what_is_no_delivery_is_kept_elsewhere(
+def test_amqp_sink_invalid_message_goes_to_rejected_queue(
     channel: BlockingChannel, queue: str
 ) -> None:
     channel.queue_declare(queue, durable=True)
@@ -136,7 +138,7 @@ def test_what_is_no_delivery_is_kept_elsewhere(
     assert kept == strange
 
 
-def test_of_two_different_results_the_first_wins_and_the_other_is_kept(
+def test_amqp_sink_second_result_goes_to_rejected_queue(
     channel: BlockingChannel, queue: str
 ) -> None:
     run = run_of(f"amqp://mq/{queue}", {}, "idle").execute()
@@ -151,7 +153,7 @@ def test_of_two_different_results_the_first_wins_and_the_other_is_kept(
     assert channel.basic_get(f"{queue}.rejected")[0] is None
 
 
-def test_a_message_for_another_triggers_wait_is_found_in_the_inbox(
+def test_amqp_sink_message_taken_by_other_consumer_is_found(
     channel: BlockingChannel, queue: str
 ) -> None:
     """One consumer takes it for all: what it does not wait for is there for others."""
@@ -181,7 +183,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("sink", "error", "words"), BAD, ids=[row[0] for row in BAD])
-def test_bad_input_is_told_and_nothing_enqueued(
+def test_amqp_sink_invalid_input_enqueues_nothing(
     sink: str,
     error: type[Exception],
     words: str,
@@ -207,7 +209,7 @@ def test_bad_input_is_told_and_nothing_enqueued(
     assert "runqy_job" not in run.xcoms
 
 
-def test_a_queue_deleted_while_waiting_is_told(
+def test_amqp_sink_queue_deleted_during_wait_fails_the_wait(
     channel: BlockingChannel, queue: str
 ) -> None:
     sink = f"amqp://mq/{queue}?declare=false"
@@ -220,7 +222,7 @@ def test_a_queue_deleted_while_waiting_is_told(
     assert queue in str(run.error)
 
 
-def test_a_timeout_says_which_queue_had_no_message(queue: str) -> None:
+def test_amqp_sink_timeout_names_queue(queue: str) -> None:
     run = run_of(
         f"amqp://mq/{queue}", {}, "idle", delivery_timeout=timedelta(seconds=1)
     ).execute()
@@ -230,7 +232,7 @@ def test_a_timeout_says_which_queue_had_no_message(queue: str) -> None:
     assert "No message" in str(run.error)
 
 
-def test_a_broker_that_restarts_loses_nothing(rabbitmq: RabbitMQ, queue: str) -> None:
+def test_amqp_sink_broker_restart_loses_nothing(rabbitmq: RabbitMQ, queue: str) -> None:
     run = run_of(f"amqp://mq/{queue}", {}, "idle").execute()
     delivery_id = run.xcoms["runqy_job"]["delivery_id"]
 
@@ -248,7 +250,7 @@ def test_a_broker_that_restarts_loses_nothing(rabbitmq: RabbitMQ, queue: str) ->
     assert run.resume(asyncio.run(scenario())).value == 1
 
 
-def test_a_message_stays_with_the_broker_while_the_inbox_is_away(
+def test_amqp_sink_inbox_unavailable_message_stays_in_queue(
     rabbitmq: RabbitMQ,
     channel: BlockingChannel,
     queue: str,
@@ -278,7 +280,7 @@ def test_a_message_stays_with_the_broker_while_the_inbox_is_away(
     assert run.resume(asyncio.run(scenario())).value == 1
 
 
-def test_a_wait_that_ends_while_its_consumer_is_opened_leaves_nothing(
+def test_amqp_sink_wait_ends_while_connecting_leaves_nothing_open(
     rabbitmq: RabbitMQ, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that takes its time is let come to the point, and then taken down."""
@@ -299,7 +301,7 @@ def test_a_wait_that_ends_while_its_consumer_is_opened_leaves_nothing(
         assert asyncio.run(scenario()) == set()
 
 
-def test_a_hundred_waits_are_one_consumer(
+def test_amqp_sink_hundred_waits_share_one_consumer(
     rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
 ) -> None:
     access = load_context("runqy_default")

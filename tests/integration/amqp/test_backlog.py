@@ -45,7 +45,7 @@ def looked(access: SinkContext, queue: str, delivery_id: str) -> Any:
     return asyncio.run(look_once())
 
 
-def test_one_look_finds_a_message_that_nobody_has_consumed(
+def test_amqp_source_one_poll_finds_unconsumed_message(
     access: SinkContext, channel: BlockingChannel, queue: str
 ) -> None:
     """As that of a retry, or of a poking sensor."""
@@ -70,7 +70,7 @@ class Gone:
     async def aclose(self) -> None: ...
 
 
-def test_no_job_is_given_up_while_messages_are_still_being_moved(
+def test_amqp_source_backlog_keeps_waits_of_vanished_jobs(
     access: SinkContext,
     channel: BlockingChannel,
     queue: str,

@@ -35,7 +35,7 @@ async def trouble_of(sink: str) -> str:
     return str(trouble)
 
 
-def test_a_queue_deleted_while_it_is_consumed_is_declared_again(
+def test_amqp_source_deleted_queue_is_declared_again(
     rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
 ) -> None:
     access, sink = load_context("runqy_default"), f"amqp://mq/{queue}"
@@ -59,7 +59,7 @@ def test_a_queue_deleted_while_it_is_consumed_is_declared_again(
     assert "was the queue deleted?" in trouble
 
 
-def test_a_queue_deleted_for_good_while_it_is_consumed_ends_the_wait(
+def test_amqp_source_queue_deleted_without_declare_ends_wait(
     rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
 ) -> None:
     access, sink = load_context("runqy_default"), f"amqp://mq/{queue}?declare=false"
@@ -83,7 +83,7 @@ def test_a_queue_deleted_for_good_while_it_is_consumed_ends_the_wait(
     asyncio.run(scenario())
 
 
-def test_a_broker_that_restarts_while_a_message_waits_for_the_inbox(
+def test_amqp_source_broker_restart_while_inbox_unavailable_loses_nothing(
     rabbitmq: RabbitMQ, queue: str, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is put, but cannot be acknowledged any more; it is given out again."""
@@ -118,7 +118,7 @@ def test_a_broker_that_restarts_while_a_message_waits_for_the_inbox(
     assert all(asyncio.run(scenario()))
 
 
-def test_a_connection_that_airflow_cannot_give_is_asked_for_again(
+def test_amqp_source_connection_not_found_is_fetched_again(
     rabbitmq: RabbitMQ,
     channel: BlockingChannel,
     queue: str,

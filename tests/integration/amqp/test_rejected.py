@@ -46,7 +46,7 @@ async def bring_home(access: SinkContext, queue: str, channel: BlockingChannel) 
 @pytest.mark.parametrize(
     "arguments", [{"x-message-ttl": 600_000}, {"x-queue-type": "quorum"}]
 )
-def test_a_queue_for_them_that_is_there_is_taken_as_it_is(
+def test_rejected_queue_that_exists_is_used_unchanged(
     arguments: dict[str, Any], access: SinkContext, channel: BlockingChannel, queue: str
 ) -> None:
     channel.queue_declare(f"{queue}.rejected", durable=True, arguments=arguments)
@@ -61,7 +61,7 @@ def test_a_queue_for_them_that_is_there_is_taken_as_it_is(
     assert reason_of(channel, queue)[1] == b"not json"
 
 
-def test_a_queue_for_them_that_is_deleted_is_created_again(
+def test_rejected_queue_deleted_is_created_again(
     access: SinkContext, channel: BlockingChannel, queue: str, rabbitmq: RabbitMQ
 ) -> None:
     rejected = f"{queue}.rejected"
@@ -83,7 +83,7 @@ def test_a_queue_for_them_that_is_deleted_is_created_again(
 
 
 @pytest.mark.parametrize("why", ["somebody's own", "full"])
-def test_where_it_cannot_be_used_they_stay_and_hold_nobody_up(
+def test_rejected_queue_unusable_messages_stay_and_others_pass(
     why: str,
     access: SinkContext,
     channel: BlockingChannel,
@@ -117,7 +117,7 @@ def deep(depth: int) -> bytes:
     return b'{"task_id": "x", "status": "failed", "error": [' + lists + b"]}"
 
 
-def test_an_error_that_is_nested_too_deeply_holds_nobody_up(
+def test_rejected_message_with_deep_error_does_not_stop_others(
     access: SinkContext, channel: BlockingChannel, queue: str
 ) -> None:
     """At some depth it can be read, and not be written again."""
@@ -141,7 +141,7 @@ class Latin(str):
         return super().encode("latin-1")
 
 
-def test_headers_that_cannot_be_written_again_are_left_out(
+def test_rejected_message_invalid_headers_are_left_out(
     access: SinkContext, channel: BlockingChannel, queue: str
 ) -> None:
     properties = pika.BasicProperties(headers={"x-odd": Latin("Bücher"), "x-even": 1})

@@ -42,7 +42,7 @@ def _other(connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.usefixtures("_other")
-def test_runqy_connections_that_share_a_queue_find_each_others_messages(
+def test_shared_queue_two_connections_find_their_messages(
     rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
 ) -> None:
     """One of them waits: it moves the other's message to where that one looks."""
@@ -73,7 +73,7 @@ def test_runqy_connections_that_share_a_queue_find_each_others_messages(
 
 @pytest.mark.usefixtures("_other")
 @pytest.mark.parametrize("conn_id", ["runqy_default", "runqy_other"])
-def test_a_reference_is_read_through_any_connection_with_that_redis(
+def test_shared_queue_reference_is_read_by_other_connection(
     conn_id: str, queue: str
 ) -> None:
     image = outcome_of(
@@ -87,7 +87,7 @@ def test_a_reference_is_read_through_any_connection_with_that_redis(
         assert len(RunqyResultHook(reader).read(image).bytes()) == 100_000
 
 
-def test_a_queue_with_signs_in_its_name_has_an_address(queue: str) -> None:
+def test_shared_queue_name_with_special_characters_is_quoted(queue: str) -> None:
     sink = f"amqp://mq/a%2Fb%3A%23{queue}"
 
     image = outcome_of(harness.run_of({"bytes": 100_000}, sink=sink))
@@ -95,7 +95,7 @@ def test_a_queue_with_signs_in_its_name_has_an_address(queue: str) -> None:
     assert len(RunqyResultHook().read(image).bytes()) == 100_000
 
 
-def test_what_others_publish_is_kept_and_found_too(
+def test_shared_queue_message_of_other_application_is_kept_and_found(
     channel: BlockingChannel, queue: str, rabbitmq: RabbitMQ
 ) -> None:
     """Whoever chose that id may begin to wait later: nothing may be lost to either."""
@@ -123,7 +123,7 @@ def test_what_others_publish_is_kept_and_found_too(
     )
 
 
-def test_what_may_be_waited_for_is_not_kept_elsewhere(
+def test_shared_queue_known_message_is_not_copied_to_rejected(
     channel: BlockingChannel, queue: str, rabbitmq: RabbitMQ
 ) -> None:
     """A job's id whoever waits for it, and any other id that is waited for here."""

@@ -66,7 +66,7 @@ def row_of(postgres: Postgres, run: Run) -> tuple[str, Any]:
 
 
 @pytest.mark.parametrize("sink", COMBINATIONS)
-def test_a_value_comes_home(sink: list[str]) -> None:
+def test_combined_sink_value_is_returned(sink: list[str]) -> None:
     run = run_of(sink, {"value": {"a": 1}})
 
     assert outcome_of(run) == {"a": 1}
@@ -74,13 +74,13 @@ def test_a_value_comes_home(sink: list[str]) -> None:
 
 
 @pytest.mark.parametrize("sink", COMBINATIONS)
-def test_a_failure_comes_home(sink: list[str]) -> None:
+def test_combined_sink_failure_is_raised(sink: list[str]) -> None:
     with pytest.raises(JobFailed, match="ValueError: too dark"):
         outcome_of(run_of(sink, {"error": "too dark"}))
 
 
 @pytest.mark.parametrize("sink", [[S3, SQL, "webhook"], [S3, AMQP]])
-def test_bytes_are_in_the_holder_and_the_table_says_where(
+def test_combined_sink_bytes_are_in_primary_and_table_names_them(
     sink: list[str], postgres: Postgres
 ) -> None:
     run = run_of(sink, {"bytes": 2_000_000})
@@ -96,7 +96,7 @@ def test_bytes_are_in_the_holder_and_the_table_says_where(
         assert (said["result_url"], said["size"]) == (value["uri"], 2_000_000)
 
 
-def test_the_table_wakes_the_wait_where_nothing_else_can(
+def test_combined_sink_table_alone_ends_the_wait(
     connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(without=("callback_secret",))
@@ -108,14 +108,14 @@ def test_the_table_wakes_the_wait_where_nothing_else_can(
 
 
 @pytest.mark.parametrize("own_key", [True, False])
-def test_guide_style_task_code_runs_as_it_is(own_key: bool) -> None:
+def test_combined_sink_guide_style_task_code_runs_unmodified(own_key: bool) -> None:
     """It stores the object, and then the row with its address, or with none."""
     run = run_of([S3, SQL], {"own_key": own_key}, "guide_combined")
 
     assert outcome_of(run) == [1, 2]
 
 
-def test_the_connection_may_combine_too(connect: Callable[..., Any]) -> None:
+def test_combined_sink_in_connection_is_used(connect: Callable[..., Any]) -> None:
     connect(sink=f"{S3} {SQL}")
 
     run = harness.run_of({"value": 3})
@@ -124,7 +124,7 @@ def test_the_connection_may_combine_too(connect: Callable[..., Any]) -> None:
     assert run.xcoms["runqy_job"]["sink"] == f"{S3} {SQL}"
 
 
-def test_the_holder_is_looked_at_though_a_teller_is_at_fault(
+def test_combined_sink_notifier_error_primary_is_still_polled(
     postgres: Postgres, gate: Gate
 ) -> None:
     """The table is dropped while the job runs: the object is found all the same."""
@@ -139,7 +139,7 @@ def test_the_holder_is_looked_at_though_a_teller_is_at_fault(
 
 
 @pytest.mark.parametrize("sink", [[AMQP, "webhook"], ["webhook", AMQP]])
-def test_news_by_webhook_and_messages_do_not_stand_in_each_others_way(
+def test_combined_sink_webhook_and_messages_do_not_block_each_other(
     sink: list[str], rabbitmq: RabbitMQ
 ) -> None:
     connection = rabbitmq.connect()
@@ -157,7 +157,7 @@ def test_news_by_webhook_and_messages_do_not_stand_in_each_others_way(
     connection.close()
 
 
-def test_news_by_webhook_end_no_wait_for_a_message_but_a_failure_does(
+def test_combined_sink_only_webhook_failure_ends_message_wait(
     rabbitmq: RabbitMQ,
 ) -> None:
     """A message cannot be opened before it is in the inbox; it may not be there yet."""
@@ -201,7 +201,7 @@ def test_news_by_webhook_end_no_wait_for_a_message_but_a_failure_does(
     assert sink.bind(access).open(failed.result_uri).error is not None
 
 
-def test_a_job_that_answers_by_message_is_heard_by_webhook_meanwhile(
+def test_combined_sink_amqp_primary_progress_arrives_by_webhook(
     gate: Gate,
 ) -> None:
     payload = {"value": 7, "progress": 0.25, **gate.closed}
@@ -213,7 +213,7 @@ def test_a_job_that_answers_by_message_is_heard_by_webhook_meanwhile(
         raise run.resume(event).error
 
 
-def test_a_timeout_names_all_places() -> None:
+def test_combined_sink_timeout_names_all_sinks() -> None:
     run = run_of([S3, SQL], {}, "idle", delivery_timeout=timedelta(seconds=1))
 
     with pytest.raises(DeliveryTimeout) as caught:

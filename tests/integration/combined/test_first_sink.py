@@ -90,7 +90,7 @@ class Guide:
 
 
 @pytest.mark.parametrize(("told", "heard"), HEARD)
-def test_the_result_is_what_the_first_sink_holds(
+def test_combined_sink_any_order_returns_result_of_first_sink(
     stack: Stack, postgres: Postgres, told: tuple[str, ...], heard: str
 ) -> None:
     guide = Guide(stack, postgres)
@@ -116,7 +116,7 @@ def test_the_result_is_what_the_first_sink_holds(
     assert outcome["metadata"] == expected
 
 
-def test_a_result_that_only_a_teller_has_is_the_result(
+def test_combined_sink_result_only_in_notifier_is_returned(
     stack: Stack, postgres: Postgres, connect: Callable[..., Any]
 ) -> None:
     connect()

@@ -57,7 +57,7 @@ def _fail_over(switch: Switch, ports: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("final", [True, False])
-async def test_after_a_failover_the_first_write_goes_to_the_new_primary(
+async def test_inbox_failover_first_write_goes_to_new_primary(
     pair: tuple[int, int], conn_id: str, *, final: bool
 ) -> None:
     with Switch(pair[0]) as switch:
@@ -83,7 +83,7 @@ async def test_after_a_failover_the_first_write_goes_to_the_new_primary(
         assert list(new.scan_iter(f"runqy:inbox:{conn_id}:*:after"))
 
 
-def test_a_check_writes_reads_and_publishes_and_leaves_nothing(
+def test_inbox_check_leaves_no_key(
     redis_settings: RedisConnection, conn_id: str, redis_url: str
 ) -> None:
     check_inbox(redis_settings, conn_id)
@@ -92,7 +92,7 @@ def test_a_check_writes_reads_and_publishes_and_leaves_nothing(
         assert list(redis.scan_iter(f"*{conn_id}*")) == []
 
 
-def test_a_replica_is_refused_as_an_inbox(pair: tuple[int, int]) -> None:
+def test_inbox_check_replica_is_refused(pair: tuple[int, int]) -> None:
     with Redis(port=pair[0]) as redis:
         redis.replicaof("127.0.0.1", pair[1])
 
@@ -109,7 +109,7 @@ def test_a_replica_is_refused_as_an_inbox(pair: tuple[int, int]) -> None:
         ("+@all ~runqy:* resetchannels", "publish on a channel"),
     ],
 )
-def test_a_user_without_a_right_is_refused_with_the_step(
+def test_inbox_check_missing_permission_names_the_step(
     pair: tuple[int, int], rights: str, step: str
 ) -> None:
     with Redis(port=pair[0]) as redis:
@@ -119,7 +119,7 @@ def test_a_user_without_a_right_is_refused_with_the_step(
         check_inbox(_settings(pair[0], username="app", password="pw"), "c")
 
 
-def test_a_user_with_the_rights_of_the_inbox_is_enough(pair: tuple[int, int]) -> None:
+def test_inbox_check_documented_permissions_suffice(pair: tuple[int, int]) -> None:
     rights = ["+@all", "~runqy:inbox:*", "resetchannels", "&runqy:inbox:*"]
     with Redis(port=pair[0]) as redis:
         redis.execute_command("ACL", "SETUSER", "app", "on", ">pw", *rights)
@@ -127,14 +127,14 @@ def test_a_user_with_the_rights_of_the_inbox_is_enough(pair: tuple[int, int]) ->
     check_inbox(_settings(pair[0], username="app", password="pw"), "c")
 
 
-def test_a_redis_that_is_away_is_told_with_the_step(
+def test_inbox_check_redis_unavailable_names_the_step(
     unreachable_redis: RedisConnection,
 ) -> None:
     with pytest.raises(SinkUnavailable, match="write a key"):
         check_inbox(unreachable_redis, "c")
 
 
-def test_reading_needs_no_primary(pair: tuple[int, int], conn_id: str) -> None:
+def test_inbox_source_reads_from_replica(pair: tuple[int, int], conn_id: str) -> None:
     """A reader that reached the old primary finds what was replicated to it."""
     with Redis(port=pair[0]) as redis:
         body = Delivery("d", result=1).to_json()

@@ -37,7 +37,7 @@ async def put(writer: InboxWriter, delivery: Delivery) -> Outcome:
     return await writer.put(delivery, delivery.to_json(), digest(delivery))
 
 
-async def test_a_delivery_is_read_as_it_came(
+async def test_inbox_delivery_is_read_back_unchanged(
     writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     delivery = Delivery("d", result={"a": [1, "ü"]}, metadata={"w": 1})
@@ -52,7 +52,7 @@ async def test_a_delivery_is_read_as_it_came(
     assert before - 0.01 <= stored.delivered_at <= time.time()
 
 
-async def test_the_first_final_delivery_wins(
+async def test_inbox_second_final_delivery_is_conflict(
     writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     first = Delivery("d", result=1)
@@ -74,7 +74,7 @@ async def test_the_first_final_delivery_wins(
         assert reader.read("d").delivery == first
 
 
-async def test_of_many_at_once_exactly_one_is_first(writer: InboxWriter) -> None:
+async def test_inbox_concurrent_deliveries_one_is_stored(writer: InboxWriter) -> None:
     deliveries = [Delivery("d", result=n % 5) for n in range(50)]
 
     outcomes = await asyncio.gather(*(put(writer, each) for each in deliveries))
@@ -84,7 +84,7 @@ async def test_of_many_at_once_exactly_one_is_first(writer: InboxWriter) -> None
     assert outcomes.count(Outcome.CONFLICT) == 40
 
 
-async def test_the_same_failure_of_another_run_is_a_repeat(writer: InboxWriter) -> None:
+async def test_inbox_same_failure_again_is_repeated(writer: InboxWriter) -> None:
     first = Delivery("d", status="failed", error=JobError("boom", "E", "line 1"))
     again = Delivery("d", status="failed", error=JobError("boom", "E", "line 2"))
 
@@ -92,7 +92,9 @@ async def test_the_same_failure_of_another_run_is_a_repeat(writer: InboxWriter) 
     assert await put(writer, again) is Outcome.REPEATED
 
 
-async def test_spelling_makes_no_difference(writer: InboxWriter) -> None:
+async def test_inbox_same_json_spelled_otherwise_is_repeated(
+    writer: InboxWriter,
+) -> None:
     spelled = b'{"status": "completed",  "task_id": "d", "result": {"b": 1, "a": 2}}'
     other = b'{"result":{"a":2,"b":1},"task_id":"d"}'
     for body, outcome in ((spelled, Outcome.STORED), (other, Outcome.REPEATED)):
@@ -100,7 +102,7 @@ async def test_spelling_makes_no_difference(writer: InboxWriter) -> None:
         assert await writer.put(delivery, body, digest(delivery)) is outcome
 
 
-async def test_progress_is_no_arrival_and_the_newest_stays(
+async def test_inbox_progress_is_not_an_arrival(
     writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     for fraction in (0.1, 0.2):
@@ -121,7 +123,7 @@ async def test_progress_is_no_arrival_and_the_newest_stays(
         reader.read("d")
 
 
-async def test_every_key_has_an_end(
+async def test_inbox_every_key_expires(
     writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     await put(writer, Delivery("d", result=1))
@@ -140,7 +142,7 @@ async def test_every_key_has_an_end(
     redis.close()
 
 
-def test_what_is_not_there_has_words(
+def test_inbox_missing_delivery_error_names_key(
     redis_settings: RedisConnection, conn_id: str
 ) -> None:
     with (
@@ -150,7 +152,7 @@ def test_what_is_not_there_has_words(
         reader.read("d")
 
 
-async def test_redis_away_is_an_error_that_says_where(
+async def test_inbox_redis_unavailable_error_names_address(
     unreachable_redis: RedisConnection, conn_id: str
 ) -> None:
     client = async_client(unreachable_redis, most_connections=1)
@@ -165,7 +167,7 @@ async def test_redis_away_is_an_error_that_says_where(
     await client.aclose()
 
 
-def test_a_wrong_password_is_no_access(
+def test_inbox_wrong_password_is_no_access(
     redis_settings: RedisConnection, conn_id: str
 ) -> None:
     redis = Redis(**dict(redis_settings.options))
@@ -186,7 +188,7 @@ def test_a_wrong_password_is_no_access(
         redis.close()
 
 
-def test_what_is_nested_too_deeply_has_no_digest() -> None:
+def test_inbox_digest_of_deep_nesting_is_bad_delivery() -> None:
     nested: list[object] = []
     for _ in range(100_000):
         nested = [nested]
@@ -195,7 +197,7 @@ def test_what_is_nested_too_deeply_has_no_digest() -> None:
         digest(Delivery("d", result=nested))
 
 
-async def test_a_waiter_on_the_inbox_notices_at_once(
+async def test_inbox_source_hint_ends_wait_at_once(
     writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     waiter = Waiter(InboxSource(redis_settings, conn_id), interval=60)
@@ -218,7 +220,7 @@ async def test_a_waiter_on_the_inbox_notices_at_once(
     await waiter.aclose()
 
 
-async def test_a_hundred_waits_cost_two_connections_and_few_commands(
+async def test_inbox_source_hundred_waits_use_two_connections(
     writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     """One connection listens, one looks, however many wait."""
@@ -244,7 +246,7 @@ async def test_a_hundred_waits_cost_two_connections_and_few_commands(
     redis.close()
 
 
-async def test_a_waiter_outlives_a_lost_connection(
+async def test_inbox_source_connection_lost_wait_continues(
     writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     redis = Redis(**dict(redis_settings.options))
@@ -264,7 +266,7 @@ async def test_a_waiter_outlives_a_lost_connection(
     redis.close()
 
 
-async def test_a_wait_at_a_redis_that_is_away_ends_at_its_deadline(
+async def test_inbox_source_redis_unavailable_deadline_ends_wait(
     unreachable_redis: RedisConnection, conn_id: str
 ) -> None:
     waiter = Waiter(InboxSource(unreachable_redis, conn_id), interval=60)

@@ -84,7 +84,7 @@ class RecordingCache(TtlCache[Any]):
 @pytest.mark.parametrize(
     "error", [AirflowNotFoundException("not found"), RuntimeError("supervisor away")]
 )
-def test_a_client_stays_while_its_connection_cannot_be_fetched(
+def test_client_connection_not_found_keeps_old_client(
     error: Exception,
     store: ObjectStore,
     asked: Asked,
@@ -116,7 +116,7 @@ def test_a_client_stays_while_its_connection_cannot_be_fetched(
     assert len(warnings_of(caplog)) == 2
 
 
-def test_a_connection_that_never_was_is_an_error_at_once(asked: Asked) -> None:
+def test_client_unknown_connection_is_an_error(asked: Asked) -> None:
     asked.error = AirflowNotFoundException("not found")
 
     for uri in ("gs://results", "abfs://results"):
@@ -132,7 +132,7 @@ def store_of_nothing(uri: str) -> ObjectStore:
     return store
 
 
-def test_without_an_aws_connection_the_machines_own_credentials_stay(
+def test_client_without_aws_connection_uses_machine_credentials(
     stack: Stack,
     asked: Asked,
     monkeypatch: pytest.MonkeyPatch,
@@ -157,7 +157,7 @@ def test_without_an_aws_connection_the_machines_own_credentials_stay(
         store_of_nothing("s3://results?aws_conn_id=nobody").check("")
 
 
-def test_waits_outlive_a_connection_that_is_away(
+def test_client_connection_unavailable_waits_continue(
     store: ObjectStore,
     asked: Asked,
     monkeypatch: pytest.MonkeyPatch,

@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(str(tmp_path))
 
 
-def test_a_file_that_goes_while_it_is_listed_is_left_out(
+def test_folder_file_removed_while_listing_is_left_out(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scandir = os.scandir
@@ -41,7 +41,7 @@ def test_a_file_that_goes_while_it_is_listed_is_left_out(
     assert set(store.list_folder("").keys) == {"a", "c"}
 
 
-def test_a_file_that_goes_while_it_is_looked_for_is_not_found(
+def test_folder_file_removed_while_looking_is_not_found(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_file = Path.is_file
@@ -58,7 +58,7 @@ def test_a_file_that_goes_while_it_is_looked_for_is_not_found(
     assert set(store.find("b", ".failed.json").keys) == {"b"}
 
 
-def test_files_in_the_making_and_what_is_no_file_are_left_out(
+def test_folder_temporary_files_and_folders_are_left_out(
     store: LocalStore, tmp_path: Path
 ) -> None:
     (tmp_path / ".abcdef").write_bytes(b"half of i")
@@ -69,7 +69,7 @@ def test_files_in_the_making_and_what_is_no_file_are_left_out(
     assert set(store.list_folder("").keys) == {"a", "b", "c"}
 
 
-def test_a_link_that_is_put_in_the_way_as_a_file_is_opened_leads_nowhere(
+def test_folder_link_created_while_opening_is_not_followed(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Task code may write there, and must not choose what Airflow's user reads."""
@@ -89,7 +89,7 @@ def test_a_link_that_is_put_in_the_way_as_a_file_is_opened_leads_nowhere(
         store.stream("a")
 
 
-def test_a_link_within_the_folder_is_followed(
+def test_folder_link_within_folder_is_followed(
     store: LocalStore, tmp_path: Path
 ) -> None:
     (tmp_path / "inner").mkdir()
@@ -100,9 +100,7 @@ def test_a_link_within_the_folder_is_followed(
         assert file.read() == b"1"
 
 
-def test_a_pipe_is_no_file_and_holds_nobody_up(
-    store: LocalStore, tmp_path: Path
-) -> None:
+def test_folder_pipe_is_not_opened(store: LocalStore, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
     with pytest.raises(NotThere, match="not a regular file"):

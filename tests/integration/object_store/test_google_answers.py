@@ -78,7 +78,7 @@ def answering(
         (500, "InternalError", SinkUnavailable, "500"),
     ],
 )
-def test_each_answer_is_one_error_and_nothing_is_enqueued(
+def test_google_storage_each_response_is_one_error(
     answering: Answering, status: int, code: str, error: type[SinkError], words: str
 ) -> None:
     answering.status, answering.code = status, code

@@ -51,7 +51,9 @@ def put_objects(kind: Kind, store: ObjectStore, names: Sequence[str]) -> None:
             list(pool.map(put_object, names))
 
 
-def test_a_listing_may_have_many_pages(kind: Kind, connect: Callable[..., Any]) -> None:
+def test_object_store_listing_with_many_pages_is_complete(
+    kind: Kind, connect: Callable[..., Any]
+) -> None:
     """S3 and Google give 1000 names at a time, Azure 5000; a folder all of them."""
     names = [f"many/{n:04}" for n in range(1001)]
     store = store_of(kind.uri)
@@ -100,7 +102,7 @@ class Counted:
         return found
 
 
-def test_a_look_for_a_hundred_is_one_listing(
+def test_object_store_hundred_waits_share_one_listing(
     kind: Kind, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(without=NO_BELL)

@@ -68,12 +68,12 @@ def run_of(
 
 
 @pytest.mark.parametrize("value", [{"a": [1, None]}, None, "text"])
-def test_a_value_comes_home(value: Any, kind: Kind) -> None:
+def test_object_sink_value_is_returned(value: Any, kind: Kind) -> None:
     assert outcome_of(run_of(f"{kind.uri}/values", {"value": value})) == value
 
 
 @pytest.mark.parametrize("value", [{"a": [1, None]}, "text"])
-def test_a_value_comes_home_without_a_bell(
+def test_object_sink_without_webhook_value_is_returned(
     value: Any, kind: Kind, connect: Callable[..., Any], short_intervals: None
 ) -> None:
     connect(without=NO_BELL)
@@ -86,7 +86,7 @@ def test_a_value_comes_home_without_a_bell(
 
 
 @pytest.mark.parametrize("has_webhook", [True, False])
-def test_a_failure_comes_with_its_traceback(
+def test_object_sink_failure_has_traceback(
     has_webhook: bool,
     kind: Kind,
     connect: Callable[..., Any],
@@ -100,7 +100,7 @@ def test_a_failure_comes_with_its_traceback(
 
 
 @pytest.mark.parametrize("has_webhook", [True, False])
-def test_a_name_may_have_what_means_something_in_uris(
+def test_object_sink_name_with_special_characters_works(
     has_webhook: bool,
     kind: Kind,
     folder: Path,
@@ -120,7 +120,7 @@ def test_a_name_may_have_what_means_something_in_uris(
     assert RunqyResultHook().read(large).bytes() == b"x" * 10
 
 
-def test_guide_style_task_code_runs_as_it_is(kind: Kind) -> None:
+def test_object_sink_task_code_of_the_guide_runs_unmodified(kind: Kind) -> None:
     run = run_of(kind.uri, {"numbers": [1, 2]}, f"guide_{kind.scheme}")
 
     assert outcome_of(run) == {"sum": 3}
@@ -129,14 +129,14 @@ def test_guide_style_task_code_runs_as_it_is(kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("dag_id", "total"), [("runqy_google", 15), ("runqy_azure", 18)]
 )
-def test_the_example_runs(dag_id: str, total: int) -> None:
+def test_object_sink_example_dag_runs(dag_id: str, total: int) -> None:
     outcomes = outcomes_of_example(dag_id)
 
     assert outcomes["by_guide"] == {"sum": total}
     assert is_reference(outcomes["render"])
 
 
-def test_fifty_megabytes_come_home_as_a_reference(kind: Kind) -> None:
+def test_object_sink_fifty_megabytes_are_a_reference(kind: Kind) -> None:
     value = outcome_of(run_of(f"{kind.uri}/large", {"bytes": 50_000_000}))
 
     assert is_reference(value)
@@ -160,7 +160,7 @@ def test_fifty_megabytes_come_home_as_a_reference(kind: Kind) -> None:
         assert "-" not in head["ETag"]
 
 
-def test_a_worker_without_signed_urls_uses_its_own_rights(
+def test_object_sink_without_signed_url_worker_credentials_are_used(
     azurite: Azurite, folder: Path
 ) -> None:
     sink = "abfs://results/own?presign=false"
@@ -168,7 +168,7 @@ def test_a_worker_without_signed_urls_uses_its_own_rights(
     assert outcome_of(run_of(sink, {"value": 7})) == 7
 
 
-def test_people_get_a_link(kind: Kind) -> None:
+def test_object_sink_link_is_given(kind: Kind) -> None:
     run = run_of(f"{kind.uri}/linked", {"bytes": 10})
     outcome_of(run)
 
@@ -180,7 +180,9 @@ def test_people_get_a_link(kind: Kind) -> None:
         assert httpx.get(link).content == b"x" * 10
 
 
-def test_links_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_object_sink_link_seconds_zero_gives_no_link(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AIRFLOW__RUNQY__LINK_SECONDS", "0")
     run = run_of("abfs://results/linked", {"bytes": 10})
     outcome_of(run)
@@ -188,7 +190,7 @@ def test_links_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.xcoms["_link_ResultLink"] == ""
 
 
-def test_a_link_that_cannot_be_made_is_no_reason_to_fail(
+def test_object_sink_link_error_does_not_fail_the_task(
     azurite: Azurite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = {"conn_type": "wasb", "login": ACCOUNT, "host": azurite.url}
@@ -223,7 +225,7 @@ def test_a_link_that_cannot_be_made_is_no_reason_to_fail(
         ("abfs://results?wasb_conn_id=away", SinkUnavailable, "Could not use"),
     ],
 )
-def test_bad_input_is_told_and_nothing_enqueued(
+def test_object_sink_invalid_input_enqueues_nothing(
     sink: str,
     error: type[Exception],
     words: str,
@@ -265,7 +267,7 @@ def test_bad_input_is_told_and_nothing_enqueued(
         {"login": "devstoreaccount1", "host": "URL", "extra": {"sas_token": "SAS"}},
     ],
 )
-def test_other_ways_into_azure(
+def test_azure_sink_other_credentials_work(
     fields: dict[str, Any], azurite: Azurite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = json.dumps({"conn_type": "wasb", **fields})
@@ -292,7 +294,7 @@ def test_other_ways_into_azure(
 
 
 @pytest.mark.parametrize("name", ["a b", "a%b", "a#b", "é", "a?b"])
-def test_a_name_that_cannot_be_signed_for_azure_says_so(name: str) -> None:
+def test_azure_sink_unsignable_name_is_refused(name: str) -> None:
     store = store_of("abfs://results")
 
     with pytest.raises(NoAccess, match="presign=false"):
@@ -302,7 +304,7 @@ def test_a_name_that_cannot_be_signed_for_azure_says_so(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a+b!$&'()*,;=:@[]|~/c", "a.b-c_d"])
-def test_other_names_can(name: str) -> None:
+def test_azure_sink_signable_names_are_signed(name: str) -> None:
     store = store_of("abfs://results")
     put = store.sign_put(name, 60)
     link = store.sign_get(name, 60)
@@ -313,7 +315,9 @@ def test_other_names_can(name: str) -> None:
     assert httpx.get(link).content == b"1"
 
 
-def test_what_lies_elsewhere_is_not_fetched(kind: Kind, folder: Path) -> None:
+def test_object_sink_result_url_elsewhere_is_not_fetched(
+    kind: Kind, folder: Path
+) -> None:
     store = store_of(kind.uri)
     strangers = [
         "https://evil.example.com/results/x",
@@ -336,7 +340,9 @@ def test_what_lies_elsewhere_is_not_fetched(kind: Kind, folder: Path) -> None:
         store.key_of("http://[")
 
 
-def test_own_urls_are_known(google: GoogleStorage, folder: Path) -> None:
+def test_object_sink_result_url_in_bucket_is_read(
+    google: GoogleStorage, folder: Path
+) -> None:
     known = {
         "gs://results": [
             "gs://results/a b/c",
@@ -356,7 +362,7 @@ def test_own_urls_are_known(google: GoogleStorage, folder: Path) -> None:
         assert {store.key_of(url) for url in urls} == {"a b/c"}
 
 
-def test_a_link_out_of_the_folder_is_not_followed(folder: Path) -> None:
+def test_file_sink_link_out_of_folder_is_not_followed(folder: Path) -> None:
     (folder / "out").symlink_to("/etc/passwd")
     store = store_of(f"file://{folder}")
 
@@ -366,7 +372,7 @@ def test_a_link_out_of_the_folder_is_not_followed(folder: Path) -> None:
         store.stream("out")
 
 
-def test_a_timeout_says_where_we_looked(kind: Kind) -> None:
+def test_object_sink_timeout_names_object(kind: Kind) -> None:
     run = run_of(kind.uri, {}, "idle", delivery_timeout=timedelta(seconds=1))
 
     with pytest.raises(DeliveryTimeout) as caught:
@@ -374,7 +380,7 @@ def test_a_timeout_says_where_we_looked(kind: Kind) -> None:
     assert f"No object was found at {kind.uri}/" in str(caught.value)
 
 
-def test_an_object_that_is_gone_is_told(kind: Kind) -> None:
+def test_object_sink_deleted_object_is_an_error(kind: Kind) -> None:
     store = store_of(kind.uri)
 
     with pytest.raises(NotThere):
@@ -384,7 +390,7 @@ def test_an_object_that_is_gone_is_told(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("uri", ["s3://results", "gs://results", "abfs://results"])
-def test_a_signed_url_lives_for_seven_days_at_most_and_that_is_said(
+def test_object_sink_signed_url_beyond_seven_days_is_warned_of(
     uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink, access, day = sink_from_uri(uri), load_context("runqy_default"), 24 * 3600

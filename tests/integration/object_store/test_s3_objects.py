@@ -40,7 +40,7 @@ def s3(stack: Stack) -> Any:
 @pytest.mark.parametrize(
     "name", ["PO# 12.csv", "what?.json", "100%41.json", "plain.json", "a%20b c.json"]
 )
-def test_a_result_url_is_read_literally_first(s3: Any, name: str) -> None:
+def test_s3_result_url_is_read_literally_first(s3: Any, name: str) -> None:
     key = f"{uuid.uuid4().hex}/{name}"
     s3.put_object(Bucket="results", Key=key, Body=b"found")
     sink = sink_from_uri("s3://results")
@@ -55,7 +55,7 @@ def test_a_result_url_is_read_literally_first(s3: Any, name: str) -> None:
     assert sink.bind(load_context("runqy_default")).open(fetched.uri).read() == b"found"
 
 
-def test_a_result_url_that_is_quoted_is_found_as_well(s3: Any) -> None:
+def test_s3_result_url_quoted_is_found(s3: Any) -> None:
     key = f"{uuid.uuid4().hex}/a b.csv"
     s3.put_object(Bucket="results", Key=key, Body=b"found")
 
@@ -71,9 +71,7 @@ def test_a_result_url_that_is_quoted_is_found_as_well(s3: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 200_000])
-def test_an_object_that_is_stored_compressed_is_read_as_what_it_is(
-    s3: Any, size: int
-) -> None:
+def test_s3_object_stored_compressed_is_decompressed(s3: Any, size: int) -> None:
     delivery_id, value = uuid.uuid4().hex, {"text": "x" * size}
     s3.put_object(
         Bucket="results",
@@ -96,7 +94,7 @@ def test_an_object_that_is_stored_compressed_is_read_as_what_it_is(
         assert hook.read(outcome).json() == value
 
 
-def test_the_check_needs_no_more_rights_than_the_waits(
+def test_s3_check_needs_only_permissions_of_the_prefix(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """ListBucket on the prefix only: HEAD of the bucket is 403."""

@@ -51,7 +51,7 @@ def _deliver(request: DeliveryRequest, value: Any) -> None:
     delivers(lambda _payload: value)(fields)
 
 
-def test_a_second_put_is_refused_and_the_first_object_stays(s3: Any) -> None:
+def test_s3_second_put_is_refused(s3: Any) -> None:
     request = _request("s3://results/once", uuid.uuid4().hex)
     _deliver(request, "first")
     _deliver(request, "second")
@@ -64,7 +64,7 @@ def test_a_second_put_is_refused_and_the_first_object_stays(s3: Any) -> None:
     assert json.loads(stored) == "first"
 
 
-def test_a_store_that_does_not_know_it_is_not_asked_for_it() -> None:
+def test_s3_once_false_does_not_send_if_none_match() -> None:
     sink = sink_from_uri("s3://results/once?once=false")
 
     assert sink.uri == "s3://results/once?once=false"
@@ -72,7 +72,7 @@ def test_a_store_that_does_not_know_it_is_not_asked_for_it() -> None:
 
 
 @pytest.mark.parametrize("region", ["eu-west-1", "us-east-1"])
-def test_a_url_is_signed_for_the_buckets_own_region(
+def test_s3_url_is_signed_for_region_of_bucket(
     stack: Stack, region: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = f"b-{uuid.uuid4().hex}"
@@ -92,7 +92,7 @@ def test_a_url_is_signed_for_the_buckets_own_region(
     _deliver(request, 1)
 
 
-def test_what_a_bucket_policy_demands_is_signed_and_told(s3: Any) -> None:
+def test_s3_options_of_bucket_policy_are_signed_and_sent(s3: Any) -> None:
     uri = (
         "s3://results/demanded?sse=aws%3Akms&kms_key_id=key-1"
         "&acl=bucket-owner-full-control"
@@ -112,7 +112,7 @@ def test_what_a_bucket_policy_demands_is_signed_and_told(s3: Any) -> None:
     assert head["ServerSideEncryption"] == "aws:kms"
 
 
-def test_the_workers_own_rights_do_what_the_policy_demands(
+def test_s3_worker_credentials_send_options_of_bucket_policy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from runqy_delivery.result import content_of
@@ -133,7 +133,7 @@ def test_the_workers_own_rights_do_what_the_policy_demands(
 
 
 @pytest.mark.parametrize("place", ["sink", "connection"])
-def test_signed_urls_may_name_another_endpoint(
+def test_s3_signed_endpoint_is_used_in_urls(
     place: str, stack: Stack, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = stack.sandbox.s3_url.replace("127.0.0.1", "localhost")
@@ -155,12 +155,12 @@ def test_signed_urls_may_name_another_endpoint(
 
 
 @pytest.mark.parametrize("option", ["once=maybe", "unknown=1"])
-def test_an_option_that_makes_no_sense_is_refused(option: str) -> None:
+def test_s3_invalid_option_is_refused(option: str) -> None:
     with pytest.raises(Misconfigured):
         sink_from_uri(f"s3://results?{option}")
 
 
-def test_a_store_that_does_not_tell_its_region_is_signed_for_as_it_is(
+def test_s3_unknown_region_uses_that_of_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Client:

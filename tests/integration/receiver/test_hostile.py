@@ -72,7 +72,7 @@ def address(url: str, delivery_id: str = "d") -> str:
 
 @SCHEMA.parametrize()
 @settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
-def test_whatever_the_openapi_allows_is_no_server_error(
+def test_receiver_any_openapi_request_is_no_server_error(
     case: Any, receiver: str, stored: Any
 ) -> None:
     response = case.call(base_url=receiver)
@@ -109,7 +109,7 @@ deliveries = st.fixed_dictionaries(
 
 @quiet
 @given(body=deliveries)
-def test_whatever_a_delivery_says_is_taken_or_refused(receiver: str, body: Any) -> None:
+def test_receiver_any_delivery_is_accepted_or_refused(receiver: str, body: Any) -> None:
     import json
 
     # Each in an address of its own, so that none is a repeat of another one.
@@ -125,7 +125,7 @@ def test_whatever_a_delivery_says_is_taken_or_refused(receiver: str, body: Any) 
 
 @quiet
 @given(body=st.binary(max_size=5000))
-def test_whatever_bytes_come_to_an_address_nothing_is_stored(
+def test_receiver_any_bytes_store_nothing(
     receiver: str, stored: Any, body: bytes
 ) -> None:
     before = set(stored())
@@ -174,7 +174,7 @@ fragments = st.lists(
 
 @quiet
 @given(data=fragments)
-def test_whatever_bytes_come_over_the_wire_is_no_server_error(
+def test_receiver_any_raw_bytes_are_no_server_error(
     receiver: str, stored: Any, data: bytes
 ) -> None:
     before = set(stored())
@@ -196,7 +196,9 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_bombs_are_refused(receiver: str, stored: Any, name: str) -> None:
+def test_receiver_oversized_request_is_refused(
+    receiver: str, stored: Any, name: str
+) -> None:
     before = set(stored())
     answer = raw(receiver, BOMBS[name])
     # None: it hung up. 200: many headers in front of a harmless question are no crime.
@@ -215,14 +217,16 @@ def test_bombs_are_refused(receiver: str, stored: Any, name: str) -> None:
         b'{"task_id":"d","result":NaN}',
     ],
 )
-def test_json_bombs_are_refused(receiver: str, stored: Any, body: bytes) -> None:
+def test_receiver_json_bomb_is_refused(receiver: str, stored: Any, body: bytes) -> None:
     before = set(stored())
     answer = httpx.post(address(receiver), content=body)
     assert answer.status_code == 400, answer.text[:200]
     assert set(stored()) == before
 
 
-def test_a_replayed_delivery_stores_nothing_new(receiver: str, stored: Any) -> None:
+def test_receiver_replayed_delivery_stores_nothing_new(
+    receiver: str, stored: Any
+) -> None:
     url, body = address(receiver, "replayed"), b'{"task_id": "replayed", "result": 1}'
     assert httpx.post(url, content=body).json() == {"outcome": "stored"}
     before = set(stored())
@@ -231,13 +235,13 @@ def test_a_replayed_delivery_stores_nothing_new(receiver: str, stored: Any) -> N
     assert set(stored()) == before
 
 
-def test_an_address_for_one_delivery_is_none_for_another(receiver: str) -> None:
+def test_receiver_callback_url_of_other_delivery_is_refused(receiver: str) -> None:
     url = address(receiver, "one").replace("/one?", "/two?")
     body = b'{"task_id": "two", "result": 1}'
     assert httpx.post(url, content=body).status_code == 403
 
 
-def test_a_body_that_trickles_in_holds_nobody_up(receiver: str) -> None:
+def test_receiver_slow_body_does_not_delay_others(receiver: str) -> None:
     """It has a valid address; others get through meanwhile, and it has an end."""
     parts = urlsplit(address(receiver, "slow"))
     head = (

@@ -91,7 +91,7 @@ def stored(redis_settings: RedisConnection, conn_id: str) -> Callable[[], list[b
     return stored
 
 
-async def test_a_delivery_is_taken_and_kept(
+async def test_receiver_delivery_is_stored(
     client: Client, url: Any, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     answer = await client.post(url(), content=GOOD)
@@ -101,7 +101,7 @@ async def test_a_delivery_is_taken_and_kept(
         assert reader.read("d").delivery.result == {"a": 1}
 
 
-async def test_a_repeat_is_taken_and_another_one_is_not(
+async def test_receiver_repeat_is_200_and_other_result_409(
     client: Client, url: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = Delivery("d", result={"a": 2}).to_json()
@@ -112,13 +112,15 @@ async def test_a_repeat_is_taken_and_another_one_is_not(
     assert "conflict" in caplog.text
 
 
-async def test_progress_is_noted(client: Client, url: Any) -> None:
+async def test_receiver_progress_returns_202(client: Client, url: Any) -> None:
     body = Delivery("d", status="progress", fraction=0.5).to_json()
 
     assert (await client.post(url(), content=body)).status_code == 202
 
 
-async def test_old_secrets_are_taken_while_rotating(client: Client, url: Any) -> None:
+async def test_receiver_old_secret_is_accepted_while_rotating(
+    client: Client, url: Any
+) -> None:
     answer = await client.post(url(secret=OLD_SECRET), content=GOOD)
 
     assert answer.status_code == 200
@@ -148,7 +150,7 @@ def _changed(url: str, name: str, value: str) -> httpx.URL:
         pytest.param(lambda make: str(make()).partition("?")[0], id="bare"),
     ],
 )
-async def test_every_bad_address_gets_one_same_answer(
+async def test_receiver_invalid_callback_url_gets_same_403(
     client: Client, url: Any, stored: Any, change: Any
 ) -> None:
     answer = await client.post(change(url), content=GOOD)
@@ -172,7 +174,7 @@ async def test_every_bad_address_gets_one_same_answer(
         (b'{"task_id": "d", "result": ' + b"[" * 1500, "not JSON"),
     ],
 )
-async def test_what_is_no_delivery_is_refused_with_words(
+async def test_receiver_invalid_body_returns_400_with_reason(
     client: Client, url: Any, stored: Any, body: bytes, words: str
 ) -> None:
     answer = await client.post(url(), content=body)
@@ -183,7 +185,7 @@ async def test_what_is_no_delivery_is_refused_with_words(
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_a_body_that_is_too_large_is_refused(
+async def test_receiver_body_too_large_returns_413(
     client: Client, url: Any, stored: Any, *, declared: bool
 ) -> None:
     sent = 0
@@ -203,7 +205,7 @@ async def test_a_body_that_is_too_large_is_refused(
     assert stored() == []
 
 
-async def test_a_body_that_never_ends_is_refused(
+async def test_receiver_endless_body_is_refused(
     client: Client, url: Any, stored: Any
 ) -> None:
     async def chunks() -> AsyncIterator[bytes]:
@@ -216,7 +218,7 @@ async def test_a_body_that_never_ends_is_refused(
     assert stored() == []
 
 
-async def test_a_body_that_trickles_is_given_up_long_before_its_time(
+async def test_receiver_slow_body_is_refused_early(
     client: Client, url: Any, stored: Any
 ) -> None:
     """At less than the slowest rate that is taken, however steadily."""
@@ -235,7 +237,9 @@ async def test_a_body_that_trickles_is_given_up_long_before_its_time(
     assert stored() == []
 
 
-async def test_one_address_cannot_take_all_turns(client: Client, url: Any) -> None:
+async def test_receiver_requests_for_one_delivery_are_limited(
+    client: Client, url: Any
+) -> None:
     reading, gate = asyncio.Semaphore(0), asyncio.Event()
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -258,7 +262,7 @@ async def test_one_address_cannot_take_all_turns(client: Client, url: Any) -> No
     assert (same.status_code, other.status_code) == (429, 200)
 
 
-async def test_a_connection_that_is_at_fault_costs_no_result(
+async def test_receiver_connection_misconfigured_returns_503(
     client: Client, url: Any
 ) -> None:
     """The sender is told to come again, not that it may not deliver."""
@@ -267,7 +271,7 @@ async def test_a_connection_that_is_at_fault_costs_no_result(
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
 
 
-async def test_too_many_at_once_are_told_to_come_back(client: Client, url: Any) -> None:
+async def test_receiver_too_many_requests_return_429(client: Client, url: Any) -> None:
     reading = asyncio.Semaphore(0)
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -289,7 +293,7 @@ async def test_too_many_at_once_are_told_to_come_back(client: Client, url: Any) 
     assert (await client.post(url(), content=GOOD)).status_code == 200
 
 
-async def test_redis_away_is_a_503_and_nothing_is_lost(
+async def test_receiver_redis_unavailable_returns_503(
     client: Client,
     url: Any,
     doors: dict[str, CallbackConnection],
@@ -317,7 +321,7 @@ def signed_door(doors: dict[str, CallbackConnection], conn_id: str) -> None:
 
 
 @pytest.mark.usefixtures("signed_door")
-async def test_where_signatures_are_asked_for_only_signed_bodies_are_taken(
+async def test_receiver_signing_secret_unsigned_body_is_refused(
     client: Client, url: Any, stored: Any
 ) -> None:
     now = int(time.time())
@@ -336,7 +340,7 @@ async def test_where_signatures_are_asked_for_only_signed_bodies_are_taken(
 
 
 @pytest.mark.usefixtures("signed_door")
-async def test_signatures_of_the_standard_library_are_taken(
+async def test_receiver_signature_of_standardwebhooks_is_accepted(
     client: Client, url: Any
 ) -> None:
     from datetime import datetime
@@ -352,7 +356,7 @@ async def test_signatures_of_the_standard_library_are_taken(
     assert (await client.post(url(), content=GOOD, headers=headers)).status_code == 200
 
 
-def test_the_standard_library_takes_our_signatures() -> None:
+def test_signature_is_accepted_by_standardwebhooks() -> None:
     headers = sign(SIGNING, "msg_1", int(time.time()), GOOD)
 
     assert Webhook(SIGNING).verify(GOOD, headers) == {
@@ -363,13 +367,13 @@ def test_the_standard_library_takes_our_signatures() -> None:
     }
 
 
-async def test_health_says_nothing_about_the_house(client: Client) -> None:
+async def test_receiver_health_reveals_nothing(client: Client) -> None:
     assert (await client.get("/health")).json() == {"status": "ok"}
     for path in ("/docs", "/openapi.json", "/redoc"):
         assert (await client.get(path)).status_code == 404
 
 
-async def test_no_secret_is_logged(
+async def test_receiver_logs_no_secret(
     client: Client, url: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="runqy_provider")
@@ -383,7 +387,7 @@ async def test_no_secret_is_logged(
     assert SECRET not in ours
 
 
-async def test_large_bodies_are_read_beside_the_event_loop(
+async def test_receiver_large_body_is_parsed_in_a_thread(
     redis_settings: RedisConnection, conn_id: str, url: Any
 ) -> None:
     door = CallbackConnection(conn_id, redis_settings, (SECRET,))
@@ -403,7 +407,7 @@ async def test_large_bodies_are_read_beside_the_event_loop(
         assert bad.status_code == 400
 
 
-async def test_json_that_is_nested_too_deeply_is_refused(
+async def test_receiver_deeply_nested_json_is_refused(
     redis_settings: RedisConnection, conn_id: str, url: Any, stored: Any
 ) -> None:
     """However deep Python itself can read on this machine."""
@@ -426,7 +430,7 @@ async def test_json_that_is_nested_too_deeply_is_refused(
     assert stored() == []
 
 
-async def test_a_body_of_countless_little_parts_is_refused_unparsed(
+async def test_receiver_body_with_many_containers_is_not_parsed(
     client: Client, url: Any, stored: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parsed, they would take fifty times the room."""
@@ -439,7 +443,7 @@ async def test_a_body_of_countless_little_parts_is_refused_unparsed(
     assert stored() == []
 
 
-async def test_what_is_a_little_too_large_is_read_to_its_end(
+async def test_receiver_body_slightly_too_large_is_read_to_its_end(
     client: Client, url: Any, stored: Any
 ) -> None:
     """So that its sender hears the answer, and no broken connection."""
@@ -457,7 +461,7 @@ async def test_what_is_a_little_too_large_is_read_to_its_end(
     assert stored() == []
 
 
-async def test_a_delivery_that_was_forgotten_is_still_the_first(
+async def test_receiver_delivery_read_and_forgotten_still_wins(
     client: Client, url: Any, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     """As long as the address works, another one is none."""
@@ -472,7 +476,7 @@ async def test_a_delivery_that_was_forgotten_is_still_the_first(
     assert answers[1].json() == {"outcome": "repeated"}
 
 
-async def test_a_secret_that_was_changed_just_now_opens(
+async def test_receiver_changed_secret_is_looked_up_again(
     url: Any, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     old = CallbackConnection(conn_id, redis_settings, (OLD_SECRET,))

@@ -32,7 +32,7 @@ def _connect(postgres: Postgres, monkeypatch: pytest.MonkeyPatch, **extra: str) 
     monkeypatch.setenv("AIRFLOW_CONN_POOLED", f"{postgres.url}?{query}")
 
 
-def test_no_statement_is_prepared_on_the_server(
+def test_sql_engine_prepares_no_statement_on_server(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _connect(postgres, monkeypatch)
@@ -42,7 +42,7 @@ def test_no_statement_is_prepared_on_the_server(
 
 
 @pytest.mark.parametrize("code", ["26000", "42P05"])
-def test_an_error_of_a_pooler_passes(code: str) -> None:
+def test_sql_errors_pooler_error_is_unavailable(code: str) -> None:
     class InvalidSqlStatementName(Exception):
         sqlstate = code
 

@@ -63,7 +63,7 @@ def frozen(postgres: Postgres) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("connect")
-def test_nothing_waits_for_a_lock_or_a_silent_server_without_end(
+def test_sql_table_lock_or_silent_server_times_out(
     postgres: Postgres, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lite = tmp_path / "results.db"
@@ -107,7 +107,9 @@ def test_nothing_waits_for_a_lock_or_a_silent_server_without_end(
     assert all("canceling statement" in words for _, words, _ in outcomes[:4])
 
 
-def test_a_server_that_falls_silent_is_given_up(postgres: Postgres, table: str) -> None:
+def test_sql_table_server_stops_responding_times_out(
+    postgres: Postgres, table: str
+) -> None:
     rows = SqlTable("pg", table)
     assert rows.read("r") is None
     with frozen(postgres):
@@ -119,7 +121,7 @@ def test_a_server_that_falls_silent_is_given_up(postgres: Postgres, table: str) 
     assert rows.read("r") is None
 
 
-def test_listening_to_a_silent_server_breaks_off(
+def test_sql_source_listening_to_silent_server_ends(
     postgres: Postgres, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql_arrivals, "PING_INTERVAL", 0.2)
@@ -137,7 +139,7 @@ def test_listening_to_a_silent_server_breaks_off(
         asyncio.run(scenario())
 
 
-def test_a_connection_that_broke_while_idle_is_replaced(
+def test_sql_engine_broken_idle_connection_is_replaced(
     postgres: Postgres, table: str
 ) -> None:
     rows = SqlTable("pg", table)

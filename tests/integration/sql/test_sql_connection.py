@@ -52,7 +52,7 @@ DRIVERS = pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 
 
 @DRIVERS
-def test_extras_go_to_the_driver_of_looks_and_of_listening(
+def test_sql_engine_extras_reach_both_drivers(
     driver: str, postgres: Postgres, table: str, connection: Any
 ) -> None:
     with postgres.connect() as admin:
@@ -84,7 +84,7 @@ def test_extras_go_to_the_driver_of_looks_and_of_listening(
 
 
 @DRIVERS
-def test_a_demand_for_tls_is_not_lost(driver: str, table: str, connection: Any) -> None:
+def test_sql_engine_sslmode_is_kept(driver: str, table: str, connection: Any) -> None:
     """The server here has none: who demands it must not be served without."""
     connection(sslmode="require", sqlalchemy_scheme=f"postgresql+{driver}")
 
@@ -94,7 +94,9 @@ def test_a_demand_for_tls_is_not_lost(driver: str, table: str, connection: Any) 
         asyncio.run(first_hint(SqlTable("pg", table)))
 
 
-def test_a_channel_with_capitals_is_heard(postgres: Postgres, table: str) -> None:
+def test_sql_source_channel_with_capitals_is_listened_to(
+    postgres: Postgres, table: str
+) -> None:
     source = SqlSource(SqlTable("pg", table), "runqy_Tasks", str)
 
     async def scenario() -> str | None:
@@ -110,7 +112,7 @@ def test_a_channel_with_capitals_is_heard(postgres: Postgres, table: str) -> Non
     assert asyncio.run(scenario()) == "r"
 
 
-def test_looks_go_on_while_the_connection_cannot_be_read(
+def test_sql_engine_connection_not_found_keeps_old_engine(
     postgres: Postgres,
     table: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -138,12 +140,12 @@ def test_looks_go_on_while_the_connection_cannot_be_read(
     assert old.pool.checkedin() == 0  # type: ignore[attr-defined] # it is a queue
 
 
-def test_a_connection_that_was_never_read_is_told(table: str) -> None:
+def test_sql_engine_unknown_connection_is_an_error(table: str) -> None:
     with pytest.raises(AirflowNotFoundException, match="nowhere"):
         SqlTable("nowhere", table).read("r")
 
 
-def test_two_executions_of_an_attempt_insert_one_row(
+def test_sql_table_two_inserts_of_one_id_leave_one_row(
     postgres: Postgres, table: str
 ) -> None:
     rows = SqlTable("pg", table)
@@ -166,7 +168,7 @@ def test_two_executions_of_an_attempt_insert_one_row(
     assert rows.status_of("r") == "x"
 
 
-def test_a_table_that_refuses_our_row_is_told(postgres: Postgres, table: str) -> None:
+def test_sql_table_insert_refused_is_an_error(postgres: Postgres, table: str) -> None:
     with postgres.connect() as connection:
         connection.execute(f"ALTER TABLE {table} ADD CHECK (status <> 'pending')")
 

@@ -69,20 +69,20 @@ async def first_event(run: Run) -> Any:
 
 @pytest.mark.parametrize("value", [{"a": [1, None]}, None, "text", "7", 0])
 @pytest.mark.parametrize("name", ["tasks", "text"])
-def test_a_value_comes_home(name: str, value: Any, table: str) -> None:
+def test_sql_sink_value_is_returned(name: str, value: Any, table: str) -> None:
     """``tasks`` has ids of type uuid and results of type jsonb, the other texts."""
     sink = f"sql://pg/{table if name == 'text' else name}"
     assert outcome_of(run_of(sink, {"value": value})) == value
 
 
-def test_guide_style_task_code_runs_as_it_is() -> None:
+def test_sql_sink_task_code_of_the_guide_runs_unmodified() -> None:
     """It runs an UPDATE: the operator has inserted the row."""
     run = run_of("sql://pg/tasks", {"numbers": [1, 2]}, "guide_sql")
 
     assert outcome_of(run) == {"sum": 3}
 
 
-def test_guide_style_task_code_reports_its_failure(
+def test_sql_sink_task_code_of_the_guide_reports_failure(
     postgres: Postgres, table: str
 ) -> None:
     run = run_of(f"sql://pg/{table}", {}, "idle").execute()
@@ -98,13 +98,13 @@ def test_guide_style_task_code_reports_its_failure(
     assert "no GPU" in str(run.error)
 
 
-def test_a_failure_through_the_helper_comes_with_its_traceback(table: str) -> None:
+def test_sql_sink_failure_by_helper_has_traceback(table: str) -> None:
     with pytest.raises(JobFailed, match="ValueError: too dark") as caught:
         outcome_of(run_of(f"sql://pg/{table}", {"error": "too dark"}))
     assert "raise ValueError" in str(caught.value.traceback)
 
 
-def test_other_names_of_table_and_columns(postgres: Postgres, table: str) -> None:
+def test_sql_sink_other_column_names_are_used(postgres: Postgres, table: str) -> None:
     with postgres.connect() as connection:
         connection.execute(
             f"CREATE SCHEMA s_{table} CREATE TABLE runs (job varchar(64), state text, "
@@ -115,7 +115,7 @@ def test_other_names_of_table_and_columns(postgres: Postgres, table: str) -> Non
     assert outcome_of(run_of(f"sql://pg/s_{table}.runs?{names}", {"value": [1]})) == [1]
 
 
-def test_without_an_inserted_row_the_helper_inserts_it(
+def test_sql_sink_without_inserted_row_helper_inserts_it(
     postgres: Postgres, table: str, gate: Gate
 ) -> None:
     run = run_of(f"sql://pg/{table}?insert=false", {"value": 5, **gate.closed})
@@ -127,7 +127,7 @@ def test_without_an_inserted_row_the_helper_inserts_it(
     assert run.resume(run.fire()).value == 5
 
 
-def test_the_first_final_status_stays(
+def test_sql_sink_first_final_status_stays(
     postgres: Postgres, table: str, gate: Gate
 ) -> None:
     run = run_of(f"sql://pg/{table}", {"value": 1, **gate.closed}).execute()
@@ -142,7 +142,7 @@ def test_the_first_final_status_stays(
     assert run.resume(run.fire()).value == 2
 
 
-def test_fifty_megabytes_come_home(table: str) -> None:
+def test_sql_sink_fifty_megabytes_are_returned(table: str) -> None:
     image = outcome_of(run_of(f"sql://pg/{table}", {"bytes": 50_000_000}))
 
     assert is_reference(image)
@@ -151,7 +151,7 @@ def test_fifty_megabytes_come_home(table: str) -> None:
         assert stream.read(4) == b"xxxx"
 
 
-def test_bytes_in_a_column_of_bytes_come_home(postgres: Postgres, table: str) -> None:
+def test_sql_sink_bytea_column_returns_bytes(postgres: Postgres, table: str) -> None:
     with postgres.connect() as connection:
         connection.execute(
             f"ALTER TABLE {table} ALTER COLUMN result TYPE bytea USING NULL"
@@ -186,7 +186,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("sink", "error", "words"), BAD, ids=[row[0] for row in BAD])
-def test_bad_input_is_told_and_nothing_enqueued(
+def test_sql_sink_invalid_input_enqueues_nothing(
     sink: str,
     error: type[Exception],
     words: str,
@@ -216,7 +216,9 @@ def test_bad_input_is_told_and_nothing_enqueued(
     assert "runqy_job" not in run.xcoms
 
 
-def test_a_row_deleted_while_waiting_is_told(postgres: Postgres, table: str) -> None:
+def test_sql_sink_row_deleted_during_wait_fails_the_wait(
+    postgres: Postgres, table: str
+) -> None:
     run = run_of(f"sql://pg/{table}", {}, "idle").execute()
 
     looked = statements_of("pg")
@@ -237,7 +239,7 @@ def test_a_row_deleted_while_waiting_is_told(postgres: Postgres, table: str) -> 
     assert "deleted" in str(run.error)
 
 
-def test_a_row_deleted_before_the_first_look_is_told(
+def test_sql_sink_row_deleted_before_first_poll_fails_the_wait(
     postgres: Postgres, table: str
 ) -> None:
     """The operator had inserted it: where a triggerer starts anew, nobody saw it."""
@@ -250,7 +252,7 @@ def test_a_row_deleted_before_the_first_look_is_told(
     assert "deleted" in str(run.error)
 
 
-def test_a_sensor_without_a_job_waits_for_a_row_to_come(
+def test_sql_sink_sensor_without_job_waits_for_row(
     postgres: Postgres, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may look before anybody has inserted the row."""
@@ -279,7 +281,9 @@ def test_a_sensor_without_a_job_waits_for_a_row_to_come(
     assert asyncio.run(scenario()).payload["event"] == "arrived"
 
 
-def test_a_result_with_nan_is_a_bad_delivery(postgres: Postgres, table: str) -> None:
+def test_sql_sink_result_with_nan_is_bad_delivery(
+    postgres: Postgres, table: str
+) -> None:
     run = run_of(f"sql://pg/{table}", {}, "idle").execute()
     with postgres.connect() as connection:
         connection.execute(
@@ -291,7 +295,7 @@ def test_a_result_with_nan_is_a_bad_delivery(postgres: Postgres, table: str) -> 
     assert "NaN is not JSON" in str(run.error)
 
 
-def test_a_timeout_says_what_the_row_says(table: str) -> None:
+def test_sql_sink_timeout_names_status_of_row(table: str) -> None:
     run = run_of(
         f"sql://pg/{table}", {}, "idle", delivery_timeout=timedelta(seconds=1)
     ).execute()
@@ -302,7 +306,7 @@ def test_a_timeout_says_what_the_row_says(table: str) -> None:
     assert "'pending'" in words
 
 
-def test_a_database_that_goes_away_and_comes_back_loses_nothing(
+def test_sql_sink_database_restart_loses_nothing(
     postgres: Postgres, table: str
 ) -> None:
     run = run_of(f"sql://pg/{table}", {}, "idle").execute()
@@ -329,7 +333,7 @@ def test_a_database_that_goes_away_and_comes_back_loses_nothing(
     assert run.resume(asyncio.run(scenario())).value == 1
 
 
-def test_a_hundred_waits_cost_one_select_a_look_and_notify_wakes_them(
+def test_sql_sink_hundred_waits_share_select_and_notify_ends_them(
     postgres: Postgres,
     table: str,
     connect: Callable[..., Any],
@@ -403,7 +407,7 @@ def test_a_hundred_waits_cost_one_select_a_look_and_notify_wakes_them(
     assert len(statements) == len(looks)  # one SELECT each, for however many
 
 
-def test_any_database_will_do(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sql_sink_sqlite_works(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite here, through the hook of another provider."""
     import sqlite3
 
@@ -423,7 +427,7 @@ def test_any_database_will_do(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert run.resume(run.fire()).value == [1]
 
 
-def test_a_missing_table_is_told_by_sqlite_too(
+def test_sql_sink_missing_table_in_sqlite_is_an_error(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(
@@ -435,7 +439,7 @@ def test_a_missing_table_is_told_by_sqlite_too(
         outcome_of(run_of("sql://lite/results", {"value": 1}))
 
 
-def test_the_statements_in_the_docs_make_a_table_that_tells(postgres: Postgres) -> None:
+def test_sql_sink_statements_of_the_docs_work(postgres: Postgres) -> None:
     page = Path(__file__).parents[3] / "docs" / "sinks.md"
     blocks = re.findall(
         r"^```sql\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL
