@@ -5,14 +5,27 @@
 from __future__ import annotations
 
 import time
+import uuid
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 FINISHED = ("success", "failed")
 
 #: Seconds that one answer may take.
 TIMEOUT = 60
+
+#: The API server answers 500 while another process has locked an SQLite database. All
+#: requests made here may be sent twice.
+_RETRY = Retry(
+    total=6,
+    backoff_factor=0.5,
+    status_forcelist=(500, 502, 503, 504),
+    allowed_methods=None,
+    raise_on_status=False,
+)
 
 
 class AirflowClient:
@@ -29,6 +42,7 @@ class AirflowClient:
         self._session = requests.Session()
         # Loopback only: no proxy, and no login from a .netrc.
         self._session.trust_env = False
+        self._session.mount("http://", HTTPAdapter(max_retries=_RETRY))
         token = answer.json()["access_token"]
         self._session.headers["Authorization"] = f"Bearer {token}"
 
@@ -73,8 +87,15 @@ class AirflowClient:
 
     def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
         """Start a run and return its id."""
-        body = {"logical_date": None, "conf": conf or {}}
-        return str(self.post(f"/dags/{dag_id}/dagRuns", body)["dag_run_id"])
+        run_id = f"client__{uuid.uuid4().hex}"
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf or {}}
+        try:
+            self.post(f"/dags/{dag_id}/dagRuns", body)
+        except requests.HTTPError as error:
+            # The request was repeated, and had been accepted before.
+            if error.response.status_code != requests.codes.conflict:
+                raise
+        return run_id
 
     def state(self, dag_id: str, run_id: str) -> str:
         """Return the state of a run."""

@@ -103,7 +103,7 @@ class ConnectionCache:
 
     async def _look_up(self, conn_id: str) -> CallbackConnection | None:
         try:
-            found = await asyncio.to_thread(_callback_connection, conn_id)
+            found = await asyncio.to_thread(find_callback_connection, conn_id)
         except Misconfigured as error:
             self._unknown.set(conn_id, str(error), NEGATIVE_TTL)
             raise
@@ -116,7 +116,20 @@ class ConnectionCache:
         return found
 
 
-def _callback_connection(conn_id: str) -> CallbackConnection | None:
+def find_callback_connection(conn_id: str) -> CallbackConnection | None:
+    """Return what the receiver needs of an Airflow connection, in the calling thread.
+
+    Args:
+        conn_id: The id of the connection.
+
+    Returns:
+        The inbox's Redis and the secrets; None if the connection does not exist, or has
+        another type than runqy.
+
+    Raises:
+        Misconfigured: A field is invalid, or the Redis connection does not exist.
+        LookupUnavailable: Airflow's database is unavailable.
+    """
     try:
         connection = _find(conn_id)
     except AirflowNotFoundException:

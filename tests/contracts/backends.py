@@ -1,4 +1,4 @@
-"""What the contract tests need of each sink: its URI, its source, and a delivery."""
+"""What the contract tests need for each sink: its URI, its source, and a delivery."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Backend:
 
 
 def webhook_backend(port: int) -> Backend:
-    """The inbox: a delivery as the receiver stores it."""
+    """Return the inbox; a delivery is stored as the receiver does."""
 
     async def store(job: JobRef) -> None:
         redis = load_context("runqy_default").redis
@@ -96,7 +96,7 @@ def webhook_backend(port: int) -> Backend:
 
 
 def folder_backend(folder: Path) -> Backend:
-    """A shared folder."""
+    """Return a shared folder."""
     folder.mkdir()
 
     def deliver(job: JobRef) -> None:
@@ -106,7 +106,7 @@ def folder_backend(folder: Path) -> Backend:
 
 
 def s3_backend(s3_url: str, port: int) -> Backend:
-    """The sandbox's S3 endpoint."""
+    """Return the S3 endpoint of the sandbox."""
 
     def deliver(job: JobRef) -> None:
         client = boto3.client(
@@ -124,7 +124,7 @@ def s3_backend(s3_url: str, port: int) -> Backend:
         )
         client.close()
 
-    nowhere = {
+    unavailable = {
         "conn_type": "aws",
         "login": "sandbox",
         "password": "sandbox",
@@ -134,12 +134,12 @@ def s3_backend(s3_url: str, port: int) -> Backend:
         },
     }
     return Backend(
-        "s3://results/contract", ObjectSource, deliver, {"aws_default": nowhere}
+        "s3://results/contract", ObjectSource, deliver, {"aws_default": unavailable}
     )
 
 
 def sql_backend(database: Path, port: int) -> Backend:
-    """A table in SQLite, which needs no server."""
+    """Return a table in SQLite, which needs no server."""
     columns = "id TEXT PRIMARY KEY, status TEXT, result TEXT, completed_at TEXT"
     with sqlite3.connect(database) as connection:
         connection.execute(f"CREATE TABLE results ({columns})")
@@ -152,17 +152,17 @@ def sql_backend(database: Path, port: int) -> Backend:
                 (job.delivery_id, json.dumps(RESULT)),
             )
 
-    nowhere = {"conn_type": "postgres", "host": "127.0.0.1", "port": port}
+    unavailable = {"conn_type": "postgres", "host": "127.0.0.1", "port": port}
     return Backend(
         "sql://contract_db/results?insert=false",
         SqlSource,
         deliver,
-        {"contract_db": nowhere},
+        {"contract_db": unavailable},
     )
 
 
 def redis_storage_backend(redis_url: str, port: int) -> Backend:
-    """Jobs in runqy's Redis, as runqy stores them."""
+    """Return jobs in runqy's Redis, as runqy stores them."""
 
     def store(job: JobRef, fields: dict[str, Any]) -> None:
         with Redis.from_url(redis_url) as redis:
@@ -177,7 +177,7 @@ def redis_storage_backend(redis_url: str, port: int) -> Backend:
         )
 
     class WithJobs(Backend):
-        """A job is stored before it is waited for."""
+        """Stores each job before a test waits for it."""
 
         def job(self, number: int = 0) -> JobRef:
             job = super().job(number)
@@ -185,5 +185,7 @@ def redis_storage_backend(redis_url: str, port: int) -> Backend:
                 redis.hsetnx(hash_key(*job.require_job()), "state", "pending")
             return job
 
-    nowhere = {"conn_type": "redis", "host": "127.0.0.1", "port": port}
-    return WithJobs("redis_storage", JobResultSource, deliver, {"runqy_redis": nowhere})
+    unavailable = {"conn_type": "redis", "host": "127.0.0.1", "port": port}
+    return WithJobs(
+        "redis_storage", JobResultSource, deliver, {"runqy_redis": unavailable}
+    )

@@ -1,4 +1,4 @@
-"""What every sink does, whatever it stores results in."""
+"""What every sink does, with each kind of storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every source does for its waiter."""
+"""What a waiter needs of every source."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def polls(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.02)
@@ -64,7 +64,7 @@ async def test_source_finds_delivery_during_the_wait(
 ) -> None:
     job = await asyncio.to_thread(backend.job)
     waiting = wait(backend, job)
-    await until(lambda: bool(polls))
+    await wait_until(lambda: bool(polls))
 
     await asyncio.to_thread(backend.deliver, job)
     arrival = await waiting
@@ -78,7 +78,7 @@ async def test_source_polls_once_for_a_hundred_waits(
 ) -> None:
     jobs = [await asyncio.to_thread(backend.job, n) for n in range(WAITS)]
     waits = [wait(backend, job) for job in jobs]
-    await until(lambda: WAITS in polls)
+    await wait_until(lambda: WAITS in polls)
     before = len(polls)
 
     await asyncio.to_thread(backend.deliver, jobs[7])

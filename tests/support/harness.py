@@ -51,6 +51,13 @@ def outcomes_of_example(dag_id: str) -> dict[str, Any]:
     return outcomes
 
 
+def started(run: Run) -> Run:
+    """Start a task, and check that it deferred."""
+    run.execute()
+    assert run.state == "deferred", run.last
+    return run
+
+
 def outcome_of(run: Run) -> Any:
     """Run a task to its end, whether it defers or not; raise its error if it fails."""
     run.execute()

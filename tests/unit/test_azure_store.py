@@ -1,4 +1,4 @@
-"""Which blob a ``result_url`` names."""
+"""Which blob a ``result_url`` of Azure names."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,7 @@ from runqy_provider.receiver.__main__ import connection_from, main
 
 
 def connection(**fields: Any) -> Any:
-    import json
-
+    """Return what Airflow returns for a connection with these fields."""
     names = ("host", "port", "login", "password", "schema", "extra", "conn_type")
     given = {"conn_id": "c", **dict.fromkeys(names), **fields}
     if isinstance(given["extra"], dict):
@@ -74,7 +74,7 @@ def test_connection_secrets_can_be_rotated_and_are_hidden_in_repr() -> None:
         {"host": "h", "extra": {"callback_url": "https://h/runqy?x=1"}},
         {"host": "h", "password": "key-one\nkey-two"},
         {"host": "h", "password": "schlüssel"},
-        {"host": "h", "extra": {"admin_api_key": "two words"}},
+        {"host": "h", "extra": {"admin_api_key": "two parts"}},
         {"host": "h", "extra": {"signing_secret": "whsec_not-base64!"}},
     ],
 )
@@ -123,7 +123,7 @@ def test_redis_connection_is_read_as_the_redis_provider_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({}, "has no host"),
         ({"host": "r", "extra": {"cluster": True}}, "is a cluster"),
@@ -131,9 +131,9 @@ def test_redis_connection_is_read_as_the_redis_provider_does() -> None:
     ],
 )
 def test_redis_connection_invalid_field_is_refused(
-    fields: dict[str, Any], words: str
+    fields: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(Misconfigured, match=words):
+    with pytest.raises(Misconfigured, match=message):
         RedisConnection.from_connection(connection(**fields))
 
 
@@ -145,13 +145,13 @@ GOOD = {
 
 
 def test_standalone_receiver_is_configured_by_environment() -> None:
-    door = connection_from(GOOD, "runqy_default")
+    receiver = connection_from(GOOD, "runqy_default")
 
-    options = dict(door.redis.options)
-    assert door.redis.address == "r:6380/3"
+    options = dict(receiver.redis.options)
+    assert receiver.redis.address == "r:6380/3"
     assert (options["ssl"], options["password"]) == (True, "p")
-    assert door.signing_secrets == ("whsec_AAAA", "whsec_BBBB")
-    assert "whsec" not in repr(door)
+    assert receiver.signing_secrets == ("whsec_AAAA", "whsec_BBBB")
+    assert "whsec" not in repr(receiver)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +173,6 @@ def test_standalone_receiver_missing_variable_exits_with_message(
         monkeypatch.setenv(name, value)
 
     assert main(["--port", "0"]) == 2
-    said = capsys.readouterr().err
-    assert "The receiver cannot start" in said
-    assert "short" not in said.replace("shorter", "")
+    output = capsys.readouterr().err
+    assert "The receiver cannot start" in output
+    assert "short" not in output.replace("shorter", "")

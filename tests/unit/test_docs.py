@@ -1,4 +1,4 @@
-"""The code in the docs is code: it compiles, it imports, and its operators exist."""
+"""The code in the docs compiles, its imports exist, and its operators are valid."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ BLOCKS = [
 def test_docs_python_block_runs(block: str) -> None:
     servers = ("Sandbox", "RunqyHook(", "RunqyResultHook().read")
     if any(name in block for name in servers):
-        # These need servers; what they import must be there all the same.
+        # These need servers: only what they import is checked.
         block = "\n".join(re.findall(r"^(?:from|import) .*", block, re.MULTILINE))
-    # Task code would register a handler for the process, and wait for jobs.
+    # Task code would register a handler in this process, and wait for jobs.
     block = re.sub(r"^from runqy_python import .*$", "", block, flags=re.MULTILINE)
     names: dict[str, Any] = {
         "RunqyOperator": RunqyOperator,
@@ -72,9 +72,9 @@ def test_docs_pages_are_linked_from_readme() -> None:
     "page", ["docs/threat-model.md", "tests/regressions.md"], ids=str
 )
 def test_docs_named_tests_exist(page: str) -> None:
-    words = (ROOT / page).read_text()
-    named = set(re.findall(r"\b(test_\w+)`", words))
-    there = {
+    text = (ROOT / page).read_text()
+    named = set(re.findall(r"\b(test_\w+)`", text))
+    defined = {
         name
         for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(
@@ -82,15 +82,15 @@ def test_docs_named_tests_exist(page: str) -> None:
         )
     }
     assert len(named) > 20
-    assert named <= there
+    assert named <= defined
 
 
 def test_docs_numbers_equal_the_code() -> None:
     from runqy_provider.operators import runqy
 
     options = get_provider_info()["config"]["runqy"]["options"]
-    words = (ROOT / "docs" / "operator.md").read_text()
-    assert f"settle_seconds` ({options['settle_seconds']['default']})" in words
+    text = (ROOT / "docs" / "operator.md").read_text()
+    assert f"settle_seconds` ({options['settle_seconds']['default']})" in text
     assert int(options["xcom_limit"]["default"]) == 64 * 1024
     assert runqy.DEFER_AFTER.total_seconds() == 1
     assert runqy.DELIVERY_TIMEOUT.total_seconds() == 24 * 3600

@@ -1,4 +1,4 @@
-"""What importing the operator loads: a DAG file does that every time it is parsed."""
+"""Which modules an import of the operator loads: every parse of a DAG file does it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-#: Importing Airflow's own base classes first shows what the operator adds.
+#: Airflow's base classes are imported first, to see what the operator adds.
 PROGRAM = """
 import json, sys
 from airflow.sdk import DAG, BaseOperator, BaseOperatorLink

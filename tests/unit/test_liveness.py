@@ -1,4 +1,4 @@
-"""How long a wait bears silence, and what counts as such."""
+"""When a job counts as silent, and what counts as a sign of life."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_liveness_job_not_observed_silence_counts_at_once(clock: list[float]) ->
 def test_liveness_job_pending_is_not_silent(clock: list[float]) -> None:
     liveness = LivenessMonitor(HEARTBEAT, is_watched=True)
     clock[0] = 5000.0
-    assert not liveness.is_silent, "it was not seen to begin"
+    assert not liveness.is_silent, "a job that was not seen to start cannot be silent"
 
     liveness.on_update(StatusUpdate(has_started=False))
     assert liveness.silent_at == math.inf
@@ -39,19 +39,19 @@ def test_liveness_job_pending_is_not_silent(clock: list[float]) -> None:
     assert liveness.silent_at == 5010.0
     clock[0] = 5009.0
     liveness.on_update(StatusUpdate(has_started=True))
-    assert liveness.silent_at == 5010.0, "to run is no sign of life"
+    assert liveness.silent_at == 5010.0, "that it runs is not a sign of life"
     liveness.on_update(StatusUpdate("runqy runs it again", has_started=False))
     assert liveness.silent_at == math.inf
 
 
 def test_liveness_progress_counts_once_by_own_clock(clock: list[float]) -> None:
-    """Whoever took it may have a clock that is off."""
+    """The clock of the receiver that took the progress may be wrong."""
     liveness = LivenessMonitor(HEARTBEAT, is_watched=True)
     liveness.on_update(StatusUpdate("10%", reported_at=400.0))
     assert liveness.silent_at == 1010.0
     clock[0] = 1009.0
     liveness.on_update(StatusUpdate("10%", reported_at=400.0))
-    assert liveness.silent_at == 1010.0, "the same message, found by another look"
+    assert liveness.silent_at == 1010.0, "the same message, found by another poll"
     liveness.on_update(StatusUpdate("20%", reported_at=401.0))
     assert liveness.silent_at == 1019.0
 
@@ -68,16 +68,16 @@ def test_liveness_source_unreachable_is_not_silence(clock: list[float]) -> None:
     assert liveness.silent_at == 5010.0
     clock[0] = 5005.0
     liveness.mark_reachable(watch)
-    assert liveness.silent_at == 5010.0, "it was not lost"
+    assert liveness.silent_at == 5010.0, "the source was not unreachable"
 
 
 def test_liveness_update_text_can_be_stored() -> None:
-    told: list[StatusUpdate] = []
-    liveness = LivenessMonitor(on_change=told.append)
+    updates: list[StatusUpdate] = []
+    liveness = LivenessMonitor(on_change=updates.append)
     liveness.on_update(StatusUpdate("a\0b\ud800", reported_at=1.0))
     liveness.on_update(StatusUpdate("runqy says: \0"))
 
-    assert [update.message for update in told] == [
+    assert [update.message for update in updates] == [
         "a\ufffdb\ufffd",
         "runqy says: \ufffd",
     ]

@@ -1,4 +1,4 @@
-"""What the provider declares is there, and Airflow finds it."""
+"""What the provider declares exists, and Airflow finds it."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_provider_info_lists_every_public_module() -> None:
         for entry in INFO[kind]
         for module in entry["python-modules"]
     }
-    there = {
+    existing = {
         f"runqy_provider.{path.parent.name}.{path.stem}"
         for kind in ("operators", "sensors", "triggers")
         for path in (ROOT / "runqy_provider" / kind).glob("*.py")
         if not path.stem.startswith("_")
     }
-    assert there == declared
+    assert existing == declared
 
 
 def test_provider_info_connection_type_equals_hook() -> None:
@@ -78,7 +78,7 @@ def test_connection_form_every_field_is_read() -> None:
 
 
 def test_connection_form_secrets_are_masked_by_airflow() -> None:
-    """It masks by name: in the API, in logs and in rendered fields."""
+    """Airflow masks fields by name: in the API, in logs and in rendered fields."""
     from airflow.api_fastapi.core_api.datamodels.connections import ConnectionResponse
     from airflow.models.connection import Connection
 
@@ -96,7 +96,7 @@ def test_connection_form_secrets_are_masked_by_airflow() -> None:
 
 
 def test_plugin_is_declared_as_entry_point_and_in_provider_info() -> None:
-    """Airflow loads it by the entry point; the declaration shows it in the UI."""
+    """Airflow loads the plugin by its entry point, and lists the declared one."""
     [plugin] = INFO["plugins"]
     [point] = [p for p in entry_points(group="airflow.plugins") if p.name == "runqy"]
 
@@ -171,7 +171,7 @@ def test_module_without_airflow_can_be_imported(module: str) -> None:
 
 
 def test_provider_imports_open_no_connection(tmp_path: Path) -> None:
-    """No configuration read, no connection, no thread."""
+    """An import opens no connection and starts no thread."""
     code = (
         "import socket, threading, sys\n"
         "def refuse(*a, **k): raise SystemExit('a connection at import')\n"

@@ -1,4 +1,4 @@
-"""Which proxy leads to the runqy server, by the environment's variables."""
+"""Which proxy the environment variables name for the runqy server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROXY = "http://proxy.example:3128"
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def proxy_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

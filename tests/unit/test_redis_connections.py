@@ -1,4 +1,4 @@
-"""Redis connections mean the same, whether written as a URI or as JSON."""
+"""A Redis connection is read alike from a URI and from JSON."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from runqy_provider.errors import Misconfigured
 TRUE = ["True", "true", "1", "yes"]
 FALSE = ["False", "false", "0", "no"]
 HOSTS = st.sampled_from(["redis.example", "10.1.2.3", "::1", "fd00::5"])
-WORDS = st.text("abcXYZ019@:/?#% ", min_size=1, max_size=8)
+PASSWORDS = st.text("abcXYZ019@:/?#% ", min_size=1, max_size=8)
 
 
 @given(
     host=HOSTS,
     port=st.integers(1, 65535),
     db=st.integers(0, 15),
-    password=st.none() | WORDS,
+    password=st.none() | PASSWORDS,
     tls=st.sampled_from(["scheme", "text", "json", "off", "not given"]),
-    words=st.integers(0, 3),
+    spelling=st.integers(0, 3),
 )
 def test_redis_connection_uri_and_json_are_read_alike(
-    host: str, port: int, db: int, password: str | None, tls: str, words: int
+    host: str, port: int, db: int, password: str | None, tls: str, spelling: int
 ) -> None:
     scheme = "rediss" if tls == "scheme" else "redis"
-    shown = f"[{host}]" if ":" in host else host
+    netloc = f"[{host}]" if ":" in host else host
     login = "" if password is None else f":{quote(password, safe='')}@"
     query: dict[str, Any] = {"db": db}
     extra: dict[str, Any] = {"db": db}
     if tls in ("text", "off"):
-        query["ssl"] = (TRUE if tls == "text" else FALSE)[words]
+        query["ssl"] = (TRUE if tls == "text" else FALSE)[spelling]
         extra["ssl"] = tls == "text"
     elif tls == "json":
         query["ssl"], extra["ssl"] = "true", True
-    uri = f"{scheme}://{login}{shown}:{port}/7?{urlencode(query)}"
+    uri = f"{scheme}://{login}{netloc}:{port}/7?{urlencode(query)}"
 
     by_uri = RedisConnection.from_connection(Connection.from_uri(uri, conn_id="r"))
     by_json = RedisConnection.from_connection(
@@ -57,7 +57,7 @@ def test_redis_connection_uri_and_json_are_read_alike(
     )
 
     assert dict(by_uri.options) == dict(by_json.options)
-    assert by_uri.address == by_json.address == f"{shown}:{port}/{db}"
+    assert by_uri.address == by_json.address == f"{netloc}:{port}/{db}"
     options = dict(by_uri.options)
     assert options.get("ssl", False) is (tls in ("scheme", "text", "json"))
     assert (options["host"], options["db"]) == (host, db)

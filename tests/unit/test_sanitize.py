@@ -1,4 +1,4 @@
-"""Words of strangers in logs and in Airflow's database."""
+"""Text from outside, made safe for logs and for Airflow's database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from runqy_provider.inbox.progress import LONGEST_TEXT, Progress
 from runqy_provider.sanitize import is_storable, one_line, storable
 
-ANY = st.text(st.characters())  # halves of surrogate pairs, too
+ANY = st.text(st.characters())  # with lone surrogates
 
 
 @given(ANY)

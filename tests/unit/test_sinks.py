@@ -1,4 +1,4 @@
-"""Sinks as texts, object URLs, references, identity, capabilities: no servers."""
+"""URIs of sinks and objects, references, delivery ids and callback URLs."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_sink_invalid_uri_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("s3://bucket/run#1/x", "write %23"),
         ("s3://bucket/run#", "write %23"),
@@ -93,8 +93,8 @@ def test_sink_invalid_uri_is_refused(text: str) -> None:
         ("s3://bucket/a?b", "written %3F"),
     ],
 )
-def test_sink_uri_with_unquoted_hash_is_refused(text: str, words: str) -> None:
-    with pytest.raises(Misconfigured, match=words):
+def test_sink_uri_with_unquoted_hash_is_refused(text: str, message: str) -> None:
+    with pytest.raises(Misconfigured, match=message):
         sink_from_uri(text)
 
 
@@ -120,7 +120,7 @@ def test_file_sink_relative_folder_is_refused() -> None:
         FileSink("//a")
 
 
-#: Characters that have a meaning in URIs, or between them, come often.
+#: Characters that have a meaning in URIs are drawn often.
 CHARACTERS = st.one_of(
     st.sampled_from(" %?#&=+:@;,[]~\\\u00a0\u3000"),
     st.characters(exclude_categories=("Cs", "Cc")),
@@ -166,16 +166,16 @@ def test_sink_any_text_is_a_sink_or_refused(begin: str, path: str) -> None:
 @given(PATHS.filter(bool), PARTS)
 def test_object_store_url_is_read_back_as_its_key(folder: str, name: str) -> None:
     key = f"{folder}/{name}"
-    where = object_uri("s3://bucket", key)
-    assert key_at("s3://bucket", where) == key
-    assert key_at("s3://other", where) is None
-    assert key_in_bucket(where, "bucket", None) == key
-    assert sink_for_result(where) == S3Sink("bucket")
+    uri = object_uri("s3://bucket", key)
+    assert key_at("s3://bucket", uri) == key
+    assert key_at("s3://other", uri) is None
+    assert key_in_bucket(uri, "bucket", None) == key
+    assert sink_for_result(uri) == S3Sink("bucket")
 
     store = LocalStore(f"/{folder}")
-    where = object_uri(store.url, name)
-    assert key_at(store.url, where) == store.key_of(where) == name
-    assert sink_for_result(where) == FileSink(f"/{folder}")
+    uri = object_uri(store.url, name)
+    assert key_at(store.url, uri) == store.key_of(uri) == name
+    assert sink_for_result(uri) == FileSink(f"/{folder}")
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_error_class_is_found_by_name() -> None:
     assert by_name("KeyError") is RunqyError
 
 
-SIX = st.tuples(
+ATTEMPTS = st.tuples(
     st.text(),
     st.text(),
     st.text(),
@@ -256,7 +256,7 @@ SIX = st.tuples(
 )
 
 
-@given(SIX, SIX)
+@given(ATTEMPTS, ATTEMPTS)
 def test_delivery_id_equal_only_for_the_same_attempt(one: Any, other: Any) -> None:
     assert delivery_id_of(*one) == delivery_id_of(*one)
     assert (delivery_id_of(*one) == delivery_id_of(*other)) == (one == other)
@@ -277,11 +277,11 @@ def test_callback_url_is_valid_for_its_delivery_only(
             token = callback_url.token(secret, conn_id, delivery_id, expires)
         except UnicodeEncodeError:
             return  # no URL can carry a lone surrogate
-        offer = (conn_id, delivery_id, str(expires), token)
-        assert callback_url.is_valid(SECRETS, *offer, NOW)
-        assert not callback_url.is_valid(SECRETS, *offer, expires + 1)
-        assert not callback_url.is_valid(("a third",), *offer, NOW)
-        assert not callback_url.is_valid((), *offer, NOW)
+        arguments = (conn_id, delivery_id, str(expires), token)
+        assert callback_url.is_valid(SECRETS, *arguments, NOW)
+        assert not callback_url.is_valid(SECRETS, *arguments, expires + 1)
+        assert not callback_url.is_valid(("a third",), *arguments, NOW)
+        assert not callback_url.is_valid((), *arguments, NOW)
 
 
 @given(st.text(), st.text(), st.text(), st.text())
@@ -292,7 +292,7 @@ def test_callback_url_made_up_is_never_valid(
 
 
 @pytest.mark.parametrize(
-    ("sink", "words"),
+    ("sink", "message"),
     [
         ("webhook redis_storage", "cannot be combined"),
         ("redis_storage webhook", "cannot be combined"),
@@ -303,8 +303,8 @@ def test_callback_url_made_up_is_never_valid(
         (" ", "empty"),
     ],
 )
-def test_combined_sink_invalid_combination_is_refused(sink: Any, words: str) -> None:
-    with pytest.raises(Misconfigured, match=words):
+def test_combined_sink_invalid_combination_is_refused(sink: Any, message: str) -> None:
+    with pytest.raises(Misconfigured, match=message):
         sink_from_uri(sink)
 
 

@@ -7,41 +7,30 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from redis import Redis
 
 from runqy_provider.errors import (
     DeliveryTimeout,
-    HeartbeatTimeout,
     JobFailed,
     JobVanished,
     Misconfigured,
-    SinkUnavailable,
 )
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.waiters.liveness import LivenessMonitor
-from runqy_provider.waiters.registry import WaitTarget, close_waiters
-from runqy_provider.waiters.source import Arrival, StatusUpdate
+from runqy_provider.waiters.registry import close_waiters
 from runqy_provider.waiters.wait_any import wait_any
-from runqy_provider.waiters.waiter import Waiter
 from runqy_sandbox.process.net import free_port
-from tests.support.harness import Run, outcome_of, run_of
+from tests.support.harness import outcome_of, run_of, started
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping
+    from collections.abc import Callable
 
     from tests.support.stack import Gate, Stack
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling", "short_watch_interval")
 
+#: Seconds; as the fixture ``short_watch_interval`` sets them.
 INTERVAL, GRACE = 0.3, 0.6
-
-
-@pytest.fixture
-def short_watch_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", str(INTERVAL))
-    monkeypatch.setenv("AIRFLOW__RUNQY__VANISHED_GRACE_SECONDS", str(GRACE))
 
 
 @pytest.fixture(params=["redis", "http"])
@@ -50,12 +39,6 @@ def monitor_backend(request: pytest.FixtureRequest, connect: Callable[..., Any])
     if request.param == "http":
         connect(without=("runqy_redis_conn_id",))
     return str(request.param)
-
-
-def started(run: Run) -> Run:
-    run.execute()
-    assert run.state == "deferred", run.last
-    return run
 
 
 @pytest.mark.parametrize("sink", ["webhook", "s3://results/silent"])
@@ -228,199 +211,6 @@ async def test_monitor_hundred_jobs_are_read_in_one_poll(
     assert sum(polls) <= 100 * (polls.count(100) + 1)
     # One connection for the monitor; over HTTP, runqy's server opens some itself.
     assert connections <= (1 if monitor_backend == "redis" else 8)
-
-
-class UnavailableSource:
-    """A source that is unavailable at first; once available, it has the delivery."""
-
-    def __init__(self) -> None:
-        self.is_unavailable = True
-        self.polls = 0
-
-    async def poll(self, addresses: Collection[str]) -> Mapping[str, Any]:
-        self.polls += 1
-        if self.is_unavailable:
-            raise SinkUnavailable("the broker is unavailable")
-        return {text: Arrival("completed", "there", 1.0) for text in addresses}
-
-    async def hints(self) -> AsyncIterator[str | None]:
-        return
-        yield
-
-    async def aclose(self) -> None: ...
-
-
-class Gone:
-    """A monitor that reports at every poll that the job is gone."""
-
-    async def poll(self, addresses: Collection[str]) -> Mapping[str, Any]:
-        return {text: JobVanished("the job is gone.") for text in addresses}
-
-    async def hints(self) -> AsyncIterator[str | None]:
-        return
-        yield
-
-    async def aclose(self) -> None: ...
-
-
-async def test_wait_any_job_gone_while_source_unavailable_keeps_waiting() -> None:
-    source, updates = UnavailableSource(), []
-
-    def on_change(update: StatusUpdate) -> None:
-        updates.append(update.message)
-        if "not every source" in update.message:
-            source.is_unavailable = False
-
-    target = WaitTarget("source", lambda: Waiter(source, 60.0), "d")
-    monitor = WaitTarget("watch", lambda: Waiter(Gone(), 60.0), "j")
-    liveness = LivenessMonitor(on_change=on_change)
-    arrival = await wait_any(
-        [target], deadline=time.time() + 30, liveness=liveness, monitor=monitor
-    )
-    await close_waiters()
-
-    assert arrival is not None
-    assert any(
-        "the job is gone. But not every source" in message for message in updates
-    )
-
-
-async def test_wait_any_delivery_just_before_job_vanished_is_taken() -> None:
-    source = UnavailableSource()
-
-    class Late(Gone):
-        async def poll(self, addresses: Collection[str]) -> Mapping[str, Any]:
-            source.is_unavailable = False
-            return await super().poll(addresses)
-
-    # The source's regular polls are too rare to find the delivery in time.
-    target = WaitTarget("source", lambda: Waiter(source, 60.0), "d")
-    monitor = WaitTarget("watch", lambda: Waiter(Late(), 60.0), "j")
-    arrival = await wait_any([target], deadline=time.time() + 30, monitor=monitor)
-    await close_waiters()
-    assert arrival is not None
-
-
-def test_progress_received_is_logged(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    run = started(run_of({"value": 1, "progress": 0.25, "seconds": 1}))
-    assert run.fire()["event"] == "arrived"
-    output = capsys.readouterr().out
-    assert "Progress: 25% rendering" in output
-
-
-def test_delivery_timeout_message_contains_last_progress(gate: Gate) -> None:
-    limit = timedelta(seconds=2)
-    payload = {"progress": 0.5, **gate.closed}
-    run = started(run_of(payload, execution_timeout=limit))
-    with pytest.raises(DeliveryTimeout) as caught:
-        raise run.resume(run.fire()).error
-    assert "within execution_timeout (0:00:02)" in str(caught.value)
-    assert "Last progress: 50% rendering." in str(caught.value)
-
-
-def test_heartbeat_timeout_silent_job_fails_and_retry_enqueues(
-    gate: Gate,
-) -> None:
-    outcome_of(run_of({"value": 0}))  # so that the task process has started and is idle
-    limit = timedelta(seconds=1)
-    payload = {"value": 7, "progress": 0.5, **gate.closed}
-    run = started(run_of(payload, heartbeat_timeout=limit))
-    event = run.fire()
-    with pytest.raises(HeartbeatTimeout) as caught:
-        raise run.resume(event).error
-    assert "within heartbeat_timeout (0:00:01)" in str(caught.value)
-    assert "Last progress: 50% rendering." in str(caught.value)
-
-    again = started(run.retried())
-    assert again.xcoms["runqy_job"]["job_id"] != run.xcoms["runqy_job"]["job_id"]
-
-
-def test_heartbeat_timeout_below_poll_interval_ignores_pending_job(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The timeout is shorter than the time in the slot, too."""
-    monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "30")
-    run = started(
-        run_of(
-            {},
-            "idle",
-            heartbeat_timeout=timedelta(seconds=0.2),
-            delivery_timeout=timedelta(seconds=2),
-            defer_after=timedelta(seconds=0.5),
-        )
-    )
-
-    assert run.fire()["event"] == "deadline"
-
-
-def test_heartbeat_timeout_time_in_queue_is_not_counted(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    run = started(
-        run_of(
-            {},
-            "idle",
-            heartbeat_timeout=timedelta(seconds=1),
-            delivery_timeout=timedelta(seconds=3),
-        )
-    )
-    with pytest.raises(DeliveryTimeout):
-        raise run.resume(run.fire()).error
-    output = capsys.readouterr().out
-    assert "no live worker" in output
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"sink": "redis_storage"}, "'redis_storage' cannot be combined"),
-        ({"sink": "sql://db/tasks"}, r"sink=\['sql://db/tasks', 'webhook'\]"),
-        ({"heartbeat_timeout": timedelta(0)}, "longer than zero"),
-    ],
-)
-def test_heartbeat_timeout_unusable_is_refused(
-    arguments: dict[str, Any], message: str
-) -> None:
-    arguments = {"heartbeat_timeout": timedelta(seconds=1), **arguments}
-    with pytest.raises(Misconfigured, match=message):
-        outcome_of(run_of({}, **arguments))
-
-
-def test_progress_malformed_is_shortened_and_not_a_result(stack: Stack) -> None:
-    """A progress message is never taken for a result, whatever its fields are."""
-    run = started(run_of({}, "idle"))
-    with RunqyHook() as hook:
-        job = hook.get_job(run.xcoms["runqy_job"]["job_id"])
-    body = {
-        "task_id": job.payload["task_id"],
-        "status": "progress",
-        "result": "no result",
-        "fraction": 7,
-        "text": "a\nb" + "x" * 5000,
-    }
-    answer = httpx.post(job.payload["webhook_url"], json=body)
-
-    assert answer.status_code == 202
-    with Redis.from_url(stack.sandbox.redis_url) as redis:
-        [key] = redis.keys(f"*progress:{job.payload['task_id']}")
-        kept = redis.get(key)
-    assert kept is not None
-    assert len(kept) < 700
-    assert b"\\n" not in kept
-    assert b"1.0" in kept
-
-
-async def test_wait_any_job_gone_while_source_unavailable_polls_with_backoff() -> None:
-    source = UnavailableSource()
-    target = WaitTarget("source", lambda: Waiter(source, 60.0), "d")
-    monitor = WaitTarget("watch", lambda: Waiter(Gone(), 60.0), "j")
-    with pytest.raises(JobVanished):
-        await wait_any([target], deadline=time.time() + 4, monitor=monitor)
-    await close_waiters()
-
-    assert 2 <= source.polls < 40
 
 
 def test_monitor_worker_killed_is_logged(

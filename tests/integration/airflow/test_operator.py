@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from redis import Redis
 
 from runqy_provider.errors import (
-    BadDelivery,
     DeliveryTimeout,
-    InvalidPayload,
     JobFailed,
     Misconfigured,
-    NoAccess,
-    NotAllowed,
-    NotThere,
-    PayloadTooLarge,
-    QueueNotFound,
-    ServerUnavailable,
-    SinkUnavailable,
 )
-from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.models import JobRef, is_reference
+from runqy_provider.models import JobRef
 from runqy_provider.operators._execution import Execution
 from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.sinks.object_store.s3 import S3Sink
-from runqy_provider.sinks.object_store.s3_store import s3_client
-from runqy_sandbox.process.net import free_port
 from tests.support.harness import outcome_of, run_of
 
 if TYPE_CHECKING:
@@ -105,27 +90,6 @@ def test_operator_guide_task_code_result_is_returned() -> None:
 
     assert outcome_of(by_webhook) == {"sum": 3}
     assert outcome_of(by_s3) == {"sum": 7}
-
-
-@pytest.mark.parametrize("sink", ["webhook", "s3://results/large"])
-def test_operator_large_or_binary_result_is_readable_reference(sink: str) -> None:
-    large = outcome_of(run_of({"value": "x" * 100_000}, sink=sink))
-    image = outcome_of(run_of({"bytes": 3_000_000}, sink=sink))
-
-    assert is_reference(large)
-    assert is_reference(image)
-    assert (image["content_type"], image["size"]) == ("image/png", 3_000_000)
-    hook = RunqyResultHook()
-    assert hook.read(large).json() == "x" * 100_000
-    assert hook.read(large).text() == '"' + "x" * 100_000 + '"'
-    with hook.read(image).stream() as stream:
-        assert stream.read(4) == b"xxxx"
-    assert len(hook.read(image).bytes()) == 3_000_000
-
-
-def test_operator_result_above_webhook_limit_fails_with_advice() -> None:
-    with pytest.raises(JobFailed, match="s3://bucket/prefix"):
-        outcome_of(run_of({"bytes": 9_000_000}))
 
 
 def test_operator_sink_defaults_to_sink_of_connection(connect: Any) -> None:
@@ -225,173 +189,12 @@ def test_operator_execution_timeout_shortens_deadline() -> None:
     assert run.trigger.deadline < time.time() + 31
 
 
-@pytest.mark.parametrize(
-    ("queue", "payload", "error", "message"),
-    [
-        ("nope", {}, QueueNotFound, "no queue 'nope'"),
-        ("split", {}, QueueNotFound, "'split.default', and there is no such sub-queue"),
-        ("typed", {"prompt": 3}, InvalidPayload, "field 'prompt' has type number"),
-        ("helper", {"x": {1, 2}}, InvalidPayload, "is not JSON"),
-        ("helper", [1, 2], InvalidPayload, "must be an object"),
-        ("helper", {"webhook_url": "x"}, InvalidPayload, "'webhook_url'"),
-        ("helper", {"x": "y" * (50 * 1024 * 1024)}, PayloadTooLarge, "52,4"),
-    ],
-)
-def test_operator_invalid_payload_or_queue_is_refused_with_reason(
-    stack: Stack, queue: str, payload: Any, error: type[Exception], message: str
-) -> None:
-    before = _jobs(stack)
-
-    with pytest.raises(error, match=re.escape(message)):
-        outcome_of(run_of(payload, queue))
-    assert _jobs(stack) == before
-
-
-def _jobs(stack: Stack) -> set[bytes]:
-    with Redis.from_url(stack.sandbox.redis_url) as redis:
-        return set(redis.keys("asynq:*:t:*"))
-
-
-@pytest.mark.parametrize(
-    ("change", "sink", "error", "message"),
-    [
-        ({"fields": {"password": "wrong"}}, "webhook", NotAllowed, "does not know"),
-        ({"fields": {"password": None}}, "webhook", NotAllowed, "has no API key"),
-        ({"fields": {"host": ""}}, "webhook", Misconfigured, "has no host"),
-        ({"without": ("callback_url",)}, "webhook", Misconfigured, "no callback_url"),
-        ({"without": ("callback_secret",)}, "webhook", Misconfigured, "openssl rand"),
-        ({"callback_secret": "short"}, "webhook", Misconfigured, "fewer than 16"),
-        ({"callback_url": "ftp://x"}, "webhook", Misconfigured, "must be the receiver"),
-        ({"redis_conn_id": "no"}, "webhook", Misconfigured, "does not exist"),
-        ({}, "s3://no-such-bucket-here", NotThere, "does not exist"),
-        ({}, "s3://Bad_Bucket/x", Misconfigured, "is not a valid name of an S3 bucket"),
-        ({}, "s3://results/x?speed=fast", Misconfigured, "not speed"),
-        ({}, "carrier-pigeon", Misconfigured, "'carrier-pigeon' is not a valid sink"),
-    ],
-)
-def test_operator_unusable_connection_or_sink_enqueues_nothing(
-    stack: Stack,
-    connect: Any,
-    change: dict[str, Any],
-    sink: str,
-    error: type[Exception],
-    message: str,
-) -> None:
-    connect(**change)
-    before = _jobs(stack)
-
-    with pytest.raises(error, match=re.escape(message)):
-        outcome_of(run_of({"value": 1}, sink=sink))
-    assert _jobs(stack) == before
-
-
-def test_operator_api_key_with_wrong_role_is_refused(
-    stack: Stack, connect: Any
-) -> None:
-    connect(fields={"password": stack.sandbox.worker_key})
-
-    with pytest.raises(NotAllowed, match="needs the role client"):
-        outcome_of(run_of({"value": 1}))
-
-
-def test_operator_redis_unavailable_enqueues_nothing(
-    stack: Stack, connect: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connect()
-    port = free_port()
-    monkeypatch.setenv("AIRFLOW_CONN_REDIS_DEFAULT", f"redis://127.0.0.1:{port}")
-    before = _jobs(stack)
-
-    with pytest.raises(SinkUnavailable, match=f"Redis at 127.0.0.1:{port}"):
-        outcome_of(run_of({"value": 1}))
-    assert _jobs(stack) == before
-
-
-def test_operator_server_unavailable_fails_after_retries(
-    connect: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("runqy_provider.hooks.runqy.RETRY_FOR", 1.0)
-    url = f"http://127.0.0.1:{free_port()}"
-    connect(fields={"host": url})
-
-    with pytest.raises(ServerUnavailable, match=f"runqy at {url}"):
-        outcome_of(run_of({"value": 1}))
-
-
-def test_operator_bucket_without_access_enqueues_nothing(
-    stack: Stack,
-) -> None:
-    """The endpoint checks credentials in this test, and does not know the stack's."""
-    auth, before = f"{stack.sandbox.s3_url}/moto-api/reset-auth", _jobs(stack)
-    httpx.post(auth, content="0").raise_for_status()
-    try:
-        with pytest.raises(NoAccess, match="Check the permissions"):
-            outcome_of(run_of({"value": 1}, sink="s3://results"))
-    finally:
-        httpx.post(auth, content="1000000000").raise_for_status()
-    assert _jobs(stack) == before
-
-
-def test_operator_result_outside_bucket_is_not_fetched() -> None:
-    run = run_of({"numbers": [1]}, "guide_s3", sink="s3://other-bucket")
-    s3_client("aws_default").create_bucket(Bucket="other-bucket")
-
-    with pytest.raises(NoAccess, match="outside the bucket s3://other-bucket"):
-        outcome_of(run)
-
-
-def test_operator_webhook_sink_result_url_is_not_fetched() -> None:
-    with pytest.raises(NoAccess, match="fetches nothing"):
-        outcome_of(run_of({"numbers": [1]}, "guide_s3", sink="webhook"))
-
-
-def test_operator_object_not_json_is_bad_delivery() -> None:
-    run = run_of({}, "idle", sink="s3://results/bad").execute()
-    job = run.xcoms["runqy_job"]
-    s3_client("aws_default").put_object(
-        Bucket="results",
-        Key=f"bad/{job['delivery_id']}",
-        Body=b"not json",
-        ContentType="application/json",
-    )
-
-    with pytest.raises(BadDelivery, match="is not JSON"):
-        raise run.resume(run.fire()).error
-
-
-def test_operator_value_like_a_reference_is_returned_as_reference() -> None:
-    forged = {
-        "uri": "s3://results/other-job",
-        "content_type": "application/json",
-        "size": 1,
-        "delivery_id": "d",
-        "metadata": None,
-    }
-    value = outcome_of(run_of({"value": forged}))
-
-    assert value["uri"].startswith("inbox://")
-    assert RunqyResultHook().read(value).json() == forged
-
-
 @pytest.mark.parametrize("delivery_id", ["a/b", "../a", "a b", "", "x" * 200, "a\n"])
 def test_delivery_id_with_unsafe_characters_is_refused(delivery_id: str) -> None:
     from runqy_provider.inbox.callback_url import check_delivery_id
 
     with pytest.raises(Misconfigured, match="is not a valid delivery_id"):
         check_delivery_id(delivery_id)
-
-
-@pytest.mark.parametrize("value", ["a\0b", "\ud800", {"k": ["\udfff"]}])
-def test_operator_value_unfit_for_database_is_reference(value: Any) -> None:
-    run = run_of({}, "idle").execute()
-    with RunqyHook() as hook:
-        payload = hook.get_job(run.xcoms["runqy_job"]["job_id"]).payload
-    body = json.dumps({"task_id": payload["task_id"], "result": value})
-    httpx.post(payload["webhook_url"], content=body).raise_for_status()
-    reference = run.resume(run.fire()).value
-
-    assert is_reference(reference)
-    assert RunqyResultHook().read(reference).json() == value
 
 
 class Supervisor:
@@ -467,37 +270,6 @@ def test_operator_execution_timeout_in_slot_raises_delivery_timeout() -> None:
 
     with pytest.raises(DeliveryTimeout, match=r"within execution_timeout \(0:00:03\)"):
         outcome_of(run)
-
-
-def test_operator_delivery_timeout_zero_is_refused() -> None:
-    with pytest.raises(Misconfigured, match="longer than zero"):
-        outcome_of(run_of({}, delivery_timeout=timedelta(0)))
-
-
-def test_operator_object_without_content_type_is_read_as_json(stack: Stack) -> None:
-    """Task code that only uploads an object does not set a content type."""
-    run = run_of({}, "idle", sink="s3://results/untyped").execute()
-    delivery_id = run.xcoms["runqy_job"]["delivery_id"]
-    s3_client("aws_default").put_object(
-        Bucket="results", Key=f"untyped/{delivery_id}", Body=b'{"a": 1}'
-    )
-
-    assert run.resume(run.fire()).value == {"a": 1}
-
-
-@pytest.mark.parametrize("body", [b'{"loss": NaN}', b"[" * 50_000], ids=["NaN", "deep"])
-def test_operator_invalid_json_object_is_bad_delivery(body: bytes) -> None:
-    run = run_of({}, "idle", sink="s3://results/no-json").execute()
-    delivery_id = run.xcoms["runqy_job"]["delivery_id"]
-    s3_client("aws_default").put_object(
-        Bucket="results",
-        Key=f"no-json/{delivery_id}",
-        Body=body,
-        ContentType="application/json",
-    )
-
-    with pytest.raises(BadDelivery, match="is not JSON"):
-        raise run.resume(run.fire()).error
 
 
 def test_operator_put_url_uses_signature_version_4(stack: Stack) -> None:

@@ -80,13 +80,13 @@ async def test_plugin_delivery_through_api_server_is_stored(stack: Stack) -> Non
 def lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of the connections that were looked up, in order."""
     ids: list[str] = []
-    real = receiver._callback_connection
+    real = receiver.find_callback_connection
 
     def count(conn_id: str) -> Any:
         ids.append(conn_id)
         return real(conn_id)
 
-    monkeypatch.setattr(receiver, "_callback_connection", count)
+    monkeypatch.setattr(receiver, "find_callback_connection", count)
     return ids
 
 
@@ -125,14 +125,14 @@ async def test_connection_cache_unknown_names_are_bounded(
 async def test_connection_cache_slow_unknown_names_do_not_delay_known_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gate, real = threading.Event(), receiver._callback_connection
+    gate, real = threading.Event(), receiver.find_callback_connection
 
     def slow(conn_id: str) -> Any:
         if conn_id.startswith("made_up"):
             gate.wait(30)
         return real(conn_id)
 
-    monkeypatch.setattr(receiver, "_callback_connection", slow)
+    monkeypatch.setattr(receiver, "find_callback_connection", slow)
     connections = ConnectionCache(ttl=0)  # nothing is cached
     assert await connections.find("runqy_default") is not None
     held = [

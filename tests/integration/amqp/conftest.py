@@ -38,8 +38,8 @@ def stack(
 
 
 @pytest.fixture(autouse=True)
-def _mq(rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow's connection to that broker."""
+def mq_connection(rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's connections to that broker."""
     for conn_id in ("MQ", "RABBITMQ_DEFAULT"):
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id}", rabbitmq.url)
 
@@ -52,7 +52,7 @@ def queue() -> str:
 
 @pytest.fixture
 def channel(rabbitmq: RabbitMQ) -> Iterator[BlockingChannel]:
-    """A channel of the test's own, which waits for the broker's word."""
+    """A channel of the test's own, which waits for the broker's confirmation."""
     connection = rabbitmq.connect()
     channel = connection.channel()
     channel.confirm_delivery()

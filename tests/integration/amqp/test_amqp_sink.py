@@ -20,12 +20,13 @@ from runqy_provider.errors import (
     SinkUnavailable,
 )
 from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.inbox.writer import InboxWriter
 from runqy_provider.models import JobRef, is_reference
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
 from runqy_provider.waiters.wait_any import wait_any
 from runqy_sandbox.process.net import free_port
-from tests.integration.amqp.messages import consumed, publish, start_wait
+from tests.integration.amqp.messages import publish, start_wait, wait_for_consumers
 from tests.support import harness
 from tests.support.harness import Run, outcome_of, outcomes_of_example
 
@@ -59,7 +60,7 @@ def test_amqp_sink_example_dag_runs() -> None:
 
 
 def test_amqp_sink_task_code_of_the_guide_runs_unmodified() -> None:
-    """It publishes to task_results, the queue where the sink names none."""
+    """The guide publishes to task_results, the default queue of the sink."""
     assert outcome_of(run_of("amqp://mq", {"numbers": [1, 2]}, "guide_amqp")) == {
         "sum": 3
     }
@@ -114,28 +115,28 @@ def test_amqp_sink_invalid_message_goes_to_rejected_queue(
     channel: BlockingChannel, queue: str
 ) -> None:
     channel.queue_declare(queue, durable=True)
-    strange = [
+    invalid = [
         b"not json",
         b"[1]",
         b'{"status": "completed"}',
         b'{"task_id": "../etc", "result": 1}',
         b'{"task_id": "x", "result": "' + b"x" * 9_000_000 + b'"}',
     ]
-    for body in strange:
+    for body in invalid:
         publish(channel, queue, body)
 
     assert outcome_of(run_of(f"amqp://mq/{queue}", {"value": 1})) == 1
-    kept = []
+    rejected = []
     for method, properties, body in channel.consume(
         f"{queue}.rejected", auto_ack=True, inactivity_timeout=10
     ):
         assert method is not None, "a message was lost"
         assert properties.headers["x-runqy-reason"]
         assert properties.delivery_mode == 2
-        kept.append(body)
-        if len(kept) == len(strange):
+        rejected.append(body)
+        if len(rejected) == len(invalid):
             break
-    assert kept == strange
+    assert rejected == invalid
 
 
 def test_amqp_sink_second_result_goes_to_rejected_queue(
@@ -143,7 +144,7 @@ def test_amqp_sink_second_result_goes_to_rejected_queue(
 ) -> None:
     run = run_of(f"amqp://mq/{queue}", {}, "idle").execute()
     delivery_id = run.xcoms["runqy_job"]["delivery_id"]
-    for result in (1, 1, 2):  # the same again is no other
+    for result in (1, 1, 2):  # the second 1 is a repeat, not a conflict
         publish(channel, queue, {"task_id": delivery_id, "result": result})
 
     assert run.resume(run.fire()).value == 1
@@ -156,7 +157,7 @@ def test_amqp_sink_second_result_goes_to_rejected_queue(
 def test_amqp_sink_message_taken_by_other_consumer_is_found(
     channel: BlockingChannel, queue: str
 ) -> None:
-    """One consumer takes it for all: what it does not wait for is there for others."""
+    """A consumer puts every message into the inbox, where other waits find theirs."""
     other = run_of(f"amqp://mq/{queue}", {}, "idle").execute()
     delivery_id = other.xcoms["runqy_job"]["delivery_id"]
     publish(channel, queue, {"task_id": delivery_id, "result": "for the other"})
@@ -176,17 +177,17 @@ BAD = [
     ("amqp:///{queue}", Misconfigured, "names no connection"),
     ("amqp://wrong_password/{queue}", NoAccess, "wrong_password"),
     ("amqp://wrong_host/{queue}", NoAccess, "wrong_host"),
-    ("amqp://away/{queue}", SinkUnavailable, "away"),
+    ("amqp://unavailable/{queue}", SinkUnavailable, "unavailable"),
     ("amqp://nameless/{queue}", Misconfigured, "no host"),
     ("amqp://unheard_of/{queue}", Misconfigured, "no connection 'unheard_of'"),
 ]
 
 
-@pytest.mark.parametrize(("sink", "error", "words"), BAD, ids=[row[0] for row in BAD])
+@pytest.mark.parametrize(("sink", "error", "message"), BAD, ids=[row[0] for row in BAD])
 def test_amqp_sink_invalid_input_enqueues_nothing(
     sink: str,
     error: type[Exception],
-    words: str,
+    message: str,
     queue: str,
     channel: BlockingChannel,
     rabbitmq: RabbitMQ,
@@ -197,13 +198,13 @@ def test_amqp_sink_invalid_input_enqueues_nothing(
     for name, url in {
         "WRONG_PASSWORD": f"amqp://guest:wrong-pw@{at}/%2F",
         "WRONG_HOST": f"amqp://guest:guest@{at}/no-such-host",
-        "AWAY": f"amqp://guest:guest@127.0.0.1:{free_port()}/%2F",
+        "UNAVAILABLE": f"amqp://guest:guest@127.0.0.1:{free_port()}/%2F",
         "NAMELESS": '{"conn_type": "amqp"}',
     }.items():
         monkeypatch.setenv(f"AIRFLOW_CONN_{name}", url)
     run = run_of(sink.format(queue=queue), {"value": 1})
 
-    with pytest.raises(error, match=words) as caught:
+    with pytest.raises(error, match=message) as caught:
         outcome_of(run)
     assert "wrong-pw" not in str(caught.value)
     assert "runqy_job" not in run.xcoms
@@ -238,7 +239,7 @@ def test_amqp_sink_broker_restart_loses_nothing(rabbitmq: RabbitMQ, queue: str) 
 
     async def scenario() -> Any:
         waiting = asyncio.ensure_future(anext(run.trigger.run()))
-        await consumed(rabbitmq, queue)
+        await wait_for_consumers(rabbitmq, queue)
         await asyncio.to_thread(rabbitmq.child.stop)
         await asyncio.to_thread(rabbitmq.child.start)
         connection = rabbitmq.connect()
@@ -257,20 +258,29 @@ def test_amqp_sink_inbox_unavailable_message_stays_in_queue(
     monkeypatch: pytest.MonkeyPatch,
     stack: Stack,
 ) -> None:
-    """Nothing is acknowledged before the inbox has it."""
+    """A message is acknowledged only once it is in the inbox."""
     monkeypatch.setattr("runqy_provider.sinks.amqp.source.INBOX_DELAY", 0.1)
-    sandbox = stack.sandbox
+    attempts: list[Any] = []
+    put = InboxWriter.put
+
+    async def counted(self: Any, *arguments: Any, **options: Any) -> Any:
+        attempts.append(arguments)
+        return await put(self, *arguments, **options)
+
+    monkeypatch.setattr(InboxWriter, "put", counted)
     run = run_of(f"amqp://mq/{queue}", {}, "idle").execute()
     delivery_id = run.xcoms["runqy_job"]["delivery_id"]
 
     async def scenario() -> Any:
         waiting = asyncio.ensure_future(anext(run.trigger.run()))
-        await consumed(rabbitmq, queue)
-        redis = Redis(port=sandbox.redis_port)
-        redis.config_set("maxmemory", "1")  # it takes nothing any more
+        await wait_for_consumers(rabbitmq, queue)
+        redis = Redis(port=stack.sandbox.redis_port)
+        redis.config_set("maxmemory", "1")  # it refuses writes
         try:
             publish(channel, queue, {"task_id": delivery_id, "result": 1})
-            await asyncio.sleep(0.5)
+            async with asyncio.timeout(20):
+                while len(attempts) < 2:  # the second follows a refused first one
+                    await asyncio.sleep(0.02)
             assert not waiting.done()
         finally:
             redis.config_set("maxmemory", "0")
@@ -283,7 +293,7 @@ def test_amqp_sink_inbox_unavailable_message_stays_in_queue(
 def test_amqp_sink_wait_ends_while_connecting_leaves_nothing_open(
     rabbitmq: RabbitMQ, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A broker that takes its time is let come to the point, and then taken down."""
+    """A connection to a slow broker is made, and then closed."""
 
     async def scenario() -> set[asyncio.Task[Any]]:
         await wait_any(targets, deadline=0.0)
@@ -293,9 +303,9 @@ def test_amqp_sink_wait_ends_while_connecting_leaves_nothing_open(
     with slow_line(rabbitmq.port, seconds=0.2) as port:
         url = f"amqp://guest:guest@127.0.0.1:{port}/%2F"
         monkeypatch.setenv("AIRFLOW_CONN_MQ", url)
-        access = load_context("runqy_default")
+        context = load_context("runqy_default")
         targets = (
-            sink_from_uri(f"amqp://mq/{queue}").bind(access).targets(JobRef("nobody"))
+            sink_from_uri(f"amqp://mq/{queue}").bind(context).targets(JobRef("unknown"))
         )
 
         assert asyncio.run(scenario()) == set()
@@ -304,14 +314,14 @@ def test_amqp_sink_wait_ends_while_connecting_leaves_nothing_open(
 def test_amqp_sink_hundred_waits_share_one_consumer(
     rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
 ) -> None:
-    access = load_context("runqy_default")
+    context = load_context("runqy_default")
     sink = f"amqp://mq/{queue}"
-    sink_from_uri(sink).bind(access).check()
+    sink_from_uri(sink).bind(context).check()
     ids = [f"{queue}-{n}" for n in range(100)]
 
     async def scenario() -> tuple[int, list[Any]]:
-        waits = [start_wait(access, sink, delivery_id) for delivery_id in ids]
-        await consumed(rabbitmq, queue)
+        waits = [start_wait(context, sink, delivery_id) for delivery_id in ids]
+        await wait_for_consumers(rabbitmq, queue)
         for delivery_id in ids:
             publish(channel, queue, {"task_id": delivery_id, "result": 1})
         arrivals = await asyncio.gather(*waits)

@@ -1,4 +1,4 @@
-"""Messages that came while nobody consumed: a look finds them, too."""
+"""Messages that were published while the queue had no consumer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runqy_provider.context import load_context
 from runqy_provider.errors import JobVanished
 from runqy_provider.inbox.writer import InboxWriter
 from runqy_provider.models import JobRef
-from runqy_provider.sinks.amqp import source as amqp_arrivals
+from runqy_provider.sinks.amqp import source as amqp_source
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import WaitTarget, close_waiters
 from runqy_provider.waiters.wait_any import wait_any
@@ -30,38 +30,38 @@ pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 
 @pytest.fixture
-def access(queue: str) -> SinkContext:
-    access = load_context("runqy_default")
-    sink_from_uri(f"amqp://mq/{queue}").bind(access).check()
-    return access
+def context(queue: str) -> SinkContext:
+    context = load_context("runqy_default")
+    sink_from_uri(f"amqp://mq/{queue}").bind(context).check()
+    return context
 
 
-def looked(access: SinkContext, queue: str, delivery_id: str) -> Any:
-    async def look_once() -> Any:
-        arrival = await start_wait(access, f"amqp://mq/{queue}", delivery_id, -1)
+def poll_once(context: SinkContext, queue: str, delivery_id: str) -> Any:
+    async def scenario() -> Any:
+        arrival = await start_wait(context, f"amqp://mq/{queue}", delivery_id, -1)
         await close_waiters()
         return arrival
 
-    return asyncio.run(look_once())
+    return asyncio.run(scenario())
 
 
 def test_amqp_source_one_poll_finds_unconsumed_message(
-    access: SinkContext, channel: BlockingChannel, queue: str
+    context: SinkContext, channel: BlockingChannel, queue: str
 ) -> None:
-    """As that of a retry, or of a poking sensor."""
+    """Retries and poking sensors poll once."""
     for n in range(50):
         publish(channel, queue, {"task_id": f"other-{n}", "result": n})
     publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
 
-    assert looked(access, queue, f"d-{queue}") is not None
-    assert looked(access, queue, "there-is-none") is None
+    assert poll_once(context, queue, f"d-{queue}") is not None
+    assert poll_once(context, queue, "missing") is None
 
 
-class Gone:
-    """A watch that says at every look that the job is gone."""
+class VanishedJobs:
+    """A monitor whose every poll says that the job has vanished."""
 
-    async def poll(self, addresses: Collection[str]) -> Mapping[str, Any]:
-        return {text: JobVanished("the job is gone.") for text in addresses}
+    async def poll(self, keys: Collection[str]) -> Mapping[str, Any]:
+        return {key: JobVanished("the job has vanished.") for key in keys}
 
     async def hints(self) -> AsyncIterator[str | None]:
         return
@@ -71,12 +71,12 @@ class Gone:
 
 
 def test_amqp_source_backlog_keeps_waits_of_vanished_jobs(
-    access: SinkContext,
+    context: SinkContext,
     channel: BlockingChannel,
     queue: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(amqp_arrivals, "CATCH_UP_TIMEOUT", 0.3)
+    monkeypatch.setattr(amqp_source, "CATCH_UP_TIMEOUT", 0.3)
     real = InboxWriter.put
 
     async def slow(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -90,8 +90,8 @@ def test_amqp_source_backlog_keeps_waits_of_vanished_jobs(
 
     async def scenario() -> Any:
         sink = sink_from_uri(f"amqp://mq/{queue}")
-        targets = sink.bind(access).targets(JobRef(f"d-{queue}"))
-        monitor = WaitTarget("watch", lambda: Waiter(Gone(), 60.0), "j")
+        targets = sink.bind(context).targets(JobRef(f"d-{queue}"))
+        monitor = WaitTarget("watch", lambda: Waiter(VanishedJobs(), 60.0), "j")
         end = time.time() + 60
         arrival = await wait_any(targets, deadline=end, monitor=monitor)
         await close_waiters()

@@ -1,4 +1,4 @@
-"""Messages that nobody can wait for, and the queue for them in all its states."""
+"""Messages that no wait can be for, and the queue for rejected messages."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from runqy_provider.sinks.amqp.consumer import PREFETCH
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
 from tests.integration.amqp.messages import (
-    consumed,
     publish,
     reason_of,
     start_wait,
+    wait_for_consumers,
     wait_until,
 )
 
@@ -30,15 +30,17 @@ pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 
 @pytest.fixture
-def access(queue: str) -> SinkContext:
-    access = load_context("runqy_default")
-    sink_from_uri(f"amqp://mq/{queue}").bind(access).check()
-    return access
+def context(queue: str) -> SinkContext:
+    context = load_context("runqy_default")
+    sink_from_uri(f"amqp://mq/{queue}").bind(context).check()
+    return context
 
 
-async def bring_home(access: SinkContext, queue: str, channel: BlockingChannel) -> Any:
-    """Send a delivery after all that is in the queue, and wait for it."""
-    wait = start_wait(access, f"amqp://mq/{queue}", f"d-{queue}")
+async def deliver_last(
+    context: SinkContext, queue: str, channel: BlockingChannel
+) -> Any:
+    """Publish a delivery after all other messages, and wait for it."""
+    wait = start_wait(context, f"amqp://mq/{queue}", f"d-{queue}")
     publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
     return await wait
 
@@ -47,13 +49,16 @@ async def bring_home(access: SinkContext, queue: str, channel: BlockingChannel) 
     "arguments", [{"x-message-ttl": 600_000}, {"x-queue-type": "quorum"}]
 )
 def test_rejected_queue_that_exists_is_used_unchanged(
-    arguments: dict[str, Any], access: SinkContext, channel: BlockingChannel, queue: str
+    arguments: dict[str, Any],
+    context: SinkContext,
+    channel: BlockingChannel,
+    queue: str,
 ) -> None:
     channel.queue_declare(f"{queue}.rejected", durable=True, arguments=arguments)
     publish(channel, queue, b"not json")
 
     async def scenario() -> Any:
-        arrival = await bring_home(access, queue, channel)
+        arrival = await deliver_last(context, queue, channel)
         await close_waiters()
         return arrival
 
@@ -62,19 +67,19 @@ def test_rejected_queue_that_exists_is_used_unchanged(
 
 
 def test_rejected_queue_deleted_is_created_again(
-    access: SinkContext, channel: BlockingChannel, queue: str, rabbitmq: RabbitMQ
+    context: SinkContext, channel: BlockingChannel, queue: str, rabbitmq: RabbitMQ
 ) -> None:
     rejected = f"{queue}.rejected"
 
     async def scenario() -> None:
-        wait = start_wait(access, f"amqp://mq/{queue}", "nobody")
-        await consumed(rabbitmq, queue)
+        wait = start_wait(context, f"amqp://mq/{queue}", "unknown")
+        await wait_for_consumers(rabbitmq, queue)
         publish(channel, queue, b"one")
         channel.queue_declare(rejected, durable=True)
         await asyncio.to_thread(wait_until, rabbitmq, rejected, "message_count", 1)
         channel.queue_delete(rejected)
         publish(channel, queue, b"two")
-        assert await bring_home(access, queue, channel) is not None
+        assert await deliver_last(context, queue, channel) is not None
         wait.cancel()
         await close_waiters()
 
@@ -82,27 +87,27 @@ def test_rejected_queue_deleted_is_created_again(
     assert reason_of(channel, queue)[1] == b"two"
 
 
-@pytest.mark.parametrize("why", ["somebody's own", "full"])
+@pytest.mark.parametrize("state", ["exclusive", "full"])
 def test_rejected_queue_unusable_messages_stay_and_others_pass(
-    why: str,
-    access: SinkContext,
+    state: str,
+    context: SinkContext,
     channel: BlockingChannel,
     queue: str,
     rabbitmq: RabbitMQ,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """However many there are: more than the broker gives out at once."""
-    if why == "full":
+    """There are more messages than the broker delivers without acknowledgement."""
+    if state == "full":
         full = {"x-max-length": 1, "x-overflow": "reject-publish"}
         channel.queue_declare(f"{queue}.rejected", durable=True, arguments=full)
-        publish(channel, f"{queue}.rejected", b"it takes one")
+        publish(channel, f"{queue}.rejected", b"the only one")
     else:
         channel.queue_declare(f"{queue}.rejected", exclusive=True)
     for n in range(3 * PREFETCH):
         publish(channel, queue, b"not json %d" % n)
 
     async def scenario() -> Any:
-        arrival = await bring_home(access, queue, channel)
+        arrival = await deliver_last(context, queue, channel)
         await close_waiters()
         return arrival
 
@@ -118,14 +123,14 @@ def deep(depth: int) -> bytes:
 
 
 def test_rejected_message_with_deep_error_does_not_stop_others(
-    access: SinkContext, channel: BlockingChannel, queue: str
+    context: SinkContext, channel: BlockingChannel, queue: str
 ) -> None:
-    """At some depth it can be read, and not be written again."""
+    """At some depths JSON can be parsed, but not serialized again."""
     for depth in range(900, 1000, 2):
         publish(channel, queue, deep(depth))
 
     async def scenario() -> Any:
-        arrival = await bring_home(access, queue, channel)
+        arrival = await deliver_last(context, queue, channel)
         await close_waiters()
         return arrival
 
@@ -133,7 +138,7 @@ def test_rejected_message_with_deep_error_does_not_stop_others(
 
 
 class Latin(str):
-    """A text of an application that does not write UTF-8."""
+    """A string that is encoded as Latin-1, not as UTF-8."""
 
     __slots__ = ()
 
@@ -142,13 +147,15 @@ class Latin(str):
 
 
 def test_rejected_message_invalid_headers_are_left_out(
-    access: SinkContext, channel: BlockingChannel, queue: str
+    context: SinkContext, channel: BlockingChannel, queue: str
 ) -> None:
-    properties = pika.BasicProperties(headers={"x-odd": Latin("Bücher"), "x-even": 1})
+    properties = pika.BasicProperties(
+        headers={"x-latin": Latin("Bücher"), "x-number": 1}
+    )
     channel.basic_publish("", queue, b"not json", properties, mandatory=True)
 
     async def scenario() -> Any:
-        arrival = await bring_home(access, queue, channel)
+        arrival = await deliver_last(context, queue, channel)
         await close_waiters()
         return arrival
 

@@ -1,4 +1,4 @@
-"""The whole lot at once: S3, PostgreSQL and RabbitMQ, and task code that uses them."""
+"""S3, PostgreSQL and RabbitMQ together, and task code that uses them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.stack import Stack, make_stack
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: After runqy's guide: "store large data in S3, metadata in the database".
+#: As in runqy's guide: "store large data in S3, metadata in the database".
 GUIDE = """
 import os
 import boto3
@@ -81,7 +81,7 @@ def stack(
 def connections(
     postgres: Postgres, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Airflow's connections to both."""
+    """Airflow's connections to the database and the broker."""
     monkeypatch.setenv("AIRFLOW_CONN_PG", postgres.url)
     monkeypatch.setenv("AIRFLOW_CONN_RABBIT", rabbitmq.url)
     yield

@@ -1,4 +1,4 @@
-"""One sink holds the result, others tell of it."""
+"""The primary sink has the result, the notifiers report it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
-S3, SQL, AMQP = "s3://results/both", "sql://pg/tasks", "amqp://rabbit/told"
+S3, SQL, AMQP = "s3://results/both", "sql://pg/tasks", "amqp://rabbit/notices"
 
 COMBINATIONS = [
     [S3, SQL],
@@ -91,9 +91,9 @@ def test_combined_sink_bytes_are_in_primary_and_table_names_them(
     assert RunqyResultHook().read(value).bytes() == b"x" * 2_000_000
     if SQL in sink:
         status, result = row_of(postgres, run)
-        said = json.loads(result)
+        notice = json.loads(result)
         assert status == "completed"
-        assert (said["result_url"], said["size"]) == (value["uri"], 2_000_000)
+        assert (notice["result_url"], notice["size"]) == (value["uri"], 2_000_000)
 
 
 def test_combined_sink_table_alone_ends_the_wait(
@@ -109,7 +109,7 @@ def test_combined_sink_table_alone_ends_the_wait(
 
 @pytest.mark.parametrize("own_key", [True, False])
 def test_combined_sink_guide_style_task_code_runs_unmodified(own_key: bool) -> None:
-    """It stores the object, and then the row with its address, or with none."""
+    """The task code stores an object, and then a row with its URI, or without one."""
     run = run_of([S3, SQL], {"own_key": own_key}, "guide_combined")
 
     assert outcome_of(run) == [1, 2]
@@ -127,12 +127,12 @@ def test_combined_sink_in_connection_is_used(connect: Callable[..., Any]) -> Non
 def test_combined_sink_notifier_error_primary_is_still_polled(
     postgres: Postgres, gate: Gate
 ) -> None:
-    """The table is dropped while the job runs: the object is found all the same."""
+    """The table is dropped while the job runs; the object is found nevertheless."""
     with postgres.connect() as connection:
-        connection.execute("CREATE TABLE gone AS SELECT * FROM tasks WHERE false")
-    run = run_of([S3, "sql://pg/gone"], {"value": 5, **gate.closed}).execute()
+        connection.execute("CREATE TABLE dropped AS SELECT * FROM tasks WHERE false")
+    run = run_of([S3, "sql://pg/dropped"], {"value": 5, **gate.closed}).execute()
     with postgres.connect() as connection:
-        connection.execute("DROP TABLE gone")
+        connection.execute("DROP TABLE dropped")
     gate.open()
 
     assert run.resume(run.fire()).value == 5
@@ -144,15 +144,15 @@ def test_combined_sink_webhook_and_messages_do_not_block_each_other(
 ) -> None:
     connection = rabbitmq.connect()
     channel = connection.channel()
-    channel.queue_declare("told.rejected", durable=True)
-    channel.queue_purge("told.rejected")
+    channel.queue_declare("notices.rejected", durable=True)
+    channel.queue_purge("notices.rejected")
 
     outcomes = [outcome_of(run_of(sink, {"value": n})) for n in range(5)]
     image = outcome_of(run_of(sink, {"bytes": 100_000}))
 
     assert outcomes == list(range(5))
     assert RunqyResultHook().read(image).bytes() == b"x" * 100_000
-    rejected = channel.queue_declare("told.rejected", passive=True).method
+    rejected = channel.queue_declare("notices.rejected", passive=True).method
     assert rejected.message_count == 0
     connection.close()
 
@@ -160,25 +160,23 @@ def test_combined_sink_webhook_and_messages_do_not_block_each_other(
 def test_combined_sink_only_webhook_failure_ends_message_wait(
     rabbitmq: RabbitMQ,
 ) -> None:
-    """A message cannot be opened before it is in the inbox; it may not be there yet."""
+    """The webhook may be earlier than the message, which has the result."""
     queue = f"late-{uuid.uuid4().hex}"
-    access, sink = (
-        load_context("runqy_default"),
-        sink_from_uri(f"amqp://rabbit/{queue} webhook"),
-    )
-    sink.bind(access).check()
+    context = load_context("runqy_default")
+    sink = sink_from_uri(f"amqp://rabbit/{queue} webhook").bind(context)
+    sink.check()
 
-    def post(**words: Any) -> str:
-        delivery_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{queue}{words}"))
-        request = sink.bind(access).request(delivery_id, time.time() + 600)
-        said = {"task_id": delivery_id, "result_url": request.url, **words}
-        answer = httpx.post(str(request.webhook_url), json=said)
-        assert answer.status_code == 200
+    def post(**fields: Any) -> str:
+        delivery_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{queue}{fields}"))
+        request = sink.request(delivery_id, time.time() + 600)
+        body = {"task_id": delivery_id, "result_url": request.url, **fields}
+        response = httpx.post(str(request.webhook_url), json=body)
+        assert response.status_code == 200
         return delivery_id
 
     def wait(delivery_id: str, seconds: float) -> Arrival | None:
         async def scenario() -> Arrival | None:
-            targets = sink.bind(access).targets(JobRef(delivery_id))
+            targets = sink.targets(JobRef(delivery_id))
             try:
                 return await wait_any(targets, deadline=time.time() + seconds)
             finally:
@@ -194,11 +192,11 @@ def test_combined_sink_only_webhook_failure_ends_message_wait(
     connection.close()
     arrival = wait(delivery_id, 20)
     assert arrival is not None
-    assert sink.bind(access).open(arrival.result_uri).value() == 1
+    assert sink.open(arrival.result_uri).value() == 1
 
     failed = wait(post(status="failed", error="too dark"), 20)
     assert failed is not None
-    assert sink.bind(access).open(failed.result_uri).error is not None
+    assert sink.open(failed.result_uri).error is not None
 
 
 def test_combined_sink_amqp_primary_progress_arrives_by_webhook(

@@ -1,4 +1,4 @@
-"""Whichever sink is heard first, the result is what the first sink holds."""
+"""Whichever sink reports first, the result is the one in the first sink."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 SINK = "s3://results/films sql://pg/tasks webhook"
 
-#: After the object, in any order and number: what the guide's combined pattern writes.
-TELLERS = [
+#: What the guide's combined pattern writes after the object, in any order and number.
+NOTICES = [
     order
     for count in range(3)
     for order in itertools.permutations(["row", "webhook"], count)
 ]
 
-#: And each of them may be what the wait hears first.
-HEARD = [(told, heard) for told in TELLERS for heard in ("film", *told)]
+#: Each of them may be what the wait notices first.
+NOTICED = [(written, noticed) for written in NOTICES for noticed in ("film", *written)]
 
 
 class Guide:
-    """Task code after the guide: a film to S3, a row, a webhook without a status."""
+    """Task code as in runqy's guide: an object, a row, a webhook without a status."""
 
     def __init__(self, stack: Stack, postgres: Postgres) -> None:
         self.delivery_id = str(uuid.uuid4())
@@ -89,13 +89,13 @@ class Guide:
         httpx.post(url, json=body).raise_for_status()
 
 
-@pytest.mark.parametrize(("told", "heard"), HEARD)
+@pytest.mark.parametrize(("written", "noticed"), NOTICED)
 def test_combined_sink_any_order_returns_result_of_first_sink(
-    stack: Stack, postgres: Postgres, told: tuple[str, ...], heard: str
+    stack: Stack, postgres: Postgres, written: tuple[str, ...], noticed: str
 ) -> None:
     guide = Guide(stack, postgres)
-    for act in ("film", *told):
-        getattr(guide, act)()
+    for step in ("film", *written):
+        getattr(guide, step)()
     sink = sink_from_uri(SINK)
     assert isinstance(sink, CombinedSink)
     parts = {
@@ -103,16 +103,16 @@ def test_combined_sink_any_order_returns_result_of_first_sink(
         "row": sink.notifiers[0],
         "webhook": sink.notifiers[1],
     }
-    where = (
-        parts[heard].bind(load_context("runqy_default")).result_uri(guide.delivery_id)
+    uri = (
+        parts[noticed].bind(load_context("runqy_default")).result_uri(guide.delivery_id)
     )
 
-    outcome = RunqyResultHook().collect(sink, guide.delivery_id, where)
+    outcome = RunqyResultHook().collect(sink, guide.delivery_id, uri)
 
     assert is_reference(outcome)
     assert outcome["uri"] == guide.url
     assert (outcome["content_type"], outcome["size"]) == ("video/mp4", 4)
-    expected = {"duration_seconds": 12.5} if "row" in told else None
+    expected = {"duration_seconds": 12.5} if "row" in written else None
     assert outcome["metadata"] == expected
 
 
@@ -128,10 +128,10 @@ def test_combined_sink_result_only_in_notifier_is_returned(
         )
     sink = sink_from_uri(SINK)
     assert isinstance(sink, CombinedSink)
-    where = (
+    uri = (
         sink.notifiers[0]
         .bind(load_context("runqy_default"))
         .result_uri(guide.delivery_id)
     )
 
-    assert RunqyResultHook().collect(sink, guide.delivery_id, where) == {"sum": 3}
+    assert RunqyResultHook().collect(sink, guide.delivery_id, uri) == {"sum": 3}

@@ -1,4 +1,4 @@
-"""The inbox's Redis after failovers, as a replica, and with few rights."""
+"""The inbox in a Redis that fails over, is a replica, or grants few permissions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _settings(port: int, **options: Any) -> RedisConnection:
 
 
 def _fail_over(switch: Switch, ports: tuple[int, int]) -> None:
-    """Make the first server a replica, and have new connections lead to the second."""
+    """Make the first server a replica, and the second the target of new connections."""
     with Redis(port=ports[0]) as old:
         old.replicaof("127.0.0.1", ports[1])
     switch.leads_to = ports[1]
@@ -101,7 +101,7 @@ def test_inbox_check_replica_is_refused(pair: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rights", "step"),
+    ("permissions", "step"),
     [
         ("+@all -@scripting ~runqy:* allchannels", "write a key with a script"),
         ("+@all ~other:* allchannels", "write a key with a script"),
@@ -110,19 +110,21 @@ def test_inbox_check_replica_is_refused(pair: tuple[int, int]) -> None:
     ],
 )
 def test_inbox_check_missing_permission_names_the_step(
-    pair: tuple[int, int], rights: str, step: str
+    pair: tuple[int, int], permissions: str, step: str
 ) -> None:
     with Redis(port=pair[0]) as redis:
-        redis.execute_command("ACL", "SETUSER", "app", "on", ">pw", *rights.split())
+        redis.execute_command(
+            "ACL", "SETUSER", "app", "on", ">pw", *permissions.split()
+        )
 
     with pytest.raises(NoAccess, match=step):
         check_inbox(_settings(pair[0], username="app", password="pw"), "c")
 
 
 def test_inbox_check_documented_permissions_suffice(pair: tuple[int, int]) -> None:
-    rights = ["+@all", "~runqy:inbox:*", "resetchannels", "&runqy:inbox:*"]
+    permissions = ["+@all", "~runqy:inbox:*", "resetchannels", "&runqy:inbox:*"]
     with Redis(port=pair[0]) as redis:
-        redis.execute_command("ACL", "SETUSER", "app", "on", ">pw", *rights)
+        redis.execute_command("ACL", "SETUSER", "app", "on", ">pw", *permissions)
 
     check_inbox(_settings(pair[0], username="app", password="pw"), "c")
 
@@ -135,7 +137,7 @@ def test_inbox_check_redis_unavailable_names_the_step(
 
 
 def test_inbox_source_reads_from_replica(pair: tuple[int, int], conn_id: str) -> None:
-    """A reader that reached the old primary finds what was replicated to it."""
+    """After a failover the old primary is a replica, which still serves reads."""
     with Redis(port=pair[0]) as redis:
         body = Delivery("d", result=1).to_json()
         key = f"runqy:inbox:{conn_id}:delivery:d"

@@ -1,4 +1,4 @@
-"""The inbox on a real Redis: put, notice, read, forget."""
+"""The inbox in a real Redis: how deliveries are stored, noticed, read and removed."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ async def test_inbox_same_failure_again_is_repeated(writer: InboxWriter) -> None
 async def test_inbox_same_json_spelled_otherwise_is_repeated(
     writer: InboxWriter,
 ) -> None:
-    spelled = b'{"status": "completed",  "task_id": "d", "result": {"b": 1, "a": 2}}'
+    spaced = b'{"status": "completed",  "task_id": "d", "result": {"b": 1, "a": 2}}'
     other = b'{"result":{"a":2,"b":1},"task_id":"d"}'
-    for body, outcome in ((spelled, Outcome.STORED), (other, Outcome.REPEATED)):
+    for body, outcome in ((spaced, Outcome.STORED), (other, Outcome.REPEATED)):
         delivery = Delivery.from_json(body)
         assert await writer.put(delivery, body, digest(delivery)) is outcome
 
@@ -109,16 +109,16 @@ async def test_inbox_progress_is_not_an_arrival(
         progress = Delivery("d", status="progress", fraction=fraction)
         assert await put(writer, progress) is Outcome.NOTED
 
-    arrivals = InboxSource(redis_settings, conn_id)
+    source = InboxSource(redis_settings, conn_id)
     try:
-        found = await arrivals.poll(["d", "other"])
+        found = await source.poll(["d", "other"])
     finally:
-        await arrivals.aclose()
+        await source.aclose()
     assert set(found) == {"d"}
-    news = found["d"]
-    assert isinstance(news, StatusUpdate)
-    assert (news.message, news.is_progress) == ("20%", True)
-    assert abs(time.time() - (news.reported_at or 0)) < 60
+    update = found["d"]
+    assert isinstance(update, StatusUpdate)
+    assert (update.message, update.is_progress) == ("20%", True)
+    assert abs(time.time() - (update.reported_at or 0)) < 60
     with InboxReader(redis_settings, conn_id) as reader, pytest.raises(NotThere):
         reader.read("d")
 
@@ -172,10 +172,10 @@ def test_inbox_wrong_password_is_no_access(
 ) -> None:
     redis = Redis(**dict(redis_settings.options))
     user = f"user-{conn_id}"
-    redis.acl_setuser(user, enabled=True, passwords=["+right"], commands=["+ping"])
+    redis.acl_setuser(user, enabled=True, passwords=["+correct"], commands=["+ping"])
     options = (*redis_settings.options, ("username", user))
     try:
-        for password in ("wrong", "right"):
+        for password in ("wrong", "correct"):
             settings = RedisConnection("r", "a", (*options, ("password", password)))
             with (
                 InboxReader(settings, conn_id) as reader,
@@ -223,7 +223,7 @@ async def test_inbox_source_hint_ends_wait_at_once(
 async def test_inbox_source_hundred_waits_use_two_connections(
     writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
-    """One connection listens, one looks, however many wait."""
+    """One connection listens and one polls, for any number of waits."""
     redis = Redis(**dict(redis_settings.options))
     await put(writer, Delivery("first", result=1))
     others = {client["id"] for client in redis.client_list()}

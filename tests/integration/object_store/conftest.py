@@ -1,4 +1,4 @@
-"""Object stores of all kinds, and task code that writes there."""
+"""Object stores of all kinds, and task code that writes to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Kind:
-    """A kind of store: the sink's scheme, its URI without a prefix, its server."""
+    """A kind of store: the sink's scheme, its URI without a prefix, and its server."""
 
     scheme: str
     uri: str
@@ -43,9 +43,9 @@ def azurite() -> Iterator[Azurite]:
 
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that must be there, as a mount must: nobody makes one by the way."""
+    """A shared folder with the folders of the tests: the sink creates none."""
     folder = tmp_path_factory.mktemp("shared")
-    for name in ("values", "quiet", "large", "linked", "hundred", "many"):
+    for name in ("values", "without_webhook", "large", "linked", "hundred", "many"):
         (folder / name).mkdir()
     return folder
 
@@ -62,7 +62,7 @@ def stack(
         "AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string,
         "RESULTS_FOLDER": str(folder),
         "RUNQY_DELIVERY_RETRY_FOR": "5",
-        # The worker's own rights, for when there is no signed URL.
+        # The worker's own credentials, used without a signed URL.
         "AZURE_STORAGE_ACCOUNT_NAME": "devstoreaccount1",
         "AZURE_STORAGE_USE_EMULATOR": "true",
         "AZURITE_BLOB_STORAGE_URL": azurite.url.rpartition("/")[0],
@@ -78,7 +78,7 @@ def stack(
 def connections(
     google: GoogleStorage, azurite: Azurite, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Airflow's connections to those stores, under the names it has for them."""
+    """Airflow's connections to those stores, under their default ids."""
     extra = {"keyfile_dict": json.dumps(google.key)}
     connection = {"conn_type": "google_cloud_platform", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(connection))

@@ -1,4 +1,4 @@
-"""Clients are made anew now and then; waits outlive a connection that is away then."""
+"""Clients are replaced when they expire; a failed reload does not end waits."""
 
 from __future__ import annotations
 
@@ -45,26 +45,25 @@ def store_of(uri: str) -> ObjectStore:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    return Asked(monkeypatch)
+def lookups(monkeypatch: pytest.MonkeyPatch) -> ConnectionLookups:
+    return ConnectionLookups(monkeypatch)
 
 
-class Asked:
-    """Counts how often Airflow is asked for a connection; lets it be away."""
+class ConnectionLookups:
+    """Counts lookups of Airflow connections, and lets them fail."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.times, self.error = 0, None
+        self.count = 0
+        self.error: Exception | None = None
         known: Callable[[str], Any] = BaseHook.get_connection
 
         def get_connection(_: type, conn_id: str) -> Any:
-            self.times += 1
+            self.count += 1
             if self.error is not None:
                 raise self.error
             return known(conn_id)
 
         monkeypatch.setattr(BaseHook, "get_connection", classmethod(get_connection))
-
-    error: Exception | None
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -82,59 +81,63 @@ class RecordingCache(TtlCache[Any]):
 
 
 @pytest.mark.parametrize(
-    "error", [AirflowNotFoundException("not found"), RuntimeError("supervisor away")]
+    "error",
+    [
+        AirflowNotFoundException("not found"),
+        RuntimeError("the supervisor is unavailable"),
+    ],
 )
 def test_client_connection_not_found_keeps_old_client(
     error: Exception,
     store: ObjectStore,
-    asked: Asked,
+    lookups: ConnectionLookups,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     first = RecordingCache(0.0, retry_after=60.0)
     monkeypatch.setattr(clients, "CLIENTS", first)
     store.check("")
-    asked.error = error
+    lookups.error = error
 
     store.check("")
-    (words,) = warnings_of(caplog)
-    assert store.access_hint in words
-    assert "will retry in 60 s" in words
+    (message,) = warnings_of(caplog)
+    assert store.access_hint in message
+    assert "will retry in 60 s" in message
 
-    before = asked.times
+    before = lookups.count
     store.check("")
-    assert asked.times == before, "not at each look"
+    assert lookups.count == before, "it is not loaded again at each poll"
 
     (known,) = first.values()
     cache: TtlCache[Any] = TtlCache(0.0, retry_after=-1.0)
     cache.get(first.key, lambda _: known)
     monkeypatch.setattr(clients, "CLIENTS", cache)
     store.check("")
-    asked.error = None
+    lookups.error = None
     store.check("")
-    assert asked.times == before + 2
+    assert lookups.count == before + 2
     assert len(warnings_of(caplog)) == 2
 
 
-def test_client_unknown_connection_is_an_error(asked: Asked) -> None:
-    asked.error = AirflowNotFoundException("not found")
+def test_client_unknown_connection_is_an_error(lookups: ConnectionLookups) -> None:
+    lookups.error = AirflowNotFoundException("not found")
 
     for uri in ("gs://results", "abfs://results"):
         with pytest.raises(AirflowNotFoundException):
-            store_of_nothing(uri).check("")
+            store_without_context(uri).check("")
 
 
-def store_of_nothing(uri: str) -> ObjectStore:
-    """Return a store though Airflow has no connections any more."""
+def store_without_context(uri: str) -> ObjectStore:
+    """Return a store whose connection is looked up when it is used."""
     sink: Any = sink_from_uri(uri)
-    nothing: Any = None
-    store: ObjectStore = sink.store(nothing)
+    no_context: Any = None
+    store: ObjectStore = sink.store(no_context)
     return store
 
 
 def test_client_without_aws_connection_uses_machine_credentials(
     stack: Stack,
-    asked: Asked,
+    lookups: ConnectionLookups,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -144,22 +147,24 @@ def test_client_without_aws_connection_uses_machine_credentials(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "sandbox")
     store = store_of("s3://results")
-    asked.error = AirflowNotFoundException("not found")
+    lookups.error = AirflowNotFoundException("not found")
 
     store.check("")
-    once = asked.times
+    before = lookups.count
     store.check("")
 
-    assert asked.times == once + 1, "made anew, without a connection as before"
+    assert lookups.count == before + 1, (
+        "the client is loaded again, without a connection"
+    )
     assert warnings_of(caplog) == []
-    # One that was named was meant: nothing is to go elsewhere in its place.
-    with pytest.raises(Misconfigured, match="'nobody' does not exist"):
-        store_of_nothing("s3://results?aws_conn_id=nobody").check("")
+    # A connection that the sink names must exist.
+    with pytest.raises(Misconfigured, match="'missing' does not exist"):
+        store_without_context("s3://results?aws_conn_id=missing").check("")
 
 
 def test_client_connection_unavailable_waits_continue(
     store: ObjectStore,
-    asked: Asked,
+    lookups: ConnectionLookups,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -168,9 +173,9 @@ def test_client_connection_unavailable_waits_continue(
     caplog.set_level(logging.WARNING, CACHE)
     sink = sink_from_uri(f"{store.url}/clients")
     targets = sink.bind(load_context("runqy_default")).targets(JobRef("d"))
-    bucket = [place for place in targets if place.is_required]
+    bucket = [target for target in targets if target.is_required]
     store.check("")
-    asked.error = AirflowNotFoundException("not found")
+    lookups.error = AirflowNotFoundException("not found")
 
     async def scenario() -> Any:
         wait = asyncio.ensure_future(wait_any(bucket, deadline=time.time() + 20))
@@ -180,8 +185,8 @@ def test_client_connection_unavailable_waits_continue(
         put = await asyncio.to_thread(store.sign_put, "clients/d", 60)
         assert put is not None
         async with httpx.AsyncClient() as client:
-            answer = await client.put(put.url, content=b"1", headers=put.headers)
-            answer.raise_for_status()
+            response = await client.put(put.url, content=b"1", headers=put.headers)
+            response.raise_for_status()
         try:
             return await wait
         finally:

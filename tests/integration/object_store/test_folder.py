@@ -1,4 +1,4 @@
-"""A folder in which others write while it is listed."""
+"""A folder whose files change while it is read."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_folder_file_removed_while_listing_is_left_out(
     scandir = os.scandir
 
     @contextmanager
-    def and_rename(folder: Path) -> Iterator[Any]:
+    def scandir_then_rename(folder: Path) -> Iterator[Any]:
         with scandir(folder) as found:
             entries = list(found)
         (tmp_path / "b").rename(tmp_path / "later")
         yield iter(entries)
 
-    monkeypatch.setattr(os, "scandir", and_rename)
+    monkeypatch.setattr(os, "scandir", scandir_then_rename)
 
     assert set(store.list_folder("").keys) == {"a", "c"}
 
@@ -46,12 +46,12 @@ def test_folder_file_removed_while_looking_is_not_found(
 ) -> None:
     is_file = Path.is_file
 
-    def and_remove(path: Path) -> bool:
-        is_there = is_file(path)
+    def is_file_then_remove(path: Path) -> bool:
+        exists = is_file(path)
         path.unlink(missing_ok=True)
-        return is_there
+        return exists
 
-    monkeypatch.setattr(Path, "is_file", and_remove)
+    monkeypatch.setattr(Path, "is_file", is_file_then_remove)
     (tmp_path / "a").unlink()
 
     assert store.find("a", ".failed.json") == Listing({})
@@ -61,10 +61,10 @@ def test_folder_file_removed_while_looking_is_not_found(
 def test_folder_temporary_files_and_folders_are_left_out(
     store: LocalStore, tmp_path: Path
 ) -> None:
-    (tmp_path / ".abcdef").write_bytes(b"half of i")
+    (tmp_path / ".abcdef").write_bytes(b"incomplete")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "nowhere").symlink_to(tmp_path / "nothing")
-    (tmp_path / "round").symlink_to(tmp_path / "round")
+    (tmp_path / "dangling").symlink_to(tmp_path / "missing")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
 
     assert set(store.list_folder("").keys) == {"a", "b", "c"}
 
@@ -72,18 +72,18 @@ def test_folder_temporary_files_and_folders_are_left_out(
 def test_folder_link_created_while_opening_is_not_followed(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Task code may write there, and must not choose what Airflow's user reads."""
+    """Task code can write to the folder, but must not make Airflow read other files."""
     secret = tmp_path.parent / "secret"
-    secret.write_bytes(b"of Airflow")
+    secret.write_bytes(b"a secret of Airflow")
     real = os.open
 
-    def swap_first(path: Any, *arguments: Any, **options: Any) -> int:
+    def replace_then_open(path: Any, *arguments: Any, **options: Any) -> int:
         if path == "a":
             (tmp_path / "a").unlink(missing_ok=True)
             (tmp_path / "a").symlink_to(secret)
         return real(path, *arguments, **options)
 
-    monkeypatch.setattr(os, "open", swap_first)
+    monkeypatch.setattr(os, "open", replace_then_open)
 
     with pytest.raises(NoAccess, match="a symbolic link was put there"):
         store.stream("a")

@@ -1,4 +1,4 @@
-"""A look at a store is one listing for all who wait in a folder, however long it is."""
+"""A poll of a store is one complete listing for all waits in a folder."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 
 from runqy_provider.context import load_context
 from runqy_provider.models import JobRef
-from runqy_provider.sinks.object_store.sink import ObjectSink
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
 from runqy_provider.waiters.wait_any import wait_any
+from tests.integration.object_store.helpers import WITHOUT_WEBHOOK, store_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
     from tests.integration.object_store.conftest import Kind
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
-
-#: Without these the inbox rings no bell: the store is all there is.
-NO_BELL = ("callback_secret",)
-
-
-def store_of(sink: str) -> ObjectStore:
-    parsed = sink_from_uri(sink)
-    assert isinstance(parsed, ObjectSink)
-    return parsed.store(load_context("runqy_default"))
 
 
 def put_objects(kind: Kind, store: ObjectStore, names: Sequence[str]) -> None:
@@ -44,8 +35,8 @@ def put_objects(kind: Kind, store: ObjectStore, names: Sequence[str]) -> None:
             if put is None:
                 Path(kind.uri.removeprefix("file://"), name).write_bytes(b"1")
             else:
-                answer = client.put(put.url, content=b"1", headers=put.headers)
-                answer.raise_for_status()
+                response = client.put(put.url, content=b"1", headers=put.headers)
+                response.raise_for_status()
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(put_object, names))
@@ -54,7 +45,7 @@ def put_objects(kind: Kind, store: ObjectStore, names: Sequence[str]) -> None:
 def test_object_store_listing_with_many_pages_is_complete(
     kind: Kind, connect: Callable[..., Any]
 ) -> None:
-    """S3 and Google give 1000 names at a time, Azure 5000; a folder all of them."""
+    """A page has 1000 names in S3 and Google's storage, 5000 in Azure's."""
     names = [f"many/{n:04}" for n in range(1001)]
     store = store_of(kind.uri)
     put_objects(kind, store, names)
@@ -63,15 +54,15 @@ def test_object_store_listing_with_many_pages_is_complete(
     assert set(listing.keys) == set(names)
     assert listing.pages == (1 if kind.scheme == "file" else 2)
 
-    connect(without=NO_BELL)
+    connect(without=WITHOUT_WEBHOOK)
     sink = sink_from_uri(f"{kind.uri}/many")
-    access = load_context("runqy_default")
+    context = load_context("runqy_default")
 
-    async def last_of_three() -> Any:
+    async def scenario() -> Any:
         waits = [
             asyncio.ensure_future(
                 wait_any(
-                    sink.bind(access).targets(JobRef(delivery_id)),
+                    sink.bind(context).targets(JobRef(delivery_id)),
                     deadline=time.time() + 20,
                 )
             )
@@ -84,48 +75,48 @@ def test_object_store_listing_with_many_pages_is_complete(
                 wait.cancel()
             await close_waiters()
 
-    arrival = asyncio.run(last_of_three())
+    arrival = asyncio.run(scenario())
     assert arrival.result_uri == f"{kind.uri}/many/1000"
 
 
-class Counted:
-    """A store that counts what it is asked."""
+class RecordingStore:
+    """Records which methods of a store are called."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
-        self.asked: list[str] = []
+        self.calls: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
         if callable(found):
-            self.asked.append(name)
+            self.calls.append(name)
         return found
 
 
 def test_object_store_hundred_waits_share_one_listing(
     kind: Kind, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect(without=NO_BELL)
+    connect(without=WITHOUT_WEBHOOK)
     monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "0.2")
-    access = load_context("runqy_default")
+    context = load_context("runqy_default")
     sink = sink_from_uri(f"{kind.uri}/hundred")
     store = store_of(f"{kind.uri}/hundred")
-    counted = Counted(store)
-    monkeypatch.setattr(type(sink), "store", lambda *_: counted)
+    recording = RecordingStore(store)
+    monkeypatch.setattr(type(sink), "store", lambda *_: recording)
 
     async def scenario() -> tuple[int, int]:
         waits = [
             asyncio.ensure_future(
                 wait_any(
-                    sink.bind(access).targets(JobRef(f"h-{n}")),
+                    sink.bind(context).targets(JobRef(f"h-{n}")),
                     deadline=time.time() + 30,
                 )
             )
             for n in range(100)
         ]
-        while counted.asked.count("list_folder") < 4:
+        while recording.calls.count("list_folder") < 4:
             await asyncio.sleep(0.02)
-        listings, other = counted.asked.count("list_folder"), len(counted.asked)
+        listings, calls = recording.calls.count("list_folder"), len(recording.calls)
         names = [f"hundred/h-{n}" for n in range(100)]
         await asyncio.to_thread(put_objects, kind, store, names)
         arrivals = await asyncio.gather(*waits)
@@ -133,7 +124,7 @@ def test_object_store_hundred_waits_share_one_listing(
             f"{kind.uri}/hundred/h-{n}" for n in range(100)
         }
         await close_waiters()
-        return listings, other
+        return listings, calls
 
-    listings, asked = asyncio.run(scenario())
-    assert listings == asked, "no wait asked for itself alone"
+    listings, calls = asyncio.run(scenario())
+    assert listings == calls, "a wait made a request for itself alone"

@@ -1,4 +1,4 @@
-"""Objects in S3 as people store them: odd names, compressed, few rights."""
+"""Objects in S3 with special names, compressed objects, and few permissions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_s3_result_url_is_read_literally_first(s3: Any, name: str) -> None:
     )
 
     assert fetched.read() == b"found"
-    # The address in the reference leads there, too.
+    # The URI in the reference is read literally, too.
     assert sink.bind(load_context("runqy_default")).open(fetched.uri).read() == b"found"
 
 
@@ -81,9 +81,9 @@ def test_s3_object_stored_compressed_is_decompressed(s3: Any, size: int) -> None
         ContentEncoding="gzip",
     )
     hook = RunqyResultHook()
-    where = f"s3://results/packed/{delivery_id}"
+    uri = f"s3://results/packed/{delivery_id}"
 
-    outcome = hook.collect(sink_from_uri("s3://results/packed"), delivery_id, where)
+    outcome = hook.collect(sink_from_uri("s3://results/packed"), delivery_id, uri)
 
     if size < 65536:
         assert outcome == value
@@ -97,15 +97,15 @@ def test_s3_object_stored_compressed_is_decompressed(s3: Any, size: int) -> None
 def test_s3_check_needs_only_permissions_of_the_prefix(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """ListBucket on the prefix only: HEAD of the bucket is 403."""
-    asked: list[dict[str, Any]] = []
+    """With ListBucket on the prefix only, HEAD of the bucket returns 403."""
+    requests: list[dict[str, Any]] = []
 
     class Client:
         def head_bucket(self, **_: Any) -> Any:
             raise ClientError({"Error": {"Code": "403"}}, "HeadBucket")
 
         def list_objects_v2(self, **given: Any) -> Any:
-            asked.append(given)
+            requests.append(given)
             if not given["Prefix"].startswith("team/"):
                 raise ClientError({"Error": {"Code": "AccessDenied"}}, "ListObjectsV2")
             return {}
@@ -114,6 +114,6 @@ def test_s3_check_needs_only_permissions_of_the_prefix(
     store = S3Store("results", "aws_default")
 
     store.check("team/")
-    assert asked == [{"Bucket": "results", "Prefix": "team/", "MaxKeys": 1}]
+    assert requests == [{"Bucket": "results", "Prefix": "team/", "MaxKeys": 1}]
     with pytest.raises(NoAccess):
         store.check("")

@@ -1,4 +1,4 @@
-"""Signed URLs of S3: once only, for the bucket's region, as its policy demands."""
+"""Options of s3:// sinks: what is signed, for which region, and sent as headers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from runqy_provider.errors import Misconfigured
 from runqy_provider.sinks.object_store import s3_store
 from runqy_provider.sinks.object_store.clients import clear_clients
 from runqy_provider.sinks.registry import sink_from_uri
+from tests.integration.object_store.helpers import store_of
 
 if TYPE_CHECKING:
     from tests.support.stack import Stack
@@ -40,12 +41,12 @@ def s3(stack: Stack) -> Any:
 
 
 def _request(sink: str, delivery_id: str = "d-1") -> DeliveryRequest:
-    access = load_context("runqy_default")
-    return sink_from_uri(sink).bind(access).request(delivery_id, time.time() + 60)
+    context = load_context("runqy_default")
+    return sink_from_uri(sink).bind(context).request(delivery_id, time.time() + 60)
 
 
 def _deliver(request: DeliveryRequest, value: Any) -> None:
-    # Without the webhook that tells of it: this is about the object.
+    # Without the notice by webhook: these tests are about the object.
     fields = request.to_fields()
     fields.pop("webhook_url", None)
     delivers(lambda _payload: value)(fields)
@@ -76,8 +77,8 @@ def test_s3_url_is_signed_for_region_of_bucket(
     stack: Stack, region: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = f"b-{uuid.uuid4().hex}"
-    where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
-    more: Any = {} if region == "us-east-1" else where
+    location = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    more: Any = {} if region == "us-east-1" else location
     maker = boto3.client("s3", region_name=region, **_login(stack))
     maker.create_bucket(Bucket=bucket, **more)
     aws = stack.connections["aws_default"]
@@ -116,7 +117,7 @@ def test_s3_worker_credentials_send_options_of_bucket_policy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from runqy_delivery.result import content_of
-    from runqy_delivery.sinks import uploads as own_rights
+    from runqy_delivery.sinks import uploads
 
     seen: list[Any] = []
 
@@ -125,20 +126,20 @@ def test_s3_worker_credentials_send_options_of_bucket_policy(
             seen.append(given["ExtraArgs"])
 
     monkeypatch.setattr(boto3, "client", lambda _name: Client())
-    upload = own_rights.uploader("s3")
+    upload = uploads.uploader("s3")
     assert upload is not None
     upload("b", "k", content_of(1), {"x-amz-acl": "private", "If-None-Match": "*"})
 
     assert seen == [{"ContentType": "application/json", "ACL": "private"}]
 
 
-@pytest.mark.parametrize("place", ["sink", "connection"])
+@pytest.mark.parametrize("level", ["sink", "connection"])
 def test_s3_signed_endpoint_is_used_in_urls(
-    place: str, stack: Stack, s3: Any, monkeypatch: pytest.MonkeyPatch
+    level: str, stack: Stack, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = stack.sandbox.s3_url.replace("127.0.0.1", "localhost")
     sink = "s3://results/far"
-    if place == "sink":
+    if level == "sink":
         sink = f"{sink}?signed_endpoint={endpoint}"
     else:
         aws = json.loads(json.dumps(stack.connections["aws_default"]))
@@ -150,8 +151,7 @@ def test_s3_signed_endpoint_is_used_in_urls(
     assert str(request.put_url).startswith(endpoint)
     _deliver(request, 1)
     assert s3.head_object(Bucket="results", Key=request.key)["ContentLength"] == 1
-    store: Any = sink_from_uri(sink).store(load_context("runqy_default"))  # type: ignore[attr-defined]
-    assert store.key_of(f"{endpoint}/results/{request.key}") == request.key
+    assert store_of(sink).key_of(f"{endpoint}/results/{request.key}") == request.key
 
 
 @pytest.mark.parametrize("option", ["once=maybe", "unknown=1"])

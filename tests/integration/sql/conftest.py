@@ -49,7 +49,9 @@ def stack(
 
 
 @pytest.fixture(autouse=True)
-def pg(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def pg_connection(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """Airflow's connection to that database."""
     monkeypatch.setenv("AIRFLOW_CONN_PG", postgres.url)
     yield
@@ -58,7 +60,7 @@ def pg(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def table(postgres: Postgres) -> str:
-    """A table of the test's own, as docs/sinks.md has it."""
+    """A table of the test's own, as in docs/sinks.md."""
     name = f"t_{uuid.uuid4().hex}"
     with postgres.connect() as connection:
         connection.execute(TABLE.format(name=name, id_type="text", result_type="text"))

@@ -1,4 +1,4 @@
-"""psycopg 3 behind a transaction pooler: nothing is prepared on the server."""
+"""With psycopg 3 behind a transaction pooler no statement is prepared on the server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PREPARED = text("SELECT count(*) FROM pg_prepared_statements")
 
 
 def _prepared(conn_id: str) -> int:
-    """Return how many statements the server keeps after many of the same."""
+    """Return how many prepared statements the server has after equal queries."""
     with sql_engine(conn_id).connect() as connection:
         for number in range(12):
             connection.execute(text("SELECT :n"), {"n": number})

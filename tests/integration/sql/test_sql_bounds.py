@@ -1,4 +1,4 @@
-"""A database that keeps silent: locked, frozen, or behind a line that is dead."""
+"""A database that does not answer: locked, stopped, or unreachable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runqy_provider.context import load_context
 from runqy_provider.errors import RunqyError, SinkUnavailable
 from runqy_provider.models import JobRef
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.sinks.sql import source as sql_arrivals
+from runqy_provider.sinks.sql import source as sql_source
 from runqy_provider.sinks.sql.source import SqlSource
 from runqy_provider.sinks.sql.table import SqlTable
 
@@ -36,20 +36,20 @@ BACKENDS = (
 
 
 def error_of(operation: Callable[[], Any]) -> tuple[str, str, float]:
-    """Return the type and words of an error, and the seconds that it took."""
+    """Return the type and message of an error, and the seconds that it took."""
     began = time.monotonic()
     try:
-        said = operation()
+        value = operation()
     except RunqyError as error:
-        kind, words = type(error).__name__, str(error)
+        kind, message = type(error).__name__, str(error)
     else:
-        kind, words = "", str(said)
-    return kind, words, time.monotonic() - began
+        kind, message = "", str(value)
+    return kind, message, time.monotonic() - began
 
 
 @contextmanager
 def frozen(postgres: Postgres) -> Iterator[None]:
-    """Stop the processes that serve our connections; their kernel still answers."""
+    """Stop the server processes of our connections; TCP still acknowledges."""
     with postgres.connect() as connection:
         pids = [pid for (pid,) in connection.execute(BACKENDS).fetchall()]
     assert pids
@@ -66,45 +66,45 @@ def frozen(postgres: Postgres) -> Iterator[None]:
 def test_sql_table_lock_or_silent_server_times_out(
     postgres: Postgres, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lite = tmp_path / "results.db"
-    with sqlite3.connect(lite) as connection:
+    database = tmp_path / "results.db"
+    with sqlite3.connect(database) as connection:
         connection.execute("CREATE TABLE t (id, status, result, completed_at)")
     monkeypatch.setenv(
-        "AIRFLOW_CONN_LITE", json.dumps({"conn_type": "sqlite", "host": str(lite)})
+        "AIRFLOW_CONN_LITE", json.dumps({"conn_type": "sqlite", "host": str(database)})
     )
     sink = sink_from_uri(f"sql://pg/{table}")
     rows = SqlTable("pg", table)
-    access = load_context("runqy_default")
+    context = load_context("runqy_default")
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        postgres.connect() as primary,
-        sqlite3.connect(lite, isolation_level=None) as writer,
+        postgres.connect() as locker,
+        sqlite3.connect(database, isolation_level=None) as writer,
         ThreadPoolExecutor(6) as threads,
     ):
         url = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/postgres"
         monkeypatch.setenv("AIRFLOW_CONN_SILENT", url)
         writer.execute("BEGIN EXCLUSIVE")
-        with primary.transaction():
-            primary.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        with locker.transaction():
+            locker.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
             futures = [
                 threads.submit(error_of, operation)
                 for operation in (
                     lambda: list(rows.poll(["r"])),
                     lambda: rows.insert("r"),
-                    lambda: sink.bind(access).open(f"{sink.uri}#r"),
-                    lambda: sink.bind(access).describe_timeout(JobRef("r")),
+                    lambda: sink.bind(context).open(f"{sink.uri}#r"),
+                    lambda: sink.bind(context).describe_timeout(JobRef("r")),
                     lambda: SqlTable("silent", table).read("r"),
                     lambda: SqlTable("lite", "t").read("r"),
                 )
             ]
             outcomes = [future.result(60) for future in futures]
 
-    assert all("did not answer within 15 s" in words for _, words, _ in outcomes)
+    assert all("did not answer within 15 s" in message for _, message, _ in outcomes)
     assert max(seconds for _, _, seconds in outcomes) < 20
     kinds = [kind for kind, _, _ in outcomes]
     assert kinds == [*["SinkUnavailable"] * 3, "", *["SinkUnavailable"] * 2]
-    # The server itself gave up: it holds no statement of ours any more.
-    assert all("canceling statement" in words for _, words, _ in outcomes[:4])
+    # The server itself cancelled them: none of our statements is left there.
+    assert all("canceling statement" in message for _, message, _ in outcomes[:4])
 
 
 def test_sql_table_server_stops_responding_times_out(
@@ -113,10 +113,10 @@ def test_sql_table_server_stops_responding_times_out(
     rows = SqlTable("pg", table)
     assert rows.read("r") is None
     with frozen(postgres):
-        kind, words, seconds = error_of(lambda: rows.read("r", 1.0))
+        kind, message, seconds = error_of(lambda: rows.read("r", 1.0))
 
     assert kind == "SinkUnavailable"
-    assert "did not answer within 1 s" in words
+    assert "did not answer within 1 s" in message
     assert seconds < 10
     assert rows.read("r") is None
 
@@ -124,8 +124,8 @@ def test_sql_table_server_stops_responding_times_out(
 def test_sql_source_listening_to_silent_server_ends(
     postgres: Postgres, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql_arrivals, "PING_INTERVAL", 0.2)
-    monkeypatch.setattr(sql_arrivals, "TIMEOUT", 1.0)
+    monkeypatch.setattr(sql_source, "PING_INTERVAL", 0.2)
+    monkeypatch.setattr(sql_source, "TIMEOUT", 1.0)
     source = SqlSource(SqlTable("pg", table), "any", str)
 
     async def scenario() -> None:

@@ -1,4 +1,4 @@
-"""Airflow's connection to the database: its extras, and when it cannot be read."""
+"""Airflow's connection to the database: its extras, and a failed reload."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from runqy_provider.caching import TtlCache
 from runqy_provider.errors import SinkError, SinkUnavailable
-from runqy_provider.sinks.sql import engine as sql_engine
+from runqy_provider.sinks.sql import engine
 from runqy_provider.sinks.sql.source import SqlSource
 from runqy_provider.sinks.sql.table import SqlTable
 
@@ -85,7 +85,7 @@ def test_sql_engine_extras_reach_both_drivers(
 
 @DRIVERS
 def test_sql_engine_sslmode_is_kept(driver: str, table: str, connection: Any) -> None:
-    """The server here has none: who demands it must not be served without."""
+    """The test's server has no TLS: where it is required, the connection fails."""
     connection(sslmode="require", sqlalchemy_scheme=f"postgresql+{driver}")
 
     with pytest.raises(SinkUnavailable, match="SSL"):
@@ -121,28 +121,28 @@ def test_sql_engine_connection_not_found_keeps_old_engine(
     rows = SqlTable("pg", table)
     rows.insert("r")
     cache: TtlCache[Engine] = TtlCache(0.0, retry_after=60.0)
-    monkeypatch.setattr(sql_engine, "ENGINES", cache)
-    old = sql_engine.sql_engine("pg")
+    monkeypatch.setattr(engine, "ENGINES", cache)
+    old = engine.sql_engine("pg")
     monkeypatch.delenv("AIRFLOW_CONN_PG")
 
     for _ in range(3):
         assert rows.status_of("r") == "pending"
-    assert sql_engine.sql_engine("pg") is old
+    assert engine.sql_engine("pg") is old
     assert old.pool.checkedin() == 1  # type: ignore[attr-defined] # it is a queue
     assert caplog.text.count("could not be loaded again (AirflowNotFound") == 1
 
     monkeypatch.setenv("AIRFLOW_CONN_PG", postgres.url)
     retried: TtlCache[Engine] = TtlCache(0.0, retry_after=60.0)
     retried.get("The engine of connection 'pg'", lambda _: old)
-    monkeypatch.setattr(sql_engine, "ENGINES", retried)
+    monkeypatch.setattr(engine, "ENGINES", retried)
     assert rows.status_of("r") == "pending"
-    assert sql_engine.sql_engine("pg") is not old
+    assert engine.sql_engine("pg") is not old
     assert old.pool.checkedin() == 0  # type: ignore[attr-defined] # it is a queue
 
 
 def test_sql_engine_unknown_connection_is_an_error(table: str) -> None:
-    with pytest.raises(AirflowNotFoundException, match="nowhere"):
-        SqlTable("nowhere", table).read("r")
+    with pytest.raises(AirflowNotFoundException, match="missing"):
+        SqlTable("missing", table).read("r")
 
 
 def test_sql_table_two_inserts_of_one_id_leave_one_row(

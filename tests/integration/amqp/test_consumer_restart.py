@@ -1,4 +1,4 @@
-"""A queue that is not consumed any more, for whatever cause, is consumed again."""
+"""A consumer that ended is started again, whatever ended it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from runqy_provider.models import JobRef
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
 from runqy_provider.waiters.wait_any import poll_status
-from tests.integration.amqp.messages import consumed, publish, start_wait, wait_until
+from tests.integration.amqp.messages import (
+    publish,
+    start_wait,
+    wait_for_consumers,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
@@ -25,57 +30,59 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 
-async def trouble_of(sink: str) -> str:
-    """Wait until a sink's waits are told of trouble, and return it."""
-    access = load_context("runqy_default")
-    targets = sink_from_uri(sink).bind(access).targets(JobRef("nobody"))
+async def error_of_polls(sink: str) -> str:
+    """Wait until the polls of a sink's source fail; return the error."""
+    context = load_context("runqy_default")
+    targets = sink_from_uri(sink).bind(context).targets(JobRef("unknown"))
     async with asyncio.timeout(20):
-        while not (trouble := poll_status(targets).last_error):
+        while not (error := poll_status(targets).last_error):
             await asyncio.sleep(0.01)
-    return str(trouble)
+    return str(error)
 
 
 def test_amqp_source_deleted_queue_is_declared_again(
     rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
 ) -> None:
-    access, sink = load_context("runqy_default"), f"amqp://mq/{queue}"
-    sink_from_uri(sink).bind(access).check()
+    context, sink = load_context("runqy_default"), f"amqp://mq/{queue}"
+    sink_from_uri(sink).bind(context).check()
 
     async def scenario() -> Any:
-        wait = start_wait(access, sink, f"d-{queue}")
-        await consumed(rabbitmq, queue)
+        wait = start_wait(context, sink, f"d-{queue}")
+        await wait_for_consumers(rabbitmq, queue)
         channel.queue_delete(queue)
-        trouble = await trouble_of(sink)
-        channel.queue_declare(queue, durable=True)  # or its consumer's did already
+        error = await error_of_polls(sink)
+        channel.queue_declare(
+            queue, durable=True
+        )  # unless the consumer has declared it
         publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
         arrival = await wait
         await close_waiters()
-        return trouble, arrival
+        return error, arrival
 
-    trouble, arrival = asyncio.run(scenario())
+    error, arrival = asyncio.run(scenario())
 
     assert arrival is not None
-    assert f"Queue '{queue}' (connection 'mq') is not consumed any more" in trouble
-    assert "was the queue deleted?" in trouble
+    assert f"Queue '{queue}' (connection 'mq') is not consumed any more" in error
+    assert "was the queue deleted?" in error
 
 
 def test_amqp_source_queue_deleted_without_declare_ends_wait(
     rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
 ) -> None:
-    access, sink = load_context("runqy_default"), f"amqp://mq/{queue}?declare=false"
+    context, sink = load_context("runqy_default"), f"amqp://mq/{queue}?declare=false"
     channel.queue_declare(queue, durable=True)
 
     async def scenario() -> None:
-        wait = start_wait(access, sink, f"d-{queue}")
-        await consumed(rabbitmq, queue)
+        wait = start_wait(context, sink, f"d-{queue}")
+        await wait_for_consumers(rabbitmq, queue)
         channel.queue_delete(queue)
         with pytest.raises(NotThere, match=queue):
             await wait
-        # Created again, it is as good as any: nobody hears of what was before.
+        # Once it is created again, new waits use it.
         channel.queue_declare(queue, durable=True)
         await close_waiters()
-        wait = start_wait(access, sink, f"d-{queue}")
-        await consumed(rabbitmq, queue)
+        wait = start_wait(context, sink, f"d-{queue}")
+        await wait_for_consumers(rabbitmq, queue)
         publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
         assert (await wait) is not None
         await close_waiters()
@@ -86,10 +93,10 @@ def test_amqp_source_queue_deleted_without_declare_ends_wait(
 def test_amqp_source_broker_restart_while_inbox_unavailable_loses_nothing(
     rabbitmq: RabbitMQ, queue: str, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is put, but cannot be acknowledged any more; it is given out again."""
+    """A message that cannot be acknowledged any more is delivered again."""
     monkeypatch.setattr("runqy_provider.sinks.amqp.source.INBOX_DELAY", 0.1)
-    access, sink = load_context("runqy_default"), f"amqp://mq/{queue}"
-    sink_from_uri(sink).bind(access).check()
+    context, sink = load_context("runqy_default"), f"amqp://mq/{queue}"
+    sink_from_uri(sink).bind(context).check()
     redis = Redis(port=stack.sandbox.redis_port)
 
     def send(delivery_id: str) -> None:
@@ -100,9 +107,9 @@ def test_amqp_source_broker_restart_while_inbox_unavailable_loses_nothing(
         connection.close()
 
     async def scenario() -> Any:
-        waits = [start_wait(access, sink, f"{queue}-{n}", 50) for n in range(2)]
-        await consumed(rabbitmq, queue)
-        redis.config_set("maxmemory", "1")  # it takes nothing any more
+        waits = [start_wait(context, sink, f"{queue}-{n}", 50) for n in range(2)]
+        await wait_for_consumers(rabbitmq, queue)
+        redis.config_set("maxmemory", "1")  # it refuses writes
         try:
             await asyncio.to_thread(send, f"{queue}-0")
             await asyncio.to_thread(wait_until, rabbitmq, queue, "message_count", 0)
@@ -124,21 +131,21 @@ def test_amqp_source_connection_not_found_is_fetched_again(
     queue: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Airflow knows one word only for a missing connection and an API that is away."""
-    access, sink = load_context("runqy_default"), f"amqp://late/{queue}"
+    """Airflow raises the same error where its API is unavailable."""
+    context, sink = load_context("runqy_default"), f"amqp://late/{queue}"
     channel.queue_declare(queue, durable=True)
 
     async def scenario() -> Any:
-        wait = start_wait(access, sink, f"d-{queue}")
-        trouble = await trouble_of(sink)
+        wait = start_wait(context, sink, f"d-{queue}")
+        error = await error_of_polls(sink)
         monkeypatch.setenv("AIRFLOW_CONN_LATE", rabbitmq.url)
-        await consumed(rabbitmq, queue)
+        await wait_for_consumers(rabbitmq, queue)
         publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
         arrival = await wait
         await close_waiters()
-        return trouble, arrival
+        return error, arrival
 
-    trouble, arrival = asyncio.run(scenario())
+    error, arrival = asyncio.run(scenario())
 
     assert arrival is not None
-    assert "no connection 'late'" in trouble
+    assert "no connection 'late'" in error

@@ -1,7 +1,7 @@
-"""What Google's storage answers and its stand-in does not.
+"""Responses of Google's storage that its emulator does not give.
 
-fake-gcs-server asks for no credentials, and answers a listing of a bucket that is not
-there with 500, which means "away". The answers here are Google's own.
+fake-gcs-server needs no credentials, and returns 500 for the listing of a bucket that
+does not exist. The responses here are those of Google.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>no</Message></Error>"
 
 
-class Answering(ThreadingHTTPServer):
-    """A server that gives one answer."""
+class FixedResponseServer(ThreadingHTTPServer):
+    """A server whose every response is the same."""
 
     status = 200
     code = ""
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Answering
+    server: FixedResponseServer
 
     def do_GET(self) -> None:
         body = ERROR.format(self.server.code).encode()
@@ -53,24 +53,24 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def answering(
+def server(
     google: GoogleStorage, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Answering]:
-    server = Answering(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+) -> Iterator[FixedResponseServer]:
+    http_server = FixedResponseServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http_server.serve_forever, args=(0.01,))
     thread.start()
-    key = {**google.key, "gcs_base_url": f"http://127.0.0.1:{server.server_port}"}
+    key = {**google.key, "gcs_base_url": f"http://127.0.0.1:{http_server.server_port}"}
     extra = {"keyfile_dict": json.dumps(key)}
     connection = {"conn_type": "google_cloud_platform", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps(connection))
-    yield server
-    server.shutdown()
+    yield http_server
+    http_server.shutdown()
     thread.join()
-    server.server_close()
+    http_server.server_close()
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "error", "words"),
+    ("status", "code", "error", "message"),
     [
         (401, "AuthenticationRequired", NoAccess, "access denied"),
         (403, "AccessDenied", NoAccess, "access denied"),
@@ -79,14 +79,18 @@ def answering(
     ],
 )
 def test_google_storage_each_response_is_one_error(
-    answering: Answering, status: int, code: str, error: type[SinkError], words: str
+    server: FixedResponseServer,
+    status: int,
+    code: str,
+    error: type[SinkError],
+    message: str,
 ) -> None:
-    answering.status, answering.code = status, code
+    server.status, server.code = status, code
     run = harness.run_of({"value": 1}, sink="gs://results").execute()
 
     assert run.state == "failed"
     assert type(run.error) is error
-    assert words in str(run.error)
+    assert message in str(run.error)
     assert "'google_cloud_default'" in str(run.error) or error is SinkUnavailable
     assert "runqy_job" not in run.xcoms
 
