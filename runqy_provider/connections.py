@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from runqy_delivery.signature import decode_secret
 from runqy_provider.connection_fields import boolean, first_given, whole_number
@@ -237,19 +237,42 @@ def _server_url(connection: ConnectionLike) -> str:
             f"Connection {connection.conn_id!r} has no host: set the URL of the runqy "
             "server, such as http://runqy.example.com:3000."
         )
-    if "://" not in host:
+    has_scheme = "://" in host
+    if not has_scheme:
         # As Airflow stores it where the connection is given as a URI.
-        scheme = connection.schema or "http"
-        host = f"{scheme}://{host}:{connection.port or DEFAULT_PORT}"
-    elif connection.port and urlsplit(host).port is None:
-        host = f"{host.rstrip('/')}:{connection.port}"
-    parts = urlsplit(host)
+        host = f"{connection.schema or 'http'}://{host}"
+    parts = urlsplit(host.rstrip("/"))
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Misconfigured(
             f"The host of connection {connection.conn_id!r} is not an http(s) URL: set "
             "the URL of the runqy server, such as http://runqy.example.com:3000."
         )
-    return host.rstrip("/")
+    default = None if has_scheme else DEFAULT_PORT
+    return _with_port(connection.conn_id, parts, connection.port, default)
+
+
+def _with_port(
+    conn_id: str, parts: SplitResult, port: int | None, default: int | None
+) -> str:
+    """Return a URL with the port of the connection's own field, or a default.
+
+    Raises:
+        Misconfigured: The URL has another one, or one that is not a number.
+    """
+    try:
+        in_url = parts.port
+    except ValueError as error:
+        raise Misconfigured(
+            f"The port in the host of connection {conn_id!r} is not valid: {error}."
+        ) from error
+    if port and in_url is not None and port != in_url:
+        raise Misconfigured(
+            f"Connection {conn_id!r} has two ports: {in_url} in its server URL, and "
+            f"{port} in its port field. Make them equal."
+        )
+    added = None if in_url is not None else port or default
+    netloc = f"{parts.netloc}:{added}" if added else parts.netloc
+    return parts._replace(netloc=netloc).geturl()
 
 
 #: Characters that must be quoted in a URL: controls, blanks, and all beyond ASCII.

@@ -45,68 +45,76 @@ def _connection_type() -> dict[str, Any]:
         "hook-class-name": "runqy_provider.hooks.runqy.RunqyHook",
         "hook-name": "runqy",
         "ui-field-behaviour": {
-            "hidden-fields": ["schema", "login", "port"],
-            "relabeling": {"host": "Server URL", "password": "API key"},
+            "hidden-fields": ["schema", "login"],
+            "relabeling": {
+                "host": "Server URL",
+                "port": "Server port",
+                "password": "API key",
+            },
             "placeholders": {
-                "host": "http://runqy.example.com:3000",
+                "host": "http://runqy.example.com",
+                # With no port stored, Airflow 3.3 refuses each test of a connection.
+                "port": "3000, or 443 for https (Airflow's Test needs a port)",
                 "password": "a key with the client role",
             },
         },
+        # In the order in which one fills them in.
         "conn-fields": {
-            # Airflow masks what has "api_key" in its name.
-            "admin_api_key": {
-                "label": "Admin key",
-                "description": "A key with the admin role: lets a killed task delete "
-                "its waiting job. Optional.",
-                "schema": _SECRET,
-            },
-            "sink": {
-                "label": "Default sink",
-                "description": "Where results of tasks go that name no sink: webhook, "
-                "s3://bucket/prefix, gs://..., abfs://..., file:///folder, "
-                "sql://conn_id/table, amqp://conn_id/queue or redis_storage. Several, "
-                "separated by blanks: the first holds the result, the others announce "
-                "it.",
-                "schema": {**_TEXT, "default": "webhook"},
-            },
             "callback_url": {
-                "label": "Callback URL",
-                "description": "The receiver's URL as workers reach it, such as "
+                "label": "Callback URL (for the sink webhook)",
+                "description": "The receiver's URL as runqy workers reach it, such as "
                 "https://airflow.example.com/runqy. Empty: Airflow's [api] base_url "
                 "with /runqy.",
                 "schema": {**_TEXT, "format": "url"},
             },
             "callback_secret": {
-                "label": "Callback secret",
-                "description": "Signs callback URLs, so that they cannot be guessed: "
-                "openssl "
-                "rand -hex 32. To rotate: the new secret, a blank, the old one.",
-                "schema": _SECRET,
-            },
-            "signing_secret": {
-                "label": "Signing secret",
-                "description": "Where set, deliveries must be signed with it (Standard "
-                "Webhooks, whsec_...); workers have it as "
-                "RUNQY_DELIVERY_SIGNING_SECRET.",
+                "label": "Callback secret (needed for the sink webhook)",
+                "description": "Signs callback URLs, so that nobody can guess them. "
+                "Make one: openssl rand -hex 32. To change it: enter the new secret, "
+                "a space, and the old one.",
                 "schema": _SECRET,
             },
             "redis_conn_id": {
-                "label": "Redis connection",
-                "description": "The Redis connection that stores webhook deliveries.",
+                "label": "Redis connection (needed for the sink webhook)",
+                "description": "The Airflow connection of the Redis that stores "
+                "webhook deliveries until they are read.",
                 "schema": {**_TEXT, "default": "redis_default"},
             },
+            "sink": {
+                "label": "Default sink",
+                "description": "Where results go if a task names no sink: webhook, "
+                "s3://bucket/prefix, gs://..., abfs://..., file:///folder, "
+                "sql://conn_id/table, amqp://conn_id/queue or redis_storage. Several, "
+                "separated by spaces: the first stores the result, the others only "
+                "notify.",
+                "schema": {**_TEXT, "default": "webhook"},
+            },
+            # Airflow masks what has "api_key" in its name.
+            "admin_api_key": {
+                "label": "Admin key (recommended)",
+                "description": "A key with the admin role. With it, a task's log says "
+                "when no worker serves its queue, and a killed task deletes its "
+                "waiting job.",
+                "schema": _SECRET,
+            },
             "runqy_redis_conn_id": {
-                "label": "runqy's own Redis",
-                "description": "The Redis connection of runqy itself: one poll reads "
-                "the state of all waiting jobs, with their errors, and a retry finds a "
-                "job whose enqueueing was interrupted. Optional: without it the server "
-                "is asked about each job.",
+                "label": "runqy's own Redis (recommended)",
+                "description": "The Airflow connection of the Redis that runqy itself "
+                "uses. With it, one poll reads the state and the error of all waiting "
+                "jobs, and a retry finds a job whose enqueueing was interrupted.",
                 "schema": _TEXT,
             },
             "aws_conn_id": {
-                "label": "AWS connection",
-                "description": "The AWS connection for s3:// sinks.",
+                "label": "AWS connection (for sinks s3://)",
+                "description": "The Airflow connection for buckets.",
                 "schema": {**_TEXT, "default": "aws_default"},
+            },
+            "signing_secret": {
+                "label": "Signing secret (optional)",
+                "description": "If set, workers must sign their deliveries with it "
+                "(Standard Webhooks, whsec_...). Give it to them as "
+                "RUNQY_DELIVERY_SIGNING_SECRET.",
+                "schema": _SECRET,
             },
         },
     }

@@ -7,14 +7,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 from runqy_provider.client import requests, transport
 from runqy_provider.client.redis_keys import (
     WORKERS,
     hash_key,
     lease_key,
+    pending_key,
     queues_of,
     worker_key,
 )
@@ -27,7 +29,7 @@ from runqy_provider.errors import (
 from runqy_provider.redis_client import async_client, redis_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import httpx
     from redis.asyncio import Redis
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 #: How many jobs the server is asked about at once.
 AT_ONCE = 4
+
+#: How many of a queue's oldest jobs are searched for one.
+MOST_SEARCHED = 1000
 
 #: Seconds after the end of a lease before its job counts as lost.
 LEASE_MARGIN = 5.0
@@ -58,6 +63,19 @@ class JobStatus:
     error: str = ""
     retried: int = 0
     ended_at: float | None = None
+
+
+@dataclass(frozen=True)
+class QueuePosition:
+    """Where a pending job is in its queue.
+
+    Attributes:
+        ahead: How many jobs come before it; None where that is not known.
+        workers: How many live workers serve the queue.
+    """
+
+    ahead: int | None
+    workers: int
 
 
 #: Jobs by queue and id; None for one that is gone.
@@ -83,8 +101,14 @@ class JobStatusReader(Protocol):
         """
         ...
 
-    async def served_queues(self) -> set[str] | None:
-        """Return the queues that a live worker serves; None where that is not known."""
+    async def served_queues(self) -> Counter[str] | None:
+        """Return how many live workers serve each queue; None where not known."""
+        ...
+
+    async def jobs_ahead(
+        self, jobs: Collection[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], int]:
+        """Return how many jobs come before each pending job, where that is known."""
         ...
 
     async def expired_leases(
@@ -140,7 +164,7 @@ class RedisJobStatusReader:
                 rows = await pipeline.execute()
         return {job: _of_row(row) for job, row in zip(jobs, rows, strict=True)}
 
-    async def served_queues(self) -> set[str]:
+    async def served_queues(self) -> Counter[str]:
         """Read what the live workers serve."""
         with redis_errors(self._connection, "look at workers"):
             async with self._client().pipeline(transaction=False) as pipeline:
@@ -150,7 +174,24 @@ class RedisJobStatusReader:
                     pipeline.hget(worker_key(name.decode()), "queues")
                 texts = await pipeline.execute() if workers else []
         alive = [queues_of(text.decode()) for text in texts if text is not None]
-        return cast("set[str]", set()).union(*alive)
+        return Counter(queue for queues in alive for queue in queues)
+
+    async def jobs_ahead(
+        self, jobs: Collection[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], int]:
+        """Search the oldest jobs of each queue for these."""
+        with redis_errors(self._connection, "look at queues"):
+            async with self._client().pipeline(transaction=False) as pipeline:
+                for queue, job_id in jobs:
+                    # Workers take from the end of the list.
+                    key = pending_key(queue)
+                    pipeline.lpos(key, job_id, rank=-1, maxlen=MOST_SEARCHED)
+                    pipeline.llen(key)
+                found = await pipeline.execute()
+        pairs = zip(jobs, found[::2], found[1::2], strict=True)
+        return {
+            job: length - index - 1 for job, index, length in pairs if index is not None
+        }
 
     async def expired_leases(
         self, jobs: Collection[tuple[str, str]]
@@ -224,7 +265,7 @@ class ApiJobStatusReader:
             ) from errors[0]
         return seen
 
-    async def served_queues(self) -> set[str] | None:
+    async def served_queues(self) -> Counter[str] | None:
         """Ask what the live workers serve, where there is an admin key."""
         if self._connection.admin_key is None:
             return None
@@ -235,7 +276,14 @@ class ApiJobStatusReader:
         except (ServerUnavailable, Rejected):
             return None
         alive = [queues_of(one.queues) for one in workers if not one.is_stale]
-        return cast("set[str]", set()).union(*alive)
+        return Counter(queue for queues in alive for queue in queues)
+
+    async def jobs_ahead(
+        self,
+        jobs: Collection[tuple[str, str]],  # noqa: ARG002 - the API does not say
+    ) -> Mapping[tuple[str, str], int]:
+        """Return none: the API says nothing about positions."""
+        return {}
 
     async def expired_leases(
         self,

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import re
 
+#: Set of the names of all queues.
+QUEUES = "asynq:queues"
+
 #: Sorted set of the workers' ids.
 WORKERS = "asynq:workers"
 
@@ -27,6 +30,11 @@ def hash_key(runqy_queue: str, job_id: str) -> str:
 def lease_key(runqy_queue: str) -> str:
     """Return the key of a queue's leases."""
     return f"asynq:{{{runqy_queue}}}:lease"
+
+
+def pending_key(runqy_queue: str) -> str:
+    """Return the key of the list of a queue's pending jobs, the newest first."""
+    return f"asynq:{{{runqy_queue}}}:pending"
 
 
 def worker_key(worker_id: str) -> str:

@@ -167,12 +167,11 @@ def enqueue(
 def _rejection(response: ApiResponse, runqy_queue: str) -> RunqyError:
     message = response.message()
     if response.status == NOT_FOUND and response.is_from_runqy:
-        hint = "Check its name against the queues that the server is configured with."
+        hint = "Check its name."
         if "." not in runqy_queue:
             hint = (
-                f"{runqy_queue!r} means {runqy_queue + '.default'!r}, and there is no "
-                f"such sub-queue: name one that is configured, such as "
-                f"{runqy_queue + '.high'!r}."
+                f"{runqy_queue!r} means {runqy_queue + '.default'!r}: name the "
+                "sub-queue that you want."
             )
         return QueueNotFound(f"runqy has no queue {runqy_queue!r} ({message}). {hint}")
     if response.status == BAD_REQUEST and any(
@@ -246,6 +245,21 @@ def _workers(items: Any) -> list[Worker]:
     return [Worker.from_fields(item) for item in items]
 
 
+def list_queues() -> ApiRequest[set[str]]:
+    """Return the request for the names of the configured queues."""
+
+    def read(response: ApiResponse) -> set[str]:
+        if response.status == OK:
+            return response.part("queues", "list queues", _names)
+        raise _refused(response, "list queues", "admin")
+
+    return ApiRequest("list queues", "GET", "/workers/queues", read, needs="admin")
+
+
+def _names(items: Any) -> set[str]:
+    return {str(item["name"]) for item in items}
+
+
 def check_key() -> ApiRequest[None]:
     """Return a request that only a key with the client role is allowed to make.
 
@@ -254,11 +268,9 @@ def check_key() -> ApiRequest[None]:
 
     def read(response: ApiResponse) -> None:
         if response.status != BAD_REQUEST:
-            raise _refused(response, "check the API key", "client")
+            raise _refused(response, "enqueue jobs", "client")
 
-    return ApiRequest(
-        "check the API key", "POST", "/queue/add", read, b"{}", needs="client"
-    )
+    return ApiRequest("enqueue jobs", "POST", "/queue/add", read, b"{}", needs="client")
 
 
 def _raise_if_gone(response: ApiResponse, job_id: str) -> None:
@@ -276,16 +288,16 @@ def _raise_if_gone(response: ApiResponse, job_id: str) -> None:
 
 def _refused(response: ApiResponse, what: str, role: str | None) -> RunqyError:
     message = response.message()
+    field = "admin key" if role == "admin" else "API key (password)"
     if response.status == UNAUTHORIZED:
         return NotAllowed(
-            f"runqy does not know the key used to {what} ({message}). Check the API "
-            "key "
-            "(password) or the admin key of the connection."
+            f"runqy does not know the key used to {what} ({message}). Enter a valid "
+            f"{field} in the connection."
         )
     if response.status == FORBIDDEN:
         return NotAllowed(
-            f"The key used to {what} has the wrong role ({message}); it needs the role "
-            f"{role or 'client'}. Check the connection's API key and admin key."
+            f"The key used to {what} has the wrong role ({message}). Enter a key with "
+            f"the role {role or 'client'} as the {field} of the connection."
         )
     is_from_proxy = response.status == NOT_FOUND and not response.is_from_runqy
     if response.status >= SERVER_ERROR or is_from_proxy:

@@ -42,12 +42,21 @@ def open_session(connection: RunqyConnection) -> requests.Session:
     Raises:
         Misconfigured: The environment names a proxy that is not a URL.
     """
+    return open_session_for(connection.server_url)
+
+
+def open_session_for(url: str) -> requests.Session:
+    """Return a session for blocking requests to one address.
+
+    Raises:
+        Misconfigured: The environment names a proxy that is not a URL.
+    """
     session = requests.Session()
     # A .netrc would replace our key, and ``proxy_for`` reads all of NO_PROXY.
     session.trust_env = False
-    proxy = proxy_for(connection.server_url)
+    proxy = proxy_for(url)
     if proxy is not None:
-        session.proxies = {urlsplit(connection.server_url).scheme: proxy}
+        session.proxies = {urlsplit(url).scheme: proxy}
     bundles = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
     session.verify = next((os.environ[n] for n in bundles if os.environ.get(n)), True)
     return session
@@ -73,7 +82,11 @@ def open_async_client(
 
 
 def send(
-    session: requests.Session, request: api.ApiRequest[T], connection: RunqyConnection
+    session: requests.Session,
+    request: api.ApiRequest[T],
+    connection: RunqyConnection,
+    *,
+    timeout: float = REQUEST_TIMEOUT,
 ) -> T:
     """Send a request once.
 
@@ -81,6 +94,7 @@ def send(
         session: The session; see ``open_session``.
         request: The request.
         connection: The connection, for its keys and for messages.
+        timeout: Seconds that it may take.
 
     Raises:
         RetryableServerError: The server is unavailable; the request may be repeated.
@@ -92,7 +106,7 @@ def send(
             f"{connection.server_url}{request.path}",
             data=request.body,
             headers=headers(request, connection),
-            timeout=REQUEST_TIMEOUT,
+            timeout=timeout,
             allow_redirects=False,
         )
     except RequestException as error:

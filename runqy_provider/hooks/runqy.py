@@ -20,9 +20,10 @@ from tenacity import (
 from runqy_provider.client import requests as api
 from runqy_provider.client import transport
 from runqy_provider.client.payload import plain_payload
+from runqy_provider.client.queues import known_queues
 from runqy_provider.connections import DEFAULT_CONN_ID, RunqyConnection
 from runqy_provider.context import context_of
-from runqy_provider.errors import RunqyError
+from runqy_provider.errors import QueueNotFound, RunqyError
 from runqy_provider.inbox.callback_url import check_delivery_id
 from runqy_provider.models import JobRef
 from runqy_provider.sinks import failure_channel
@@ -45,6 +46,9 @@ T = TypeVar("T")
 
 #: Seconds for which a request to an unavailable server is retried.
 RETRY_FOR = 60.0
+
+#: Seconds that listing all queues, for an error message, may take.
+QUEUES_TIMEOUT = 5.0
 
 #: Seconds for which a delivery is accepted after its wait has ended: a late result is
 #: kept, and a retry of the task can still find it.
@@ -204,7 +208,10 @@ class RunqyHook(BaseHook):
             ServerUnavailable: The server is unavailable; the message says whether the
                 job may have been enqueued.
         """
-        return self._call(api.enqueue(runqy_queue, payload, job_timeout))
+        try:
+            return self._call(api.enqueue(runqy_queue, payload, job_timeout))
+        except QueueNotFound as error:
+            raise QueueNotFound(f"{error}{self._existing_queues()}") from error
 
     async def aenqueue(
         self,
@@ -269,18 +276,29 @@ class RunqyHook(BaseHook):
         return await self._acall(api.health())
 
     def test_connection(self) -> tuple[bool, str]:
-        """Check the server and our key, for Airflow's connection form."""
-        with type(self)(self.runqy_conn_id, retry_for=0) as hook:
-            try:
-                if not hook.is_healthy():
-                    return (
-                        False,
-                        "The runqy server answers, but its Redis is unavailable.",
-                    )
-                hook.check_key()
-            except RunqyError as error:
-                return False, str(error)
-            return True, f"runqy at {hook.settings.server_url} accepts our key."
+        """Check all that tasks need, for Airflow's Test button and command line.
+
+        Returns:
+            Whether tasks can run, and a line for each check; those that failed first.
+        """
+        from runqy_provider.checks.connection import (  # noqa: PLC0415 - only for tests of connections
+            check_connection,
+        )
+        from runqy_provider.checks.result import is_usable, report  # noqa: PLC0415 - same
+
+        results = check_connection(self.runqy_conn_id)
+        return is_usable(results), report(results)
+
+    def _existing_queues(self) -> str:
+        """Return a sentence with all queues; empty where they are not known."""
+        try:
+            known = known_queues(
+                self.settings, self.context.runqy_redis, QUEUES_TIMEOUT
+            )
+        except RunqyError as error:
+            self.log.warning("The queues of runqy cannot be listed: %s", error)
+            return ""
+        return f" Its queues: {', '.join(sorted(known))}." if known else ""
 
     def _call(self, request: api.ApiRequest[T]) -> T:
         client = self._client

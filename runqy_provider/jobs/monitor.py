@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from runqy_provider.client import models as job_states
 from runqy_provider.client.job_status import (
     JobStatus,
+    QueuePosition,
     RedisJobStatusReader,
     job_status_reader,
 )
@@ -25,15 +26,19 @@ from runqy_provider.errors import (
     Rejected,
     SinkUnavailable,
 )
+from runqy_provider.jobs.callback_monitor import CallbackMonitor
+from runqy_provider.jobs.pending import PendingJobs
 from runqy_provider.sinks.redis_storage import JobResultUri
+from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import WaitTarget
 from runqy_provider.waiters.source import PollResult, StatusUpdate
 from runqy_provider.waiters.waiter import Waiter
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import AsyncIterator, Collection, Mapping
 
-    from runqy_provider.client.job_status import JobStatusReader
+    from runqy_provider.client.job_status import JobStatusReader, Seen
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
 
@@ -45,6 +50,16 @@ LOST = "lost"
 
 #: Seconds after which an ended job that is not polled any more is forgotten.
 FORGET_AFTER = 600.0
+
+#: The sink whose deliveries need the callback URL.
+WEBHOOK = "webhook"
+
+#: What to do about a job that delivered nothing.
+NO_DELIVERY = (
+    "Check that its task code delivers: with @delivers of runqy_delivery, or with a "
+    "request of its own. Then see the log of the runqy worker: the delivery may have "
+    "been refused, or the handler failed at every retry. (Or the job was deleted.)"
+)
 
 #: The longest text of an error that is quoted, in characters.
 MAX_ERROR_LENGTH = 2000
@@ -64,13 +79,16 @@ def monitor_target(context: SinkContext, job: JobRef) -> WaitTarget | None:
     if job.runqy_queue is None or job.job_id is None or not config.watch_interval:
         return None
     uri = JobResultUri(connection.conn_id, job.runqy_queue, job.job_id, job.delivery_id)
+    has_webhook = any(part.uri == WEBHOOK for part in sink_from_uri(job.sink).parts)
 
     def make() -> Waiter:
         reader = job_status_reader(connection, redis)
-        monitor = JobMonitor(reader, config.vanished_grace)
+        callback = CallbackMonitor(context) if has_webhook else None
+        monitor = JobMonitor(reader, config.vanished_grace, callback)
         return Waiter(monitor, config.watch_interval)
 
-    return WaitTarget(("job monitor", redis or connection), make, str(uri))
+    key = ("job monitor", connection, redis, has_webhook)
+    return WaitTarget(key, make, str(uri))
 
 
 class JobMonitor:
@@ -80,11 +98,20 @@ class JobMonitor:
         reader: Reads the status of jobs.
         grace: Seconds between the end of a job and the error that it delivered
             nothing: a delivery may be on its way.
+        callback: Says why deliveries cannot arrive; None where they are not webhooks.
     """
 
-    def __init__(self, reader: JobStatusReader, grace: float) -> None:
+    def __init__(
+        self,
+        reader: JobStatusReader,
+        grace: float,
+        callback: CallbackMonitor | None = None,
+    ) -> None:
         self._reader = reader
         self._grace = grace
+        self._callback = callback
+        self._callback_problem = ""
+        self._pending = PendingJobs()
         self._ended: dict[str, float] = {}
         self._to_judge: asyncio.Queue[tuple[float, str]] = asyncio.Queue()
 
@@ -101,10 +128,12 @@ class JobMonitor:
             served = await self._reader.served_queues()
             active = [job for job, status in found.items() if _is_active(status)]
             lost = await self._reader.expired_leases(active) if active else set()
+            await self._report_pending(jobs, found, served)
         except (Rejected, NoAccess) as error:
             raise SinkUnavailable(str(error)) from error
         for job_id in lost:
             found[job_id] = JobStatus(LOST)
+        await self._check_callback(found)
         return {
             uri: self._evaluate(uri, job, found[job.job], served)
             for uri, job in jobs.items()
@@ -129,7 +158,7 @@ class JobMonitor:
         uri: str,
         job: JobResultUri,
         found: JobStatus | None,
-        served: set[str] | None,
+        served: Counter[str] | None,
     ) -> PollResult:
         if found is not None and found.state == job_states.ARCHIVED:
             return JobFailed(
@@ -141,27 +170,54 @@ class JobMonitor:
         self._ended.pop(uri, None)
         is_served = served is None or job.runqy_queue in served
         if found.state in WAITING:
-            message = self._waiting_message(job, found, is_served=is_served)
+            message = self._waiting_message(uri, job, found, is_served=is_served)
             return StatusUpdate(message, has_started=False)
         if found.state == LOST or not is_served:
             return self._lost(job, is_served=is_served)
-        return StatusUpdate(has_started=True)
+        return StatusUpdate(self._callback_problem, has_started=True)
 
     def _waiting_message(
-        self, job: JobResultUri, found: JobStatus, *, is_served: bool
+        self, uri: str, job: JobResultUri, found: JobStatus, *, is_served: bool
     ) -> str:
         if found.state == job_states.RETRY:
             return (
                 f"runqy will run job {job.job_id} again (retry {found.retried}): its "
-                f"handler raised, or its worker was lost. {self._reason(found)}"
+                "handler raised, its delivery was not accepted, or its worker was "
+                f"lost. {self._reason(found)} {self._callback_problem}".rstrip()
             )
         if is_served:
-            return ""
+            return self._pending.message(uri)
         return (
             f"Job {job.job_id} is {found.state}, and no live worker serves the queue "
             f"{job.runqy_queue!r}: start one, or wait for one. (Seen in "
             f"{self._reader.location}.)"
         )
+
+    async def _report_pending(
+        self,
+        jobs: Mapping[str, JobResultUri],
+        found: Seen,
+        served: Counter[str] | None,
+    ) -> None:
+        pending = [uri for uri, job in jobs.items() if _is_pending(found.get(job.job))]
+        due = self._pending.update(pending)
+        if not due:
+            return
+        ahead = await self._reader.jobs_ahead([jobs[uri].job for uri in due])
+        for uri in due:
+            job = jobs[uri]
+            position = (
+                None
+                if served is None
+                else QueuePosition(ahead.get(job.job), served[job.runqy_queue])
+            )
+            self._pending.report(uri, job.job_id, job.runqy_queue, position)
+
+    async def _check_callback(self, found: Seen) -> None:
+        """Check the callback URL, if a job runs or has run."""
+        has_run = any(not _is_pending(status) for status in found.values())
+        if self._callback is not None and has_run:
+            self._callback_problem = await self._callback.problem()
 
     def _lost(self, job: JobResultUri, *, is_served: bool) -> StatusUpdate:
         if is_served:
@@ -194,10 +250,9 @@ class JobMonitor:
         what = "has forgotten the job" if found is None else "says it is completed"
         return JobVanished(
             f"Job {job.job_id} in queue {job.runqy_queue!r} ended, or died, without "
-            f"delivering: {self._reader.location} {what} since {_utc(since)}, and "
-            f"nothing arrived in the {self._grace:g} s after. Its task code returned "
-            "without delivering, was refused, or failed at every retry; or the job was "
-            "deleted. See the log of the runqy worker."
+            f"delivering. {self._callback_problem or NO_DELIVERY} "
+            f"({self._reader.location} {what} since {_utc(since)}, and nothing arrived "
+            f"in the {self._grace:g} s after.)"
         )
 
     def _forget_old(self, now: float) -> None:
@@ -214,6 +269,10 @@ class JobMonitor:
             "runqy's API does not say why: name runqy's own Redis in the connection, "
             "or see the worker's log."
         )
+
+
+def _is_pending(found: JobStatus | None) -> bool:
+    return found is not None and found.state == job_states.PENDING
 
 
 def _is_active(found: JobStatus | None) -> bool:

@@ -45,10 +45,16 @@ run()
 """
 
 SILENT = """
+import pathlib
+import time
 from runqy_python import run, task
 
 @task
 def handle(payload):
+    end = time.monotonic() + 60
+    while "hold" in payload and not pathlib.Path(payload["hold"]).exists():
+        assert time.monotonic() < end, "the gate was not opened"
+        time.sleep(0.02)
     return None
 
 run()

@@ -29,8 +29,10 @@ def connection(**fields: Any) -> Any:
         ({"host": "https://h/"}, "https://h"),
         ({"host": "https://h/runqy/"}, "https://h/runqy"),
         ({"host": "http://h", "port": 80}, "http://h:80"),
-        ({"host": "http://h:3000", "port": 80}, "http://h:3000"),
+        ({"host": "http://h:3000", "port": 3000}, "http://h:3000"),
+        ({"host": "https://h/runqy", "port": 443}, "https://h:443/runqy"),
         ({"host": "h"}, "http://h:3000"),
+        ({"host": "h:80"}, "http://h:80"),
         ({"host": "h", "port": 81, "schema": "https"}, "https://h:81"),
     ],
 )
@@ -38,6 +40,20 @@ def test_connection_server_url_is_read_from_host_schema_and_port(
     fields: dict[str, Any], url: str
 ) -> None:
     assert RunqyConnection.from_connection(connection(**fields)).server_url == url
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"host": "http://h:3000", "port": 80}, "has two ports: 3000"),
+        ({"host": "http://h:90000"}, "is not valid"),
+    ],
+)
+def test_connection_server_port_not_valid_is_refused(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Misconfigured, match=message):
+        RunqyConnection.from_connection(connection(**fields))
 
 
 def test_connection_without_fields_has_airflow_defaults() -> None:

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("connect", "no_settling")
     ("queue", "payload", "error", "message"),
     [
         ("nope", {}, QueueNotFound, "no queue 'nope'"),
-        ("split", {}, QueueNotFound, "'split.default', and there is no such sub-queue"),
+        ("split", {}, QueueNotFound, "'split.default': name the sub-queue"),
         ("typed", {"prompt": 3}, InvalidPayload, "field 'prompt' has type number"),
         ("helper", {"x": {1, 2}}, InvalidPayload, "is not JSON"),
         ("helper", [1, 2], InvalidPayload, "must be an object"),

@@ -1,0 +1,71 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which queues runqy has, and which of them a live worker serves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from runqy_provider.client import requests, transport
+from runqy_provider.client.job_status import job_status_reader
+from runqy_provider.client.redis_keys import QUEUES
+from runqy_provider.redis_client import client, redis_errors
+
+if TYPE_CHECKING:
+    from runqy_provider.connections import RedisConnection, RunqyConnection
+
+
+def known_queues(
+    connection: RunqyConnection, redis: RedisConnection | None, timeout: float
+) -> set[str] | None:
+    """Return the names of all queues.
+
+    Args:
+        connection: The runqy connection.
+        redis: runqy's own Redis, where the connection names it.
+        timeout: Seconds that a request may take.
+
+    Returns:
+        None where they cannot be known: that needs runqy's Redis or the admin key.
+
+    Raises:
+        SinkUnavailable: runqy's Redis is unavailable.
+        RunqyError: The server is unavailable, or refuses the admin key.
+    """
+    if connection.admin_key is not None:
+        with transport.open_session(connection) as session:
+            request = requests.list_queues()
+            return transport.send(session, request, connection, timeout=timeout)
+    if redis is None:
+        return None
+    opened = client(redis)
+    try:
+        with redis_errors(redis, "list the queues"):
+            names = cast("set[bytes]", opened.smembers(QUEUES))
+    finally:
+        opened.close()
+    return {name.decode() for name in names}
+
+
+def served_queues(
+    connection: RunqyConnection, redis: RedisConnection | None
+) -> set[str] | None:
+    """Return the queues that a live worker serves; for code without an event loop.
+
+    Returns:
+        None where that cannot be known.
+
+    Raises:
+        SinkUnavailable: runqy's Redis is unavailable.
+    """
+
+    async def read() -> set[str] | None:
+        reader = job_status_reader(connection, redis)
+        try:
+            found = await reader.served_queues()
+            return None if found is None else set(found)
+        finally:
+            await reader.aclose()
+
+    return asyncio.run(read())

@@ -1,0 +1,79 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Report jobs that stay pending: rarely, so that the log of a long wait stays short."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from runqy_provider.client.job_status import QueuePosition
+
+#: Seconds for which a job may be pending before its task's log mentions it.
+SLOW_AFTER = 45.0
+
+#: The next report comes when the job has been pending for this many times as long.
+GROWTH = 2.0
+
+#: How many jobs are asked about in one poll: finding a position takes time in Redis.
+MOST_AT_ONCE = 100
+
+
+@dataclass
+class Pending:
+    """A job that has been pending since ``since``; it is reported at ``due``."""
+
+    since: float
+    due: float
+    message: str = ""
+
+
+class PendingJobs:
+    """Remembers since when jobs are pending, and what was last reported of them."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Pending] = {}
+
+    def update(self, pending: Collection[str]) -> list[str]:
+        """Record which of the jobs are pending now.
+
+        Returns:
+            Those that are to be reported now.
+        """
+        now = time.monotonic()
+        self._jobs = {
+            job: self._jobs.get(job) or Pending(now, now + SLOW_AFTER)
+            for job in pending
+        }
+        due = [job for job, each in self._jobs.items() if each.due <= now]
+        return due[:MOST_AT_ONCE]
+
+    def report(
+        self, job: str, job_id: str, runqy_queue: str, position: QueuePosition | None
+    ) -> None:
+        """Make the report of a job, which stays until the next one."""
+        known, now = self._jobs[job], time.monotonic()
+        waited = now - known.since
+        known.due = known.since + waited * GROWTH
+        since = f"Job {job_id} has been pending for {waited:.0f} s"
+        if position is None:
+            known.message = (
+                f"{since}. Check that a runqy worker serves the queue {runqy_queue!r}. "
+                "(To see that here, enter an admin key or runqy's own Redis in the "
+                "connection.)"
+            )
+            return
+        ahead = "" if position.ahead is None else f", {position.ahead} jobs before it"
+        known.message = (
+            f"{since} in the queue {runqy_queue!r}{ahead}. Live workers of the queue: "
+            f"{position.workers}."
+        )
+
+    def message(self, job: str) -> str:
+        """Return the last report of a job; an empty text where there is none yet."""
+        known = self._jobs.get(job)
+        return "" if known is None else known.message
