@@ -23,6 +23,12 @@ def get_provider_info() -> dict[str, Any]:
             _modules("runqy_provider.hooks.runqy", "runqy_provider.hooks.result")
         ],
         "triggers": [_modules("runqy_provider.triggers.delivery")],
+        "task-decorators": [
+            {
+                "name": "runqy",
+                "class-name": "runqy_provider.decorators.runqy.runqy_task",
+            }
+        ],
         "extra-links": ["runqy_provider.links.result.ResultLink"],
         "plugins": [
             {

@@ -43,6 +43,8 @@ EXPECTED = (
     Expected("runqy_s3_bytes", "inspect", lambda v: "'width': 200" in _plain(v)),
     Expected(FAN_OUT, "resize", lambda v: "'width': 1280" in _plain(v), 12),
     Expected(FAN_OUT, "count", lambda v: str(v) == "12"),
+    Expected("runqy_taskflow", "resize", lambda v: "'width': 1280" in _plain(v), 3),
+    Expected("runqy_taskflow", "total", lambda v: str(v) == "3840"),
     Expected("runqy_guide", "by_webhook", lambda v: "'sum': 6" in _plain(v)),
     Expected("runqy_guide", "by_s3", lambda v: "'sum': 15" in _plain(v)),
     Expected("runqy_redis_storage", "classify", lambda v: "cat" in str(v)),
