@@ -29,7 +29,10 @@ def get_provider_info() -> dict[str, Any]:
                 "class-name": "runqy_provider.decorators.runqy.runqy_task",
             }
         ],
-        "extra-links": ["runqy_provider.links.result.ResultLink"],
+        "extra-links": [
+            "runqy_provider.links.result.ResultLink",
+            "runqy_provider.links.queue.QueueLink",
+        ],
         "plugins": [
             {
                 "name": "runqy",

@@ -17,8 +17,9 @@ JOB_KEY = "runqy_job"
 #: XCom key of the receipt: how the result was delivered.
 DELIVERY_KEY = "runqy_delivery"
 
-#: XCom key under which Airflow's UI finds the link to the result.
+#: XCom keys under which Airflow's UI finds the links to the result and to runqy.
 LINK_KEY = "_link_ResultLink"
+QUEUE_LINK_KEY = "_link_QueueLink"
 
 #: What a task returns: see ``RunqyResultHook.collect``.
 Returns = Literal["auto", "value", "reference"]
@@ -111,6 +112,7 @@ class DeliveryEvent:
             "job_id": self.job.job_id,
             "runqy_queue": self.job.runqy_queue,
             "sink": self.job.sink,
+            "enqueued_at": self.job.enqueued_at,
         }
         for name, key in _EVENT_KEYS.items():
             value = getattr(self, name)
@@ -131,6 +133,7 @@ class DeliveryEvent:
                 payload["sink"],
                 payload.get("job_id"),
                 payload.get("runqy_queue"),
+                payload.get("enqueued_at", 0.0),
             )
             given = {
                 name: payload[key]

@@ -164,29 +164,47 @@ class RunqyResultHook(BaseHook):
             BadDelivery: The result is not what it says it is.
             TooLarge: A value was demanded, and XCom cannot hold it.
         """
+        return self.collect_with_reference(sink, delivery_id, uri, returns)[0]
+
+    def collect_with_reference(
+        self, sink: Sink, delivery_id: str, uri: str, returns: str = AUTO
+    ) -> tuple[Any, Reference]:
+        """Return a result as ``collect`` does, and where and what it is.
+
+        Args:
+            sink: The sink that was requested.
+            delivery_id: Our id of the delivery.
+            uri: Where it arrived.
+            returns: See ``collect``.
+
+        Returns:
+            What goes to XCom, and the reference to the result; raises what ``collect``
+            does.
+        """
         with _our_errors():
             fetched = failure_channel.open_arrival(
                 sink.bind(self.context), delivery_id, uri
             )
         if fetched.error is not None:
             raise job_failed(delivery_id, fetched.error)
+        metadata = fetched.metadata
+        reference = Reference(
+            uri=fetched.uri,
+            content_type=storable(fetched.content_type),
+            size=fetched.size,
+            delivery_id=delivery_id,
+            metadata=metadata if is_kept_by_xcom(metadata) else None,
+        )
         limit = self.context.config.xcom_limit
         if returns != REFERENCE and fetched.is_json and _is_small(fetched, limit):
             value = fetched.value()
             # A value that task code made up to look like a reference would let it
             # choose what a downstream task reads with Airflow's rights.
             if is_kept_by_xcom(value) and not looks_like_reference(value):
-                return value
+                return value, reference
         if returns == VALUE:
             raise _not_a_value(fetched, limit)
-        metadata = fetched.metadata
-        return Reference(
-            uri=fetched.uri,
-            content_type=storable(fetched.content_type),
-            size=fetched.size,
-            delivery_id=delivery_id,
-            metadata=metadata if is_kept_by_xcom(metadata) else None,
-        ).to_xcom()
+        return reference.to_xcom(), reference
 
     def forget(self, uri: str) -> None:
         """Let the inbox drop a delivery soon, because its value is in XCom now.

@@ -12,9 +12,6 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from runqy_provider.checks.callback import check_callback
-from runqy_provider.checks.result import FAILED
-
 if TYPE_CHECKING:
     from runqy_provider.context import SinkContext
 
@@ -36,6 +33,11 @@ class CallbackMonitor:
 
     async def problem(self) -> str:
         """Return why deliveries cannot arrive; an empty text where they can."""
+        from runqy_provider.checks.callback import (  # noqa: PLC0415 - rarely needed
+            check_callback,
+        )
+        from runqy_provider.checks.result import FAILED  # noqa: PLC0415 - same
+
         if time.monotonic() - self._checked_at >= INTERVAL:
             found = await asyncio.to_thread(check_callback, self._context)
             self._problem = found.message if found.status == FAILED else ""

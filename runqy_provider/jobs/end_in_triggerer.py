@@ -159,7 +159,7 @@ def _write(
             **names,
         )
     _count(end)
-    log.info("The result is at %s; the task ends here.", received.event.result_uri)
+    log.info("The triggerer ends the task: no second worker is needed.")
 
 
 def _count(end: TaskEnd) -> None:

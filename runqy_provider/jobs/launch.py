@@ -22,6 +22,7 @@ from runqy_provider.errors import (
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.jobs.attempt import Attempt, read_attempt, save_attempt
 from runqy_provider.jobs.cancellation import delete_if_pending
+from runqy_provider.jobs.telemetry import count_enqueued
 from runqy_provider.jobs.waiting import look_once
 from runqy_provider.models import ARRIVED, ERROR
 
@@ -85,6 +86,7 @@ def reattach_or_submit(
         )
     attempt = attempt.with_job(job)
     save_attempt(context, attempt)
+    count_enqueued(job)
     log.info(
         "Enqueued job %s in queue %r; its result goes to %r as delivery %s.",
         job.job_id,

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import FAILED
 from runqy_provider.errors import JobFailed, SinkError
+from runqy_provider.jobs.telemetry import count_delivered
 from runqy_provider.models import AUTO, is_reference
 from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
     from runqy_provider.hooks.result import RunqyResultHook
-    from runqy_provider.models import DeliveryEvent
+    from runqy_provider.models import DeliveryEvent, Reference
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class ReceivedDelivery:
         returns: See ``RunqyResultHook.collect``.
         receipt: Plain JSON for the XCom ``runqy_delivery``; ``read`` completes it.
         value: The result as it goes to XCom, once it is read.
+        reference: Where and what the result is, once it is read.
         download_url: URL of the result for people, once it is read; None where there
             is none.
     """
@@ -39,6 +41,7 @@ class ReceivedDelivery:
     returns: str = AUTO
     receipt: dict[str, Any] = field(init=False)
     value: Any = None
+    reference: Reference | None = None
     download_url: str | None = None
 
     def __post_init__(self) -> None:
@@ -63,13 +66,19 @@ class ReceivedDelivery:
         event = self.event
         sink = sink_from_uri(event.job.sink)
         try:
-            self.value = self.results.collect(
+            self.value, self.reference = self.results.collect_with_reference(
                 sink, event.job.delivery_id, event.result_uri, self.returns
             )
         except JobFailed:
             # Some sinks only announce a delivery; that it is a failure is read now.
             self.receipt["status"] = FAILED
             raise
+        self.receipt |= {
+            "content_type": self.reference.content_type,
+            "size": self.reference.size,
+        }
+        log.info("%s", self._arrival_message(self.reference))
+        count_delivered(event)
         if not is_reference(self.value):
             return
         try:
@@ -78,6 +87,16 @@ class ReceivedDelivery:
             # The result is there: a missing link is not worth a failure.
             log.warning("There is no link to the result: %s", error)
         self.receipt["download_url"] = self.download_url
+
+    def _arrival_message(self, reference: Reference) -> str:
+        size = "" if reference.size is None else f"{reference.size:,} bytes of "
+        event = self.event
+        waited = event.delivered_at - event.job.enqueued_at
+        after = f", {waited:.1f} s after the job was enqueued"
+        return (
+            f"The result has arrived: {size}{reference.content_type} at "
+            f"{reference.uri}{after if event.job.enqueued_at else ''}."
+        )
 
     def forget(self) -> None:
         """Let an inbox drop the result, where its value is in XCom now."""

@@ -8,6 +8,8 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow.sdk import Asset
+
 from runqy_provider.context import load_context
 from runqy_provider.errors import (
     BadDelivery,
@@ -16,6 +18,7 @@ from runqy_provider.errors import (
     Misconfigured,
     NotThere,
     ResultLost,
+    RunqyError,
 )
 from runqy_provider.hooks.result import RunqyResultHook, check_returns
 from runqy_provider.hooks.runqy import RunqyHook
@@ -32,7 +35,9 @@ from runqy_provider.jobs.launch import reattach_or_submit
 from runqy_provider.jobs.received import ReceivedDelivery
 from runqy_provider.jobs.submission import JobSpec
 from runqy_provider.jobs.task_end import task_end_of
+from runqy_provider.jobs.telemetry import count_failed
 from runqy_provider.jobs.waiting import look_once, wait_in_slot
+from runqy_provider.links.queue import queue_url
 from runqy_provider.models import (
     ARRIVED,
     DEADLINE,
@@ -50,7 +55,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
     from runqy_provider.jobs.task_end import TaskEnd
-    from runqy_provider.models import JobRef
+    from runqy_provider.models import JobRef, Reference
     from runqy_provider.operators.runqy import RunqyOperator
     from runqy_provider.sinks.base import Sink
 
@@ -97,6 +102,7 @@ class Execution:
         job = self.job = attempt.job
         self.ti = context["ti"]
         context["ti"].xcom_push(key=JOB_KEY, value=job.to_xcom())
+        self._link_queue(job)
         event = self._wait(job, deadline)
         if not task.deferrable or event.kind != DEADLINE:
             return self._finish(context, event)
@@ -217,10 +223,19 @@ class Execution:
         )
 
     def _finish(self, context: Context, event: DeliveryEvent) -> Any:
+        self._link_queue(event.job)
+        try:
+            return self._result(context, event)
+        except RunqyError as error:
+            count_failed(event.job, error)
+            raise
+
+    def _result(self, context: Context, event: DeliveryEvent) -> Any:
         if event.kind != ARRIVED:
             self._raise_not_arrived(context, event)
+        task = self.task
         results = RunqyResultHook.from_context(self.sink_context)
-        received = ReceivedDelivery(event, results, self.task.returns)
+        received = ReceivedDelivery(event, results, task.returns)
         try:
             received.read()
         except PERMANENT_ERRORS:
@@ -228,9 +243,25 @@ class Execution:
             raise
         finally:
             context["ti"].xcom_push(key=DELIVERY_KEY, value=received.receipt)
-        self.task.download_url = received.download_url
+        task.download_url, task.receipt = received.download_url, received.receipt
+        if received.reference is not None:
+            self._add_to_outlets(context, received.reference)
         received.forget()
         return received.value
+
+    def _link_queue(self, job: JobRef) -> None:
+        """Set what Airflow reads for the link each time that this process ends."""
+        if job.runqy_queue is not None:
+            server_url = self.sink_context.connection.server_url
+            self.task.queue_url = queue_url(server_url, job.runqy_queue)
+
+    def _add_to_outlets(self, context: Context, reference: Reference) -> None:
+        """Add the reference to the asset events of the task's outlets."""
+        for outlet in self.task.outlets:
+            if isinstance(outlet, Asset):
+                context["outlet_events"][outlet].extra[DELIVERY_KEY] = (
+                    reference.to_xcom()
+                )
 
     def _raise_not_arrived(self, context: Context, event: DeliveryEvent) -> NoReturn:
         if event.kind == SILENT:

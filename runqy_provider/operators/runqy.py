@@ -14,6 +14,7 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import TaskDeferralTimeout
 
 from runqy_provider.connections import DEFAULT_CONN_ID
+from runqy_provider.links.queue import QueueLink
 from runqy_provider.links.result import ResultLink
 from runqy_provider.models import AUTO
 
@@ -73,7 +74,7 @@ class RunqyOperator(BaseOperator):
     template_fields: Sequence[str] = ("runqy_queue", "payload", "sink", "runqy_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"payload": "json"}
     ui_color = "#e3f0e8"
-    operator_extra_links = (ResultLink(),)
+    operator_extra_links = (ResultLink(), QueueLink())
 
     def __init__(
         self,
@@ -108,6 +109,8 @@ class RunqyOperator(BaseOperator):
         self.end_from_trigger = end_from_trigger
         self.returns = returns
         self.download_url: str | None = None
+        self.queue_url: str | None = None
+        self.receipt: dict[str, Any] | None = None
         self._execution: Execution | None = None
 
     def execute(self, context: Context) -> Any:
@@ -132,6 +135,20 @@ class RunqyOperator(BaseOperator):
         """Delete the job of a task that a user ended, if runqy has not started it."""
         if self._execution is not None:
             self._execution.kill()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002 - OpenLineage's signature
+        """Return what OpenLineage records of this task: its job and its result.
+
+        Returns:
+            An ``OperatorLineage``; None where no result has arrived.
+        """
+        if self.receipt is None:
+            return None
+        from runqy_provider.jobs.lineage import (  # noqa: PLC0415 - needs the OpenLineage provider
+            lineage_of,
+        )
+
+        return lineage_of(self.receipt)
 
     def _start(self) -> Execution:
         from runqy_provider.operators._execution import (  # noqa: PLC0415 - not needed to parse a DAG

@@ -18,6 +18,7 @@ from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.jobs.cancellation import adelete_if_pending, is_abandoned
 from runqy_provider.jobs.end_in_triggerer import end_task, prepare
 from runqy_provider.jobs.task_end import TaskEnd
+from runqy_provider.jobs.telemetry import count_waiting
 from runqy_provider.jobs.waiting import error_event, targets_of, wait_for
 from runqy_provider.models import JobRef
 
@@ -56,6 +57,7 @@ class DeliveryTrigger(BaseTrigger):
     :param heartbeat: Seconds without a sign of life after which to give up.
     :param delete_on_kill: Delete the job, if it has not started, when a user ends the
         task.
+    :param enqueued_at: When the job was enqueued; 0 where it is not known.
     :param task_end: How to end the task without a worker, a ``TaskEnd`` as plain JSON;
         None: a worker ends it.
     """
@@ -72,11 +74,12 @@ class DeliveryTrigger(BaseTrigger):
         runqy_queue: str | None = None,
         heartbeat: float | None = None,
         delete_on_kill: bool = False,
+        enqueued_at: float = 0.0,
         task_end: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's
         self.runqy_conn_id = runqy_conn_id
-        self.job = JobRef(delivery_id, sink, job_id, runqy_queue)
+        self.job = JobRef(delivery_id, sink, job_id, runqy_queue, enqueued_at)
         self.deadline = deadline
         self.not_before = not_before
         self.heartbeat = heartbeat
@@ -97,11 +100,14 @@ class DeliveryTrigger(BaseTrigger):
             sink=job.sink,
             job_id=job.job_id,
             runqy_queue=job.runqy_queue,
+            enqueued_at=job.enqueued_at,
             **arguments,
         )
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make an equal trigger."""
+        # Left out where it is not known, as in the rows of an earlier version.
+        known = {"enqueued_at": self.job.enqueued_at} if self.job.enqueued_at else {}
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -115,6 +121,7 @@ class DeliveryTrigger(BaseTrigger):
                 "heartbeat": self.heartbeat,
                 "delete_on_kill": self.delete_on_kill,
                 "task_end": self.task_end,
+                **known,
             },
         )
 
@@ -159,13 +166,14 @@ class DeliveryTrigger(BaseTrigger):
         return getattr(self, "task_instance", None)
 
     async def _wait(self, context: SinkContext) -> DeliveryEvent:
-        return await wait_for(
-            context,
-            self.job,
-            deadline=self.deadline,
-            heartbeat_timeout=self.heartbeat,
-            log=self.log,
-        )
+        with count_waiting():
+            return await wait_for(
+                context,
+                self.job,
+                deadline=self.deadline,
+                heartbeat_timeout=self.heartbeat,
+                log=self.log,
+            )
 
     async def _ends_here(self, context: SinkContext, event: DeliveryEvent) -> bool:
         ti = self._ti

@@ -155,8 +155,18 @@ def test_operator_two_triggers_of_one_delivery_fire_same_event(gate: Gate) -> No
     assert run.fire() == run.fire()
 
 
-def test_operator_deadline_passed_error_names_sources_and_job(stack: Stack) -> None:
+def test_operator_deadline_passed_pending_job_error_says_so() -> None:
     run = run_of({}, "idle", delivery_timeout=timedelta(seconds=0.5)).execute()
+
+    with pytest.raises(DeliveryTimeout, match="Start a runqy worker for the queue"):
+        raise run.resume(run.fire()).error
+
+
+def test_operator_deadline_passed_error_names_sources_and_job(
+    gate: Gate, stack: Stack
+) -> None:
+    limit = timedelta(seconds=2)
+    run = run_of(dict(gate.closed), "silent", delivery_timeout=limit).execute()
     event = run.fire()
 
     with pytest.raises(DeliveryTimeout) as caught:
@@ -168,7 +178,7 @@ def test_operator_deadline_passed_error_names_sources_and_job(stack: Stack) -> N
         stack.receiver_url,
         f"127.0.0.1:{stack.sandbox.redis_port}",
         "Last successful poll: 20",
-        f"job {job['job_id']} in queue 'idle.default' is pending",
+        f"job {job['job_id']} in queue 'silent.default' is active",
     ):
         assert expected in message
     assert "token" not in message

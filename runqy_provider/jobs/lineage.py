@@ -1,0 +1,59 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""OpenLineage: the dataset that a job has written, and the job itself.
+
+Only the OpenLineage provider calls for this, so only then is this module imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow.providers.openlineage.extractors import OperatorLineage
+from attrs import define
+from openlineage.client.event_v2 import OutputDataset
+from openlineage.client.generated.base import RunFacet
+from openlineage.client.generated.output_statistics_output_dataset import (
+    OutputStatisticsOutputDatasetFacet,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Kinds of URIs that are a dataset of their own: others expire, or are rows.
+DATASET_SCHEMES = ("s3", "gs", "abfs", "file")
+
+
+@define
+class RunqyJobRunFacet(RunFacet):
+    """The job that a task has run; field names are those of OpenLineage's facets."""
+
+    jobId: str  # noqa: N815 - see above
+    deliveryId: str  # noqa: N815 - see above
+    status: str
+
+
+def lineage_of(receipt: Mapping[str, Any]) -> OperatorLineage[OutputDataset, RunFacet]:
+    """Return the lineage of a task whose result has arrived.
+
+    Args:
+        receipt: The XCom ``runqy_delivery`` of the task.
+    """
+    parts = urlsplit(str(receipt["where"]))
+    outputs = []
+    if parts.scheme in DATASET_SCHEMES:
+        size = OutputStatisticsOutputDatasetFacet(size=receipt.get("size"), fileCount=1)
+        outputs.append(
+            OutputDataset(
+                namespace=f"{parts.scheme}://{parts.netloc}",
+                name=parts.path.lstrip("/"),
+                outputFacets={"outputStatistics": size},
+            )
+        )
+    job = RunqyJobRunFacet(
+        jobId=str(receipt["job_id"] or ""),
+        deliveryId=str(receipt["delivery_id"]),
+        status=str(receipt["status"]),
+    )
+    return OperatorLineage(outputs=outputs, run_facets={"runqy_job": job})

@@ -1,0 +1,86 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics of jobs through Airflow's own statistics, and attributes of its trace spans.
+
+| metric | kind | tags |
+|---|---|---|
+| ``runqy.jobs.enqueued`` | counter | queue, sink |
+| ``runqy.jobs.waiting`` | gauge: waits of one triggerer | |
+| ``runqy.jobs.delivered`` | counter | queue, sink |
+| ``runqy.jobs.failed`` | counter | queue, sink, reason (class of the error) |
+| ``runqy.jobs.wait`` | timer: from enqueueing to delivery | queue, sink |
+| ``runqy.jobs.lag`` | timer: from delivery to the end of the task | queue, sink |
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from airflow.observability import stats
+from opentelemetry import trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runqy_provider.models import DeliveryEvent, JobRef
+
+#: How many triggers of this process wait.
+_waiting = 0
+
+
+def count_enqueued(job: JobRef) -> None:
+    """Count a job that was enqueued, and name it in the current span."""
+    stats.incr("runqy.jobs.enqueued", tags=_tags(job))
+    trace.get_current_span().set_attributes(
+        {
+            "runqy.job_id": job.job_id or "",
+            "runqy.delivery_id": job.delivery_id,
+            "runqy.queue": job.runqy_queue or "",
+            "runqy.sink": _scheme(job),
+        }
+    )
+
+
+@contextmanager
+def count_waiting() -> Iterator[None]:
+    """Count a trigger while it waits."""
+    _add_waiting(1)
+    try:
+        yield
+    finally:
+        _add_waiting(-1)
+
+
+def count_delivered(event: DeliveryEvent) -> None:
+    """Count a result that was read, and record how long it took."""
+    tags, job = _tags(event.job), event.job
+    stats.incr("runqy.jobs.delivered", tags=tags)
+    if job.enqueued_at and event.delivered_at:
+        wait = max(0.0, event.delivered_at - job.enqueued_at)
+        stats.timing("runqy.jobs.wait", wait * 1000, tags=tags)
+    if event.delivered_at:
+        lag = max(0.0, time.time() - event.delivered_at)
+        stats.timing("runqy.jobs.lag", lag * 1000, tags=tags)
+
+
+def count_failed(job: JobRef, error: Exception) -> None:
+    """Count a wait that ended with an error."""
+    tags = {**_tags(job), "reason": type(error).__name__}
+    stats.incr("runqy.jobs.failed", tags=tags)
+
+
+def _add_waiting(number: int) -> None:
+    global _waiting  # noqa: PLW0603 - one count per process, as the gauge is
+    _waiting += number
+    stats.gauge("runqy.jobs.waiting", _waiting)
+
+
+def _tags(job: JobRef) -> dict[str, str]:
+    return {"runqy_queue": job.runqy_queue or "unknown", "sink": _scheme(job)}
+
+
+def _scheme(job: JobRef) -> str:
+    """Return the kind of a sink: its URI has names of buckets and connections."""
+    return job.sink.split(maxsplit=1)[0].partition("://")[0] if job.sink else "unknown"
