@@ -142,8 +142,16 @@ class Airflow:
         Raises:
             AirflowError: It failed; with what it printed.
         """
+        return self.run_python("-m", "airflow", *arguments)
+
+    def run_python(self, *arguments: str) -> str:
+        """Run Python with the settings of this Airflow, and return what it prints.
+
+        Raises:
+            AirflowError: It failed; with what it printed.
+        """
         done = subprocess.run(
-            [sys.executable, "-m", "airflow", *arguments],
+            [sys.executable, *arguments],
             env=self._settings,
             capture_output=True,
             text=True,
@@ -153,7 +161,7 @@ class Airflow:
         )
         if done.returncode:
             raise AirflowError(
-                f"airflow {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}"
+                f"python {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}"
             )
         return done.stdout
 

@@ -22,7 +22,11 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [
             _modules("runqy_provider.hooks.runqy", "runqy_provider.hooks.result")
         ],
-        "triggers": [_modules("runqy_provider.triggers.delivery")],
+        "triggers": [
+            _modules(
+                "runqy_provider.triggers.channel", "runqy_provider.triggers.delivery"
+            )
+        ],
         "task-decorators": [
             {
                 "name": "runqy",

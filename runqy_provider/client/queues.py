@@ -5,15 +5,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, cast
 
 from runqy_provider.client import requests, transport
 from runqy_provider.client.job_status import job_status_reader
 from runqy_provider.client.redis_keys import QUEUES
+from runqy_provider.errors import RunqyError
 from runqy_provider.redis_client import client, redis_errors
 
 if TYPE_CHECKING:
     from runqy_provider.connections import RedisConnection, RunqyConnection
+
+log = logging.getLogger(__name__)
+
+#: Seconds that listing the queues for an error message may take.
+TIMEOUT = 5.0
 
 
 def known_queues(
@@ -46,6 +53,20 @@ def known_queues(
     finally:
         opened.close()
     return {name.decode() for name in names}
+
+
+def queues_sentence(connection: RunqyConnection, redis: RedisConnection | None) -> str:
+    """Return a sentence with all queues, for an error message.
+
+    Returns:
+        An empty text where they are not known.
+    """
+    try:
+        known = known_queues(connection, redis, TIMEOUT)
+    except RunqyError as error:
+        log.warning("The queues of runqy cannot be listed: %s", error)
+        return ""
+    return f" Its queues: {', '.join(sorted(known))}." if known else ""
 
 
 def served_queues(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import time
+import uuid
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from airflow.sdk import BaseHook
@@ -20,11 +21,12 @@ from tenacity import (
 from runqy_provider.client import requests as api
 from runqy_provider.client import transport
 from runqy_provider.client.payload import plain_payload
-from runqy_provider.client.queues import known_queues
+from runqy_provider.client.queues import queues_sentence
 from runqy_provider.connections import DEFAULT_CONN_ID, RunqyConnection
 from runqy_provider.context import context_of
-from runqy_provider.errors import QueueNotFound, RunqyError
+from runqy_provider.errors import Misconfigured, QueueNotFound
 from runqy_provider.inbox.callback_url import check_delivery_id
+from runqy_provider.inbox.channel import channel_of, new_channel_delivery_id
 from runqy_provider.models import JobRef
 from runqy_provider.sinks import failure_channel
 from runqy_provider.sinks.inbox import InboxBackend
@@ -46,9 +48,6 @@ T = TypeVar("T")
 
 #: Seconds for which a request to an unavailable server is retried.
 RETRY_FOR = 60.0
-
-#: Seconds that listing all queues, for an error message, may take.
-QUEUES_TIMEOUT = 5.0
 
 #: Seconds for which a delivery is accepted after its wait has ended: a late result is
 #: kept, and a retry of the task can still find it.
@@ -141,6 +140,19 @@ class RunqyHook(BaseHook):
         """Return the one HTTP session of this hook."""
         return self._client
 
+    @staticmethod
+    def new_delivery_id(channel: str | None = None) -> str:
+        """Return an id for a new delivery, for ``submit``.
+
+        Args:
+            channel: The delivery starts the DAGs that watch this channel; see
+                ``DeliveryChannelTrigger``. The sink must be, or include, a webhook.
+
+        Raises:
+            Misconfigured: The name of the channel is not valid.
+        """
+        return uuid.uuid4().hex if channel is None else new_channel_delivery_id(channel)
+
     def submit(
         self,
         sink: SinkArgument,
@@ -158,7 +170,7 @@ class RunqyHook(BaseHook):
             runqy_queue: ``parent.sub``, or ``parent`` for its default sub-queue.
             payload: What the handler receives; a JSON object.
             delivery_id: Your id of the delivery: up to 128 letters, digits, dots,
-                dashes and underscores.
+                dashes and underscores; see ``new_delivery_id``.
             deadline: Until when the result is waited for, in seconds since 1970.
             job_timeout: Timeout that runqy stores with the job, in seconds.
 
@@ -171,6 +183,12 @@ class RunqyHook(BaseHook):
         check_delivery_id(delivery_id)
         payload = plain_payload(payload, runqy_queue)
         bound = sink_from_uri(sink).bind(self.context)
+        if channel_of(delivery_id) and not bound.sink.delivers_by_webhook:
+            raise Misconfigured(
+                f"A delivery to a channel must reach the inbox, and the sink "
+                f"{bound.sink.uri!r} has no webhook. Add it: "
+                f"sink='{bound.sink.uri} webhook'."
+            )
         bound.check()
         expires = deadline + LATE_DELIVERY
         request = bound.request(delivery_id, expires)
@@ -211,7 +229,8 @@ class RunqyHook(BaseHook):
         try:
             return self._call(api.enqueue(runqy_queue, payload, job_timeout))
         except QueueNotFound as error:
-            raise QueueNotFound(f"{error}{self._existing_queues()}") from error
+            queues = queues_sentence(self.settings, self.context.runqy_redis)
+            raise QueueNotFound(f"{error}{queues}") from error
 
     async def aenqueue(
         self,
@@ -288,17 +307,6 @@ class RunqyHook(BaseHook):
 
         results = check_connection(self.runqy_conn_id)
         return is_usable(results), report(results)
-
-    def _existing_queues(self) -> str:
-        """Return a sentence with all queues; empty where they are not known."""
-        try:
-            known = known_queues(
-                self.settings, self.context.runqy_redis, QUEUES_TIMEOUT
-            )
-        except RunqyError as error:
-            self.log.warning("The queues of runqy cannot be listed: %s", error)
-            return ""
-        return f" Its queues: {', '.join(sorted(known))}." if known else ""
 
     def _call(self, request: api.ApiRequest[T]) -> T:
         client = self._client

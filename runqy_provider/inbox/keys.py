@@ -6,6 +6,10 @@ runqy:inbox:NAMESPACE:delivery:DELIVERY_ID   hash: status, body, digest, at
 runqy:inbox:NAMESPACE:seen:DELIVERY_ID       text: its digest, while its URL is valid
 runqy:inbox:NAMESPACE:progress:DELIVERY_ID   text: the newest progress message
 runqy:inbox:NAMESPACE:arrivals               channel: ids of deliveries as they arrive
+runqy:inbox:NAMESPACE:channel:CHANNEL        stream: events of the deliveries to it
+runqy:inbox:NAMESPACE:accepted               list: records of the last ones
+runqy:inbox:NAMESPACE:rejected               list: records of those that were rejected
+runqy:inbox:NAMESPACE:bad-url                list: records of those with a bad URL
 
 A namespace is polled as a whole. The namespace of a webhook is its runqy connection,
 ``CONN_ID``. A broker distributes the messages of a queue among all its consumers,
@@ -26,6 +30,9 @@ UNREAD_TTL = 7 * 24 * 3600
 #: Seconds that it is kept after its value was read. Long enough for a task whose worker
 #: died after reading it, and for recognising a late repetition.
 READ_TTL = 3600
+
+#: How the ids of deliveries begin that ``checks/callback.py`` makes.
+CHECK_PREFIX = "check-"
 
 
 _QUEUES = "amqp/"
@@ -64,3 +71,27 @@ def progress(namespace: str, delivery_id: str) -> str:
 def arrivals(namespace: str) -> str:
     """Return the channel on which the ids of arrivals are published."""
     return f"{PREFIX}:{namespace}:arrivals"
+
+
+def channel(namespace: str, name: str) -> str:
+    """Return the key of the stream of a channel."""
+    return f"{PREFIX}:{namespace}:channel:{name}"
+
+
+def accepted(namespace: str) -> str:
+    """Return the key of the records of the last final deliveries."""
+    return f"{PREFIX}:{namespace}:accepted"
+
+
+def rejected(namespace: str) -> str:
+    """Return the key of the records of the last deliveries that were rejected."""
+    return f"{PREFIX}:{namespace}:rejected"
+
+
+def bad_url(namespace: str) -> str:
+    """Return the key of the records of the last requests without a valid URL.
+
+    Anybody can send those. So they have a list of their own, and push nothing out of
+    the others.
+    """
+    return f"{PREFIX}:{namespace}:bad-url"

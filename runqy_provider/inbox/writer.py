@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, cast
 
 from runqy_delivery import BadDelivery, Delivery
 from runqy_provider.inbox import keys
+from runqy_provider.inbox.channel import MOST_KEPT, channel_of, event_of
 from runqy_provider.inbox.progress import Progress
+from runqy_provider.inbox.records import MOST_RECORDS, DeliveryRecord
+from runqy_provider.inbox.source import delivery_uri
 from runqy_provider.redis_client import on_primary, redis_errors
 
 if TYPE_CHECKING:
@@ -21,11 +24,25 @@ if TYPE_CHECKING:
     from runqy_provider.connections import RedisConnection
 
 # One script, so that of two deliveries at once exactly one is first. A repetition is
-# published again: the first message may have been missed.
+# published again: the first message may have been missed. The event of a channel comes
+# first: should the script fail after it, the sender tries again, and the event comes
+# twice, not never. The record is written with pcall: a Redis that denies it must not
+# refuse the delivery.
 _PUT = """
 local known = redis.call('HGET', KEYS[1], 'digest') or redis.call('GET', KEYS[3])
-if known and known ~= ARGV[1] then return 'conflict' end
+local function record(outcome, list)
+  if ARGV[8] == '' then return outcome end
+  redis.pcall('LPUSH', list, outcome .. '\\n' .. ARGV[8])
+  redis.pcall('LTRIM', list, 0, ARGV[9])
+  redis.pcall('EXPIRE', list, ARGV[5])
+  return outcome
+end
+if known and known ~= ARGV[1] then return record('conflict', KEYS[5]) end
 if not known then
+  if ARGV[10] ~= '' then
+    redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[11], '*', 'event', ARGV[10])
+    redis.call('EXPIRE', KEYS[6], ARGV[5])
+  end
   redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'status', ARGV[2], 'body', ARGV[3],
              'at', ARGV[4])
   redis.call('EXPIRE', KEYS[1], ARGV[5])
@@ -35,7 +52,7 @@ if not known then
   end
 end
 redis.call('PUBLISH', KEYS[2], ARGV[6])
-return known and 'repeated' or 'stored'
+return record(known and 'repeated' or 'stored', KEYS[4])
 """
 
 
@@ -109,23 +126,43 @@ class InboxWriter:
         self, delivery: Delivery, body: bytes, mark: str, until: int
     ) -> Outcome:
         namespace, delivery_id = self._namespace, delivery.delivery_id
+        now = round(time.time(), 3)
+        channel = channel_of(delivery_id)
+        event = ""
+        if channel is not None:
+            uri = delivery_uri(namespace, delivery_id)
+            event = json.dumps(event_of(delivery, len(body), uri, now))
         answer = await self._put(
             keys=[
                 keys.delivery(namespace, delivery_id),
                 keys.arrivals(namespace),
                 keys.seen(namespace, delivery_id),
+                keys.accepted(namespace),
+                keys.rejected(namespace),
+                keys.channel(namespace, channel or ""),
             ],
             args=[
                 mark,
                 delivery.status,
                 body,
-                f"{time.time():.3f}",
+                f"{now:.3f}",
                 self._ttl,
                 delivery_id,
                 until,
+                _record(delivery, len(body), now),
+                MOST_RECORDS - 1,
+                event,
+                MOST_KEPT,
             ],
         )
         return Outcome(cast("bytes", answer).decode())
+
+
+def _record(delivery: Delivery, size: int, now: float) -> str:
+    """Return the record of a delivery as JSON; empty where it only checks the inbox."""
+    if delivery.delivery_id.startswith(keys.CHECK_PREFIX):
+        return ""
+    return DeliveryRecord(now, delivery.delivery_id, delivery.status, size).to_json()
 
 
 def digest(delivery: Delivery) -> str:

@@ -51,9 +51,6 @@ LOST = "lost"
 #: Seconds after which an ended job that is not polled any more is forgotten.
 FORGET_AFTER = 600.0
 
-#: The sink whose deliveries need the callback URL.
-WEBHOOK = "webhook"
-
 #: What to do about a job that delivered nothing.
 NO_DELIVERY = (
     "Check that its task code delivers: with @delivers of runqy_delivery, or with a "
@@ -79,7 +76,7 @@ def monitor_target(context: SinkContext, job: JobRef) -> WaitTarget | None:
     if job.runqy_queue is None or job.job_id is None or not config.watch_interval:
         return None
     uri = JobResultUri(connection.conn_id, job.runqy_queue, job.job_id, job.delivery_id)
-    has_webhook = any(part.uri == WEBHOOK for part in sink_from_uri(job.sink).parts)
+    has_webhook = sink_from_uri(job.sink).delivers_by_webhook
 
     def make() -> Waiter:
         reader = job_status_reader(connection, redis)

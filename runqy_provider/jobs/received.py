@@ -73,7 +73,9 @@ class ReceivedDelivery:
             # Some sinks only announce a delivery; that it is a failure is read now.
             self.receipt["status"] = FAILED
             raise
+        # Some sinks only announce a delivery: the result itself is elsewhere.
         self.receipt |= {
+            "where": self.reference.uri,
             "content_type": self.reference.content_type,
             "size": self.reference.size,
         }

@@ -10,6 +10,7 @@
 | ``runqy.jobs.failed`` | counter | queue, sink, reason (class of the error) |
 | ``runqy.jobs.wait`` | timer: from enqueueing to delivery | queue, sink |
 | ``runqy.jobs.lag`` | timer: from delivery to the end of the task | queue, sink |
+| ``runqy.deliveries.rejected`` | counter, of the receiver in Airflow | reason |
 """
 
 from __future__ import annotations

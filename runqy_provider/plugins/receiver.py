@@ -8,6 +8,7 @@ import asyncio
 from typing import Any
 
 from airflow.models.connection import Connection
+from airflow.observability import stats
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils.session import create_session
@@ -48,9 +49,13 @@ def receiver_app() -> dict[str, Any]:
     limits = Limits(max_body_bytes=config.max_body_bytes, ttl=config.unread_ttl)
     return {
         "name": "runqy receiver",
-        "app": create_app(connections.find, limits),
+        "app": create_app(connections.find, limits, _count_rejected),
         "url_prefix": RECEIVER_PATH,
     }
+
+
+def _count_rejected(reason: str) -> None:
+    stats.incr("runqy.deliveries.rejected", tags={"reason": reason})
 
 
 class ConnectionCache:
@@ -131,14 +136,14 @@ def find_callback_connection(conn_id: str) -> CallbackConnection | None:
         LookupUnavailable: Airflow's database is unavailable.
     """
     try:
-        connection = _find(conn_id)
+        connection = find_connection(conn_id)
     except AirflowNotFoundException:
         _check_database()
         return None
     if connection.conn_type not in RUNQY_TYPES:
         # A sender must not learn more about other connections than about missing ones.
         return None
-    context = context_of(connection, _find)
+    context = context_of(connection, find_connection)
     runqy = context.connection
     if context.redis is None:
         _check_database()
@@ -148,7 +153,7 @@ def find_callback_connection(conn_id: str) -> CallbackConnection | None:
     )
 
 
-def _find(conn_id: str) -> Any:
+def find_connection(conn_id: str) -> Any:
     """Return a connection, also one that belongs to a team.
 
     Raises:

@@ -18,7 +18,9 @@ from runqy_delivery import BadDelivery, Delivery
 from runqy_delivery.errors import VerificationError
 from runqy_delivery.signature import verify
 from runqy_provider.errors import Misconfigured, NoAccess, SinkUnavailable
+from runqy_provider.inbox import keys
 from runqy_provider.inbox.callback_url import is_valid
+from runqy_provider.inbox.rejections import RejectionRecorder
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.receiver.body import read_body
 from runqy_provider.receiver.connections import (
@@ -28,11 +30,12 @@ from runqy_provider.receiver.connections import (
     LookupThrottled,
     LookupUnavailable,
 )
+from runqy_provider.receiver.reasons import BAD_TOKEN, reason_of
 from runqy_provider.receiver.responses import RETRY_AFTER, HttpRejection, bad_address
 from runqy_provider.redis_client import async_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from redis.asyncio import Redis
 
@@ -61,14 +64,20 @@ STATUS = {
 }
 
 
-def create_app(lookup: ConnectionLookup, limits: Limits | None = None) -> FastAPI:
+def create_app(
+    lookup: ConnectionLookup,
+    limits: Limits | None = None,
+    on_rejected: Callable[[str], None] = lambda _reason: None,
+) -> FastAPI:
     """Return the application.
 
     Args:
         lookup: Finds the connection of a callback URL.
         limits: How much to accept.
+        on_rejected: Is called with the reason for each rejected delivery of a
+            connection that exists.
     """
-    receiver = Receiver(lookup, limits or Limits())
+    receiver = Receiver(lookup, limits or Limits(), on_rejected)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -103,11 +112,18 @@ def create_app(lookup: ConnectionLookup, limits: Limits | None = None) -> FastAP
 class Receiver:
     """Accepts deliveries and writes them to the inbox of their connection."""
 
-    def __init__(self, lookup: ConnectionLookup, limits: Limits) -> None:
+    def __init__(
+        self,
+        lookup: ConnectionLookup,
+        limits: Limits,
+        on_rejected: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
         self._lookup = lookup
+        self._on_rejected = on_rejected
         self._limits = limits
         self._in_flight: Counter[tuple[str, str]] = Counter()
         self._clients: dict[RedisConnection, Redis] = {}
+        self._rejections = RejectionRecorder(self._client, limits.ttl)
         # One large body is parsed at a time: that takes many times its size.
         self._large = asyncio.Lock()
 
@@ -121,7 +137,20 @@ class Receiver:
         """
         # Before anything is counted: without a valid URL no capacity is used.
         connection = await self._connection(request, conn_id, delivery_id)
-        with self._turn(conn_id, delivery_id):
+        try:
+            return await self._take(connection, request, delivery_id)
+        except HttpRejection as rejection:
+            reason, detail = reason_of(rejection)
+            if reason:
+                self._on_rejected(reason)
+                key = keys.rejected(conn_id)
+                self._rejections.add(connection.redis, key, delivery_id, reason, detail)
+            raise
+
+    async def _take(
+        self, connection: CallbackConnection, request: Request, delivery_id: str
+    ) -> JSONResponse:
+        with self._turn(connection.conn_id, delivery_id):
             body = await read_body(
                 request.stream(), request.headers.get("content-length"), self._limits
             )
@@ -154,6 +183,7 @@ class Receiver:
 
     async def aclose(self) -> None:
         """Close all Redis clients."""
+        await self._rejections.aclose()
         while self._clients:
             _, client = self._clients.popitem()
             await client.aclose()
@@ -174,8 +204,12 @@ class Receiver:
                 conn_id[:64],
                 delivery_id[:64],
                 request.query_params.get("expires", "")[:16],
-                "no such connection" if connection is None else "bad token or expired",
+                "no such connection" if connection is None else BAD_TOKEN,
             )
+            if connection is not None:
+                self._on_rejected(BAD_TOKEN)
+                key = keys.bad_url(conn_id)
+                self._rejections.add(connection.redis, key, delivery_id, BAD_TOKEN)
             raise bad_address()
         return connection
 
@@ -227,6 +261,7 @@ class Receiver:
             outcome.value,
         )
         if outcome is Outcome.CONFLICT:
+            self._on_rejected(outcome.value)
             raise HttpRejection(
                 409,
                 "Another final delivery of this job came first and is kept; this one "

@@ -81,6 +81,11 @@ class Sink(abc.ABC):
         return (self,)
 
     @property
+    def delivers_by_webhook(self) -> bool:
+        """Whether the delivery of a result reaches the receiver."""
+        return any(part.notification_field == "webhook_url" for part in self.parts)
+
+    @property
     def takes_progress(self) -> bool:
         """Whether its requests name a webhook, where one is set up."""
         return False

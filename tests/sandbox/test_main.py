@@ -12,11 +12,14 @@ import signal
 import subprocess
 import sys
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import boto3
 import httpx
 import pytest
 import yaml
+
+from runqy_sandbox.process.net import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,12 +44,17 @@ def _running(
 
 def test_main_without_options_prints_connections_and_stops_on_sigterm() -> None:
     with _running() as (_, output):
-        lines = [output.readline() for _ in range(14)]
+        lines = [output.readline() for _ in range(17)]
     text = "".join(lines)
     assert "This is a stand-in for demos and tests." in text
     assert "Press Ctrl-C to stop." in text
     exports = [line for line in lines if line.startswith("export AIRFLOW_CONN_")]
     assert len(exports) == 3
+    assert "worker's log  " in text
+    runqy = json.loads(shlex.split(exports[0])[1].partition("=")[2])
+    # With Airflow on its own port, the sink webhook works, too.
+    assert runqy["extra"]["callback_url"] == "http://127.0.0.1:8080/runqy"
+    assert len(runqy["extra"]["callback_secret"]) == 64
     for line in exports:
         name, _, value = shlex.split(line)[1].partition("=")
         assert json.loads(value)["conn_type"] == name.split("_")[2].lower()
@@ -67,6 +75,14 @@ def test_main_with_queues_and_task_code_serves_both_and_prints_json(
     assert "typed.default:1" in response.json()["workers"][0]["queues"]
     assert printed["pid"] == process.pid
     assert printed["connections"]["runqy_default"]["password"] == printed["client_key"]
+
+
+def test_main_with_ports_uses_them() -> None:
+    ports = {name: free_port() for name in ("redis", "s3", "server")}
+    options = [f"--{name}-port={port}" for name, port in ports.items()]
+    with _running("--json", *options) as (_, output):
+        printed = json.loads(output.readline())
+    assert {name: urlsplit(printed[f"{name}_url"]).port for name in ports} == ports
 
 
 def test_main_without_queues_serves_echo_which_returns_its_payload() -> None:

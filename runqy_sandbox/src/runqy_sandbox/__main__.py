@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import shlex
 import signal
 import sys
@@ -16,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 from runqy_sandbox.echo import ECHO_QUEUES
 from runqy_sandbox.errors import SandboxError
 from runqy_sandbox.queues import read_queues
-from runqy_sandbox.sandbox import Sandbox
+from runqy_sandbox.sandbox import PORTS, Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: The receiver of an Airflow on this machine, on Airflow's own port.
+CALLBACK_URL = "http://127.0.0.1:8080/runqy"
+
 NOTICE = (
     "This is a stand-in for demos and tests. It behaves like a runqy server and "
     "worker, but it is not runqy."
@@ -35,9 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # SIGINT, too: a shell starts background jobs with it ignored.
         signal.signal(number, _interrupt)
     try:
-        with Sandbox(_queues(options.queues, dict(options.task_code))) as sandbox:
+        queues = _queues(options.queues, dict(options.task_code))
+        ports = {name: getattr(options, f"{name}_port") for name in PORTS}
+        with Sandbox(queues, ports=ports) as sandbox:
+            connections = sandbox.connections(
+                options.callback_url, secrets.token_hex(32), sink="s3://results"
+            )
             describe = _as_json if options.json else _as_text
-            sys.stdout.write(describe(sandbox) + "\n")
+            sys.stdout.write(describe(sandbox, connections) + "\n")
             sys.stdout.flush()
             while True:
                 signal.pause()
@@ -71,6 +80,16 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="serve the queue NAME with the main.py in DIR; may be repeated",
     )
+    parser.add_argument(
+        "--callback-url",
+        metavar="URL",
+        default=CALLBACK_URL,
+        help="the receiver's URL, for webhooks (default: %(default)s)",
+    )
+    for name in PORTS:
+        parser.add_argument(
+            f"--{name}-port", metavar="PORT", type=int, help="default: a free port"
+        )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -93,7 +112,7 @@ def _queues(file: Path | None, task_code: dict[str, Path]) -> dict[str, Any]:
     return config
 
 
-def _as_json(sandbox: Sandbox) -> str:
+def _as_json(sandbox: Sandbox, connections: Mapping[str, Any]) -> str:
     return json.dumps(
         {
             "pid": os.getpid(),
@@ -103,15 +122,16 @@ def _as_json(sandbox: Sandbox) -> str:
             "admin_key": sandbox.admin_key,
             "client_key": sandbox.client_key,
             "worker_key": sandbox.worker_key,
-            "connections": sandbox.connections(sink="s3://results"),
+            "worker_log": str(sandbox.worker.log),
+            "connections": connections,
         }
     )
 
 
-def _as_text(sandbox: Sandbox) -> str:
+def _as_text(sandbox: Sandbox, connections: Mapping[str, Any]) -> str:
     exports = (
         f"export AIRFLOW_CONN_{name.upper()}={shlex.quote(json.dumps(connection))}"
-        for name, connection in sandbox.connections(sink="s3://results").items()
+        for name, connection in connections.items()
     )
     return "\n".join(
         [
@@ -119,10 +139,13 @@ def _as_text(sandbox: Sandbox) -> str:
             "",
             f"runqy server  {sandbox.server_url}",
             f"Redis         {sandbox.redis_url}",
-            f"S3            {sandbox.s3_url}",
+            f"S3            {sandbox.s3_url}  (bucket: results)",
             f"admin key     {sandbox.admin_key}",
             f"client key    {sandbox.client_key}",
             f"worker key    {sandbox.worker_key}",
+            f"worker's log  {sandbox.worker.log}",
+            "",
+            "Airflow's connections, to paste before Airflow is started:",
             "",
             *exports,
             "",

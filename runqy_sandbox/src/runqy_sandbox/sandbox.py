@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
+#: What has a port of its own.
+PORTS = ("redis", "s3", "server")
+
+
 class Sandbox:
     """Redis, an S3 endpoint, and stand-ins for the runqy server and worker.
 
@@ -58,6 +62,8 @@ class Sandbox:
         directory: The directory for logs and data. The default is a temporary one,
             which is removed at the end.
         redis_appendonly: Whether Redis keeps its data when it is started again.
+        ports: Ports by name: ``redis``, ``s3`` and ``server``; a free one where it is
+            None or missing.
 
     Attributes:
         redis: The Redis process.
@@ -89,6 +95,7 @@ class Sandbox:
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
         redis_appendonly: bool = False,
+        ports: Mapping[str, int | None] | None = None,
     ) -> None:
         if min(concurrency, processes) < 1 or min(retry_unit, lease_seconds) <= 0:
             raise SandboxError(
@@ -104,6 +111,7 @@ class Sandbox:
         self._environment = dict(environment or {})
         self._directory = directory
         self._redis_appendonly = redis_appendonly
+        self._ports = dict(ports or {})
         self._cleanup = contextlib.ExitStack()
         self.redis_port, self.s3_port, self.server_port = 0, 0, 0
         self.admin_key = secrets.token_urlsafe(24)
@@ -179,9 +187,7 @@ class Sandbox:
 
     def _start(self, stack: contextlib.ExitStack) -> None:
         self.redis_port, self.s3_port, self.server_port = (
-            free_port(),
-            free_port(),
-            free_port(),
+            self._ports.get(name) or free_port() for name in PORTS
         )
         watchdog = stack.enter_context(contextlib.closing(Watchdog()))
         if self._directory is None:

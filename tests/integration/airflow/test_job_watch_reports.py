@@ -29,7 +29,7 @@ def test_pending_jobs_report_comes_late_and_at_growing_intervals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(pending.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     jobs, due = PendingJobs(), []
     for now in range(0, 1000, 30):
         if jobs.update(["j"]):

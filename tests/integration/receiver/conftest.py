@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from runqy_provider.errors import Misconfigured
-from runqy_provider.inbox import callback_url
+from runqy_provider.inbox import callback_url, keys
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.connections import CallbackConnection
 from tests.integration.receiver.constants import (
@@ -70,11 +70,12 @@ def url(conn_id: str) -> Callable[..., str]:
 
 @pytest.fixture
 def stored(redis_settings: RedisConnection, conn_id: str) -> Callable[[], list[bytes]]:
-    """Return the keys of the connection in Redis."""
+    """Return the keys of the connection in Redis, without records of deliveries."""
+    records = [keys.accepted(conn_id), keys.rejected(conn_id), keys.bad_url(conn_id)]
 
     def stored() -> list[bytes]:
         with Redis(**dict(redis_settings.options)) as redis:
             found: list[bytes] = redis.keys(f"*{conn_id}*")
-            return found
+            return [key for key in found if key.decode() not in records]
 
     return stored

@@ -63,9 +63,15 @@ def receiver(redis_url: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def stored(redis_url: str) -> Iterator[Callable[[], list[bytes]]]:
-    """Return the keys in the inbox of this receiver's connection."""
+    """Return the keys of this connection in the inbox, without records."""
+    records = [keys.accepted(CONN_ID), keys.rejected(CONN_ID), keys.bad_url(CONN_ID)]
+
+    def stored() -> list[bytes]:
+        found: list[bytes] = redis.keys(f"{keys.PREFIX}:{CONN_ID}:*")
+        return [key for key in found if key.decode() not in records]
+
     with Redis.from_url(redis_url) as redis:
-        yield lambda: redis.keys(f"{keys.PREFIX}:{CONN_ID}:*")
+        yield stored
 
 
 def address(url: str, delivery_id: str = "d") -> str:

@@ -45,7 +45,8 @@ def driver_of(dsn: Dsn) -> tuple[Any, Callable[[], Any]]:
         engine = sqlalchemy.create_engine(dsn.url, poolclass=pool)
     except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
         raise DeliveryImpossible(
-            f"{URL_VARIABLE} cannot be used: {type(error).__name__}: {error}"
+            f"The driver for {dsn.scheme}:// is not installed ({error}): add it to the "
+            f"requirements.txt of the task code. {URL_VARIABLE} needs it."
         ) from error
     except (sqlalchemy.exc.ArgumentError, ValueError, TypeError) as error:
         raise _unusable(error) from None

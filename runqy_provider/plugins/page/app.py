@@ -1,0 +1,146 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The page's HTTP application: the page itself, and the data that it shows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import FastAPI, HTTPException, Query
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel, Field
+
+from runqy_provider.plugins.page.authorization import (
+    SEES_CONNECTIONS,
+    SEES_TASKS,
+    User,
+    may_see_page,
+    readable_connections,
+    readable_dags,
+)
+from runqy_provider.plugins.page.data import PageData
+from runqy_provider.plugins.page.listing import MOST_ROWS, Filter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from fastapi import Request
+
+STATIC = Path(__file__).parent / "static"
+
+#: Media types of the page's files, by suffix.
+MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript"}
+
+#: Sent with every response. Nothing is loaded from elsewhere, and no other site shows
+#: the page in a frame.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
+    "style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+NOT_ALLOWED = (
+    "<!doctype html><html lang=en><title>runqy</title>"
+    "<p>You may see neither connections nor task instances. Ask an administrator of "
+    "Airflow for the right to read one of them."
+)
+
+
+class WaitQuery(BaseModel):
+    """The query of a request for waiting tasks; see ``Filter``."""
+
+    text: str = Field("", max_length=250)
+    queue: str = Field("", max_length=250)
+    order: Literal["oldest", "newest"] = "oldest"
+    offset: int = Field(0, ge=0)
+    limit: int = Field(50, ge=1, le=MOST_ROWS)
+
+    def to_filter(self) -> Filter:
+        """Return what to list."""
+        return Filter(
+            self.text.strip(),
+            self.queue,
+            self.order == "newest",
+            self.offset,
+            self.limit,
+        )
+
+
+def page_app(path: str) -> dict[str, Any]:
+    """Return the page for ``AirflowPlugin.fastapi_apps``.
+
+    Args:
+        path: Where Airflow mounts it.
+    """
+    return {"name": "runqy page", "app": create_app(), "url_prefix": path}
+
+
+def create_app() -> FastAPI:
+    """Return the application."""
+    data = PageData()
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await data.aclose()
+
+    app = FastAPI(
+        title="runqy page",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    _add_files(app)
+
+    @app.middleware("http")
+    async def add_headers(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = await call_next(request)
+        response.headers.update(HEADERS)
+        return response
+
+    @app.get("/api/connections", dependencies=[SEES_CONNECTIONS])
+    async def connections(user: User) -> JSONResponse:
+        """List the runqy connections that the user may read, and their health."""
+        teams = await data.list_connections()
+        readable = await asyncio.to_thread(readable_connections, user, teams)
+        views = await data.look_at(sorted(readable))
+        return JSONResponse({"now": time.time(), "connections": views})
+
+    @app.get("/api/waits", dependencies=[SEES_TASKS])
+    async def waits(user: User, query: Annotated[WaitQuery, Query()]) -> JSONResponse:
+        """List one page of the waiting tasks of the DAGs that the user may read."""
+        dag_ids = await asyncio.to_thread(readable_dags, user)
+        listing = await data.list_waits(dag_ids, query.to_filter())
+        return JSONResponse({"now": time.time(), **listing})
+
+    return app
+
+
+def _add_files(app: FastAPI) -> None:
+    index = (STATIC / "index.html").read_text()
+    files = {path.name: path for path in STATIC.iterdir() if path.suffix in MEDIA_TYPES}
+
+    @app.get("/")
+    def page(user: User) -> HTMLResponse:
+        """Return the page."""
+        if not may_see_page(user):
+            return HTMLResponse(NOT_ALLOWED, 403)
+        return HTMLResponse(index)
+
+    @app.get("/{name}")
+    def file(_user: User, name: str) -> FileResponse:
+        """Return a file of the page."""
+        path = files.get(name)
+        if path is None:
+            raise HTTPException(404)
+        return FileResponse(path, media_type=MEDIA_TYPES[path.suffix])

@@ -1,0 +1,110 @@
+// SPDX-FileCopyrightText: The runqy for Airflow authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Connections and their health, their queues, and the last deliveries.
+
+import { element, showNote, updateTable } from "./tables.js";
+import { NUMBER, ago, size } from "./texts.js";
+
+const MOST_DELIVERIES = 25;
+
+const CONFLICT = "conflict: another result of this job came first";
+
+export function showConnections({ now, connections }) {
+  showNote(
+    "connections-note",
+    connections.length
+      ? ""
+      : "There is no runqy connection that you may read. Create one under Admin, Connections, with the type runqy.",
+  );
+  updateTable(element("connections"), connections, (one) => one.conn_id, (one) => [
+    one.conn_id,
+    checkCell(one, one.server),
+    checkCell(one, one.inbox),
+    one.checked_at ? ago(one.checked_at, now) : "",
+  ]);
+  showQueues(connections);
+  showDeliveries(connections, now);
+  return connections.some((one) => !one.checked_at);
+}
+
+function checkCell(connection, check) {
+  if (!connection.checked_at) return { text: "Checking …", kind: "muted" };
+  if (connection.problem) return { text: connection.problem, kind: "bad" };
+  if (!check.problem) return { text: check.address, kind: "good" };
+  return { text: [check.address, check.problem].filter(Boolean).join(": "), kind: "bad" };
+}
+
+function showQueues(connections) {
+  const queues = connections.flatMap((one) =>
+    (one.queues ?? []).map((queue) => ({ ...queue, conn_id: one.conn_id })),
+  );
+  const problems = connections
+    .filter((one) => one.queues_problem)
+    .map((one) => `${one.conn_id}: ${one.queues_problem}`);
+  const isKnown = connections.some((one) => one.queues);
+  if (isKnown && !queues.length) problems.push("runqy has no queues yet.");
+  showNote("queues-note", problems.join("\n"));
+  updateTable(element("queues"), queues, (one) => `${one.conn_id} ${one.name}`, (one) => [
+    one.name,
+    one.conn_id,
+    NUMBER.format(one.pending),
+    NUMBER.format(one.active),
+    NUMBER.format(one.retry),
+    NUMBER.format(one.archived),
+    one.failed_today === null
+      ? { text: "–", title: "Not known: the connection does not name runqy's own Redis" }
+      : NUMBER.format(one.failed_today),
+    workersCell(one),
+  ]);
+}
+
+function workersCell(queue) {
+  if (queue.workers || !(queue.pending || queue.retry)) return NUMBER.format(queue.workers);
+  return { text: "0", kind: "warning", title: "Jobs are waiting, and no live worker serves this queue" };
+}
+
+function showDeliveries(connections, now) {
+  const isChecked = connections.some((one) => one.checked_at);
+  const accepted = newest(connections, "accepted");
+  const rejected = newest(connections, "rejected");
+  showNote(
+    "accepted-note",
+    accepted.length || !isChecked
+      ? ""
+      : "None yet. Webhook deliveries appear here when they reach the receiver.",
+  );
+  showNote("rejected-note", rejected.length || !isChecked ? "" : "None.");
+  updateTable(element("accepted"), accepted, deliveryKey, (one) => [
+    ago(one.at, now),
+    { text: one.delivery_id, id: true },
+    one.conn_id,
+    { text: one.status, kind: one.status === "failed" ? "bad" : "" },
+    size(one.size),
+    one.outcome,
+  ]);
+  updateTable(element("rejected"), rejected, deliveryKey, (one) => [
+    ago(one.at, now),
+    { text: one.delivery_id, id: true },
+    one.conn_id,
+    NUMBER.format(one.count),
+    one.outcome === "conflict" ? CONFLICT : one.outcome,
+  ]);
+}
+
+function newest(connections, name) {
+  return connections
+    .flatMap((one) => (one.recent?.[name] ?? []).map((each) => ({ ...each, conn_id: one.conn_id })))
+    .sort((a, b) => b.at - a.at)
+    .slice(0, MOST_DELIVERIES);
+}
+
+const deliveryKey = (one) => [one.conn_id, one.at, one.delivery_id, one.outcome].join(" ");
+
+// Says to a user without the right why these parts are empty.
+export function hideConnections() {
+  for (const id of ["connections", "queues", "accepted", "rejected"]) {
+    updateTable(element(id), [], String, () => []);
+    showNote(`${id}-note`, "Only users who may read connections see this.");
+  }
+}

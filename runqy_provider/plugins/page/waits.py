@@ -1,0 +1,158 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The tasks that wait for a delivery, as Airflow's database has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
+from airflow.utils.session import create_session
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import select
+from sqlalchemy.orm import lazyload, load_only
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy.orm import Session
+
+#: The class path of ``DeliveryTrigger``, which Airflow's database stores.
+CLASS_PATH = "runqy_provider.triggers.delivery.DeliveryTrigger"
+
+#: How many are listed at most: all are held in memory.
+MOST_WAITS = 20_000
+
+#: How many triggers are read by one query.
+AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One task that waits.
+
+    Attributes:
+        key: Id of the task instance.
+        dag_id: Its DAG.
+        run_id: Its run.
+        task_id: Its task.
+        map_index: Its index, if it is mapped; else -1.
+        since: When it began to wait, in seconds since 1970.
+        conn_id: The runqy connection.
+        delivery_id: What it waits for.
+        sink: The sink's URI.
+        runqy_queue: Queue of the job; empty where it is not known.
+        job_id: runqy's id of the job; empty where it is not known.
+        deadline: When it gives up, in seconds since 1970; 0 where it is not known.
+    """
+
+    key: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    since: float
+    conn_id: str
+    delivery_id: str
+    sink: str
+    runqy_queue: str
+    job_id: str
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Waits:
+    """All waiting tasks, the oldest first.
+
+    Attributes:
+        rows: The tasks.
+        is_complete: False where there are more than are listed.
+    """
+
+    rows: Sequence[Wait]
+    is_complete: bool = True
+
+
+#: A trigger, by its id and the time when it was made: SQLite uses ids again.
+_TriggerKey = tuple[int, float]
+
+
+class WaitReader:
+    """Reads the waiting tasks; the arguments of a trigger, which never change, once."""
+
+    def __init__(self) -> None:
+        self._arguments: dict[_TriggerKey, Mapping[str, Any]] = {}
+
+    def read(self) -> Waits:
+        """Return all that wait now, in the calling thread."""
+        with create_session() as session:
+            found = _deferred(session)
+            keys = [(row.trigger_id, row.created_date.timestamp()) for row in found]
+            known = self._arguments
+            new = [key for key in keys if key not in known]
+            read = dict(_arguments_of(session, [trigger_id for trigger_id, _ in new]))
+        # A trigger that is missing has fired since.
+        arguments = {key: known.get(key) or read.get(key[0]) for key in keys}
+        self._arguments = {k: v for k, v in arguments.items() if v is not None}
+        rows = [
+            _wait(row, key[1], given)
+            for row, key in zip(found, keys, strict=True)
+            if (given := self._arguments.get(key)) is not None
+        ]
+        return Waits(rows[:MOST_WAITS], is_complete=len(rows) <= MOST_WAITS)
+
+
+def _deferred(session: Session) -> Sequence[Any]:
+    statement = (
+        select(
+            TaskInstance.id,
+            TaskInstance.dag_id,
+            TaskInstance.run_id,
+            TaskInstance.task_id,
+            TaskInstance.map_index,
+            TaskInstance.trigger_id,
+            Trigger.created_date,
+        )
+        .join(Trigger, TaskInstance.trigger_id == Trigger.id)
+        .where(TaskInstance.state == TaskInstanceState.DEFERRED)
+        .where(Trigger.classpath == CLASS_PATH)
+        .order_by(Trigger.created_date, TaskInstance.id)
+        .limit(MOST_WAITS + 1)
+    )
+    return session.execute(statement).all()
+
+
+def _arguments_of(
+    session: Session, ids: Sequence[int]
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the arguments of triggers, decrypted where Airflow has encrypted them."""
+    for start in range(0, len(ids), AT_ONCE):
+        statement = (
+            select(Trigger)
+            .where(Trigger.id.in_(ids[start : start + AT_ONCE]))
+            .options(
+                load_only(Trigger.id, Trigger.encrypted_kwargs),
+                lazyload(Trigger.task_instance),
+            )
+        )
+        for trigger in session.scalars(statement):
+            yield trigger.id, trigger.kwargs
+
+
+def _wait(row: Any, since: float, given: Mapping[str, Any]) -> Wait:
+    return Wait(
+        key=str(row.id),
+        dag_id=row.dag_id,
+        run_id=row.run_id,
+        task_id=row.task_id,
+        map_index=row.map_index,
+        since=since,
+        conn_id=str(given.get("runqy_conn_id") or ""),
+        delivery_id=str(given.get("delivery_id") or ""),
+        sink=str(given.get("sink") or ""),
+        runqy_queue=str(given.get("runqy_queue") or ""),
+        job_id=str(given.get("job_id") or ""),
+        deadline=float(given.get("deadline") or 0),
+    )

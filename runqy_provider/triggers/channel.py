@@ -1,0 +1,180 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Start a DAG when a delivery arrives on a channel."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
+
+from runqy_delivery.wire import COMPLETED
+from runqy_provider.connections import DEFAULT_CONN_ID
+from runqy_provider.context import aload_context
+from runqy_provider.errors import RunqyError
+from runqy_provider.inbox.channel import check_channel
+from runqy_provider.inbox.channel_reader import ChannelReader
+from runqy_provider.sinks.inbox import InboxBackend
+from runqy_provider.waiters.backoff import backoff_delays
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Hashable,
+        Iterator,
+        Sequence,
+    )
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two tries to read a channel.
+FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
+
+
+class DeliveryChannelTrigger(BaseEventTrigger):
+    """Fire for each delivery on a channel; for an ``AssetWatcher``.
+
+    Each delivery fires at least once, also those of the time in which no triggerer ran.
+    The event's payload is plain JSON: ``channel``, ``delivery_id``, ``status``,
+    ``delivered_at``, and ``reference``, which ``RunqyResultHook.read`` opens; for a
+    failure ``error`` instead of the reference.
+
+    :param channel: The channel; see ``RunqyHook.new_delivery_id``.
+    :param runqy_conn_id: The runqy connection.
+    :param with_failures: Whether failed jobs fire, too.
+    """
+
+    def __init__(
+        self,
+        channel: str,
+        runqy_conn_id: str = DEFAULT_CONN_ID,
+        *,
+        with_failures: bool = False,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow's
+        check_channel(channel)
+        self.channel = channel
+        self.runqy_conn_id = runqy_conn_id
+        self.with_failures = with_failures
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments that make an equal trigger."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "channel": self.channel,
+                "runqy_conn_id": self.runqy_conn_id,
+                "with_failures": self.with_failures,
+            },
+        )
+
+    def shared_stream_key(self) -> Hashable:
+        """Return what makes triggers share one reader: all of their arguments."""
+        return ("runqy", *sorted(self.serialize()[1].items()))
+
+    @classmethod
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> ChannelProducer:
+        """Return the reader; Airflow acknowledges what it has stored."""
+        return ChannelProducer(**kwargs)
+
+    async def filter_shared_stream(
+        self, shared_stream: AsyncIterator[Any]
+    ) -> AsyncIterator[TriggerEvent]:
+        """Yield an event for each delivery."""
+        async for event in shared_stream:
+            yield TriggerEvent(event)  # type: ignore[no-untyped-call] # Airflow's
+
+    async def run(self) -> AsyncGenerator[TriggerEvent, None]:
+        """Yield an event for each delivery, where Airflow does not share streams."""
+        producer = self.create_shared_stream_producer(self.serialize()[1])
+        try:
+            async for event, entry_id in producer.open_stream():
+                yield TriggerEvent(event)  # type: ignore[no-untyped-call] # Airflow's
+                await producer.acknowledge([entry_id])
+        finally:
+            await producer.aclose()
+
+
+class ChannelProducer(SharedStreamProducer):
+    """Reads a channel until it is closed; an unavailable Redis is tried again.
+
+    Args:
+        channel: The channel.
+        runqy_conn_id: The runqy connection.
+        with_failures: Whether failed jobs are of interest.
+    """
+
+    def __init__(
+        self, channel: str, runqy_conn_id: str, *, with_failures: bool
+    ) -> None:
+        self._channel = channel
+        self._conn_id = runqy_conn_id
+        self._with_failures = with_failures
+        self._reader: ChannelReader | None = None
+
+    async def open_stream(self) -> AsyncGenerator[tuple[Any, str], None]:
+        """Yield each delivery's event, and its id in the channel."""
+        delays = self._delays()
+        while True:
+            try:
+                entries = await (await self._open()).read()
+            except (RunqyError, AirflowNotFoundException) as error:
+                delay = next(delays)
+                log.warning(
+                    "Channel %r cannot be read, will retry in %.1f s: %s",
+                    self._channel,
+                    delay,
+                    error,
+                )
+                await asyncio.sleep(delay)
+                continue
+            delays = self._delays()
+            for entry_id, event in entries:
+                if self._with_failures or event["status"] == COMPLETED:
+                    yield event, entry_id
+                else:
+                    await self.acknowledge([entry_id])
+
+    async def advance(self, batch: Sequence[AdvanceItem]) -> None:
+        """Acknowledge the deliveries whose events Airflow has stored."""
+        done = [item.broker_payload for item in batch if not item.outcome.failed]
+        if done:
+            await self.acknowledge(done)
+
+    async def acknowledge(self, entry_ids: Sequence[str]) -> None:
+        """Record that deliveries are handled; try again where Redis is unavailable."""
+        delays = self._delays()
+        while True:
+            try:
+                await (await self._open()).acknowledge(entry_ids)
+            except RunqyError as error:
+                delay = next(delays)
+                log.warning("Will be acknowledged again in %.1f s: %s", delay, error)
+                await asyncio.sleep(delay)
+            else:
+                return
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await reader.aclose()
+
+    async def _open(self) -> ChannelReader:
+        if self._reader is None:
+            backend = InboxBackend(await aload_context(self._conn_id))
+            # Other arguments make another group, which reads everything itself.
+            group = "all" if self._with_failures else COMPLETED
+            self._reader = ChannelReader(
+                backend.redis, backend.namespace, self._channel, f"airflow-{group}"
+            )
+        return self._reader
+
+    @staticmethod
+    def _delays() -> Iterator[float]:
+        return backoff_delays(FIRST_DELAY, LONGEST_DELAY)

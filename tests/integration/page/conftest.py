@@ -1,0 +1,104 @@
+"""Airflow's own API application in this process, with its database and real users."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Engine
+    from starlette.testclient import TestClient
+
+#: Users of Airflow's simple auth manager, and their roles; the last one has none.
+USERS = {"anna": "admin", "olga": "op", "vera": "viewer", "nora": ""}
+
+#: Where Airflow mounts the page.
+PAGE = "/view/runqy"
+
+#: Seconds that anything here may take on a loaded machine.
+LIMIT = 30.0
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """Airflow's database, with all tables."""
+    migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
+    subprocess.run(migrate, check=True, capture_output=True, env=os.environ)
+    from airflow.settings import engine
+
+    assert engine is not None
+    return engine
+
+
+@pytest.fixture(scope="module")
+def client(engine: Engine) -> Iterator[TestClient]:
+    """A client of Airflow's API server; nothing is cached for long."""
+    from starlette.testclient import TestClient
+
+    from runqy_provider.plugins.page import data, signs_of_life
+
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Airflow's own
+        users = ",".join(f"{name}:{role}" for name, role in USERS.items())
+        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", users)
+        patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "s" * 64)
+        for name in ("WAITS_TTL", "LOOK_TTL", "IDS_TTL"):
+            patch.setattr(data, name, 0.0)
+        patch.setattr(signs_of_life, "TTL", 0.0)
+        from airflow.api_fastapi.app import create_app, purge_cached_app
+
+        purge_cached_app()
+        with TestClient(create_app(apps="core")) as client:
+            yield client
+        purge_cached_app()
+
+
+@pytest.fixture
+def get(client: TestClient) -> Callable[..., Any]:
+    """Get something of the page as a user, who has logged in with a password."""
+    file = Path(
+        os.environ["AIRFLOW_HOME"], "simple_auth_manager_passwords.json.generated"
+    )
+    passwords = json.loads(file.read_text())
+
+    def get(path: str, user: str | None = "anna", **query: Any) -> Any:
+        client.cookies.clear()
+        headers = {}
+        if user is not None:
+            login = {"username": user, "password": passwords[user]}
+            token = client.post("/auth/token", json=login).json()["access_token"]
+            headers["Authorization"] = f"Bearer {token}"
+        return client.get(f"{PAGE}{path}", headers=headers, params=query)
+
+    return get
+
+
+@pytest.fixture
+def view_of(get: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """Return what the page shows of a connection, looked at after the call."""
+
+    def newer_than(at: float, conn_id: str, user: str) -> dict[str, Any]:
+        end = time.monotonic() + LIMIT
+        while time.monotonic() < end:
+            found = get("/api/connections", user).json()["connections"]
+            for view in found:
+                if view["conn_id"] == conn_id and view.get("checked_at", 0) > at:
+                    return dict(view)
+        raise AssertionError(f"{conn_id} was not looked at: {found}")
+
+    def view_of(conn_id: str, user: str = "anna") -> dict[str, Any]:
+        # The next view may have been begun before the call, the one after it was not.
+        view = newer_than(time.time(), conn_id, user)
+        return newer_than(view["checked_at"], conn_id, user)
+
+    return view_of
