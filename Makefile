@@ -11,7 +11,7 @@ endif
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup check-python lint types layers delivery unit e2e faults bench release-check clean
+.PHONY: help demo test setup check-python lint types layers delivery unit e2e faults bench docs release-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -58,6 +58,9 @@ faults: setup ## faults caused for real, with N jobs in flight each (N=50; ONLY=
 
 bench: setup ## the benchmarks, each with its table (ONLY=... runs one)
 	$(RUN) -m devtools.benchmarks $(ONLY)
+
+docs: setup ## the documentation site, built into site/ (SERVE=1 serves it instead)
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs $(if $(SERVE),serve,build --strict)
 
 release-check: setup ## build all wheels, install and try each in an empty environment
 	$(RUN) -m devtools.release_check

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Results in a table of any database; see docs/sinks.md for its CREATE TABLE."""
+"""Results in a table; docs/how-to/sinks/sql.md has its CREATE TABLE."""
 
 from __future__ import annotations
 

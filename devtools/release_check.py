@@ -237,8 +237,15 @@ PACKAGES = (
         "runqy_provider",
         ROOT,
         options=(*FIND_LINKS, "--constraints", str(CONSTRAINTS)),
-        extras=("abfs", "amqp", "gs", "postgres", "sandbox"),
-        optional=frozenset({"aio_pika", "obstore", "runqy_sandbox"}),
+        extras=("abfs", "amqp", "gs", "openlineage", "postgres", "sandbox"),
+        optional=frozenset(
+            {
+                "aio_pika",
+                "airflow.providers.openlineage",
+                "obstore",
+                "runqy_sandbox",
+            }
+        ),
     ),
 )
 

@@ -17,7 +17,7 @@ import json
 import subprocess
 import sys
 import time
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -62,7 +62,8 @@ def _is_imported(name: str, optional: frozenset[str]) -> bool:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in optional:
+        missing = error.name or ""
+        if any(f"{missing}.".startswith(f"{each}.") for each in optional):
             return False
         raise SmokeTestError(f"{name} cannot be imported: {error}") from error
     except Exception as error:
@@ -140,10 +141,15 @@ def try_provider() -> None:
         "hooks.runqy:RunqyHook",
         "hooks.result:RunqyResultHook",
         "triggers.delivery:DeliveryTrigger",
+        "triggers.channel:DeliveryChannelTrigger",
+        "decorators.runqy:runqy_task",
     ):
         module, _, name = path.partition(":")
         getattr(importlib.import_module(f"runqy_provider.{module}"), name)
-    _say("airflow-provider-runqy: operator, sensor, hooks and trigger are there")
+    static = resources.files("runqy_provider.plugins.page") / "static"
+    if not (static / "index.html").is_file():
+        raise SmokeTestError("The files of the page in Airflow's UI are missing.")
+    _say("airflow-provider-runqy: operator, sensor, hooks, triggers, page are there")
     _check_discovery()
 
 

@@ -125,7 +125,8 @@ def _cause(environment: Environment, fault: Fault, sink: str, jobs: int) -> Row:
     else:
         fault.after_start(environment, run)
     if fault.drops:
-        # A trigger that never ran is not called at all; see docs/operator.md.
+        # A trigger that never ran is not called at all: see
+        # docs/how-to/retries-and-kills.md.
         environment.wait_triggered(run)
     began = time.monotonic()
     fault.cause(environment, run)

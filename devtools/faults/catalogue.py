@@ -236,7 +236,7 @@ FAULTS = (
         sinks=("webhook",),
     ),
     # Their results arrive meanwhile, so Airflow starts tasks, which it then fails; the
-    # next attempt is to take the result. See docs/operator.md.
+    # next attempt is to take the result. See docs/how-to/retries-and-kills.md.
     Fault(
         "api-away",
         f"API server away {API_AWAY:.0f} s as jobs deliver, tasks with retries",

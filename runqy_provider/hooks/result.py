@@ -185,6 +185,8 @@ class RunqyResultHook(BaseHook):
             fetched = failure_channel.open_arrival(
                 sink.bind(self.context), delivery_id, uri
             )
+        if fetched.log:
+            self._show_log(fetched.log)
         if fetched.error is not None:
             raise job_failed(delivery_id, fetched.error)
         metadata = fetched.metadata
@@ -205,6 +207,12 @@ class RunqyResultHook(BaseHook):
         if returns == VALUE:
             raise _not_a_value(fetched, limit)
         return reference.to_xcom(), reference
+
+    def _show_log(self, text: str) -> None:
+        """Show what the job has logged; Airflow's page folds a group."""
+        lines = storable(text).splitlines()
+        for line in ("::group::Last lines of the job's log", *lines, "::endgroup::"):
+            self.log.info("%s", line)
 
     def forget(self, uri: str) -> None:
         """Let the inbox drop a delivery soon, because its value is in XCom now.

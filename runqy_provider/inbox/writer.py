@@ -168,13 +168,14 @@ def _record(delivery: Delivery, size: int, now: float) -> str:
 def digest(delivery: Delivery) -> str:
     """Return what makes two deliveries the same: all they say, however it is spelled.
 
-    The traceback is left out: it names lines and addresses that differ between two
-    runs of the same failing job.
+    The traceback and the log are left out: they name lines, addresses and times that
+    differ between two runs of the same job.
 
     Raises:
         BadDelivery: Its JSON is nested too deeply to be written again.
     """
     said = {name: value for name, value in vars(delivery).items() if value is not None}
+    said.pop("log", None)
     if delivery.error is not None:
         said["error"] = [delivery.error.type, delivery.error.message]
     try:

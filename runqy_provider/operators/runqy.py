@@ -45,7 +45,7 @@ class RunqyOperator(BaseOperator):
         sub-queue. (templated)
     :param payload: What the handler receives; a JSON object. (templated)
     :param sink: Where the result is delivered: ``webhook``, ``s3://bucket/prefix``,
-        another of ``docs/sinks.md``, a Sink, or a list of them, of which the first
+        another of ``docs/how-to/sinks``, a Sink, or a list of them, of which the first
         holds the result and the others announce it; by default the connection's.
         (templated)
     :param runqy_conn_id: The runqy connection. (templated)

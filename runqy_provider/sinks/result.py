@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import io
 import json
 from collections.abc import Mapping
@@ -44,6 +45,7 @@ class FetchedResult:
         content_type: Media type of the content.
         size: Number of bytes, where it is known.
         metadata: What the task code said about the result.
+        log: The last lines that the task code logged; None where it sent none.
         stream: Opens the content; each call starts at the first byte.
     """
 
@@ -53,6 +55,7 @@ class FetchedResult:
     content_type: str = JSON_TYPE
     size: int | None = None
     metadata: Mapping[str, Any] | None = None
+    log: str | None = field(default=None, repr=False)
     stream: Callable[[], BinaryIO] | None = field(default=None, repr=False)
 
     @classmethod
@@ -60,7 +63,7 @@ class FetchedResult:
         cls, delivery: Delivery, uri: str, delivered_at: float
     ) -> FetchedResult:
         """Return what a delivery of a failed job says."""
-        return cls(uri, delivered_at, error=delivery.error)
+        return cls(uri, delivered_at, error=delivery.error, log=delivery.log)
 
     @classmethod
     def from_delivery(
@@ -79,9 +82,10 @@ class FetchedResult:
         else:
             data = json.dumps(delivery.result, separators=(",", ":")).encode()
             content_type = JSON_TYPE
-        return cls.from_bytes(
+        fetched = cls.from_bytes(
             data, uri, delivered_at, content_type, metadata=delivery.metadata
         )
+        return dataclasses.replace(fetched, log=delivery.log)
 
     @classmethod
     def from_bytes(

@@ -50,7 +50,7 @@ def failure_of(server: HttpServer, handle: Any, **fields: Any) -> dict[str, Any]
         (
             {"sink": "sql", "table": TABLE},
             {"RUNQY_DELIVERY_DATABASE_URL": "nodatabase://host/x"},
-            "No driver|cannot be used",
+            "No driver|is not installed",
         ),
         (
             {"sink": "sql", "table": TABLE},

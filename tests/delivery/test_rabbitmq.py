@@ -158,7 +158,7 @@ def test_publish_invalid_url_raises_and_is_not_repeated(
 
 
 def _publish_from_the_docs() -> Any:
-    page = Path(__file__).parents[2] / "docs" / "task-code.md"
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "task-code.md"
     code = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
     blocks = code.findall(page.read_text())
     (block,) = (block for block in blocks if "def publish(" in block)

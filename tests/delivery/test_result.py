@@ -55,10 +55,10 @@ def test_content_of_string_with_content_type_is_bytes(server: HttpServer) -> Non
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (object(), "not JSON serializable"),
-        (float("nan"), "not JSON"),
+        (object(), "result is of the type object, which JSON does not have"),
+        (float("nan"), "result is nan, and JSON has no such number"),
         (Path("/nowhere/at/all"), "cannot be read"),
-        (Result(1, metadata={"x": {1}}), "metadata of the result is not JSON"),
+        (Result(1, metadata={"x": [b"y"]}), 'metadata["x"][0] is of the type bytes'),
     ],
 )
 def test_content_of_unserializable_result_is_a_failure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import sys
 import time
@@ -93,6 +94,32 @@ def test_write_failure_has_its_message_in_the_row(database: Path) -> None:
     [(_, state, output)] = rows(database)
     assert state == "failed"
     assert "too dark" in output
+
+
+def test_write_failure_has_log_only_where_the_column_accepts_it(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    @delivers
+    def handle(_payload: Any) -> None:
+        logging.getLogger("task_code").warning("x" * 3000)
+        raise ValueError("too dark")
+
+    handle(payload())
+    [(_, _, output)] = rows(database)
+    assert json.loads(output)["log"].endswith("x" * 3000)
+
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript(
+            "DROP TABLE jobs; CREATE TABLE jobs (job text PRIMARY KEY, state text, "
+            "output text CHECK (length(output) < 3000), ended timestamp)"
+        )
+    handle(payload())
+
+    [(_, state, output)] = rows(database)
+    assert state == "failed"
+    assert json.loads(output)["error"]["traceback"]
+    assert "log" not in json.loads(output)
+    assert "Retrying with a shorter message" in caplog.text
 
 
 def test_write_bytes_are_in_an_envelope(database: Path) -> None:

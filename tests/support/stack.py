@@ -18,6 +18,7 @@ DAGS = Path(__file__).parents[2] / "dags"
 
 TASK_CODE = """
 import json
+import logging
 import pathlib
 import time
 from runqy_python import RetryableError, run, task
@@ -26,6 +27,8 @@ from runqy_delivery import Result, delivers, progress
 @task
 @delivers
 def handle(payload):
+    if "log" in payload:
+        logging.getLogger("model").warning(payload["log"])
     if "progress" in payload:
         progress(payload["progress"], "rendering")
     time.sleep(payload.get("seconds", 0))

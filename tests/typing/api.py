@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 from airflow.sdk import DAG
 
 from runqy_delivery import DeliveryRequest, Result, delivers, progress
+from runqy_provider.decorators.runqy import runqy_task
 from runqy_provider.errors import DeliveryTimeout, JobFailed, RunqyError
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
@@ -15,6 +16,7 @@ from runqy_provider.models import JobRef, Reference, is_reference
 from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.sensors.runqy import RunqySensor
 from runqy_provider.sinks import BoundSink, S3Sink, Sink, SqlSink, WebhookSink
+from runqy_provider.triggers.channel import DeliveryChannelTrigger
 from runqy_provider.triggers.delivery import DeliveryTrigger
 from runqy_sandbox.sandbox import Sandbox
 
@@ -32,7 +34,17 @@ with DAG("typed", schedule=None):
     sensor = RunqySensor(
         task_id="wait", delivery_id="d-1", sink=S3Sink("results", presign=False)
     )
+
+    @runqy_task(runqy_queue="render", sink="s3://results")
+    def render(scene: int) -> dict[str, int]:
+        """Return the payload."""
+        return {"scene": scene}
+
+    render.expand(scene=[1, 2])
     RunqyOperator.partial(task_id="many", runqy_queue="q").expand(payload=[{"n": 1}])
+
+
+channel = DeliveryChannelTrigger("transcripts", with_failures=True)
 
 
 def hooks() -> None:
@@ -42,7 +54,7 @@ def hooks() -> None:
             "webhook",
             runqy_queue="inference",
             payload={},
-            delivery_id="d-1",
+            delivery_id=hook.new_delivery_id("transcripts"),
             deadline=0.0,
         )
         job_id: str | None = job.job_id

@@ -1,79 +1,123 @@
-"""The code in the docs compiles, its imports exist, and its operators are valid."""
+"""The pages: every block of code has a rule, and what they list equals the code."""
 
 from __future__ import annotations
 
+import inspect
 import re
-from pathlib import Path
+import tomllib
+from configparser import ConfigParser
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG
-from airflow.sdk import task as airflow_task
+from packaging.requirements import Requirement
 
-from runqy_delivery import delivers
+from devtools.docs import configuration
 from runqy_provider.get_provider_info import get_provider_info
+from runqy_provider.operators import runqy
 from runqy_provider.operators.runqy import RunqyOperator
+from runqy_provider.receiver.app import create_app
 from runqy_provider.sensors.runqy import RunqySensor
+from tests.support.doc_blocks import PAGES, ROOT, all_blocks, blocks_of, read_page
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "runqy_delivery" / "README.md"]
-PAGES += sorted((ROOT / "docs").glob("*.md"))
+#: Each language, and what checks its blocks.
+RULES = {
+    "python": "test_docs_python.py",
+    "console": "test_docs_commands.py",
+    "shell": "test_docs_commands.py",
+    "sql": "tests/integration/sql/test_docs_sql.py",
+    "toml": "here",
+    "ini": "here",
+    "http": "here",
+    "text": "here",
+}
 
-BLOCKS = [
-    pytest.param(block, id=f"{page.parent.name}/{page.name}:{number}")
-    for page in PAGES
-    for number, block in enumerate(
-        re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+#: The page whose blocks of text are diagrams.
+ARCHITECTURE = "docs/explanation/architecture.md"
+OPTIONS: dict[str, Any] = get_provider_info()["config"]["runqy"]["options"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_docs_block_has_a_rule(page: str) -> None:
+    fences = re.findall(r"^ *```", read_page(page), re.MULTILINE)
+    blocks = blocks_of(page)
+
+    assert len(fences) == 2 * len(blocks)
+    assert {block.language for block in blocks} <= set(RULES)
+    assert all(
+        block.page == "docs/how-to/sinks/sql.md"
+        for block in blocks
+        if block.language == "sql"
     )
-]
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_docs_python_block_runs(block: str) -> None:
-    servers = ("Sandbox", "RunqyHook(", "RunqyResultHook().read")
-    if any(name in block for name in servers):
-        # These need servers: only what they import is checked.
-        block = "\n".join(re.findall(r"^(?:from|import) .*", block, re.MULTILINE))
-    # Task code would register a handler in this process, and wait for jobs.
-    block = re.sub(r"^from runqy_python import .*$", "", block, flags=re.MULTILINE)
-    names: dict[str, Any] = {
-        "RunqyOperator": RunqyOperator,
-        "RunqySensor": RunqySensor,
-        "delivers": delivers,
-        "task": lambda handle: handle,
-        "run": lambda: None,
+@pytest.mark.parametrize("page", PAGES)
+def test_docs_page_is_short_and_begins_with_its_title(page: str) -> None:
+    lines = read_page(page).splitlines()
+
+    assert lines[0].startswith("# ")
+    assert len(lines) <= 210
+
+
+@pytest.mark.parametrize("block", all_blocks("toml"), ids=str)
+def test_docs_toml_block_names_the_entry_point(block: Any) -> None:
+    from runqy_provider.sinks import registry
+
+    groups = tomllib.loads(block.code)["project"]["entry-points"]
+    assert set(groups) == {registry.GROUP}
+
+
+@pytest.mark.parametrize("block", all_blocks("ini"), ids=str)
+def test_docs_ini_block_has_options_of_the_provider(block: Any) -> None:
+    parser = ConfigParser()
+    parser.read_string(block.code)
+    assert set(parser["runqy"]) <= set(OPTIONS)
+
+
+@pytest.mark.parametrize("block", all_blocks("http"), ids=str)
+def test_docs_http_block_has_all_routes_of_the_receiver(block: Any) -> None:
+    async def lookup(_conn_id: str, *, refresh: bool = False) -> None:
+        del refresh
+
+    routes = {
+        (method, getattr(route, "path", ""))
+        for route in create_app(lookup).routes
+        for method in getattr(route, "methods", None) or ()
+        if method != "HEAD"
     }
-    with DAG("docs", schedule=None):
-
-        @airflow_task
-        def scenes() -> list[dict[str, Any]]:
-            return []
-
-        names["scenes"] = type("Scenes", (), {"output": scenes()})
-        exec(compile(block, "docs", "exec"), names)  # noqa: S102 - our own docs
-
-
-def test_docs_list_every_operator_argument() -> None:
-    import inspect
-
-    table = (ROOT / "docs" / "operator.md").read_text()
-    for name in inspect.signature(RunqyOperator.__init__).parameters:
-        if name not in {"self", "kwargs", "__class__"}:
-            assert f"| `{name}` |" in table
-
-
-def test_docs_pages_are_linked_from_readme() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for page in (ROOT / "docs").glob("*.md"):
-        assert f"docs/{page.name}" in readme
+    found = re.findall(r"^(\w+) +\{callback_url\}([^\s?]+)", block.code, re.MULTILINE)
+    assert set(found) == routes
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/threat-model.md", "tests/regressions.md"], ids=str
+    "block", [b for b in all_blocks("text") if b.page != ARCHITECTURE], ids=str
+)
+def test_docs_text_block_has_requirements(block: Any) -> None:
+    for line in block.code.splitlines():
+        assert line.startswith("# requirements.txt") or Requirement(line)
+
+
+def test_docs_layers_equal_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    layers = contracts["importlinter"]["contracts"][0]["layers"]
+    text = "\n".join(re.sub(r"runqy_provider\.|[()]", "", each) for each in layers)
+    assert f"{text}\n" in [block.code for block in blocks_of(ARCHITECTURE)]
+
+
+@pytest.mark.parametrize(
+    ("page", "operator"), [("operator", RunqyOperator), ("sensor", RunqySensor)]
+)
+def test_docs_name_every_argument(page: str, operator: type) -> None:
+    text = read_page(f"docs/reference/{page}.md")
+    for name in inspect.signature(operator.__init__).parameters:  # type: ignore[misc]
+        if name not in {"self", "kwargs", "__class__"}:
+            assert f"`{name}`" in text or f"{name}=" in text
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/explanation/security.md", "tests/regressions.md"]
 )
 def test_docs_named_tests_exist(page: str) -> None:
-    text = (ROOT / page).read_text()
-    named = set(re.findall(r"\b(test_\w+)`", text))
+    named = set(re.findall(r"\b(test_\w+)`", read_page(page)))
     defined = {
         name
         for path in (ROOT / "tests").rglob("test_*.py")
@@ -86,11 +130,29 @@ def test_docs_named_tests_exist(page: str) -> None:
 
 
 def test_docs_numbers_equal_the_code() -> None:
-    from runqy_provider.operators import runqy
-
-    options = get_provider_info()["config"]["runqy"]["options"]
-    text = (ROOT / "docs" / "operator.md").read_text()
-    assert f"settle_seconds` ({options['settle_seconds']['default']})" in text
-    assert int(options["xcom_limit"]["default"]) == 64 * 1024
+    text = read_page("docs/reference/operator.md")
+    assert f"settle_seconds` ({OPTIONS['settle_seconds']['default']})" in text
+    assert int(OPTIONS["xcom_limit"]["default"]) == 64 * 1024
     assert runqy.DEFER_AFTER.total_seconds() == 1
     assert runqy.DELIVERY_TIMEOUT.total_seconds() == 24 * 3600
+
+
+def test_docs_name_every_metric() -> None:
+    text = read_page("docs/how-to/monitor.md")
+    package = ROOT / "runqy_provider"
+    calls = r"stats\.(?:incr|timing|gauge)\(\s*\"(runqy[\w.]+)\""
+    sent = {
+        name
+        for path in package.rglob("*.py")
+        for name in re.findall(calls, path.read_text())
+    }
+    assert len(sent) > 5
+    assert all(f"| `{name}` |" in text for name in sent)
+
+
+def test_configuration_tables_have_every_field_and_option() -> None:
+    fields = get_provider_info()["connection-types"][0]["conn-fields"]
+    page = configuration.on_page_markdown(read_page("docs/reference/configuration.md"))
+
+    assert all(f"| `{name}` |" in page for name in [*fields, *OPTIONS, "host", "port"])
+    assert "<!-- table" not in page

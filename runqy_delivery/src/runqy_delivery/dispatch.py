@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.errors import (
     DeliveryError,
@@ -19,9 +20,18 @@ from runqy_delivery.errors import (
     ResultRefused,
 )
 from runqy_delivery.result import JSON_TYPE, Content
-from runqy_delivery.serialize import delivery_of, short_failure, value_of
+from runqy_delivery.serialize import (
+    delivery_of,
+    message_of,
+    short_failure,
+    value_of,
+    with_log,
+)
 from runqy_delivery.sinks import amqp, object_store, sql, webhook
 from runqy_delivery.wire import COMPLETED, FAILED, Delivery, DeliveryRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 log = logging.getLogger("runqy_delivery")
 
@@ -29,8 +39,16 @@ log = logging.getLogger("runqy_delivery")
 FAILURE_CHANNEL = "failure channel"
 
 
-def deliver_result(request: DeliveryRequest, content: Content) -> Any:
+def deliver_result(
+    request: DeliveryRequest, content: Content, log_text: str | None = None
+) -> Any:
     """Deliver a result to the request's sink, and notify the other sinks.
+
+    Args:
+        request: The delivery request.
+        content: The result.
+        log_text: The last lines of the log, for the messages about the result; None to
+            send none.
 
     Returns:
         What the task code must return to runqy: None, except for ``redis_storage``.
@@ -43,9 +61,9 @@ def deliver_result(request: DeliveryRequest, content: Content) -> Any:
     if request.sink == "redis_storage":
         return _value_for_runqy(request, content)
     if request.sink == "webhook":
-        _post(request, content)
+        _post(request, content, log_text)
     elif request.sink == "amqp":
-        _publish(request, content)
+        _publish(request, content, log_text)
     elif request.sink == "sql":
         _write(request, content)
     elif request.sink in object_store.MAX_PUT_BYTES:
@@ -55,7 +73,7 @@ def deliver_result(request: DeliveryRequest, content: Content) -> Any:
             f"This version of runqy-delivery does not know the sink {request.sink!r}. "
             "Update runqy-delivery in the requirements.txt of the task code."
         )
-    _notify_others(request, content)
+    _notify_others(request, content, log_text)
     return None
 
 
@@ -69,7 +87,7 @@ def deliver_failure(request: DeliveryRequest, failure: Delivery) -> Any:
         DeliveryUndeliverable: No sink took the failure.
     """
     if request.sink == "redis_storage":
-        return json.loads(failure.to_json())
+        return json.loads(message_of(failure, request.max_bytes))
     sinks = _notifiable(request)
     if request.failure_url is not None and request.webhook_url is None:
         sinks.append(FAILURE_CHANNEL)
@@ -91,15 +109,17 @@ def _value_for_runqy(request: DeliveryRequest, content: Content) -> Any:
     return json.loads(value)
 
 
-def _post(request: DeliveryRequest, content: Content) -> None:
-    delivery_id = request.delivery_id
-    body = delivery_of(delivery_id, content, request.max_bytes, "the webhook")
+def _post(request: DeliveryRequest, content: Content, log_text: str | None) -> None:
+    delivery_id, max_bytes = request.delivery_id, request.max_bytes
+    body = delivery_of(delivery_id, content, max_bytes, "the webhook")
+    body = with_log(body, log_text, max_bytes)
     webhook.post(_required(request, "webhook_url"), delivery_id, body)
 
 
-def _publish(request: DeliveryRequest, content: Content) -> None:
-    delivery_id = request.delivery_id
-    body = delivery_of(delivery_id, content, request.max_bytes, "the message queue")
+def _publish(request: DeliveryRequest, content: Content, log_text: str | None) -> None:
+    delivery_id, max_bytes = request.delivery_id, request.max_bytes
+    body = delivery_of(delivery_id, content, max_bytes, "the message queue")
+    body = with_log(body, log_text, max_bytes)
     amqp.publish(_required(request, "amqp"), delivery_id, body)
 
 
@@ -110,7 +130,7 @@ def _write(request: DeliveryRequest, content: Content) -> None:
 
 
 def _put_failure(request: DeliveryRequest, failure: Delivery) -> None:
-    body = failure.to_json()
+    body = message_of(failure)
     content = Content(JSON_TYPE, len(body), data=body)
     try:
         object_store.put(request, content, failed=True)
@@ -118,7 +138,9 @@ def _put_failure(request: DeliveryRequest, failure: Delivery) -> None:
         raise DeliveryUndeliverable(str(error)) from error
 
 
-def _notify_others(request: DeliveryRequest, content: Content) -> None:
+def _notify_others(
+    request: DeliveryRequest, content: Content, log_text: str | None
+) -> None:
     """Notify all sinks but the one that has the result.
 
     An error is only logged: Airflow finds the result without a notification, later.
@@ -131,6 +153,7 @@ def _notify_others(request: DeliveryRequest, content: Content) -> None:
         content_type=content.content_type,
         size=content.size,
         metadata=content.metadata,
+        log=log_text,
     )
     for sink in _notifiable(request):
         if sink != request.sink:
@@ -151,7 +174,7 @@ def _notify(
     request: DeliveryRequest, sink: str, notification: Delivery
 ) -> Exception | None:
     """Send a notification or a failure to one sink; return the error, if any."""
-    body = notification.to_json()
+    body = message_of(notification, request.max_bytes)
     try:
         if sink in ("webhook", FAILURE_CHANNEL):
             url = str(request.webhook_url or request.failure_url)
@@ -160,30 +183,53 @@ def _notify(
         elif sink == "amqp":
             amqp.publish(request.amqp or {}, request.delivery_id, body)
         else:
-            _notify_table(request, notification, body)
+            _notify_table(request, notification)
     except DeliveryError as error:
         log.warning("Could not notify the %s: %s", sink, error)
         return error
     return None
 
 
-def _notify_table(
-    request: DeliveryRequest, notification: Delivery, body: bytes
-) -> None:
+def _notify_table(request: DeliveryRequest, notification: Delivery) -> None:
     """Write a notification or a failure to the row of the delivery.
 
     A failure that the column does not accept, because it is too long or has characters
     that the database does not know, is shortened: it must reach Airflow, or runqy would
     run the job again and again.
     """
-    table = request.table or {}
+    table, status = request.table or {}, notification.status
+    without_log = replace(notification, log=None).to_json()
+    if status != FAILED:
+        sql.write(table, request.delivery_id, status, without_log)
+        return
+    # Without a log, the first two are the same.
+    bodies = dict.fromkeys(
+        (message_of(notification), without_log, short_failure(notification))
+    )
+    _write_first_accepted(table, request.delivery_id, list(bodies))
+
+
+def _write_first_accepted(
+    table: Mapping[str, Any], delivery_id: str, bodies: Sequence[bytes]
+) -> None:
+    """Write a failure to a row, in the first form that its column accepts.
+
+    Args:
+        table: Names of the table and its columns.
+        delivery_id: Id of the delivery.
+        bodies: The forms, the longest first.
+
+    Raises:
+        ResultRefused: The column accepts none of them.
+    """
+    body, *shorter = bodies
     try:
-        sql.write(table, request.delivery_id, notification.status, body)
+        sql.write(table, delivery_id, FAILED, body)
     except ResultRefused as error:
-        if notification.status != FAILED:
+        if not shorter:
             raise
-        log.warning("%s Retrying with a short message.", error)
-        sql.write(table, request.delivery_id, FAILED, short_failure(notification))
+        log.warning("%s Retrying with a shorter message.", error)
+        _write_first_accepted(table, delivery_id, shorter)
 
 
 def _required(request: DeliveryRequest, name: str) -> Any:

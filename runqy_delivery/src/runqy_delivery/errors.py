@@ -8,9 +8,12 @@ DeliveryError
   + DeliveryUndeliverable   the delivery failed: runqy should retry the job
   |   + DeliveryImpossible  it fails until the configuration is changed
   + ResultRefused           the sink never takes this result: the job fails
+      + ResultNotEncodable  JSON has no form for a part of the result
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class DeliveryError(Exception):
@@ -40,3 +43,13 @@ class DeliveryImpossible(DeliveryUndeliverable):
 
 class ResultRefused(DeliveryError):
     """The sink does not accept this result, and a retry would not change that."""
+
+
+class ResultNotEncodable(ResultRefused):
+    """JSON has no form for a part of the result; the message says which part.
+
+    Attributes:
+        returned: The whole result, for a person who wants to see what was lost.
+    """
+
+    returned: Any = None

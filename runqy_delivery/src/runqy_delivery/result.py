@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from runqy_delivery import json_fields
-from runqy_delivery.errors import ResultRefused
+from runqy_delivery.errors import ResultNotEncodable, ResultRefused
+from runqy_delivery.json_encoder import JsonEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,8 @@ class Result:
 
     Args:
         value: A JSON value, ``bytes``, or a path (``pathlib.Path``) to a file. With a
-            content type other than JSON's, a string is sent as its UTF-8 bytes.
+            content type other than JSON's, a string is sent as its UTF-8 bytes. In a
+            JSON value, other types are written as ``encode_default`` describes.
         content_type: Media type; by default JSON's for a JSON value, guessed from the
             suffix for a path, and ``application/octet-stream`` for bytes.
         metadata: A small JSON object that is sent with the result.
@@ -69,18 +71,32 @@ class Content:
         return self.content_type == JSON_TYPE and self.path is None
 
 
-def content_of(returned: Any) -> Content:
+def content_of(returned: Any, encoder: JsonEncoder | None = None) -> Content:
     """Convert what ``handle`` returned into content.
 
     Args:
         returned: A ``Result``, or one of the values that it may have.
+        encoder: Writes the value and its metadata as JSON; the default one where None.
 
     Raises:
-        ResultRefused: The value or its metadata is not JSON, or a file cannot be read.
+        ResultNotEncodable: JSON has no form for a part of the value or its metadata.
+        ResultRefused: Bytes are not the JSON that they should be, or a file cannot be
+            read.
     """
+    try:
+        return _content_of(returned, encoder or JsonEncoder())
+    except ResultNotEncodable as error:
+        error.returned = returned
+        raise
+
+
+def _content_of(returned: Any, encoder: JsonEncoder) -> Content:
     result = returned if isinstance(returned, Result) else Result(returned)
     value, content_type = result.value, result.content_type
-    metadata = _checked_metadata(result.metadata)
+    metadata = None
+    if result.metadata is not None:
+        # As it is written, so that every message can hold it.
+        metadata = json.loads(encoder.dump(dict(result.metadata), "metadata"))
     if isinstance(value, os.PathLike):
         return _content_of_file(os.fspath(value), content_type, metadata)
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -91,7 +107,7 @@ def content_of(returned: Any) -> Content:
     elif isinstance(value, str) and content_type not in {None, JSON_TYPE}:
         data = value.encode("utf-8", "replace")
     else:
-        data = _dump(value, "handle returned a value that is not JSON")
+        data = encoder.dump(value)
         content_type = content_type or JSON_TYPE
     return Content(str(content_type), len(data), metadata, data=data)
 
@@ -123,25 +139,4 @@ def _check_json(data: bytes) -> None:
         raise ResultRefused(
             f"handle returned bytes with the content type {JSON_TYPE} that are not "
             f"valid JSON: {error}"
-        ) from error
-
-
-def _checked_metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    if metadata is not None:
-        _dump(dict(metadata), "The metadata of the result is not JSON")
-    return metadata
-
-
-def _dump(value: Any, message: str) -> bytes:
-    """Serialize a value to JSON.
-
-    Raises:
-        ResultRefused: It is not JSON; the error starts with ``message``.
-    """
-    try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ResultRefused(
-            f"{message}: {error}. Return a JSON value, bytes, a pathlib.Path, or a "
-            "Result of one of them."
         ) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runqy_delivery.errors import ResultRefused
@@ -71,6 +72,33 @@ def value_of(
     return content.data or b""
 
 
+def message_of(delivery: Delivery, max_bytes: int | None = None) -> bytes:
+    """Return a delivery as JSON; its log is shortened where it would be too large.
+
+    Args:
+        delivery: The delivery.
+        max_bytes: The largest message that the sink accepts, in bytes; None: no limit.
+    """
+    return with_log(replace(delivery, log=None).to_json(), delivery.log, max_bytes)
+
+
+def with_log(body: bytes, log: str | None, max_bytes: int | None) -> bytes:
+    """Return a delivery with a log, or with the end of it that fits.
+
+    Args:
+        body: The delivery as JSON, without a log.
+        log: The log; None without one.
+        max_bytes: The largest message that the sink accepts, in bytes; None: no limit.
+    """
+    start, end = b',"log":', b"}"
+    if log and max_bytes is not None:
+        log = _last_lines(log, max_bytes - len(body) - len(start + end))
+    if not log:
+        return body
+    # The body is not parsed: its result may be large.
+    return body[:-1] + start + json.dumps(log).encode() + end
+
+
 def short_failure(failure: Delivery) -> bytes:
     """Return a failure as one JSON string, for a column that rejects the delivery.
 
@@ -105,6 +133,21 @@ def too_large(size: int, max_bytes: int, sink: str) -> ResultRefused:
         "envelope. Use an object store as the sink of this task "
         "(sink='s3://bucket/prefix')."
     )
+
+
+def _last_lines(log: str, max_bytes: int) -> str:
+    """Return the last lines of a log that have at most ``max_bytes`` as a JSON text."""
+    if len(json.dumps(log)) <= max_bytes:
+        return log
+    lines = log.split("\n")
+    left = max_bytes - len('""')
+    first = len(lines)
+    while first > 0:
+        left -= len(json.dumps(lines[first - 1] + "\n")) - len('""')
+        if left < 0:
+            break
+        first -= 1
+    return "\n".join(lines[first:])
 
 
 def _json_envelope(delivery_id: str, content: Content) -> bytes:

@@ -54,6 +54,7 @@ _OPTIONAL = (
     "metadata",
     "fraction",
     "text",
+    "log",
 )
 
 #: String fields of a delivery request, in the payload's field ``delivery``.
@@ -191,6 +192,8 @@ class Delivery:
         metadata: JSON object about the result, from the task code.
         fraction: In a progress message, how much is done, from 0 to 1.
         text: In a progress message, what is being done.
+        log: The last lines that the task code logged; it differs between two runs of
+            the same job.
         version: Version of the wire format.
     """
 
@@ -205,6 +208,7 @@ class Delivery:
     metadata: Mapping[str, Any] | None = None
     fraction: float | None = None
     text: str | None = None
+    log: str | None = None
     version: int = WIRE_VERSION
 
     @property
@@ -273,6 +277,8 @@ class Delivery:
         error = _job_error(data.get("error"))
         if status == FAILED and error is None:
             error = JobError(NO_REASON)
+        # Not refused: a log that cannot be read must not cost the result.
+        log = data.get("log")
         encoding = read_text(data, "encoding")
         if encoding not in (None, "base64"):
             raise BadDelivery(f"encoding is {encoding!r}; only base64 is supported.")
@@ -288,6 +294,7 @@ class Delivery:
             metadata=read_mapping(data, "metadata"),
             fraction=read_number(data, "fraction", (int, float)),
             text=read_text(data, "text"),
+            log=log if isinstance(log, str) else None,
             version=version,
         )
 

@@ -113,8 +113,8 @@ def _translate(
         )
     if _MISSING.matches(code, text):
         return NotThere(
-            f"{failed}: {message}. Create it as in docs/sinks.md, or name table and "
-            "columns in the sink: sql://conn_id/table?id=job&result=out."
+            f"{failed}: {message}. Create it as in docs/how-to/sinks/sql.md, or name "
+            "table and columns in the sink: sql://conn_id/table?id=job&result=out."
         )
     if _WRONG_TYPE.matches(code, text) or isinstance(error, DataError):
         return Misconfigured(

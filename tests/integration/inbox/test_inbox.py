@@ -275,3 +275,16 @@ async def test_inbox_source_redis_unavailable_deadline_ends_wait(
     assert waiter.last_error is not None
     assert unreachable_redis.address in waiter.last_error
     await waiter.aclose()
+
+
+async def test_inbox_same_failure_with_another_log_is_repetition(
+    writer: InboxWriter,
+) -> None:
+    error = JobError("no speech found", type="ValueError")
+
+    outcomes = [
+        await put(writer, Delivery("d", status="failed", error=error, log=log))
+        for log in ("10:00:01 started", "10:05:43 started", None)
+    ]
+
+    assert outcomes == [Outcome.STORED, Outcome.REPEATED, Outcome.REPEATED]

@@ -60,7 +60,7 @@ def pg_connection(
 
 @pytest.fixture
 def table(postgres: Postgres) -> str:
-    """A table of the test's own, as in docs/sinks.md."""
+    """A table of the test's own, as in docs/how-to/sinks/sql.md."""
     name = f"t_{uuid.uuid4().hex}"
     with postgres.connect() as connection:
         connection.execute(TABLE.format(name=name, id_type="text", result_type="text"))

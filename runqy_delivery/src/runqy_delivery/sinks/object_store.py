@@ -77,6 +77,33 @@ def put(request: DeliveryRequest, content: Content, *, failed: bool = False) -> 
         raise type(error)(f"{refusal} Then: {error}") from error
 
 
+def put_beside(request: DeliveryRequest, suffix: str, content: Content) -> str | None:
+    """Store content beside the result of a request, with the worker's own credentials.
+
+    Args:
+        request: The delivery request.
+        suffix: What is appended to the key of the result.
+        content: What to store.
+
+    Returns:
+        The URI of the object; None where it could not be stored.
+    """
+    sink, bucket, key = request.sink, request.bucket, request.key
+    # Where there is a signed URL, it is for the key of the result only, and the worker
+    # need not have credentials: looking for some could take minutes.
+    if sink not in MAX_PUT_BYTES or not bucket or not key or request.put_url:
+        return None
+    upload = uploader(sink)
+    if upload is None:
+        return None
+    try:
+        upload(bucket, key + suffix, content, request.put_headers or {})
+    except DeliveryUndeliverable as error:
+        log.warning("%s", error)
+        return None
+    return f"{sink}://{bucket}/{key}{suffix}"
+
+
 def _no_client(
     uri: str, sink: str, put_url: str | None, content: Content
 ) -> DeliveryImpossible | ResultRefused:

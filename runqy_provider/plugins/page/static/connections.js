@@ -8,7 +8,7 @@ import { NUMBER, ago, size } from "./texts.js";
 
 const MOST_DELIVERIES = 25;
 
-const CONFLICT = "conflict: another result of this job came first";
+const CONFLICT = "conflict: another result came first";
 
 export function showConnections({ now, connections }) {
   showNote(
