@@ -11,7 +11,7 @@ endif
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup check-python lint types layers delivery unit e2e faults bench docs release-check clean
+.PHONY: help demo test setup check-python lint types layers delivery unit e2e faults bench docs screenshots release-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -62,6 +62,9 @@ bench: setup ## the benchmarks, each with its table (ONLY=... runs one)
 docs: setup ## the documentation site, built into site/ (SERVE=1 serves it instead)
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs $(if $(SERVE),serve,build --strict)
 
+screenshots: setup ## the screenshots of the docs, made by the tests in a browser
+	RUNQY_SCREENSHOTS=1 $(RUN) -m pytest -q tests/e2e/test_new_user.py tests/e2e/test_page.py
+
 release-check: setup ## build all wheels, install and try each in an empty environment
 	$(RUN) -m devtools.release_check
 
@@ -85,4 +88,4 @@ $(UV): constraints.txt
 	@touch $@
 
 clean: ## remove what the commands above made
-	rm -rf .venv .venv-delivery .tools dist .demo .faults .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-delivery .tools dist site .demo .faults .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

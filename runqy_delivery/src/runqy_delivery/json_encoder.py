@@ -116,8 +116,8 @@ class JsonEncoder:
             replacement = self._replacement(value)
         except TypeError as error:
             raise ResultNotEncodable(
-                f"{_path(name, location)} is of the type {type_name(value)}, which JSON "
-                f"does not have: {shown(value)}. {_advice(value, location)}"
+                f"{_path(name, location)} is of the type {type_name(value)}, which "
+                f"JSON does not have: {shown(value)}. {_advice(value, location)}"
             ) from (None if self.encoder is None else error)
         return self._plain(replacement, name, location)
 
@@ -160,8 +160,9 @@ class JsonEncoder:
         if self.nan == NULL:
             return
         raise ResultNotEncodable(
-            f"{_path(name, location)} is {float(value)!r}, and JSON has no such number. "
-            'Return another value there, or have null written: @delivers(nan="null").'
+            f"{_path(name, location)} is {float(value)!r}, and JSON has no such "
+            "number. Return another value there, or have null written: "
+            '@delivers(nan="null").'
         )
 
     def _replacement(self, value: Any) -> Any:
