@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from runqy_provider.client.models import PENDING, Job
+from runqy_provider.client.models import PENDING
 from runqy_provider.errors import (
     DeliveryTimeout,
     HeartbeatTimeout,
@@ -63,12 +63,6 @@ def raise_outcome(
 def _diagnostics(event: DeliveryEvent, context: SinkContext) -> str:
     """Say where the job is, and where its delivery was looked for."""
     job = event.job
-    known = _look_at(context, job.job_id) if job.job_id else ""
-    if isinstance(known, Job) and known.state == PENDING:
-        return (
-            f"The job has not started: runqy says that job {job.job_id} is pending. "
-            f"Start a runqy worker for the queue {known.runqy_queue!r}, or wait longer."
-        )
     sink = sink_from_uri(job.sink).bind(context)
     sentences = [
         sink.describe_timeout(job),
@@ -76,25 +70,29 @@ def _diagnostics(event: DeliveryEvent, context: SinkContext) -> str:
     ]
     if event.last_error:
         sentences.append(f"The last poll failed: {event.last_error}")
-    if isinstance(known, Job):
-        known = (
-            f"runqy says that job {known.job_id} in queue {known.runqy_queue!r} is "
-            f"{known.state}, retried {known.retried} of {known.max_retry} times."
-        )
-    if known:
-        sentences.append(known)
+    if job.job_id:
+        sentences.append(_state_of_job(context, job.job_id))
     return " ".join(sentences) + _progress(event)
 
 
-def _look_at(context: SinkContext, job_id: str) -> Job | str:
-    """Return a job, or a sentence on why its state is not known."""
+def _state_of_job(context: SinkContext, job_id: str) -> str:
+    """Say what runqy knows of a job, or why that is not known."""
     try:
         with RunqyHook.from_context(context, retry_for=0) as hook:
-            return hook.get_job(job_id)
+            job = hook.get_job(job_id)
     except JobVanished as error:
         return str(error)
     except RunqyError as error:
         return f"runqy could not be asked about job {job_id}: {error}"
+    if job.state == PENDING:
+        return (
+            f"The job has not started: runqy says that job {job_id} is pending. "
+            f"Start a runqy worker for the queue {job.runqy_queue!r}, or wait longer."
+        )
+    return (
+        f"runqy says that job {job_id} in queue {job.runqy_queue!r} is {job.state}, "
+        f"retried {job.retried} of {job.max_retry} times."
+    )
 
 
 def _progress(event: DeliveryEvent) -> str:

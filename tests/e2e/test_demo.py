@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from devtools.demo.__main__ import EXPECTED
-
-if TYPE_CHECKING:
-    from tests.e2e.commands import Finished
+from tests.e2e import commands
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
-@pytest.mark.needs_run("demo")
-def test_demo_run_succeeds_and_leaves_no_process(finished_run: Finished) -> None:
-    demo = finished_run
+def test_demo_run_succeeds_and_leaves_no_process() -> None:
+    demo = commands.run_demo()
 
     assert demo.status == 0, demo.output[-6000:] + demo.errors[-3000:]
     rows = sum(wanted.count for wanted in EXPECTED)
@@ -27,11 +22,6 @@ def test_demo_run_succeeds_and_leaves_no_process(finished_run: Finished) -> None
     assert demo.left == ()
 
 
-@pytest.mark.needs_run("demo-SIGKILL")
-def test_demo_killed_leaves_no_process(finished_run: Finished) -> None:
-    assert finished_run.left == ()
-
-
-@pytest.mark.needs_run("demo-SIGINT")
-def test_demo_interrupted_leaves_no_process(finished_run: Finished) -> None:
-    assert finished_run.left == ()
+@pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGINT"])
+def test_demo_ended_by_signal_leaves_no_process(signal_name: str) -> None:
+    assert commands.interrupt_demo(signal_name).left == ()

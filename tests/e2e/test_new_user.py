@@ -166,10 +166,10 @@ def test_delivery_on_a_channel_starts_the_watching_dag(
 
 #: For each broken set-up: what its log must say, and within how many seconds.
 BROKEN = {
-    "wrong_key": (10, "Enter a valid API key (password) in the connection"),
-    "wrong_queue": (10, "Its queues: crashing.default"),
-    "redis_away": (10, "Redis at 127.0.0.1"),
-    "bucket_denied": (10, "no-such-bucket"),
+    "wrong_key": (60, "Enter a valid API key (password) in the connection"),
+    "wrong_queue": (60, "Its queues: crashing.default"),
+    "redis_away": (60, "Redis at 127.0.0.1"),
+    "bucket_denied": (60, "no-such-bucket"),
     "callback_unreachable": (60, "cannot be reached from this machine"),
     "callback_web_page": (60, "it is another web application, or a login page"),
     "wrong_secret": (60, "Give both sides the same secret"),

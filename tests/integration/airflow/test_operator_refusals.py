@@ -95,7 +95,7 @@ def test_operator_api_key_with_wrong_role_is_refused(
 ) -> None:
     connect(fields={"password": stack.sandbox.worker_key})
 
-    with pytest.raises(NotAllowed, match="needs the role client"):
+    with pytest.raises(NotAllowed, match="Enter a key with the role client"):
         outcome_of(run_of({"value": 1}))
 
 

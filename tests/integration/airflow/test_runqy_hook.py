@@ -78,11 +78,12 @@ def test_hook_get_unknown_job_raises_job_vanished(hook: RunqyHook) -> None:
 
 
 def test_hook_list_workers_returns_live_workers(hook: RunqyHook) -> None:
-    [worker] = hook.list_workers()
+    # Workers that other tests have ended are listed for a while.
+    workers = [worker for worker in hook.list_workers() if not worker.is_stale]
 
-    assert worker.status == "running"
-    assert not worker.is_stale
-    assert "helper.default" in worker.queues
+    assert workers
+    assert {worker.status for worker in workers} == {"running"}
+    assert all("helper.default" in worker.queues for worker in workers)
 
 
 def test_hook_get_conn_reuses_session(hook: RunqyHook) -> None:
@@ -108,7 +109,7 @@ def test_hook_test_connection_enqueues_nothing(hook: RunqyHook, stack: Stack) ->
     with Redis.from_url(stack.sandbox.redis_url) as redis:
         before = set(redis.keys("asynq:*:t:*"))
         hook.test_connection()
-        assert set(redis.keys("asynq:*:t:*")) == before
+        assert set(redis.keys("asynq:*:t:*")) <= before
 
 
 def test_hook_admin_key_missing_uses_client_key(connect: Any, stack: Stack) -> None:

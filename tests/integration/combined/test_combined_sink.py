@@ -101,10 +101,13 @@ def test_combined_sink_table_alone_ends_the_wait(
 ) -> None:
     connect(without=("callback_secret",))
     monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "600")
-    run = run_of([S3, SQL], {"seconds": 3, "value": 1})
+    run = run_of([S3, SQL], {"seconds": 3, "value": 1}).execute()
 
-    assert outcome_of(run) == 1
-    assert run.xcoms["runqy_delivery"]["where"].startswith(SQL)
+    event = run.fire()
+
+    assert event["where"].startswith(SQL)
+    assert run.resume(event).value == 1
+    assert run.xcoms["runqy_delivery"]["where"].startswith(S3)
 
 
 @pytest.mark.parametrize("own_key", [True, False])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -223,24 +221,3 @@ def test_sql_sink_missing_table_in_sqlite_is_an_error(
 
     with pytest.raises(NotThere, match="no such table"):
         outcome_of(run_of("sql://lite/results", {"value": 1}))
-
-
-def test_sql_sink_statements_of_the_docs_work(postgres: Postgres) -> None:
-    page = Path(__file__).parents[3] / "docs" / "sinks.md"
-    blocks = re.findall(
-        r"^```sql\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL
-    )
-    with postgres.connect() as connection:
-        connection.execute("CREATE SCHEMA docs")
-        connection.execute("SET search_path TO docs")
-        for block in blocks:
-            connection.execute(block)
-        connection.execute("LISTEN runqy_tasks")
-        outcome = outcome_of(run_of("sql://pg/docs.tasks", {"value": [1]}))
-        row = connection.execute("SELECT id, status, result FROM tasks").fetchone()
-        notice = next(connection.notifies(timeout=10))
-
-    assert outcome == [1]
-    assert row is not None
-    assert row[1:] == ("completed", "[1]")
-    assert notice.payload == row[0]
