@@ -20,7 +20,7 @@ demo: setup ## the main job, end to end, on embedded parts (KEEP=1 leaves it run
 	@$(RUN) -m devtools.demo $(if $(KEEP),--keep)
 
 test: setup lint types layers delivery ## everything CI runs
-	$(RUN) -m pytest -n $(or $(JOBS),3) --dist loadfile --cov --cov-report=term --cov-report=xml:.coverage.xml
+	$(RUN) -m pytest -n $(or $(JOBS),3) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-report=xml:.coverage.xml
 
 lint: setup ## ruff: rules and format
 	$(RUN) -m ruff check .
