@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from airflow.sdk.configuration import conf
-
+from runqy_provider.airflow_compat import conf
 from runqy_provider.errors import Misconfigured
+from runqy_provider.options import OPTIONS
 
 SECTION = "runqy"
 
@@ -83,7 +84,7 @@ def has_teams() -> bool:
 
 
 def _integer(option: str, *, minimum: int) -> int:
-    value: int = conf.getint(SECTION, option)
+    value: int = conf.getint(SECTION, option, fallback=_default(option))
     if value < minimum:
         raise Misconfigured(
             f"[{SECTION}] {option} must be {minimum} or more, not {value}."
@@ -93,7 +94,7 @@ def _integer(option: str, *, minimum: int) -> int:
 
 def _seconds(option: str, *, minimum: float | None = None) -> float:
     """Read a number of seconds; without a minimum it must be more than 0."""
-    value: float = conf.getfloat(SECTION, option)
+    value: float = conf.getfloat(SECTION, option, fallback=_default(option))
     is_valid = value > 0 if minimum is None else value >= minimum
     if not is_valid:
         bound = "more than 0" if minimum is None else f"{minimum:g} or more"
@@ -101,6 +102,10 @@ def _seconds(option: str, *, minimum: float | None = None) -> float:
             f"[{SECTION}] {option} must be {bound} seconds, not {value:g}."
         )
     return value
+
+
+def _default(option: str) -> Any:
+    return OPTIONS[option]["default"]
 
 
 def _receiver_url(base_url: str | None) -> str | None:

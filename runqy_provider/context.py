@@ -12,9 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
-
+from runqy_provider.airflow_compat import (
+    AirflowNotFoundException,
+    get_connection,
+    in_thread,
+)
 from runqy_provider.caching import AsyncTtlCache
 from runqy_provider.config import Config, load_config
 from runqy_provider.connections import RedisConnection, RunqyConnection
@@ -64,7 +66,7 @@ def load_context(conn_id: str) -> SinkContext:
         AirflowNotFoundException: There is no such connection.
         Misconfigured: The value of a field is not valid.
     """
-    return context_of(BaseHook.get_connection(conn_id))
+    return context_of(get_connection(conn_id))
 
 
 def context_of(
@@ -81,7 +83,7 @@ def context_of(
         Misconfigured: The value of a field is not valid.
     """
     runqy = RunqyConnection.from_connection(connection)
-    fetch = find or BaseHook.get_connection
+    fetch = find or get_connection
     return _context(runqy, {name: _redis(name, fetch) for name in _redis_ids(runqy)})
 
 
@@ -123,14 +125,14 @@ def _redis(conn_id: str, find: Callable[[str], Connection]) -> RedisConnection |
 
 
 async def _fetch(conn_id: str) -> SinkContext:
-    connection = await BaseHook.aget_connection(conn_id)
+    connection = await in_thread(get_connection, conn_id)
     runqy = RunqyConnection.from_connection(connection)
     return _context(runqy, {name: await _aredis(name) for name in _redis_ids(runqy)})
 
 
 async def _aredis(conn_id: str) -> RedisConnection | None:
     try:
-        return RedisConnection.from_connection(await BaseHook.aget_connection(conn_id))
+        return RedisConnection.from_connection(await in_thread(get_connection, conn_id))
     except AirflowNotFoundException:
         return None
 

@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 from runqy_provider.errors import Misconfigured
 
+#: XCom key of what a task returns, as Airflow has it in all versions.
+RETURN_KEY = "return_value"
+
 #: XCom key of the job that a task enqueued.
 JOB_KEY = "runqy_job"
 
@@ -57,6 +60,11 @@ class JobRef:
     def to_xcom(self) -> dict[str, Any]:
         """Return the job as plain JSON."""
         return {**asdict(self), "job_id": self.job_id or ""}
+
+    @classmethod
+    def from_xcom(cls, value: Mapping[str, Any]) -> JobRef:
+        """Read the job that a task enqueued, as ``to_xcom`` wrote it."""
+        return cls(**{**value, "job_id": value["job_id"] or None})
 
     def require_job(self) -> tuple[str, str]:
         """Return the queue and runqy's id, for a sink that needs both.

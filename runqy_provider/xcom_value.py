@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.execution_time.comms import SetXCom, _RequestFrame
-from airflow.sdk.serde import deserialize, serialize
 
+from runqy_provider.airflow_compat import deserialize, serialize
 from runqy_provider.sanitize import is_storable
 
 if TYPE_CHECKING:

@@ -8,9 +8,7 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING
 
-from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
-
+from runqy_provider.airflow_compat import AirflowNotFoundException, get_connection
 from runqy_provider.checks.callback import check_callback
 from runqy_provider.checks.result import FAILED, WARNING, CheckResult
 from runqy_provider.checks.server import check_server
@@ -42,7 +40,7 @@ def check_connection(conn_id: str) -> list[CheckResult]:
         What each check found. A field that cannot be read ends the checks.
     """
     try:
-        connection = BaseHook.get_connection(conn_id)
+        connection = get_connection(conn_id)
         context = context_of(_as_stored(connection))
     except AirflowNotFoundException as error:
         return [CheckResult("Connection", FAILED, f"{error} Check its id.")]

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow.sdk.exceptions import AirflowNotFoundException
-
+from runqy_provider.airflow_compat import AirflowNotFoundException
 from runqy_provider.checks.result import FAILED, OK, CheckResult
 from runqy_provider.errors import RunqyError
 from runqy_provider.sinks.inbox import InboxBackend

@@ -7,13 +7,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.bases.decorator import (
-    DecoratedOperator,
-    determine_kwargs,
-    task_decorator_factory,
-)
-from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
+from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 
+from runqy_provider.airflow_compat import KNOWN_CONTEXT_KEYS, determine_kwargs
 from runqy_provider.operators.runqy import RunqyOperator
 
 if TYPE_CHECKING:
@@ -57,7 +53,8 @@ class RunqyDecoratedOperator(DecoratedOperator, RunqyOperator):
     def execute(self, context: Context) -> Any:
         """Call the function, enqueue the job; wait for its result, or defer."""
         self.payload = self._call(context)
-        return super().execute(context)
+        # Not DecoratedOperator's: that of Airflow 3.0 works for functions only.
+        return RunqyOperator.execute(self, context)
 
     def _call(self, context: Context) -> Any:
         function = self.python_callable

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import functools
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
-
-from airflow.sdk import BaseHook
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from runqy_delivery import BadDelivery as WireBadDelivery
+from runqy_provider.airflow_compat import BaseHook
 from runqy_provider.connections import DEFAULT_CONN_ID
 from runqy_provider.context import load_context
 from runqy_provider.errors import (
@@ -36,6 +35,8 @@ from runqy_provider.xcom_value import is_kept_by_xcom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from typing_extensions import Self
 
     from runqy_delivery import JobError
     from runqy_provider.context import SinkContext

@@ -7,9 +7,8 @@ from __future__ import annotations
 import functools
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow.sdk import BaseHook
 from tenacity import (
     AsyncRetrying,
     Retrying,
@@ -18,10 +17,12 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from runqy_provider.airflow_compat import BaseHook, in_thread
 from runqy_provider.client import requests as api
 from runqy_provider.client import transport
 from runqy_provider.client.payload import plain_payload
 from runqy_provider.client.queues import queues_sentence
+from runqy_provider.connection_form import form_widgets, ui_field_behaviour
 from runqy_provider.connections import DEFAULT_CONN_ID, RunqyConnection
 from runqy_provider.context import context_of
 from runqy_provider.errors import Misconfigured, QueueNotFound
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     import httpx
     import requests
     from airflow.sdk import Connection
+    from typing_extensions import Self
 
     from runqy_provider.client.models import Job, Worker
     from runqy_provider.context import SinkContext
@@ -103,6 +105,16 @@ class RunqyHook(BaseHook):
         client, self._async_client = self._async_client, None
         if client is not None:
             await client.aclose()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return what the form's standard fields are, for Airflow before 3.2."""
+        return ui_field_behaviour()
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's other fields, for Airflow before 3.2."""
+        return form_widgets()
 
     @classmethod
     def from_context(cls, context: SinkContext, retry_for: float | None = None) -> Self:
@@ -318,7 +330,7 @@ class RunqyHook(BaseHook):
     async def _acall(self, request: api.ApiRequest[T]) -> T:
         if self._async_settings is None:
             self._async_settings = RunqyConnection.from_connection(
-                await self.aget_connection(self.runqy_conn_id)
+                await in_thread(self.get_connection, self.runqy_conn_id)
             )
         settings = self._async_settings
         if self._async_client is None:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, cast
 
 from runqy_delivery import Delivery
 from runqy_provider.errors import NotThere
@@ -14,6 +14,8 @@ from runqy_provider.redis_client import check_size, client, redis_errors
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from typing_extensions import Self
 
     from runqy_provider.connections import RedisConnection
 

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, cast
 
 from runqy_provider.inbox import keys
 from runqy_provider.sanitize import one_line
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+    from typing_extensions import Self
 
 #: How many records each list keeps.
 MOST_RECORDS = 100

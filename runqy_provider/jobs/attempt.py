@@ -1,26 +1,23 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The record that an attempt of a task leaves for the next one.
-
-It is in Airflow's task state store, and is written before the job is enqueued: so there
-is a trace of it, whatever fails in between.
-"""
+"""The record that an attempt of a task leaves for the next one."""
 
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from runqy_provider.models import JobRef
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow.sdk import Context
+    from typing_extensions import Self
 
-#: Key in the task state store.
-ATTEMPT_KEY = "runqy_attempt"
+#: Namespace of our ids. Another one would change the id of every attempt.
+NAMESPACE = uuid.UUID("6f1d3f5e-6d0b-5c9e-9a53-2f1b7c0a4e11")
 
 
 @dataclass(frozen=True)
@@ -85,26 +82,3 @@ class Attempt:
             record.get("is_given_up", False),
             record.get("retries", 0),
         )
-
-
-def read_attempt(context: Context) -> Attempt | None:
-    """Return what the previous attempt left; None where there is no such record."""
-    record: Any = context["task_state_store"].get(ATTEMPT_KEY)
-    if not isinstance(record, dict):
-        return None
-    try:
-        return Attempt.from_json(record)
-    except KeyError:
-        return None
-
-
-def abandon_attempt(context: Context) -> None:
-    """Record that later attempts must not wait for the job of this one."""
-    attempt = read_attempt(context)
-    if attempt is not None:
-        save_attempt(context, dataclasses.replace(attempt, is_abandoned=True))
-
-
-def save_attempt(context: Context, attempt: Attempt) -> None:
-    """Write the record for the next attempt."""
-    context["task_state_store"].set(ATTEMPT_KEY, attempt.to_json())

@@ -8,9 +8,10 @@ it fails. So the same request is made from here: once for all waits of a connect
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
+
+from runqy_provider.airflow_compat import in_thread
 
 if TYPE_CHECKING:
     from runqy_provider.context import SinkContext
@@ -39,7 +40,7 @@ class CallbackMonitor:
         from runqy_provider.checks.result import FAILED  # noqa: PLC0415 - same
 
         if time.monotonic() - self._checked_at >= INTERVAL:
-            found = await asyncio.to_thread(check_callback, self._context)
+            found = await in_thread(check_callback, self._context)
             self._problem = found.message if found.status == FAILED else ""
             self._checked_at = time.monotonic()
         return self._problem

@@ -11,6 +11,7 @@ try writes which job it waits for, and deletes what the previous try wrote.
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
 from airflow.sdk.execution_time.xcom import XCom
 
+from runqy_provider.airflow_compat import ask, in_thread, supervisor_lock
 from runqy_provider.client.models import PENDING, RETRY, SCHEDULED
 from runqy_provider.errors import JobVanished, RunqyError
 from runqy_provider.models import JOB_KEY
@@ -87,14 +89,15 @@ def has_ended(ti: AnyTaskInstance) -> bool:
     states: list[str] = []
     supervisor = task_runner.SUPERVISOR_COMMS
 
-    def ask() -> None:
-        states.append(_state_in(supervisor.send(_question_of(ti)), ti))
+    def find_state() -> None:
+        with supervisor_lock:
+            states.append(_state_in(supervisor.send(_question_of(ti)), ti))
 
     # The signal may have interrupted another question, whose answer that code must get
     # first: then this question is not answered.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(ANSWER_TIMEOUT)
+    finding = threading.Thread(target=find_state, daemon=True)
+    finding.start()
+    finding.join(ANSWER_TIMEOUT)
     return bool(states) and states[0] in ENDED
 
 
@@ -137,8 +140,7 @@ def _message(job_id: str, state: str, *, deleted: bool) -> str:
 
 
 async def _state(ti: TaskInstanceDTO) -> str:
-    answer = await task_runner.SUPERVISOR_COMMS.asend(_question_of(ti))
-    return _state_in(answer, ti)
+    return _state_in(await ask(_question_of(ti)), ti)
 
 
 def _question_of(ti: AnyTaskInstance) -> GetTaskStates:
@@ -162,7 +164,9 @@ def _state_in(answer: object, ti: AnyTaskInstance) -> str:
 
 async def _job(ti: TaskInstanceDTO) -> str | None:
     try:
-        value = await XCom.aget_value(ti_key=ti.key, key=JOB_KEY)
+        value = await in_thread(
+            functools.partial(XCom.get_value, ti_key=ti.key, key=JOB_KEY)
+        )
     except TypeError:  # what Airflow raises where its answer is an error
         return None
     return str(value.get("job_id")) if isinstance(value, dict) else None

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn
 
-from airflow.sdk.exceptions import TaskDeferralTimeout
-
+from runqy_provider.airflow_compat import TaskDeferralTimeout
 from runqy_provider.errors import Misconfigured
 from runqy_provider.jobs.outcome import raise_outcome
 from runqy_provider.models import SILENT

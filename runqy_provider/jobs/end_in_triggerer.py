@@ -9,7 +9,6 @@ beside the event loop that all triggers share.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import dataclasses
 import functools
 import logging
@@ -18,16 +17,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from airflow.observability import stats
 from airflow.sdk.definitions.mappedoperator import is_mappable_value
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import SetXCom
 from airflow.sdk.execution_time.xcom import XCom
 
+from runqy_provider.airflow_compat import count_success, in_thread
 from runqy_provider.errors import RunqyError
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.jobs.received import ReceivedDelivery
-from runqy_provider.models import DELIVERY_KEY, LINK_KEY
+from runqy_provider.models import DELIVERY_KEY, LINK_KEY, RETURN_KEY
 
 if TYPE_CHECKING:
     from airflow.executors.workloads.task import TaskInstanceDTO
@@ -77,7 +76,9 @@ def prepare(ti: TaskInstanceDTO) -> None:
 
 async def _ask(ti: TaskInstanceDTO) -> None:
     try:
-        await XCom.aget_value(ti_key=ti.key, key=DELIVERY_KEY)
+        await in_thread(
+            functools.partial(XCom.get_value, ti_key=ti.key, key=DELIVERY_KEY)
+        )
     except Exception:
         log.debug("Airflow could not be asked yet", exc_info=True)
 
@@ -106,12 +107,8 @@ async def end_task(
     )
     received = ReceivedDelivery(event, results, end.returns)
     is_cancelled = Event()
-    log_context = contextvars.copy_context()  # for the log of this trigger's task
-    loop = asyncio.get_running_loop()
     try:
-        await loop.run_in_executor(
-            _threads(), log_context.run, _write, ti, end, received, is_cancelled
-        )
+        await in_thread(_write, ti, end, received, is_cancelled, executor=_threads())
     except asyncio.CancelledError:
         is_cancelled.set()
         raise
@@ -122,7 +119,7 @@ async def end_task(
         # The worker will meet the same error, where Airflow can handle it.
         log.warning("A worker will end this task, as this failed:", exc_info=True)
         return False
-    loop.call_later(FORGET_AFTER, _forget_in_thread, received)
+    asyncio.get_running_loop().call_later(FORGET_AFTER, _forget_in_thread, received)
     return True
 
 
@@ -152,22 +149,15 @@ def _write(
             task_runner.SUPERVISOR_COMMS.send(link)
     if value is not None:
         XCom.set(
-            key=XCom.XCOM_RETURN_KEY,
+            key=RETURN_KEY,
             value=value,
-            dag_result=end.is_dag_result,
             _mapped_length=length,
+            **({"dag_result": True} if end.is_dag_result else {}),
             **names,
         )
-    _count(end)
+    duration = None if end.started_at is None else time.time() - end.started_at
+    count_success(end.operator, end.tags, duration)
     log.info("The triggerer ends the task: no second worker is needed.")
-
-
-def _count(end: TaskEnd) -> None:
-    stats.incr("operator_successes", tags={**end.tags, "operator_name": end.operator})
-    stats.incr("ti_successes", tags=end.tags)
-    if end.started_at is not None:
-        milliseconds = (time.time() - end.started_at) * 1000
-        stats.timing("task.duration", milliseconds, tags=end.tags)
 
 
 def _forget_in_thread(received: ReceivedDelivery) -> None:

@@ -20,7 +20,7 @@ from runqy_provider.errors import (
     by_name,
 )
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.jobs.attempt import Attempt, read_attempt, save_attempt
+from runqy_provider.jobs.attempt_store import attempt_store
 from runqy_provider.jobs.cancellation import delete_if_pending
 from runqy_provider.jobs.telemetry import count_enqueued
 from runqy_provider.jobs.waiting import look_once
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from runqy_provider.context import SinkContext
+    from runqy_provider.jobs.attempt import Attempt
     from runqy_provider.jobs.submission import JobSpec
 
 log = logging.getLogger(__name__)
@@ -64,18 +65,18 @@ def reattach_or_submit(
         RunqyError: Neither is possible; where nothing was enqueued, it says so.
     """
     attempt = spec.attempt(context, deadline)
+    store = attempt_store(context, sink_context)
     with RunqyHook.from_context(sink_context) as hook:
-        previous = read_attempt(context)
-        if previous is not None:
+        for previous in store.previous(spec.earlier_attempts(context, attempt)):
             found = _reattach(hook, previous, attempt) if reattach else None
             if found is not None:
-                save_attempt(context, found)
+                store.update(found)
                 return found
             job = previous.job
             if spec.deletes and job.job_id is not None:
                 # It is not waited for any more, and must not run beside the new one.
                 log.info(delete_if_pending(hook, job.runqy_queue or "", job.job_id))
-        save_attempt(context, attempt)
+        store.save(attempt)
         job = hook.submit(
             spec.sink,
             runqy_queue=spec.runqy_queue,
@@ -85,7 +86,7 @@ def reattach_or_submit(
             job_timeout=spec.job_timeout,
         )
     attempt = attempt.with_job(job)
-    save_attempt(context, attempt)
+    store.update(attempt)
     count_enqueued(job)
     log.info(
         "Enqueued job %s in queue %r; its result goes to %r as delivery %s.",

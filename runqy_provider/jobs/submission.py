@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import uuid
@@ -12,19 +13,16 @@ from typing import TYPE_CHECKING
 
 from runqy_provider.client.payload import plain_payload
 from runqy_provider.hooks.runqy import LATE_DELIVERY
-from runqy_provider.jobs.attempt import Attempt
+from runqy_provider.jobs.attempt import NAMESPACE, Attempt
 from runqy_provider.models import JobRef
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from airflow.sdk import Context
 
     from runqy_provider.sinks.base import Sink
-
-#: Namespace of our delivery ids. Another one would change the id of every attempt.
-NAMESPACE = uuid.UUID("6f1d3f5e-6d0b-5c9e-9a53-2f1b7c0a4e11")
 
 
 @dataclass(frozen=True)
@@ -73,27 +71,53 @@ class JobSpec:
             deadline: Until when the result is waited for, in seconds since 1970.
         """
         ti = context["ti"]
-        index = -1 if ti.map_index is None else ti.map_index
-        delivery_id = delivery_id_of(
-            ti.dag_id, ti.run_id, ti.task_id, index, ti.try_number, str(ti.id)
+        job = JobRef(
+            self._delivery_id(context, ti.try_number),
+            self.sink.uri,
+            runqy_queue=self.full_queue,
         )
         return Attempt(
-            JobRef(delivery_id, self.sink.uri, runqy_queue=self.full_queue),
+            job,
             digest=self.digest,
             max_tries=ti.max_tries or 0,
             expires=deadline + LATE_DELIVERY,
             retries=ti.task.retries or 0,
         )
 
+    def earlier_attempts(self, context: Context, attempt: Attempt) -> Iterator[Attempt]:
+        """Yield what the earlier attempts would have been that asked for the same.
+
+        Args:
+            context: The task instance's.
+            attempt: The one that begins now.
+        """
+        for try_number in range(context["ti"].try_number - 1, 0, -1):
+            delivery_id = self._delivery_id(context, try_number)
+            job = dataclasses.replace(attempt.job, delivery_id=delivery_id)
+            yield attempt.with_job(job)
+
+    def _delivery_id(self, context: Context, try_number: int) -> str:
+        """Return the delivery id of one attempt to do this.
+
+        A later attempt of the task can compute it, and no other task: also not that of
+        a run which was deleted and created again, or cleared, or of another Airflow
+        that shares a bucket.
+        """
+        ti = context["ti"]
+        index = -1 if ti.map_index is None else ti.map_index
+        # A run is without it in tests only; then Airflow's id of the attempt must do.
+        started = context["dag_run"].start_date or ti.id
+        work = json.dumps([str(started), ti.max_tries or 0, self.digest])
+        return delivery_id_of(ti.dag_id, ti.run_id, ti.task_id, index, try_number, work)
+
 
 def delivery_id_of(  # noqa: PLR0917 - all six are one attempt, and none has a default
-    dag_id: str, run_id: str, task_id: str, map_index: int, attempt: int, ti_id: str
+    dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int, work: str
 ) -> str:
     """Return the delivery id of one attempt of one task instance.
 
-    ``ti_id`` is Airflow's own id of that attempt. The other five may be repeated: in a
-    run that was deleted and created again, or in another Airflow that shares a bucket.
+    ``work`` tells it from attempts with the same five other values.
     """
     # JSON, so that no two different sixes give the same text.
-    name = json.dumps([dag_id, run_id, task_id, map_index, attempt, ti_id])
+    name = json.dumps([dag_id, run_id, task_id, map_index, try_number, work])
     return str(uuid.uuid5(NAMESPACE, name))

@@ -15,9 +15,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.configuration import conf
-from airflow.sdk.listener import get_listener_manager
 
+from runqy_provider.airflow_compat import conf, get_listener_manager, stats_tags
 from runqy_provider.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -102,13 +101,13 @@ def task_end_of(
     is_mapped = ti.map_index is not None and ti.map_index >= 0
     return TaskEnd(
         operator=type(task).__name__,
-        tags=dict(ti.stats_tags),
+        tags=stats_tags(ti),
         started_at=ti.start_date.timestamp() if ti.start_date else None,
         pushes_result=task.do_xcom_push,
         pushes_receipt=pushes_receipt,
         is_expanded_over=not is_mapped
         and next(task.iter_mapped_dependants(), None) is not None,
-        is_dag_result=task.returns_dag_result,
+        is_dag_result=getattr(task, "returns_dag_result", False),
         returns=returns,
     )
 

@@ -19,8 +19,9 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from airflow.observability import stats
 from opentelemetry import trace
+
+from runqy_provider.airflow_compat import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,7 @@ _waiting = 0
 
 def count_enqueued(job: JobRef) -> None:
     """Count a job that was enqueued, and name it in the current span."""
-    stats.incr("runqy.jobs.enqueued", tags=_tags(job))
+    metrics().incr("runqy.jobs.enqueued", tags=_tags(job))
     trace.get_current_span().set_attributes(
         {
             "runqy.job_id": job.job_id or "",
@@ -57,25 +58,25 @@ def count_waiting() -> Iterator[None]:
 def count_delivered(event: DeliveryEvent) -> None:
     """Count a result that was read, and record how long it took."""
     tags, job = _tags(event.job), event.job
-    stats.incr("runqy.jobs.delivered", tags=tags)
+    metrics().incr("runqy.jobs.delivered", tags=tags)
     if job.enqueued_at and event.delivered_at:
         wait = max(0.0, event.delivered_at - job.enqueued_at)
-        stats.timing("runqy.jobs.wait", wait * 1000, tags=tags)
+        metrics().timing("runqy.jobs.wait", wait * 1000, tags=tags)
     if event.delivered_at:
         lag = max(0.0, time.time() - event.delivered_at)
-        stats.timing("runqy.jobs.lag", lag * 1000, tags=tags)
+        metrics().timing("runqy.jobs.lag", lag * 1000, tags=tags)
 
 
 def count_failed(job: JobRef, error: Exception) -> None:
     """Count a wait that ended with an error."""
     tags = {**_tags(job), "reason": type(error).__name__}
-    stats.incr("runqy.jobs.failed", tags=tags)
+    metrics().incr("runqy.jobs.failed", tags=tags)
 
 
 def _add_waiting(number: int) -> None:
     global _waiting  # noqa: PLW0603 - one count per process, as the gauge is
     _waiting += number
-    stats.gauge("runqy.jobs.waiting", _waiting)
+    metrics().gauge("runqy.jobs.waiting", _waiting)
 
 
 def _tags(job: JobRef) -> dict[str, str]:

@@ -22,7 +22,7 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.result import RunqyResultHook, check_returns
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.jobs.attempt import abandon_attempt, read_attempt
+from runqy_provider.jobs.attempt_store import attempt_store
 from runqy_provider.jobs.cancellation import delete_if_pending, has_ended
 from runqy_provider.jobs.deferral import (
     DEFERRAL_GRACE,
@@ -45,6 +45,7 @@ from runqy_provider.models import (
     JOB_KEY,
     SILENT,
     DeliveryEvent,
+    JobRef,
 )
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
     from runqy_provider.jobs.task_end import TaskEnd
-    from runqy_provider.models import JobRef, Reference
+    from runqy_provider.models import Reference
     from runqy_provider.operators.runqy import RunqyOperator
     from runqy_provider.sinks.base import Sink
 
@@ -127,15 +128,28 @@ class Execution:
         Raises:
             DeliveryTimeout: None has arrived.
         """
-        attempt = read_attempt(context)
-        if attempt is not None:
-            event = look_once(self.sink_context, attempt.job)
+        job = self._job_of(context)
+        if job is not None:
+            event = look_once(self.sink_context, job)
             if event.kind == ARRIVED:
                 return self._finish(context, event)
         raise DeliveryTimeout(
             f"Airflow ended the wait {DEFERRAL_GRACE} after {self._limit}: no "
             "triggerer did so before. Check that one runs, and has capacity."
         ) from error
+
+    @staticmethod
+    def _job_of(context: Context) -> JobRef | None:
+        """Return the job that this attempt waits for."""
+        ti = context["ti"]
+        # Both are given, as Airflow's versions differ in what they take instead.
+        index = -1 if ti.map_index is None else ti.map_index
+        value = ti.xcom_pull(task_ids=ti.task_id, key=JOB_KEY, map_indexes=index)
+        return None if value is None else JobRef.from_xcom(value)
+
+    def _abandon(self, context: Context) -> None:
+        """Let no later attempt wait for the job of this one."""
+        attempt_store(context, self.sink_context).abandon()
 
     def kill(self) -> None:
         """Delete the job of a task that a user ended, if runqy has not started it."""
@@ -239,7 +253,7 @@ class Execution:
         try:
             received.read()
         except PERMANENT_ERRORS:
-            abandon_attempt(context)
+            self._abandon(context)
             raise
         finally:
             context["ti"].xcom_push(key=DELIVERY_KEY, value=received.receipt)
@@ -266,12 +280,12 @@ class Execution:
     def _raise_not_arrived(self, context: Context, event: DeliveryEvent) -> NoReturn:
         if event.kind == SILENT:
             # It seems to hang: a retry that waited for it would hang with it.
-            abandon_attempt(context)
+            self._abandon(context)
         timeout = self.task.heartbeat_timeout
         try:
             raise_not_arrived(event, self.sink_context, self._limit, timeout)
         except PERMANENT_ERRORS as error:
             # A sink that does not exist just now says nothing about the job.
             if not isinstance(error, NotThere) or isinstance(error, ResultLost):
-                abandon_attempt(context)
+                self._abandon(context)
             raise

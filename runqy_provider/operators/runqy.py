@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator, Context
-from airflow.sdk.exceptions import TaskDeferralTimeout
 
+from runqy_provider.airflow_compat import TaskDeferralTimeout
 from runqy_provider.connections import DEFAULT_CONN_ID
 from runqy_provider.links.queue import QueueLink
 from runqy_provider.links.result import ResultLink

@@ -8,13 +8,15 @@ import asyncio
 from typing import Any
 
 from airflow.models.connection import Connection
-from airflow.observability import stats
-from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils.session import create_session
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from runqy_provider.airflow_compat import (
+    AirflowNotFoundException,
+    get_connection,
+    metrics,
+)
 from runqy_provider.caching import ExpiringDict
 from runqy_provider.config import RECEIVER_PATH, has_teams, load_config
 from runqy_provider.connections import RUNQY_TYPES
@@ -55,7 +57,7 @@ def receiver_app() -> dict[str, Any]:
 
 
 def _count_rejected(reason: str) -> None:
-    stats.incr("runqy.deliveries.rejected", tags={"reason": reason})
+    metrics().incr("runqy.deliveries.rejected", tags={"reason": reason})
 
 
 class ConnectionCache:
@@ -160,7 +162,7 @@ def find_connection(conn_id: str) -> Any:
         AirflowNotFoundException: It does not exist.
     """
     try:
-        return BaseHook.get_connection(conn_id)
+        return get_connection(conn_id)
     except AirflowNotFoundException:
         found = _of_a_team(conn_id)
         if found is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from runqy_provider.python_compat import reschedule, timeout_at
 from runqy_provider.receiver.responses import HttpRejection
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ async def read_body(
     body = bytearray()
     began = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout_at(began + _time_for(0, limits)) as timeout:
+        async with timeout_at(began + _time_for(0, limits)) as limit_in_time:
             async for chunk in chunks:
                 size += len(chunk)
                 if size > most:
@@ -52,8 +53,8 @@ async def read_body(
                     body.clear()
                 else:
                     body += chunk
-                timeout.reschedule(began + _time_for(size, limits))
-    except TimeoutError:
+                reschedule(limit_in_time, began + _time_for(size, limits))
+    except asyncio.TimeoutError:
         raise HttpRejection(
             408,
             f"The body was too slow: {size} bytes, and incomplete. It must arrive "

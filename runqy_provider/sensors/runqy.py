@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
+from runqy_provider.airflow_compat import AirflowSensorTimeout, AirflowSkipException
 from runqy_provider.connections import DEFAULT_CONN_ID
 from runqy_provider.context import load_context
 from runqy_provider.errors import DeliveryTimeout, JobVanished, RunqyError

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from runqy_provider.errors import NoAccess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from typing_extensions import Self
 
     from runqy_delivery import Delivery, DeliveryRequest
     from runqy_provider.context import SinkContext

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from runqy_delivery import Delivery
 from runqy_provider.errors import (
@@ -25,6 +25,8 @@ from runqy_provider.sinks.webhook import WebhookSink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from typing_extensions import Self
 
     from runqy_delivery import DeliveryRequest
     from runqy_provider.context import SinkContext

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 from urllib.parse import quote, unquote
 
 from runqy_delivery import DeliveryRequest
@@ -35,6 +35,8 @@ from runqy_provider.waiters.waiter import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+
+    from typing_extensions import Self
 
     from runqy_provider.client.job_status import JobStatus, JobStatusReader
     from runqy_provider.connections import RedisConnection

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from runqy_delivery import DeliveryRequest
 from runqy_provider.errors import Misconfigured
@@ -14,6 +14,8 @@ from runqy_provider.sinks.inbox import InboxBackend, is_in_inbox
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from typing_extensions import Self
 
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef

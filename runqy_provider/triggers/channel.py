@@ -8,11 +8,13 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
-from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
 from runqy_delivery.wire import COMPLETED
+from runqy_provider.airflow_compat import (
+    AirflowNotFoundException,
+    SharedStreamProducer,
+)
 from runqy_provider.connections import DEFAULT_CONN_ID
 from runqy_provider.context import aload_context
 from runqy_provider.errors import RunqyError
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
         Iterator,
         Sequence,
     )
+
+    from runqy_provider.airflow_compat import AdvanceItem
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +95,10 @@ class DeliveryChannelTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncGenerator[TriggerEvent, None]:
         """Yield an event for each delivery, where Airflow does not share streams."""
+        log.info(
+            "This Airflow does not share the streams of triggers: an event may be lost "
+            "where the triggerer is killed before it has stored it."
+        )
         producer = self.create_shared_stream_producer(self.serialize()[1])
         try:
             async for event, entry_id in producer.open_stream():

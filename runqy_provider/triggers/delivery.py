@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from runqy_delivery.wire import COMPLETED
+from runqy_provider.airflow_compat import AirflowNotFoundException
 from runqy_provider.context import aload_context
 from runqy_provider.errors import RunqyError
 from runqy_provider.hooks.runqy import RunqyHook
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from airflow.executors.workloads.task import TaskInstanceDTO
+    from typing_extensions import Self
 
     from runqy_provider.context import SinkContext
     from runqy_provider.models import DeliveryEvent
@@ -127,6 +128,17 @@ class DeliveryTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one event."""
+        try:
+            event = await self._event()
+        except asyncio.CancelledError:
+            if not hasattr(BaseTrigger, "on_kill"):
+                self._start_deletion()
+            raise
+        # From here on a cancellation says nothing about the task.
+        self._is_done = True
+        yield event
+
+    async def _event(self) -> TriggerEvent:
         ti = self._ti
         if self.task_end is not None and ti is not None:
             prepare(ti)
@@ -137,28 +149,34 @@ class DeliveryTrigger(BaseTrigger):
         else:
             event = await self._wait(context)
             if await self._ends_here(context, event):
-                self._is_done = True
-                yield TaskSuccessEvent()
-                return
+                return TaskSuccessEvent()
         await asyncio.sleep(max(0.0, self.not_before - time.time()))
-        # From here on a cancellation says nothing about the task.
-        self._is_done = True
-        yield TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call] # Airflow's
+        return TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call] # Airflow's
 
     async def on_kill(self) -> None:
         """Delete the job, if a user has ended the task and the job has not started.
 
         Airflow calls this in other cases, too: see ``jobs/cancellation.py``.
         """
+        deletion = self._start_deletion()
+        if deletion is not None:
+            # Airflow cancels a trigger again about once a second until it has ended:
+            # what takes longer needs a task of its own.
+            await asyncio.shield(deletion)
+
+    def _start_deletion(self) -> asyncio.Task[None] | None:
+        """Begin to delete the job, if nobody will ask for its result any more.
+
+        Before 3.3 Airflow does not call ``on_kill``: it only cancels a trigger, also
+        where the whole triggerer shuts down, which must not wait for this task.
+        """
         ti = self._ti
         if ti is None or self._is_done or not self.delete_on_kill:
-            return
-        # Airflow cancels a trigger again about once a second until it has ended: what
-        # takes longer needs a task of its own.
+            return None
         deletion = asyncio.create_task(self._delete_if_abandoned(ti))
         _deletions.add(deletion)
         deletion.add_done_callback(_deletions.discard)
-        await asyncio.shield(deletion)
+        return deletion
 
     @property
     def _ti(self) -> TaskInstanceDTO | None:

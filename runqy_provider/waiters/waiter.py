@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from runqy_provider.errors import RunqyError, SinkUnavailable
+from runqy_provider.python_compat import cancel, is_cancelled, timeout
 from runqy_provider.waiters.backoff import backoff_delays
 from runqy_provider.waiters.deadlines import POLL_GRACE, DeadlineQueue, Wait
 from runqy_provider.waiters.liveness import LivenessMonitor
@@ -123,7 +124,7 @@ class Waiter:
         """Stop the loop and close the source."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
+            cancel(task)
             # Whatever it ended with, its waits have received it.
             await asyncio.wait([task])
             if not task.cancelled() and task.exception() is not None:
@@ -133,9 +134,7 @@ class Waiter:
         if self._task is None or self._task.done():
             # An empty context: the loop outlives the trigger that happens to start
             # it, and must not log into that trigger's task.
-            self._task = asyncio.get_running_loop().create_task(
-                self._run(), context=contextvars.Context()
-            )
+            self._task = contextvars.Context().run(asyncio.create_task, self._run())
             self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -175,7 +174,7 @@ class Waiter:
         while not listener.done():
             # Again, as client libraries may swallow a cancellation (redis-py does
             # while it connects); and bounded, or a task could not end.
-            listener.cancel()
+            cancel(listener)
             await asyncio.wait([listener], timeout=CANCEL_AGAIN)
             if time.monotonic() > end:
                 log.warning(
@@ -244,7 +243,7 @@ class Waiter:
                 await asyncio.wait([task], timeout=LAST_POLL)
             finally:
                 if not task.done():
-                    task.cancel()
+                    cancel(task)
                     await asyncio.wait([task])
         return task.result()
 
@@ -301,8 +300,8 @@ class Waiter:
             wait.done.set_result(None)
 
     async def _sleep_until(self, when: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, when - time.time())):
+        with suppress(asyncio.TimeoutError):
+            async with timeout(max(0.0, when - time.time())):
                 await self._wake.wait()
         self._wake.clear()
 
@@ -331,9 +330,7 @@ class Waiter:
 
 
 def _raise_if_cancelled() -> None:
-    # A client library may swallow it in a poll, as redis-py does while it connects.
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    if is_cancelled():
         raise asyncio.CancelledError
 
 

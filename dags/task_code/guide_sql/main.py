@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import sqlalchemy
@@ -36,7 +36,7 @@ def handle(payload: dict[str, Any], ctx: dict[str, Any]) -> None:
             {
                 "status": status,
                 "result": result,
-                "now": datetime.now(UTC).isoformat(sep=" "),
+                "now": datetime.now(timezone.utc).isoformat(sep=" "),
                 "id": payload["task_id"],
             },
         )

@@ -19,6 +19,8 @@ from airflow.api_fastapi.core_api.security import (
 )
 from fastapi import Depends
 
+from runqy_provider import airflow_compat
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -57,9 +59,8 @@ def readable_connections(user: Any, teams: Mapping[str, str | None]) -> set[str]
     by_team: dict[str | None, set[str]] = defaultdict(set)
     for conn_id, team in teams.items():
         by_team[team].add(conn_id)
+    manager = get_auth_manager()
     readable: set[str] = set()
     for team, conn_ids in by_team.items():
-        readable |= get_auth_manager().filter_authorized_connections(
-            conn_ids=conn_ids, user=user, method="GET", team_name=team
-        )
+        readable |= airflow_compat.readable_connections(manager, conn_ids, user, team)
     return readable

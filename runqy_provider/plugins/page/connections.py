@@ -9,10 +9,10 @@ import os
 from typing import TYPE_CHECKING
 
 from airflow.models.connection import Connection
-from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
+from runqy_provider.airflow_compat import AirflowNotFoundException, team_of
 from runqy_provider.context import context_of
 from runqy_provider.errors import Misconfigured
 from runqy_provider.plugins.receiver import find_connection
@@ -33,7 +33,7 @@ def list_connections() -> dict[str, str | None]:
     what it has.
     """
     with create_session() as session:
-        statement = select(Connection.conn_id, Connection.team_name).where(
+        statement = select(Connection.conn_id, team_of(Connection)).where(
             Connection.conn_type == CONN_TYPE
         )
         teams = {row.conn_id: row.team_name for row in session.execute(statement)}

@@ -20,6 +20,7 @@ from runqy_provider.plugins.page.queues import (
     counts_from_api,
     counts_in_redis,
 )
+from runqy_provider.python_compat import timeout
 from runqy_provider.redis_client import async_client, redis_errors
 from runqy_provider.sanitize import one_line
 
@@ -181,9 +182,9 @@ async def _within_limit(
 ) -> tuple[T | None, str]:
     """Return an answer, or a message without secrets that says why there is none."""
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with timeout(TIMEOUT):
             return await answer, ""
-    except TimeoutError:
+    except asyncio.TimeoutError:
         return None, f"It did not answer within {TIMEOUT:g} s."
     except RunqyError as error:
         return None, _without_secrets(str(error), context)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from runqy_provider.client import requests, transport
@@ -63,7 +63,7 @@ async def counts_in_redis(client: Redis) -> list[QueueCounts]:
         queues = sorted(
             {name.decode("utf-8", "replace") for name in names} | {*workers}
         )
-        today = datetime.now(UTC).date().isoformat()
+        today = datetime.now(timezone.utc).date().isoformat()
         for queue in queues:
             prefix = f"asynq:{{{queue}}}"
             pipeline.llen(f"{prefix}:pending")

@@ -14,6 +14,7 @@ from runqy_provider.inbox import keys
 from runqy_provider.inbox.progress import Progress
 from runqy_provider.plugins.page.connections import load_connection
 from runqy_provider.plugins.page.look import opened
+from runqy_provider.python_compat import timeout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,9 +56,9 @@ class SignsOfLife:
         if self._unavailable.get(conn_id):
             return {}
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with timeout(TIMEOUT):
                 return await self._progress_of(conn_id, rows)
-        except (TimeoutError, Misconfigured, SinkUnavailable, NoAccess):
+        except (asyncio.TimeoutError, Misconfigured, SinkUnavailable, NoAccess):
             # The table of connections says why.
             self._unavailable.set(conn_id, value=True, ttl=TTL)
             return {}

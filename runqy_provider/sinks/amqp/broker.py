@@ -16,9 +16,8 @@ from aiormq.exceptions import (
     ConnectionNotAllowed,
     InvalidFrameError,
 )
-from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
 
+from runqy_provider.airflow_compat import AirflowNotFoundException, get_connection
 from runqy_provider.connections import extra_of
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
 
@@ -72,7 +71,7 @@ class BrokerSettings:
                 or the extra is not JSON.
         """
         try:
-            connection = BaseHook.get_connection(conn_id)
+            connection = get_connection(conn_id)
         except AirflowNotFoundException as error:
             raise Misconfigured(
                 f"Airflow returned no connection {conn_id!r}, which the sink names: "

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from runqy_delivery import DeliveryRequest
+from runqy_provider.airflow_compat import in_thread
 from runqy_provider.errors import Misconfigured
 from runqy_provider.inbox import keys
 from runqy_provider.sinks.amqp.broker import BrokerSettings, amqp_errors
@@ -22,6 +23,8 @@ from runqy_provider.waiters.waiter import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from typing_extensions import Self
 
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
@@ -162,7 +165,7 @@ class BoundAmqpSink(BoundSink):
 
     async def _declare(self) -> None:
         queue = self.sink.queue
-        broker = await asyncio.to_thread(BrokerSettings.fetch, queue.conn_id)
+        broker = await in_thread(BrokerSettings.fetch, queue.conn_id)
         with amqp_errors(queue.conn_id, f"use queue {queue.name!r}"):
             async with await broker.connect() as connection:
                 await queue.open(await connection.channel())

@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from runqy_delivery import BadDelivery, Delivery
+from runqy_provider.airflow_compat import in_thread
 from runqy_provider.errors import (
     Misconfigured,
     NoAccess,
@@ -26,6 +27,7 @@ from runqy_provider.errors import (
 )
 from runqy_provider.inbox.callback_url import DELIVERY_ID
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
+from runqy_provider.python_compat import is_cancelled
 from runqy_provider.redis_client import async_client
 from runqy_provider.sinks.amqp.broker import BrokerSettings, amqp_errors
 from runqy_provider.sinks.amqp.consumer import Consumer
@@ -167,7 +169,7 @@ class AmqpSource:
                 await _run_to_end(_close(opening))
 
     async def _open(self) -> tuple[Consumer, InboxWriter, AsyncExitStack]:
-        settings = await asyncio.to_thread(BrokerSettings.fetch, self._queue.conn_id)
+        settings = await in_thread(BrokerSettings.fetch, self._queue.conn_id)
         async with AsyncExitStack() as stack:
             redis = async_client(self._redis, most_connections=1)
             stack.push_async_callback(redis.aclose)
@@ -179,8 +181,7 @@ class AmqpSource:
 
     async def _move(self, consumer: Consumer, writer: InboxWriter) -> None:
         """Move messages until the consumer ends or this task is cancelled."""
-        task = asyncio.current_task()
-        while task is None or not task.cancelling():
+        while not is_cancelled():
             message = await consumer.next()
             self._is_moving = True
             try:

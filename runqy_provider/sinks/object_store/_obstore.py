@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import obstore
-from airflow.sdk import BaseHook
 from obstore.exceptions import (
     BaseError,
     GenericError,
@@ -21,6 +20,7 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
+from runqy_provider.airflow_compat import get_connection
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
 from runqy_provider.sinks.object_store.base import Head, Listing
 from runqy_provider.sinks.object_store.clients import shared_client
@@ -146,7 +146,7 @@ class ObstoreStore(abc.ABC):
         )
 
     def _new_client(self) -> Any:
-        connection = BaseHook.get_connection(self.conn_id)
+        connection = get_connection(self.conn_id)
         try:
             return self.create_client(connection)
         except Misconfigured:

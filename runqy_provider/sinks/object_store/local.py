@@ -10,7 +10,7 @@ import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, Self
+from typing import TYPE_CHECKING, BinaryIO, ClassVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
@@ -25,6 +25,8 @@ from runqy_provider.sinks.object_store.uri import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from typing_extensions import Self
 
     from runqy_provider.context import SinkContext
 

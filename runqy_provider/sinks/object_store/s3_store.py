@@ -16,6 +16,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
+from runqy_provider.airflow_compat import supervisor_lock
 from runqy_provider.connections import DEFAULT_AWS_CONN_ID
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
 from runqy_provider.sinks.object_store.base import Head, Listing, SignedPut
@@ -234,7 +235,8 @@ def shared_s3(
         hook = S3Hook(aws_conn_id=aws_conn_id, region_name=region)
         # Without a connection the hook uses the machine's own credentials. That may be
         # intended, but not where there was a connection before.
-        has_connection = bool(hook.conn_config)
+        with supervisor_lock:
+            has_connection = bool(hook.conn_config)
         if previous is not None and previous.has_connection and not has_connection:
             raise Misconfigured(
                 f"AWS connection {aws_conn_id!r} does not exist any more. Create it "

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from runqy_delivery import Delivery, DeliveryRequest
@@ -31,6 +31,8 @@ from runqy_provider.waiters.waiter import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from typing_extensions import Self
 
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef

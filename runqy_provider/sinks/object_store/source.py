@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from runqy_delivery.wire import COMPLETED, FAILED
+from runqy_provider.airflow_compat import in_thread
 from runqy_provider.errors import SinkError, SinkUnavailable
 from runqy_provider.sinks.object_store.uri import object_uri
 from runqy_provider.waiters.source import Arrival, PollResult
@@ -39,7 +39,7 @@ class ObjectSource:
 
     async def poll(self, keys: Collection[str]) -> Mapping[str, PollResult]:
         """Look for all objects, folder by folder, in a thread."""
-        return await asyncio.to_thread(self._poll, list(keys))
+        return await in_thread(self._poll, list(keys))
 
     async def hints(self) -> AsyncIterator[str | None]:
         """Yield nothing: object stores give no hints."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseHook
 from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import QueuePool
 
+from runqy_provider.airflow_compat import get_connection
 from runqy_provider.caching import TtlCache
 from runqy_provider.errors import Misconfigured
 from runqy_provider.sinks.sql.timeouts import TIMEOUT, connect_timeouts
@@ -31,7 +32,12 @@ ENGINE_TTL = 900.0
 RETRY_AFTER = 60.0
 
 #: One connection for polls, and more for tasks that read results and for other tables.
-POOL = {"pool_size": 1, "max_overflow": 4, "pool_timeout": TIMEOUT}
+POOL = {
+    "poolclass": QueuePool,  # not the default of SQLAlchemy 1.4 for SQLite
+    "pool_size": 1,
+    "max_overflow": 4,
+    "pool_timeout": TIMEOUT,
+}
 
 #: Arguments of drivers for poolers: a pooler may give each transaction another server
 #: connection, on which a statement that was prepared before does not exist.
@@ -87,7 +93,7 @@ def connect_arguments(engine: Engine) -> dict[str, Any]:
 
 
 def _create_engine(conn_id: str) -> Engine:
-    connection = BaseHook.get_connection(conn_id)
+    connection = get_connection(conn_id)
     hook: Any = connection.get_hook()  # type: ignore[no-untyped-call] # Airflow's
     if not hasattr(hook, "get_sqlalchemy_engine"):
         raise Misconfigured(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from runqy_delivery import DeliveryRequest
@@ -22,6 +22,8 @@ from runqy_provider.waiters.waiter import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from typing_extensions import Self
 
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef

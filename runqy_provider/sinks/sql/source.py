@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import re
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import COMPLETED, FAILED
+from runqy_provider.airflow_compat import in_thread
 from runqy_provider.errors import ResultLost, RunqyError, SinkUnavailable
 from runqy_provider.sinks.sql.engine import connect_arguments, sql_engine
 from runqy_provider.sinks.sql.timeouts import TIMEOUT, abort_after
@@ -82,7 +82,7 @@ class SqlSource:
     async def poll(self, keys: Collection[str]) -> Mapping[str, PollResult]:
         """Look for all rows at once, in a thread."""
         try:
-            rows = await asyncio.to_thread(lambda: list(self._table.poll(keys)))
+            rows = await in_thread(lambda: list(self._table.poll(keys)))
         except SinkUnavailable:
             raise
         except RunqyError as error:
@@ -129,7 +129,7 @@ class SqlSource:
 
     async def hints(self) -> AsyncIterator[str | None]:
         """Yield the ids that PostgreSQL announces; other databases give no hints."""
-        engine = await asyncio.to_thread(sql_engine, self._table.conn_id)
+        engine = await in_thread(sql_engine, self._table.conn_id)
         if engine.dialect.name != "postgresql" or engine.driver not in _PSYCOPG_DRIVERS:
             return
         try:

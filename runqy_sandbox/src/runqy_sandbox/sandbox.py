@@ -10,7 +10,7 @@ import sys
 import tempfile
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from runqy_sandbox.asynq.keys import worker_key
 from runqy_sandbox.errors import SandboxError
@@ -33,6 +33,8 @@ from runqy_sandbox.worker.heartbeat import worker_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from typing_extensions import Self
 
 
 #: What has a port of its own.

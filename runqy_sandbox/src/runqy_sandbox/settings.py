@@ -11,7 +11,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: The environment variable that carries the settings as JSON.
 VARIABLE = "RUNQY_SANDBOX_SETTINGS"

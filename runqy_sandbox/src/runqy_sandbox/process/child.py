@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runqy_sandbox.process.watchdog import Watchdog
 
 #: How long a process may take to become ready, in seconds.
-START_TIMEOUT = 60.0
+START_TIMEOUT = 180.0
 #: How long to pause between two readiness checks, in seconds.
 POLL_INTERVAL = 0.02
 #: How long a process may take to exit after SIGTERM, in seconds.

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -81,7 +81,9 @@ def create_app(settings: ServerSettings) -> Starlette:
 
 async def health(_: Request) -> Response:
     """Report that the server responds."""
-    return JSONResponse({"status": "ok", "timestamp": rfc3339(datetime.now(UTC))})
+    return JSONResponse(
+        {"status": "ok", "timestamp": rfc3339(datetime.now(timezone.utc))}
+    )
 
 
 async def healthz(request: Request) -> Response:
@@ -93,7 +95,7 @@ async def healthz(request: Request) -> Response:
     body = {
         "redis": responds,
         "status": "ok" if responds else "degraded",
-        "timestamp": rfc3339(datetime.now(UTC)),
+        "timestamp": rfc3339(datetime.now(timezone.utc)),
     }
     return JSONResponse(body, 200 if responds else 503)
 

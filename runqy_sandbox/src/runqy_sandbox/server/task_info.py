@@ -8,7 +8,7 @@ import base64
 import binascii
 import contextlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from runqy_sandbox.asynq.keys import QUEUES, decode, key, task_key
@@ -47,10 +47,10 @@ async def read_task(redis: Redis, queue: str, task_id: str) -> Task:
     if state is None or msg is None:
         raise TaskError("asynq: task not found")
     state = state.decode()
-    due = datetime.now(UTC) if state == "pending" else None
+    due = datetime.now(timezone.utc) if state == "pending" else None
     if state == "retry":
         score = await redis.zscore(key(queue, "retry"), task_id)
-        due = datetime.fromtimestamp(score or 0, UTC)
+        due = datetime.fromtimestamp(score or 0, timezone.utc)
     return Task(state, decode(msg), result or b"", due)
 
 
@@ -68,13 +68,13 @@ def new_task_info(message: Any) -> dict[str, Any]:
 
     The payload and the result are left empty.
     """
-    return _info(message, "pending", datetime.now(UTC))
+    return _info(message, "pending", datetime.now(timezone.utc))
 
 
 def task_detail(task: Task) -> dict[str, Any]:
     """Return the response to ``GET /api/queues/{queue}/tasks/{id}``."""
     message = task.message
-    completed = datetime.fromtimestamp(message.completed_at, UTC)
+    completed = datetime.fromtimestamp(message.completed_at, timezone.utc)
     return {
         "id": message.id,
         "type": message.type,
@@ -121,7 +121,9 @@ def _info(message: Any, state: str, due: datetime | None) -> dict[str, Any]:
 
 
 def _rfc3339_or_zero(seconds: int) -> str:
-    return rfc3339(datetime.fromtimestamp(seconds, UTC)) if seconds else ZERO_TIME
+    return (
+        rfc3339(datetime.fromtimestamp(seconds, timezone.utc)) if seconds else ZERO_TIME
+    )
 
 
 def _date_and_time(time: datetime) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
@@ -186,7 +186,7 @@ def _active_keys(job: Job) -> list[str]:
 
 
 def _counter_keys(queue: str, counter: str) -> list[str]:
-    day = datetime.now(UTC).date().isoformat()
+    day = datetime.now(timezone.utc).date().isoformat()
     return [key(queue, counter), key(queue, f"{counter}:{day}")]
 
 

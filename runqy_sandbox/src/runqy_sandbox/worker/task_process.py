@@ -72,9 +72,8 @@ class TaskProcess:
         """
         self._process = await self._spawn()
         try:
-            async with asyncio.timeout(self.queue.startup_timeout):
-                await self._wait_for_ready()
-        except TimeoutError as error:
+            await asyncio.wait_for(self._wait_for_ready(), self.queue.startup_timeout)
+        except asyncio.TimeoutError as error:
             await self.stop()
             raise TaskFailed(
                 f"queue {self.queue.name}: '{self.queue.startup_cmd}' in "
@@ -114,9 +113,8 @@ class TaskProcess:
 
     async def _run(self, job: Job) -> str:
         try:
-            async with asyncio.timeout(self.queue.startup_timeout):
-                await self._ready.wait()
-        except TimeoutError as error:
+            await asyncio.wait_for(self._ready.wait(), self.queue.startup_timeout)
+        except asyncio.TimeoutError as error:
             raise TaskFailed(f"queue {self.queue.name} supervisor crashed") from error
         response = asyncio.get_running_loop().create_future()
         self._responses[job.id] = response
@@ -133,7 +131,7 @@ class TaskProcess:
         if self._process.stdin is not None:
             # An idle process exits at the end of its input.
             self._process.stdin.close()
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT)
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

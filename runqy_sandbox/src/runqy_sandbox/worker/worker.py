@@ -180,9 +180,8 @@ class Worker:
                 delay = await self._check_due()
             except RedisError as error:
                 log.warning("Redis does not respond: %s", error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._has_failed.wait()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._has_failed.wait(), delay)
             self._has_failed.clear()
 
     async def _check_due(self) -> float:

@@ -1,0 +1,292 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""What differs between the versions of Airflow, from 3.0.6 on.
+
+Names that moved are resolved when they are first asked for, so that a DAG file that
+imports an operator loads no more of Airflow than it needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import pkgutil
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow import __version__
+from packaging.version import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+    from concurrent.futures import ThreadPoolExecutor
+
+    from airflow.sdk import BaseHook, Connection
+    from airflow.sdk.bases.decorator import determine_kwargs
+    from airflow.sdk.configuration import conf
+    from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
+    from airflow.sdk.exceptions import (
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+        TaskDeferralTimeout,
+    )
+    from airflow.sdk.listener import get_listener_manager
+    from airflow.sdk.serde import deserialize, serialize
+    from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
+
+T = TypeVar("T")
+
+__all__ = [
+    "HAS_SOUND_PIPE",
+    "KNOWN_CONTEXT_KEYS",
+    "RELEASE",
+    "AdvanceItem",
+    "AirflowNotFoundException",
+    "AirflowSensorTimeout",
+    "AirflowSkipException",
+    "BaseHook",
+    "SharedStreamProducer",
+    "TaskDeferralTimeout",
+    "ask",
+    "conf",
+    "count_success",
+    "deserialize",
+    "determine_kwargs",
+    "get_connection",
+    "get_listener_manager",
+    "in_thread",
+    "metrics",
+    "readable_connections",
+    "resolve",
+    "serialize",
+    "stats_tags",
+    "supervisor_lock",
+    "team_of",
+]
+
+#: Where a name is, the newest path first. ``object`` stands for a base class that
+#: an older Airflow does not have, and does not need.
+_PATHS = {
+    "AdvanceItem": ("airflow.triggers.shared_stream:AdvanceItem", "builtins:object"),
+    "AirflowNotFoundException": (
+        "airflow.sdk.exceptions:AirflowNotFoundException",
+        "airflow.exceptions:AirflowNotFoundException",
+    ),
+    "AirflowSensorTimeout": (
+        "airflow.sdk.exceptions:AirflowSensorTimeout",
+        "airflow.exceptions:AirflowSensorTimeout",
+    ),
+    "AirflowSkipException": (
+        "airflow.sdk.exceptions:AirflowSkipException",
+        "airflow.exceptions:AirflowSkipException",
+    ),
+    "BaseHook": ("airflow.sdk:BaseHook", "airflow.hooks.base:BaseHook"),
+    "KNOWN_CONTEXT_KEYS": (
+        "airflow.sdk.definitions.context:KNOWN_CONTEXT_KEYS",
+        "airflow.utils.context:KNOWN_CONTEXT_KEYS",
+    ),
+    "SharedStreamProducer": (
+        "airflow.triggers.shared_stream:SharedStreamProducer",
+        "builtins:object",
+    ),
+    "TaskDeferralTimeout": (
+        "airflow.sdk.exceptions:TaskDeferralTimeout",
+        "airflow.exceptions:TaskDeferralTimeout",
+    ),
+    "conf": ("airflow.sdk.configuration:conf", "airflow.configuration:conf"),
+    "deserialize": (
+        "airflow.sdk.serde:deserialize",
+        "airflow.serialization.serde:deserialize",
+    ),
+    "determine_kwargs": (
+        "airflow.sdk.bases.decorator:determine_kwargs",
+        "airflow.utils.operator_helpers:determine_kwargs",
+    ),
+    "get_listener_manager": (
+        "airflow.sdk.listener:get_listener_manager",
+        "airflow.listeners.listener:get_listener_manager",
+    ),
+    "serialize": (
+        "airflow.sdk.serde:serialize",
+        "airflow.serialization.serde:serialize",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    paths = _PATHS.get(name)
+    if paths is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = resolve(*paths)
+    return value
+
+
+def resolve(*paths: str) -> Any:
+    """Return what is at the first of these paths that this Airflow has.
+
+    Args:
+        paths: ``module:name``, or ``module``.
+
+    Raises:
+        ImportError: It has none of them.
+    """
+    for path in paths:
+        try:
+            return pkgutil.resolve_name(path)
+        except (ImportError, AttributeError):
+            continue
+    raise ImportError(f"Airflow {__version__} has none of {', '.join(paths)}.")
+
+
+#: The version of Airflow, as in ``(3, 1, 8)``.
+RELEASE = Version(__version__).release
+
+#: Whether any thread may ask a triggerer's supervisor, and any question be cancelled.
+#: Before 3.2.2 both end the triggerer with all its triggers (apache/airflow#64620 and
+#: #67380): "Response read out of order".
+HAS_SOUND_PIPE = RELEASE >= (3, 2, 2)
+
+#: Taken while a worker asks its supervisor from a thread: before 3.2 the pipe between
+#: the two has no lock of its own.
+supervisor_lock = threading.RLock()
+
+#: What is under way: the event loop itself does not keep a reference to a task.
+_running: set[asyncio.Future[Any]] = set()
+
+
+async def in_thread(
+    function: Callable[..., T], *args: Any, executor: ThreadPoolExecutor | None = None
+) -> T:
+    """Call a function that blocks, and may ask Airflow, in a thread.
+
+    Args:
+        function: The function; it has the caller's context variables.
+        args: Its arguments.
+        executor: Whose threads to use; by default those of the event loop.
+    """
+    if HAS_SOUND_PIPE:
+        call = functools.partial(contextvars.copy_context().run, function, *args)
+        return await asyncio.get_running_loop().run_in_executor(executor, call)
+    from asgiref.sync import sync_to_async  # noqa: PLC0415 - not on a newer Airflow
+
+    # In a thread of asgiref's, Airflow puts the question in this event loop.
+    deferred = sync_to_async(function, thread_sensitive=False, executor=executor)
+    return await _to_its_end(deferred(*args))
+
+
+async def ask(question: Any) -> Any:
+    """Ask the supervisor of this triggerer; return its answer."""
+    from airflow.sdk.execution_time import task_runner  # noqa: PLC0415 - heavy
+
+    # A question that is cancelled leaves its answer to the next one.
+    return await _to_its_end(task_runner.SUPERVISOR_COMMS.asend(question))
+
+
+def get_connection(conn_id: str) -> Connection:
+    """Fetch a connection, in any thread.
+
+    Raises:
+        AirflowNotFoundException: It does not exist, or Airflow could not be asked.
+    """
+    hook = __getattr__("BaseHook")
+    try:
+        with supervisor_lock:
+            connection: Connection = hook.get_connection(conn_id)
+    except ImportError as error:
+        # Airflow 3.1.0 says so in an API server, where there is no supervisor.
+        if error.name != "airflow.sdk.execution_time.task_runner":
+            raise
+        not_found = __getattr__("AirflowNotFoundException")
+        raise not_found(f"The conn_id `{conn_id}` isn't defined") from error
+    return connection
+
+
+def team_of(model: Any) -> Any:
+    """Return the column with the team of a row; NULL before 3.2, without teams."""
+    from sqlalchemy import null  # noqa: PLC0415 - not needed to parse a DAG
+
+    return getattr(model, "team_name", null().label("team_name"))
+
+
+def readable_connections(
+    manager: Any, conn_ids: set[str], user: Any, team: str | None
+) -> set[str]:
+    """Return those of the connections of a team that a user may read.
+
+    Args:
+        manager: Airflow's auth manager.
+        conn_ids: The connections.
+        user: The user.
+        team: The team.
+    """
+    if hasattr(manager, "filter_authorized_connections"):
+        found: set[str] = manager.filter_authorized_connections(
+            conn_ids=conn_ids, user=user, method="GET", team_name=team
+        )
+        return found
+    details = resolve(
+        "airflow.api_fastapi.auth.managers.models.resource_details:ConnectionDetails"
+    )
+    return {
+        conn_id
+        for conn_id in conn_ids
+        if manager.is_authorized_connection(
+            method="GET", user=user, details=details(conn_id=conn_id)
+        )
+    }
+
+
+def metrics() -> Any:
+    """Return Airflow's statistics: with ``incr``, ``gauge`` and ``timing``.
+
+    From 3.2 on there are two copies of them: one is set up in the processes of tasks,
+    the other in all others.
+    """
+    part = "sdk.observability" if _is_task_process() else "observability"
+    module = resolve(f"airflow.{part}.stats", "airflow.stats")
+    return module if hasattr(module, "incr") else module.Stats
+
+
+def _is_task_process() -> bool:
+    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    is_triggerer = "airflow.jobs.triggerer_job_runner" in sys.modules
+    return hasattr(runner, "SUPERVISOR_COMMS") and not is_triggerer
+
+
+def stats_tags(ti: Any) -> dict[str, str]:
+    """Return the tags of Airflow's own metrics of a task instance."""
+    tags: Mapping[str, str] | None = getattr(ti, "stats_tags", None)
+    return {"dag_id": ti.dag_id, "task_id": ti.task_id} if tags is None else dict(tags)
+
+
+def count_success(
+    operator: str, tags: Mapping[str, str], seconds: float | None
+) -> None:
+    """Count a task that succeeded, with the metrics that a worker would have sent.
+
+    Args:
+        operator: Class name of its operator.
+        tags: What ``stats_tags`` returned.
+        seconds: How long it took; None where that is not known.
+    """
+    if RELEASE < (3, 1):
+        return  # its workers send none of these
+    statistics = metrics()
+    name = "operator" if RELEASE < (3, 3) else "operator_name"
+    statistics.incr("operator_successes", tags={**tags, name: operator})
+    statistics.incr("ti_successes", tags=dict(tags))
+    if RELEASE < (3, 3):
+        statistics.incr(f"operator_successes_{operator}", tags=dict(tags))
+    if seconds is not None:
+        statistics.timing("task.duration", seconds * 1000, tags=dict(tags))
+
+
+async def _to_its_end(answer: Coroutine[Any, Any, T]) -> T:
+    """Await something that goes on where the awaiting task is cancelled."""
+    task = asyncio.ensure_future(answer)
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return await asyncio.shield(task)
