@@ -11,7 +11,7 @@ endif
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup check-python lint types layers delivery unit e2e faults bench docs screenshots release-check clean
+.PHONY: help demo test setup check-python lint types layers delivery test-airflow unit e2e faults bench docs screenshots release-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ delivery: setup ## runqy_delivery alone, in empty environments
 	  RUNQY_DELIVERY_ALONE=1 .venv-delivery/bin/python -m pytest -q -p no:cacheprovider \
 	    -c tests/delivery/pytest.ini tests/delivery; \
 	done
+
+test-airflow: setup ## the tests that depend on Airflow, on another one (VERSION=3.1.8, or all)
+	$(RUN) -m devtools.airflow_versions $(VERSION) $(if $(AIRFLOW_PYTHON),--python $(AIRFLOW_PYTHON)) $(if $(JOBS),--jobs $(JOBS))
 
 unit: setup ## the unit tests: less than a minute, no servers
 	$(RUN) -m pytest -q tests/unit
@@ -88,4 +91,4 @@ $(UV): constraints.txt
 	@touch $@
 
 clean: ## remove what the commands above made
-	rm -rf .venv .venv-delivery .tools dist site .demo .faults .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-delivery .airflow .tools dist site .demo .faults .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

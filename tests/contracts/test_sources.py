@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runqy_provider.python_compat import timeout
 from runqy_provider.waiters.registry import close_waiters
 from runqy_provider.waiters.wait_any import poll_status, wait_any
 from tests.contracts.backends import WITH_SERVER
@@ -37,7 +38,7 @@ def polls(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with timeout(30):
         while not condition():
             await asyncio.sleep(0.02)
 

@@ -108,7 +108,7 @@ async def test_run_process_not_ready_raises_error_after_timeout(
 async def test_run_response_with_nan_is_ignored(tmp_path: Path) -> None:
     code = f"{SDK}@task\ndef t(payload): return float('nan')\nrun()"
     async with _supervised(_process(tmp_path, code)) as process:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(process.run(_job()), 0.3)
         assert process.in_flight == 0
 

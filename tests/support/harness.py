@@ -10,25 +10,36 @@ import asyncio
 import json
 import uuid
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
-from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.api.client import Client
-from airflow.sdk.api.datamodels._generated import TaskInstance
+from airflow.sdk.api.datamodels._generated import DagRun, TaskInstance
 from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR, TriggerFailureReason
-from airflow.sdk.execution_time.supervisor import run_task_in_process
-from airflow.sdk.serde import deserialize, serialize
 
+from runqy_provider.context import load_context
+from runqy_provider.inbox import keys
+from runqy_provider.jobs.attempt_store import ATTEMPT_KEY, record_name
 from runqy_provider.operators.runqy import RunqyOperator
+from runqy_provider.redis_client import client as redis_client
 from runqy_provider.triggers.delivery import DeliveryTrigger
 from runqy_provider.waiters.registry import close_waiters
+from tests.support.versions import (
+    HAS_STATE_STORE,
+    DagBag,
+    known_fields,
+    next_kwargs,
+    run_task_in_process,
+    through_database,
+    to_database,
+)
 
 _NO_BODY = ("PATCH", "PUT", "DELETE")
-_WHEN = "2026-01-01T00:00:00Z"
+_DAY = "2026-01-01T00:00:00+00:00"
 
 
 def run_of(payload: Any = None, runqy_queue: str = "helper", **arguments: Any) -> Run:
@@ -85,6 +96,8 @@ class Run:
     xcoms: dict[str, Any] = field(default_factory=dict)
     store: dict[str, Any] = field(default_factory=dict)
     max_tries: int = 0
+    #: When the DAG run started: two runs never start at the same moment.
+    started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     next: tuple[str, Any] | None = None
     last: Any = None
 
@@ -96,7 +109,8 @@ class Run:
             token="",
             transport=httpx.MockTransport(self._answer),
         )
-        ti = TaskInstance(
+        ti = known_fields(
+            TaskInstance,
             id=uuid.uuid4(),
             task_id=self.task.task_id,
             dag_id=self.task.dag_id,
@@ -131,8 +145,7 @@ class Run:
         """The trigger of the deferral, after serialization for Airflow's database."""
         message = self.last.msg
         assert message.classpath.endswith("delivery.DeliveryTrigger")
-        kwargs = json.loads(json.dumps(message.trigger_kwargs))
-        return DeliveryTrigger(**cast("dict[str, Any]", deserialize(kwargs)))
+        return DeliveryTrigger(**through_database(message.trigger_kwargs))
 
     @property
     def timeout(self) -> Any:
@@ -158,24 +171,21 @@ class Run:
     def resume(self, event: dict[str, Any]) -> Run:
         """Continue the task with the event of its trigger."""
         message = self.last.msg
-        kwargs = cast("dict[str, Any]", deserialize(message.next_kwargs or {}))
-        arguments = {**kwargs, "event": event}
-        self.next = (message.next_method, serialize(arguments))
+        self.next = (message.next_method, next_kwargs(message.next_kwargs or {}, event))
         return self.execute()
 
     def time_out(self) -> Run:
         """Continue the task as Airflow does when the deferral times out."""
         reason = {"error": TriggerFailureReason.TRIGGER_TIMEOUT.value}
-        self.next = (TRIGGER_FAIL_REPR, serialize(reason))
+        self.next = (TRIGGER_FAIL_REPR, to_database(reason))
         return self.execute()
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
         if path.endswith("/run"):
             return httpx.Response(200, json=self._context())
-        if "/xcoms/" in path and request.method == "POST":
-            self.xcoms[path.rsplit("/", 1)[1]] = json.loads(request.content)
-            return httpx.Response(201, json={"message": "stored"})
+        if "/xcoms/" in path and request.method in ("GET", "POST"):
+            return self._xcom(path.rsplit("/", 1)[1], request)
         if "/store/ti/" in path:
             return self._store(path.rsplit("/", 1)[1], request)
         if request.method in _NO_BODY:
@@ -183,6 +193,50 @@ class Run:
         if "/connections/" in path:
             return httpx.Response(404, json={"detail": {"reason": "not_found"}})
         return httpx.Response(200, json={})
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the attempt left for the next one."""
+        if HAS_STATE_STORE:
+            return dict(self.store[ATTEMPT_KEY])
+        with self._redis() as redis:
+            return dict(json.loads(redis.get(self._record_key)))
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Write what the next attempt finds."""
+        if HAS_STATE_STORE:
+            self.store[ATTEMPT_KEY] = record
+            return
+        with self._redis() as redis:
+            redis.set(self._record_key, json.dumps(record))
+
+    def change_record(self, **fields: Any) -> None:
+        """Change fields of what the attempt left for the next one."""
+        self.write_record({**self.record, **fields})
+
+    @property
+    def _record_key(self) -> str:
+        ti = SimpleNamespace(
+            dag_id=self.task.dag_id,
+            run_id=self.run_id,
+            task_id=self.task.task_id,
+            map_index=self.map_index,
+        )
+        return keys.attempt("runqy_default", record_name(ti, self.started_at))
+
+    @staticmethod
+    def _redis() -> Any:
+        connection = load_context("runqy_default").redis
+        assert connection is not None
+        return redis_client(connection)
+
+    def _xcom(self, key: str, request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            self.xcoms[key] = json.loads(request.content)
+            return httpx.Response(201, json={"message": "stored"})
+        if key not in self.xcoms:
+            return httpx.Response(404, json={"detail": {"reason": "not_found"}})
+        return httpx.Response(200, json={"key": key, "value": self.xcoms[key]})
 
     def _store(self, key: str, request: httpx.Request) -> httpx.Response:
         if request.method == "PUT":
@@ -202,10 +256,11 @@ class Run:
             run_id=self.run_id,
             store=self.store,
             max_tries=tries if is_cleared else self.max_tries,
+            started_at=self.started_at,
         )
 
     def _context(self) -> dict[str, Any]:
-        times = dict.fromkeys(("logical_date", "start_date", "run_after"), _WHEN)
+        times = dict.fromkeys(("logical_date", "run_after"), _DAY)
         empty = dict.fromkeys(
             ("data_interval_start", "data_interval_end", "end_date", "partition_key")
         )
@@ -215,9 +270,12 @@ class Run:
             "run_type": "manual",
             "state": "running",
             "consumed_asset_events": [],
+            "start_date": self.started_at.isoformat(),
             **times,
             **empty,
         }
+        # An older Airflow does not accept fields that it does not know.
+        dag_run = {k: v for k, v in dag_run.items() if k in DagRun.model_fields}
         context: dict[str, Any] = {
             "dag_run": dag_run,
             "max_tries": self.max_tries,

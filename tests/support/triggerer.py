@@ -1,4 +1,4 @@
-"""Airflow's real triggerer, without a database: ``triggerer.py SPEC REPORT``.
+"""Airflow's real triggerer, without a database: ``-m tests.support.triggerer``.
 
 It runs in a process of its own because it forks, and forking pytest's process, which
 has threads and open connections, is not safe.
@@ -6,20 +6,24 @@ has threads and open connections, is not safe.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
 import httpx
 import structlog
-from airflow.executors.workloads.task import TaskInstanceDTO
-from airflow.executors.workloads.trigger import RunTrigger
 from airflow.jobs.triggerer_job_runner import TriggerRunnerSupervisor
+from airflow.models.trigger import Trigger
 from airflow.sdk.api.client import Client
+
+from runqy_provider.airflow_compat import RELEASE
+from tests.support.versions import RunTrigger, TaskInstanceDTO, known_fields
 
 
 @attrs.define(kw_only=True)
@@ -101,7 +105,7 @@ class Triggerer(TriggerRunnerSupervisor):
             RunTrigger(
                 id=number,
                 classpath=self.wanted[number][0],
-                encrypted_kwargs=json.dumps(self.wanted[number][1]),
+                encrypted_kwargs=_encrypted(self.wanted[number][1]),
                 ti=_task_instance(f"t{number}"),
             )
             for number in ids
@@ -124,8 +128,51 @@ class Triggerer(TriggerRunnerSupervisor):
         return {"hostname": "test"}
 
 
-def _task_instance(task_id: str) -> TaskInstanceDTO:
-    return TaskInstanceDTO(
+@attrs.define(kw_only=True)
+class OldTriggerer(Triggerer):
+    """The same before 3.3, where the supervisor itself uses the database."""
+
+    @functools.cached_property
+    def client(self) -> Client:
+        return self.make_client()
+
+    def update_triggers(self, requested: set[int]) -> None:
+        known = self.running_triggers | self.cancelling_triggers
+        known |= {event[0] for event in self.events}
+        known |= {failed[0] for failed in self.failed_triggers}
+        known |= {workload.id for workload in self.creating_triggers}
+        self.creating_triggers.extend(self.build_trigger_workloads(requested - known))
+        self.cancelling_triggers.update(self.running_triggers - requested)
+
+    def handle_events(self) -> None:
+        while self.events:
+            number, event, *_ = self.events.popleft()
+            self.on_trigger_event(number, event)
+
+    def handle_failed_triggers(self) -> None:
+        while self.failed_triggers:
+            self.on_trigger_failure(*self.failed_triggers.popleft())
+
+    def emit_metrics(self) -> None: ...
+
+    def run_once(self) -> None:
+        if not self.is_alive():
+            raise RuntimeError("the triggers' process has ended")
+        self.load_triggers()
+        self._service_subprocess(1)
+        self.handle_events()
+        self.handle_failed_triggers()
+
+
+def _encrypted(kwargs: dict[str, Any]) -> str:
+    # Before 3.3 the workload has them encrypted, as the database has.
+    old = RELEASE < (3, 3)
+    return str(Trigger.encrypt_kwargs(kwargs)) if old else json.dumps(kwargs)
+
+
+def _task_instance(task_id: str) -> Any:
+    return known_fields(
+        TaskInstanceDTO,
         id=uuid.uuid4(),
         dag_version_id=uuid.uuid4(),
         task_id=task_id,
@@ -142,19 +189,31 @@ def _task_instance(task_id: str) -> TaskInstanceDTO:
 def main(spec_path: str, report_path: str) -> None:
     """Run the triggers of a spec and report their events, until killed."""
     spec = json.loads(Path(spec_path).read_text())
-    triggerer: Triggerer = Triggerer.start(
-        job=None, capacity=1000, logger=structlog.get_logger()
+    kind = OldTriggerer if RELEASE < (3, 3) else Triggerer
+    job: Any = SimpleNamespace(id=uuid.uuid4()) if RELEASE < (3, 3) else None
+    triggerer: Triggerer = kind.start(
+        job=job, capacity=1000, logger=structlog.get_logger()
     )
     triggerer.connections.update(spec["connections"])
     triggerer.wanted.update({int(n): tuple(t) for n, t in spec["triggers"].items()})
     triggerer.tasks.update(spec.get("tasks", {}))
     triggerer.refused.update(spec.get("refused", {}))
-    drop = Path(spec_path).with_name("drop")
-    while True:
+    drop, stop = Path(spec_path).with_name("drop"), Path(spec_path).with_name("stop")
+    stopped: dict[str, Any] = {}
+    while not stopped:
         triggerer.run_once()
-        if drop.exists():  # as if Airflow had assigned all triggers elsewhere
-            triggerer.wanted.clear()
+        if drop.exists():  # as if Airflow had assigned these triggers elsewhere
+            for number in json.loads(drop.read_text() or "null") or [*triggerer.wanted]:
+                triggerer.wanted.pop(number, None)
+        if stop.exists():
+            began = time.monotonic()
+            # As Airflow's own job does it at its end.
+            triggerer.kill(escalation_delay=10, force=True)
+            took = time.monotonic() - began
+            stopped = {"seconds": took, "exit_code": triggerer._exit_code}
         report = {
+            "stopped": stopped,
+            "running": len(triggerer.running_triggers),
             "events": triggerer.fired,
             "failures": {n: str(error) for n, error in triggerer.failed.items()},
             "asked": triggerer.asked,

@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +18,11 @@ from runqy_sandbox.process.watchdog import run_with_watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from typing_extensions import Self
+
+#: The program of the process, and where it is.
+MODULE, ROOT = "tests.support.triggerer", Path(__file__).parents[2]
 
 
 class Triggerer:
@@ -43,16 +48,15 @@ class Triggerer:
         spec_path.write_text(json.dumps(spec))
         self._report = folder / "report.json"
         self._log = (folder / "log").open("w+")
-        script = Path(__file__).parent / "triggerer.py"
         # Its environment has no connections, so that it must ask Airflow for them.
         clean = {k: v for k, v in os.environ.items() if "AIRFLOW_CONN" not in k}
         self._ending = ExitStack()
         self._process = self._ending.enter_context(
             run_with_watchdog(
-                [sys.executable, str(script), str(spec_path), str(self._report)],
+                [sys.executable, "-m", MODULE, str(spec_path), str(self._report)],
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
-                env={**clean, **(environment or {})},
+                env={**clean, "PYTHONPATH": str(ROOT), **(environment or {})},
             )
         )
 
@@ -70,10 +74,37 @@ class Triggerer:
         except FileNotFoundError:
             return {}
 
+    def drop(self, numbers: list[int]) -> None:
+        """Let Airflow assign triggers to another triggerer: they are cancelled."""
+        self._write("drop", json.dumps(numbers))
+
+    def stop(self) -> dict[str, Any]:
+        """End the process of the triggers as Airflow does.
+
+        Returns:
+            Its ``exit_code``, and how many ``seconds`` it took.
+        """
+        self._write("stop", "")
+        self.run_until(lambda: self.stopped)
+        stopped: dict[str, Any] = self.stopped
+        return stopped
+
+    def _write(self, name: str, text: str) -> None:
+        path = self._report.with_name(name)
+        path.with_suffix(".new").write_text(text)
+        path.with_suffix(".new").rename(path)
+
     def run_until(self, done: Callable[[], Any]) -> None:
-        end = time.monotonic() + 40
+        """Wait until something is done, as long as the report goes on changing."""
+        seen, end = "", time.monotonic() + 60
         while not done():
-            if time.monotonic() > end or self._process.poll() is not None:
+            is_over = self._process.poll() is not None and not done()
+            if (news := self._read_report()) != seen:
+                seen, end = news, time.monotonic() + 60
+            if time.monotonic() > end or is_over:
                 self._log.seek(0)
                 pytest.fail(f"{self.failures} {self._log.read()[-3000:]}")
             time.sleep(0.05)
+
+    def _read_report(self) -> str:
+        return self._report.read_text() if self._report.exists() else ""

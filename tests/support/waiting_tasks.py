@@ -6,7 +6,7 @@ import json
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.models.dag import DagModel
@@ -16,6 +16,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from sqlalchemy import delete, func, insert, select
 
+from runqy_provider.airflow_compat import RELEASE
 from runqy_provider.triggers.delivery import DeliveryTrigger
 
 if TYPE_CHECKING:
@@ -85,12 +86,12 @@ class WaitingTasks:
             "dag_id": self.dag_id,
             "run_id": RUN_ID,
             "run_type": "manual",
-            "run_after": datetime.now(UTC),
+            "run_after": datetime.now(timezone.utc),
             "state": "running",
         }
 
     def _triggers(self, first: int) -> list[dict[str, Any]]:
-        now = datetime.now(UTC)
+        now = datetime.now(timezone.utc)
         rows = []
         for index in range(self.count):
             since = now - timedelta(seconds=self.count - index)
@@ -104,7 +105,8 @@ class WaitingTasks:
             )
             path, arguments = trigger.serialize()
             text = json.dumps(arguments)
-            if self.is_encrypted:
+            # Before 3.3 Airflow encrypts them always.
+            if self.is_encrypted or RELEASE < (3, 3):
                 text = Trigger.encrypt_kwargs(arguments)
             rows.append(
                 {
@@ -119,7 +121,7 @@ class WaitingTasks:
     def _task_instances(self, first: int) -> list[dict[str, Any]]:
         return [
             {
-                "id": uuid.uuid4(),
+                "id": uuid.uuid4() if RELEASE >= (3, 2) else str(uuid.uuid4()),
                 "dag_id": self.dag_id,
                 "run_id": RUN_ID,
                 "task_id": "transcribe",

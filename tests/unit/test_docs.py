@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-import tomllib
 from configparser import ConfigParser
 from typing import Any
 
 import pytest
+import tomllib
 from packaging.requirements import Requirement
 
 from devtools.docs import configuration
@@ -140,7 +140,7 @@ def test_docs_numbers_equal_the_code() -> None:
 def test_docs_name_every_metric() -> None:
     text = read_page("docs/how-to/monitor.md")
     package = ROOT / "runqy_provider"
-    calls = r"stats\.(?:incr|timing|gauge)\(\s*\"(runqy[\w.]+)\""
+    calls = r"metrics\(\)\.(?:incr|timing|gauge)\(\s*\"(runqy[\w.]+)\""
     sent = {
         name
         for path in package.rglob("*.py")

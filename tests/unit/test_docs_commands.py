@@ -7,11 +7,11 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tomllib
 from airflow.cli.cli_parser import get_parser
 from airflow.sdk import Connection
 from packaging.requirements import Requirement

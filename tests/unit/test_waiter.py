@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runqy_provider.errors import NotThere
+from runqy_provider.python_compat import timeout
 from runqy_provider.waiters.deadlines import Wait
 from runqy_provider.waiters.waiter import Waiter
 from tests.unit.waiter_source import ARRIVED, LONG, SOON, start_wait
@@ -136,7 +137,7 @@ async def test_waiter_all_waits_ended_or_cancelled_becomes_idle(
     assert not waiter.is_idle
 
     cancelled.cancel()
-    async with asyncio.timeout(10):
+    async with timeout(10):
         while not waiter.is_idle:
             await asyncio.sleep(0.01)
     assert source.closed == 1
@@ -179,6 +180,6 @@ async def test_waiter_wait_cancelled_during_poll_is_dropped(source: FakeSource) 
 
     source.results["other"] = ARRIVED
     source.hint_queue.put_nowait("other")
-    async with asyncio.timeout(10):
+    async with timeout(10):
         assert await other == ARRIVED
     await waiter.aclose()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from runqy_provider.python_compat import timeout
 from runqy_provider.waiters.waiter import CLOSE_TIMEOUT, Waiter
 from tests.unit.waiter_source import (
     ARRIVED,
@@ -62,7 +63,7 @@ async def test_waiter_poll_swallows_cancellation_waiter_closes() -> None:
     waiter = Waiter(stubborn, interval=LONG)
     waiting = start_wait(waiter, "a")
     await stubborn.next_poll()
-    async with asyncio.timeout(CLOSE_TIMEOUT):
+    async with timeout(CLOSE_TIMEOUT):
         await waiter.aclose()
 
     assert stubborn.closed == 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runqy_provider.errors import SinkUnavailable
+from runqy_provider.python_compat import timeout
 from runqy_provider.waiters.waiter import Waiter
 from tests.unit.waiter_source import ARRIVED, LONG, SOON, StuckSource, start_wait
 
@@ -87,12 +88,12 @@ async def test_waiter_poll_unanswered_deadline_still_ends_wait() -> None:
     stuck = start_wait(waiter, "stuck", seconds=LONG)
     await source.next_poll()
 
-    async with asyncio.timeout(10):
+    async with timeout(10):
         assert await known is None
     assert not stuck.done()
     source.results["stuck"] = ARRIVED
     source.released.set()
-    async with asyncio.timeout(10):
+    async with timeout(10):
         assert await stuck == ARRIVED
     await waiter.aclose()
 
@@ -105,7 +106,7 @@ async def test_waiter_poll_unanswered_is_reported_after_grace(
     source = StuckSource()
     waiter = Waiter(source, interval=LONG)
 
-    async with asyncio.timeout(10):
+    async with timeout(10):
         assert await waiter.wait("stuck", deadline=0.0) is None
     assert "has not been answered yet" in str(waiter.last_error)
     await waiter.aclose()

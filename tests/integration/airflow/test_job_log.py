@@ -27,4 +27,5 @@ def test_job_log_of_completed_job_is_not_delivered(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert outcome_of(run_of({"log": "loaded the model", "value": 1})) == 1
-    assert "loaded the model" not in capsys.readouterr().out
+    # Airflow 3.0 prints the payload itself, with all that it sends.
+    assert "Last lines of the job's log" not in capsys.readouterr().out

@@ -214,14 +214,17 @@ class Supervisor:
         self._state = state
 
     def send(self, question: Any) -> Any:
-        from airflow.sdk.execution_time.comms import ErrorResponse, TaskStatesResult
-
-        if self._state == "no answer":
-            return ErrorResponse()
-        job_states = (
-            {} if self._state == "deleted" else {question.task_ids[0]: self._state}
+        from airflow.sdk.execution_time.comms import (
+            ErrorResponse,
+            GetTaskStates,
+            TaskStatesResult,
         )
-        return TaskStatesResult(task_states={question.run_ids[0]: job_states})
+
+        if self._state == "no answer" or not isinstance(question, GetTaskStates):
+            return ErrorResponse()
+        [task_id], [run_id] = question.task_ids or [], question.run_ids or []
+        job_states = {} if self._state == "deleted" else {task_id: self._state}
+        return TaskStatesResult(task_states={run_id: job_states})
 
 
 @pytest.mark.parametrize(

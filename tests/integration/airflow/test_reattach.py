@@ -18,15 +18,15 @@ from runqy_provider.errors import (
     SinkUnavailable,
 )
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.jobs.attempt import ATTEMPT_KEY
+from runqy_provider.jobs.attempt_store import NoStore
 from runqy_sandbox.process.net import free_port
-from tests.support.harness import Run, outcome_of, run_of
+from tests.support.harness import Run, outcome_of, run_of, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.stack import Stack
+    from tests.support.stack import Gate, Stack
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
@@ -129,7 +129,7 @@ def test_retry_job_id_not_stored_finds_pending_job(
     stack: Stack,
 ) -> None:
     first = idle_run()
-    first.store[ATTEMPT_KEY]["job_id"] = None  # as before runqy's response
+    first.change_record(job_id=None)  # as before runqy's response
     before = jobs_in(stack, "idle.default")
     second = first.retried().execute()
 
@@ -142,7 +142,7 @@ def test_retry_job_id_unknown_takes_delivered_result(
 ) -> None:
     first = idle_run()
     deliver(first, result=5)
-    first.store[ATTEMPT_KEY]["job_id"] = None
+    first.change_record(job_id=None)
     connect(without=("runqy_redis_conn_id",))
     before = jobs_in(stack, "idle.default")
     second = first.retried().execute()
@@ -155,7 +155,7 @@ def test_retry_job_never_enqueued_enqueues_it(
     stack: Stack,
 ) -> None:
     first = idle_run()
-    first.store[ATTEMPT_KEY]["job_id"] = None
+    first.change_record(job_id=None)
     with Redis.from_url(stack.sandbox.redis_url) as redis:
         key = f"asynq:{{idle.default}}:t:{job_of(first)}"
         redis.delete(key)
@@ -164,6 +164,27 @@ def test_retry_job_never_enqueued_enqueues_it(
 
     assert second.state == "deferred"
     assert job_of(second) != job_of(first)
+
+
+def test_retry_without_any_store_takes_delivered_result(
+    connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    """As before Airflow 3.3 where no Redis is in use."""
+    monkeypatch.setattr(
+        "runqy_provider.jobs.launch.attempt_store", lambda *_: NoStore()
+    )
+    connect(redis_conn_id="nothing_there", without=("callback_secret",))
+    payload = {"value": 7, **gate.closed}
+    first = started(run_of(payload, sink="s3://results/no-store"))
+    gate.open()
+    first.fire()  # the result has arrived, and the task ends before it reads it
+    second = first.retried().execute()
+
+    assert (second.state, second.value) == ("success", 7)
+    assert (
+        second.xcoms["runqy_job"]["delivery_id"]
+        == (first.xcoms["runqy_job"]["delivery_id"])
+    )
 
 
 def test_retry_server_unavailable_enqueues_nothing(
@@ -185,7 +206,7 @@ def test_retry_server_unavailable_enqueues_nothing(
 
 def test_retry_unreadable_attempt_record_enqueues_new_job() -> None:
     run = run_of({}, "idle")
-    run.store[ATTEMPT_KEY] = {"something": "else"}
+    run.write_record({"something": "else"})
     assert run.execute().state == "deferred"
 
 
@@ -214,7 +235,7 @@ def test_retry_result_unreadable_enqueues_new_job() -> None:
 
 def test_retry_callback_expired_replaces_pending_job(stack: Stack) -> None:
     first = idle_run()
-    first.store[ATTEMPT_KEY]["expires"] = time.time() - 1
+    first.change_record(expires=time.time() - 1)
     second = first.retried().execute()
 
     assert second.state == "deferred"
@@ -284,9 +305,9 @@ def test_retry_inbox_unavailable_enqueues_nothing(
     second = first.retried().execute()
     with pytest.raises(SinkUnavailable, match="nothing was enqueued"):
         raise second.error
-    assert second.store[ATTEMPT_KEY]["job_id"] == job_of(first)
 
     set_inbox(is_available=True)
+    assert second.record["job_id"] == job_of(first)
     third = second.retried().execute()
     assert (third.state, third.value) == ("success", [1, 2])
 
@@ -298,7 +319,7 @@ def test_retry_inbox_unavailable_and_job_id_unknown_enqueues_nothing(
     deliver(first, result=[1, 2])
     with Redis.from_url(stack.sandbox.redis_url) as redis:
         redis.delete(f"asynq:{{idle.default}}:t:{job_of(first)}")
-    first.store[ATTEMPT_KEY]["job_id"] = None
+    first.change_record(job_id=None)
     set_inbox(is_available=False)
     second = first.retried().execute()
     with pytest.raises(SinkUnavailable, match="nothing was enqueued"):
@@ -323,7 +344,7 @@ def test_retry_sink_missing_for_a_moment_keeps_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["cleared", "given up", "reattach off"])
 def test_retry_abandoned_pending_job_is_deleted(how: str, stack: Stack) -> None:
     first = idle_run(reattach=how != "reattach off")
-    first.store[ATTEMPT_KEY]["is_given_up"] = how == "given up"
+    first.change_record(is_given_up=how == "given up")
     second = first.retried(is_cleared=how == "cleared").execute()
 
     assert job_of(second) != job_of(first)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowSensorTimeout
 from redis import Redis
 
+from runqy_provider.airflow_compat import AirflowSensorTimeout
 from runqy_provider.errors import (
     HeartbeatTimeout,
     JobFailed,

@@ -126,9 +126,8 @@ def test_task_decorator_given_payload_is_refused() -> None:
 
 
 def test_taskflow_example_is_parsed_with_mapped_task() -> None:
-    from airflow.dag_processing.dagbag import DagBag
-
     from tests.support.stack import DAGS
+    from tests.support.versions import DagBag
 
     [dag] = DagBag(DAGS / "runqy_taskflow.py").dags.values()
     assert dag.get_task("resize").is_mapped

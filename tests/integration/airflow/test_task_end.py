@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk import DAG, Asset, BaseOperatorLink
-from airflow.sdk.listener import get_listener_manager
 from redis import Redis
 
+from runqy_provider.airflow_compat import get_listener_manager
 from runqy_provider.errors import Misconfigured
 from runqy_provider.links.result import ResultLink
 from runqy_provider.operators.runqy import RunqyOperator
@@ -100,10 +100,10 @@ def nothing_seen() -> None:
 @pytest.fixture
 def listener() -> Iterator[None]:
     """A listener for task success, like that of OpenLineage."""
-    from airflow.sdk._shared.listeners import hookimpl
+    from tests.support.versions import hookimpl
 
     class Listener:
-        @hookimpl
+        @hookimpl  # type: ignore[untyped-decorator] # Airflow's
         def on_task_instance_success(self, task_instance: Any) -> None:
             seen.append("listener")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow._shared.observability.metrics.base_stats_logger import NoStatsLogger
-from airflow.observability import stats
 from airflow.sdk import Asset
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -18,6 +18,7 @@ from runqy_provider.jobs.telemetry import count_enqueued
 from runqy_provider.models import JobRef
 from runqy_provider.operators.runqy import RunqyOperator
 from tests.support.harness import outcome_of, run_of, started
+from tests.support.versions import metrics_go_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,10 @@ class Recorder:
     def timing(self, stat: str, dt: Any, *, tags: Any = None, **_: Any) -> None:
         self.seen.append((stat, dt, tags or {}))
 
+    def timer(self, *_: Any, **__: Any) -> Any:
+        """Measure what Airflow itself times, which is not recorded."""
+        return contextlib.nullcontext(SimpleNamespace(duration=0.0))
+
     def of(self, stat: str) -> list[tuple[Any, dict[str, str]]]:
         """Return values and tags of one metric."""
         return [(value, tags) for name, value, tags in self.seen if name == stat]
@@ -49,9 +54,8 @@ class Recorder:
 def metrics() -> Iterator[Recorder]:
     """What Airflow's statistics got during the test."""
     recorder = Recorder()
-    stats.initialize(factory=lambda: recorder, export_legacy_names=False)  # type: ignore[arg-type,return-value] # it has what is used
-    yield recorder
-    stats.initialize(factory=NoStatsLogger, export_legacy_names=False)
+    with metrics_go_to(recorder):
+        yield recorder
 
 
 def test_metrics_of_task_with_result_count_and_time_it(metrics: Recorder) -> None:

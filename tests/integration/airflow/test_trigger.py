@@ -7,7 +7,7 @@ import json
 import os
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -21,6 +21,7 @@ from runqy_provider.inbox import callback_url, keys
 from runqy_provider.triggers.delivery import DeliveryTrigger
 from runqy_provider.waiters.registry import close_waiters
 from tests.support.triggerer_process import Triggerer
+from tests.support.versions import as_sent, through_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,11 +47,8 @@ TRIGGERS = [
 def test_trigger_serialized_through_database_is_unchanged(
     trigger: DeliveryTrigger,
 ) -> None:
-    from airflow.sdk.serde import deserialize, serialize
-
     path, kwargs = trigger.serialize()
-    kept = deserialize(json.loads(json.dumps(serialize(kwargs))))
-    again = DeliveryTrigger(**cast("dict[str, Any]", kept))
+    again = DeliveryTrigger(**through_database(as_sent(kwargs)))
 
     assert path == "runqy_provider.triggers.delivery.DeliveryTrigger"
     assert again.serialize() == trigger.serialize()
@@ -290,7 +288,7 @@ def test_trigger_cancelled_deletes_job_only_if_no_try_waits(
 
     with Triggerer(tmp_path, triggers, stack.connections, tasks) as triggerer:
         triggerer.run_until(lambda: redis.pubsub_numsub(channel)[0][1])
-        (tmp_path / "drop").touch()
+        triggerer.drop(list(triggers))
         # The slowest deletion takes three polls, a second apart: by then the decision
         # about the jobs that stay has been made.
         triggerer.run_until(lambda: all_answers_are_read() and deleted() == wanted)

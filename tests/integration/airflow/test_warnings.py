@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ def test_signed_url_limited_by_credentials_is_warned_of(
 def test_signed_url_of_role_ends_with_its_credentials(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)
+    expires = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(hours=2)
     session = botocore.session.get_session()
     credentials = RefreshableCredentials(
         "key", "secret", "token", expires, refresh_using=dict, method="assume-role"

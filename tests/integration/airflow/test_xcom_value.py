@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from airflow.sdk.execution_time.comms import SetXCom, _RequestFrame
-from airflow.sdk.serde import deserialize, serialize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runqy_provider.airflow_compat import deserialize, serialize
 from runqy_provider.errors import Misconfigured, TooLarge
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.models import is_reference

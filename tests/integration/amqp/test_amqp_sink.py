@@ -22,6 +22,7 @@ from runqy_provider.errors import (
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.inbox.writer import InboxWriter
 from runqy_provider.models import JobRef, is_reference
+from runqy_provider.python_compat import timeout
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
 from runqy_provider.waiters.wait_any import wait_any
@@ -245,7 +246,7 @@ def test_amqp_sink_broker_restart_loses_nothing(rabbitmq: RabbitMQ, queue: str) 
         connection = rabbitmq.connect()
         publish(connection.channel(), queue, {"task_id": delivery_id, "result": 1})
         connection.close()
-        async with asyncio.timeout(40):
+        async with timeout(40):
             return (await waiting).payload
 
     assert run.resume(asyncio.run(scenario())).value == 1
@@ -278,13 +279,13 @@ def test_amqp_sink_inbox_unavailable_message_stays_in_queue(
         redis.config_set("maxmemory", "1")  # it refuses writes
         try:
             publish(channel, queue, {"task_id": delivery_id, "result": 1})
-            async with asyncio.timeout(20):
+            async with timeout(20):
                 while len(attempts) < 2:  # the second follows a refused first one
                     await asyncio.sleep(0.02)
             assert not waiting.done()
         finally:
             redis.config_set("maxmemory", "0")
-        async with asyncio.timeout(30):
+        async with timeout(30):
             return (await waiting).payload
 
     assert run.resume(asyncio.run(scenario())).value == 1

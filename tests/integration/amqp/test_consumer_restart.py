@@ -11,6 +11,7 @@ from redis import Redis
 from runqy_provider.context import load_context
 from runqy_provider.errors import NotThere
 from runqy_provider.models import JobRef
+from runqy_provider.python_compat import timeout
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
 from runqy_provider.waiters.wait_any import poll_status
@@ -34,7 +35,7 @@ async def error_of_polls(sink: str) -> str:
     """Wait until the polls of a sink's source fail; return the error."""
     context = load_context("runqy_default")
     targets = sink_from_uri(sink).bind(context).targets(JobRef("unknown"))
-    async with asyncio.timeout(20):
+    async with timeout(20):
         while not (error := poll_status(targets).last_error):
             await asyncio.sleep(0.01)
     return str(error)

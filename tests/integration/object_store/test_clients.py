@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
 
+from runqy_provider.airflow_compat import AirflowNotFoundException
 from runqy_provider.caching import TtlCache
 from runqy_provider.context import load_context
 from runqy_provider.errors import Misconfigured

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,7 +54,7 @@ async def test_receiver_signing_secret_unsigned_body_is_refused(
 async def test_receiver_signature_of_standardwebhooks_is_accepted(
     client: Client, url: Callable[..., str]
 ) -> None:
-    now = datetime.now(tz=UTC)
+    now = datetime.now(tz=timezone.utc)
     signature = Webhook(SIGNING).sign("msg_1", now, GOOD.decode())
     headers = {
         "webhook-id": "msg_1",

@@ -18,6 +18,7 @@ import pytest
 from runqy_provider.context import load_context
 from runqy_provider.errors import RunqyError, SinkUnavailable
 from runqy_provider.models import JobRef
+from runqy_provider.python_compat import timeout
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.sinks.sql import source as sql_source
 from runqy_provider.sinks.sql.source import SqlSource
@@ -130,7 +131,7 @@ def test_sql_source_listening_to_silent_server_ends(
 
     async def scenario() -> None:
         hints = source.hints()
-        async with asyncio.timeout(20):
+        async with timeout(20):
             assert await anext(hints) is None
             with frozen(postgres):
                 await anext(hints)

@@ -7,10 +7,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowNotFoundException
 
+from runqy_provider.airflow_compat import AirflowNotFoundException
 from runqy_provider.caching import TtlCache
 from runqy_provider.errors import SinkError, SinkUnavailable
+from runqy_provider.python_compat import timeout
 from runqy_provider.sinks.sql import engine
 from runqy_provider.sinks.sql.source import SqlSource
 from runqy_provider.sinks.sql.table import SqlTable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 async def first_hint(table: SqlTable, channel: str = "any") -> str | None:
     hints = SqlSource(table, channel, str).hints()
-    async with asyncio.timeout(20):
+    async with timeout(20):
         hint = await anext(hints)
     await hints.aclose()  # type: ignore[attr-defined] # it is a generator
     return hint
@@ -70,7 +71,7 @@ def test_sql_engine_extras_reach_both_drivers(
 
     async def scenario() -> int:
         hints = SqlSource(rows, "any", str).hints()
-        async with asyncio.timeout(20):
+        async with timeout(20):
             await anext(hints)
         with postgres.connect() as admin:
             row = admin.execute(
@@ -101,7 +102,7 @@ def test_sql_source_channel_with_capitals_is_listened_to(
 
     async def scenario() -> str | None:
         hints = source.hints()
-        async with asyncio.timeout(20):
+        async with timeout(20):
             assert await anext(hints) is None
             with postgres.connect() as connection:
                 connection.execute("SELECT pg_notify('runqy_Tasks', 'r')")
@@ -155,13 +156,13 @@ def test_sql_table_two_inserts_of_one_id_leave_one_row(
             with other.transaction():
                 other.execute(f"INSERT INTO {table} (id, status) VALUES ('r', 'x')")
                 inserting = asyncio.ensure_future(asyncio.to_thread(rows.insert, "r"))
-                async with asyncio.timeout(10):
+                async with timeout(10):
                     while not watcher.execute(
                         "SELECT 1 FROM pg_locks WHERE NOT granted"
                     ).fetchone():
                         assert not inserting.done()
                         await asyncio.sleep(0.02)
-            async with asyncio.timeout(10):
+            async with timeout(10):
                 await inserting
 
     asyncio.run(scenario())

@@ -13,6 +13,7 @@ from sqlalchemy import event
 from runqy_provider.context import load_context
 from runqy_provider.errors import NotThere
 from runqy_provider.models import JobRef
+from runqy_provider.python_compat import timeout
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.sinks.sql import source as sql_source
 from runqy_provider.sinks.sql.engine import sql_engine
@@ -56,7 +57,7 @@ def test_sql_sink_row_deleted_during_wait_fails_the_wait(
 
     async def scenario() -> dict[str, Any]:
         waiting = asyncio.ensure_future(first_event(run))
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while len(statements) < 2:  # the first poll has ended
                 await asyncio.sleep(0.02)
             with postgres.connect() as connection:
@@ -98,7 +99,7 @@ def test_sql_sink_sensor_without_job_waits_for_row(
 
     async def scenario() -> Any:
         waiting = asyncio.ensure_future(anext(trigger.run()))
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while len(statements) < 3:
                 await asyncio.sleep(0.02)
             with postgres.connect() as connection:
@@ -135,7 +136,7 @@ def test_sql_sink_database_restart_loses_nothing(
         while not statements:
             await asyncio.sleep(0.02)
         await asyncio.to_thread(postgres.child.stop)
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while "Polling failed" not in caplog.text:
                 await asyncio.sleep(0.02)
         assert not waiting.done()
@@ -145,7 +146,7 @@ def test_sql_sink_database_restart_loses_nothing(
                 f"UPDATE {table} SET status = 'completed', result = '1' WHERE id = %s",
                 [delivery_id],
             )
-        async with asyncio.timeout(20):
+        async with timeout(20):
             event: dict[str, Any] = await waiting
             return event
 
@@ -170,7 +171,7 @@ async def sessions_listening_to(postgres: Postgres, channel: str) -> int:
     """Wait until a session listens; return how many other sessions there are."""
     listen = f'LISTEN "{channel}"'
     with postgres.connect() as connection:
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while True:
                 sessions = connection.execute(
                     "SELECT query FROM pg_stat_activity "
@@ -216,7 +217,7 @@ def test_sql_sink_hundred_waits_share_select_and_notify_ends_them(
             for row_id in ids
         ]
         sessions = await sessions_listening_to(postgres, f"runqy_{table}")
-        async with asyncio.timeout(20):
+        async with timeout(20):
             while len(polls) < 2:  # the second one follows the LISTEN
                 await asyncio.sleep(0.02)
         await asyncio.to_thread(complete_and_notify, postgres, table, ids)
