@@ -16,6 +16,7 @@ BENCHMARKS = (
     ("devtools.benchmarks.defer_after",),
     ("devtools.benchmarks.delivered_to_done",),
     ("devtools.benchmarks.settle_seconds",),
+    ("devtools.benchmarks.triggerer_stop",),
 )
 
 
