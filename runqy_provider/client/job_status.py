@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 #: How many jobs the server is asked about at once.
 AT_ONCE = 4
 
+#: How many jobs are polled at once: the event loop is blocked for some milliseconds.
+BATCH = 200
+
 #: How many of a queue's oldest jobs are searched for one.
 MOST_SEARCHED = 1000
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from runqy_provider.client import models as job_states
 from runqy_provider.client.job_status import (
+    BATCH,
     JobStatus,
     QueuePosition,
     RedisJobStatusReader,
@@ -81,8 +82,9 @@ def monitor_target(context: SinkContext, job: JobRef) -> WaitTarget | None:
     def make() -> Waiter:
         reader = job_status_reader(connection, redis)
         callback = CallbackMonitor(context) if has_webhook else None
-        monitor = JobMonitor(reader, config.vanished_grace, callback)
-        return Waiter(monitor, config.watch_interval)
+        half = config.watch_interval / 2
+        monitor = JobMonitor(reader, config.vanished_grace, callback, half)
+        return Waiter(monitor, config.watch_interval, batch=BATCH)
 
     key = ("job monitor", connection, redis, has_webhook)
     return WaitTarget(key, make, str(uri))
@@ -96,6 +98,7 @@ class JobMonitor:
         grace: Seconds between the end of a job and the error that it delivered
             nothing: a delivery may be on its way.
         callback: Says why deliveries cannot arrive; None where they are not webhooks.
+        served_for: Seconds for which it is remembered which queues are served.
     """
 
     def __init__(
@@ -103,12 +106,16 @@ class JobMonitor:
         reader: JobStatusReader,
         grace: float,
         callback: CallbackMonitor | None = None,
+        served_for: float = 0.0,
     ) -> None:
         self._reader = reader
         self._grace = grace
         self._callback = callback
         self._callback_problem = ""
         self._pending = PendingJobs()
+        self._served_for = served_for
+        self._served: Counter[str] | None = None
+        self._read_again = 0.0
         self._ended: dict[str, float] = {}
         self._to_judge: asyncio.Queue[tuple[float, str]] = asyncio.Queue()
 
@@ -122,7 +129,7 @@ class JobMonitor:
         jobs = {uri: JobResultUri.parse(uri) for uri in keys}
         try:
             found = await self._reader.poll([job.job for job in jobs.values()])
-            served = await self._reader.served_queues()
+            served = await self._served_queues()
             active = [job for job, status in found.items() if _is_active(status)]
             lost = await self._reader.expired_leases(active) if active else set()
             await self._report_pending(jobs, found, served)
@@ -136,6 +143,13 @@ class JobMonitor:
             for uri, job in jobs.items()
             if job.job in found
         }
+
+    async def _served_queues(self) -> Counter[str] | None:
+        """Read what the live workers serve: not for each batch of jobs."""
+        if time.monotonic() >= self._read_again:
+            self._served = await self._reader.served_queues()
+            self._read_again = time.monotonic() + self._served_for
+        return self._served
 
     async def hints(self) -> AsyncIterator[str | None]:
         """Yield the jobs whose grace has ended."""
@@ -197,7 +211,7 @@ class JobMonitor:
         served: Counter[str] | None,
     ) -> None:
         pending = [uri for uri, job in jobs.items() if _is_pending(found.get(job.job))]
-        due = self._pending.update(pending)
+        due = self._pending.update(jobs, pending)
         if not due:
             return
         ahead = await self._reader.jobs_ahead([jobs[uri].job for uri in due])
@@ -254,8 +268,12 @@ class JobMonitor:
 
     def _forget_old(self, now: float) -> None:
         """Forget jobs whose delivery arrived in time, so that they were not polled."""
-        oldest = now - self._grace - FORGET_AFTER
-        self._ended = {uri: at for uri, at in self._ended.items() if at > oldest}
+        limit = now - self._grace - FORGET_AFTER
+        while self._ended:
+            oldest = next(iter(self._ended))
+            if self._ended[oldest] > limit:
+                return
+            del self._ended[oldest]
 
     def _reason(self, found: JobStatus) -> str:
         if found.error:

@@ -19,16 +19,20 @@ SLOW_AFTER = 45.0
 #: The next report comes when the job has been pending for this many times as long.
 GROWTH = 2.0
 
+#: Seconds after which a job that is not looked at any more is forgotten.
+FORGET_AFTER = 600.0
+
 #: How many jobs are asked about in one poll: finding a position takes time in Redis.
 MOST_AT_ONCE = 100
 
 
-@dataclass
+@dataclass(slots=True)
 class Pending:
     """A job that has been pending since ``since``; it is reported at ``due``."""
 
     since: float
     due: float
+    seen: float
     message: str = ""
 
 
@@ -36,21 +40,36 @@ class PendingJobs:
     """Remembers since when jobs are pending, and what was last reported of them."""
 
     def __init__(self) -> None:
+        #: In the order in which they were last seen.
         self._jobs: dict[str, Pending] = {}
 
-    def update(self, pending: Collection[str]) -> list[str]:
+    def update(self, polled: Collection[str], pending: Collection[str]) -> list[str]:
         """Record which of the jobs are pending now.
+
+        Args:
+            polled: The jobs that were looked at: some of all.
+            pending: Those of them that are pending.
 
         Returns:
             Those that are to be reported now.
         """
         now = time.monotonic()
-        self._jobs = {
-            job: self._jobs.get(job) or Pending(now, now + SLOW_AFTER)
-            for job in pending
-        }
-        due = [job for job, each in self._jobs.items() if each.due <= now]
+        known = {job: self._jobs.pop(job, None) for job in polled}
+        for job in pending:
+            each = known.get(job) or Pending(now, now + SLOW_AFTER, now)
+            each.seen = now
+            self._jobs[job] = each
+        self._forget_old(now)
+        due = [job for job in pending if self._jobs[job].due <= now]
         return due[:MOST_AT_ONCE]
+
+    def _forget_old(self, now: float) -> None:
+        """Forget jobs that are not looked at any more."""
+        while self._jobs:
+            oldest = next(iter(self._jobs))
+            if now - self._jobs[oldest].seen <= FORGET_AFTER:
+                return
+            del self._jobs[oldest]
 
     def report(
         self, job: str, job_id: str, runqy_queue: str, position: QueuePosition | None

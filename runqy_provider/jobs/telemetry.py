@@ -16,7 +16,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
@@ -24,8 +23,6 @@ from opentelemetry import trace
 from runqy_provider.airflow_compat import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from runqy_provider.models import DeliveryEvent, JobRef
 
 #: How many triggers of this process wait.
@@ -43,16 +40,6 @@ def count_enqueued(job: JobRef) -> None:
             "runqy.sink": _scheme(job),
         }
     )
-
-
-@contextmanager
-def count_waiting() -> Iterator[None]:
-    """Count a trigger while it waits."""
-    _add_waiting(1)
-    try:
-        yield
-    finally:
-        _add_waiting(-1)
 
 
 def count_delivered(event: DeliveryEvent) -> None:
@@ -73,7 +60,8 @@ def count_failed(job: JobRef, error: Exception) -> None:
     metrics().incr("runqy.jobs.failed", tags=tags)
 
 
-def _add_waiting(number: int) -> None:
+def add_waiting(number: int) -> None:
+    """Count triggers that begin to wait; a negative number for those that end."""
     global _waiting  # noqa: PLW0603 - one count per process, as the gauge is
     _waiting += number
     metrics().gauge("runqy.jobs.waiting", _waiting)

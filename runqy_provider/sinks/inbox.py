@@ -15,7 +15,7 @@ from runqy_provider.errors import Misconfigured
 from runqy_provider.inbox import callback_url, keys
 from runqy_provider.inbox.check import check_inbox
 from runqy_provider.inbox.reader import InboxReader
-from runqy_provider.inbox.source import SCHEME, InboxSource, delivery_uri
+from runqy_provider.inbox.source import BATCH, SCHEME, InboxSource, delivery_uri
 from runqy_provider.sinks.result import FetchedResult
 from runqy_provider.waiters.registry import WaitTarget
 from runqy_provider.waiters.waiter import Waiter
@@ -144,7 +144,7 @@ class InboxBackend:
 
         def make() -> Waiter:
             source = InboxSource(redis, namespace, takes_results=takes_results)
-            return Waiter(source, interval)
+            return Waiter(source, interval, batch=BATCH)
 
         key = ("inbox", namespace, redis, takes_results)
         return WaitTarget(key, make, delivery_id, is_required)

@@ -16,7 +16,7 @@ from runqy_delivery import DeliveryRequest
 from runqy_delivery.wire import COMPLETED, FAILED
 from runqy_provider.client import models as job_states
 from runqy_provider.client import requests, transport
-from runqy_provider.client.job_status import job_status_reader
+from runqy_provider.client.job_status import BATCH, job_status_reader
 from runqy_provider.client.redis_keys import hash_key
 from runqy_provider.errors import (
     BadDelivery,
@@ -135,7 +135,9 @@ class BoundRedisStorage(BoundSink):
 
         def make() -> Waiter:
             source = JobResultSource(job_status_reader(connection, redis))
-            return Waiter(source, config.poll_interval, config.max_poll_interval)
+            return Waiter(
+                source, config.poll_interval, config.max_poll_interval, batch=BATCH
+            )
 
         return [WaitTarget(("redis_storage", redis or connection), make, str(uri))]
 

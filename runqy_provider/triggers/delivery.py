@@ -18,7 +18,7 @@ from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.jobs.cancellation import adelete_if_pending, is_abandoned
 from runqy_provider.jobs.end_in_triggerer import end_task, prepare
 from runqy_provider.jobs.task_end import TaskEnd
-from runqy_provider.jobs.telemetry import count_waiting
+from runqy_provider.jobs.telemetry import add_waiting
 from runqy_provider.jobs.waiting import error_event, targets_of, wait_for
 from runqy_provider.models import JobRef
 
@@ -184,7 +184,8 @@ class DeliveryTrigger(BaseTrigger):
         return getattr(self, "task_instance", None)
 
     async def _wait(self, context: SinkContext) -> DeliveryEvent:
-        with count_waiting():
+        add_waiting(1)
+        try:
             return await wait_for(
                 context,
                 self.job,
@@ -192,6 +193,8 @@ class DeliveryTrigger(BaseTrigger):
                 heartbeat_timeout=self.heartbeat,
                 log=self.log,
             )
+        finally:
+            add_waiting(-1)
 
     async def _ends_here(self, context: SinkContext, event: DeliveryEvent) -> bool:
         ti = self._ti

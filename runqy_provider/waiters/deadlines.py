@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Registered waits, and when each of them is due to end."""
+"""When each registered wait is due to end."""
 
 from __future__ import annotations
 
@@ -8,42 +8,15 @@ import heapq
 import itertools
 import math
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterable, Iterator
 
-    from runqy_provider.waiters.liveness import LivenessMonitor
-    from runqy_provider.waiters.source import Arrival
-
-#: How long an expired wait may delay its end for its first poll, in seconds: a server
-#: may accept a request and never answer.
-POLL_GRACE = 20.0
+    from runqy_provider.waiters.wait import Wait
 
 #: Entries of ended waits are dropped once there are this many times more than waits.
 STALE_FACTOR = 4
-
-
-@dataclass(eq=False)
-class Wait:
-    """One registered wait; times are seconds since 1970."""
-
-    key: str
-    deadline: float
-    done: asyncio.Future[Arrival | None]
-    liveness: LivenessMonitor
-    since: float = field(default_factory=time.time)
-    polled_at: float = field(default=0.0)
-    was_polled: bool = field(default=False)
-    queued_for: float | None = field(default=None)
-
-    @property
-    def due(self) -> float:
-        """When this wait ends, unless something arrives."""
-        end = min(self.deadline, self.liveness.silent_at)
-        return end if self.was_polled else max(end, self.since + POLL_GRACE)
 
 
 class DeadlineQueue:
@@ -66,7 +39,7 @@ class DeadlineQueue:
         """Enter each of these waits at the time at which it is due."""
         for wait in waits:
             when = wait.due
-            if when != wait.queued_for and not wait.done.done():
+            if when != wait.queued_for and not wait.is_over:
                 wait.queued_for = when
                 heapq.heappush(self._heap, (when, next(self._order), wait))
         if len(self._heap) > STALE_FACTOR * (16 + self._active):
@@ -91,4 +64,4 @@ class DeadlineQueue:
 def _is_current(item: tuple[float, int, Wait]) -> bool:
     """Return whether an entry is the newest one of its wait."""
     when, _, wait = item
-    return when == wait.queued_for and not wait.done.done()
+    return when == wait.queued_for and not wait.is_over

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from runqy_provider.sanitize import storable
 
@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 
 #: Seconds between two lines of progress in a task's log.
 PROGRESS_INTERVAL = 5.0
+
+
+class Reachable(Protocol):
+    """A source that may be unreachable for a while."""
+
+    @property
+    def reachable_since(self) -> float:
+        """Since when it can be polled, in seconds since 1970.
+
+        0 for always, infinite while it cannot be polled.
+        """
+        ...
 
 
 class LivenessMonitor:
@@ -34,6 +46,20 @@ class LivenessMonitor:
             Where it is not, the job counts as started.
     """
 
+    __slots__ = (
+        "_has_started",
+        "_heartbeat_timeout",
+        "_logged",
+        "_logged_progress",
+        "_next_progress",
+        "_on_change",
+        "_reported_at",
+        "_sources",
+        "job",
+        "last_sign",
+        "progress",
+    )
+
     def __init__(
         self,
         heartbeat_timeout: float | None = None,
@@ -43,11 +69,11 @@ class LivenessMonitor:
     ) -> None:
         self._heartbeat_timeout = heartbeat_timeout
         self._on_change = on_change
-        self._logged: dict[bool, str] = {}
+        self._logged = self._logged_progress = ""
         self._next_progress = 0.0
         self._has_started = not is_watched
         self._reported_at: float | None = None
-        self._unreachable: set[int] = set()
+        self._sources: tuple[Reachable, ...] = ()
         self.last_sign = time.time()
         #: The last progress that the task code reported.
         self.progress = ""
@@ -58,9 +84,11 @@ class LivenessMonitor:
     def silent_at(self) -> float:
         """When the job will count as silent, in seconds since 1970."""
         timeout = self._heartbeat_timeout
-        if timeout is None or not self._has_started or self._unreachable:
+        if timeout is None or not self._has_started:
             return math.inf
-        return self.last_sign + timeout
+        # Signs of life may be lost while a source cannot be polled.
+        since = max((source.reachable_since for source in self._sources), default=0.0)
+        return max(self.last_sign, since) + timeout
 
     @property
     def is_silent(self) -> bool:
@@ -75,25 +103,23 @@ class LivenessMonitor:
             self.progress = message
         else:
             self.job = message
-        if not message or message == self._logged.get(update.is_progress):
-            return
-        now = time.monotonic()
-        if update.is_progress and now < self._next_progress:
+        logged = self._logged_progress if update.is_progress else self._logged
+        if not message or message == logged:
             return
         if update.is_progress:
+            now = time.monotonic()
+            if now < self._next_progress:
+                return
             self._next_progress = now + PROGRESS_INTERVAL
-        self._logged[update.is_progress] = message
+            self._logged_progress = message
+        else:
+            self._logged = message
         self._on_change(dataclasses.replace(update, message=message))
 
-    def mark_unreachable(self, source: object) -> None:
-        """Record that a source cannot be polled."""
-        self._unreachable.add(id(source))
-
-    def mark_reachable(self, source: object) -> None:
-        """Record that a source was polled; signs of life meanwhile may be lost."""
-        if id(source) in self._unreachable:
-            self._unreachable.discard(id(source))
-            self.last_sign = time.time()
+    def add_source(self, source: Reachable) -> None:
+        """Let silence count only while this source, too, can be polled."""
+        if self._heartbeat_timeout is not None:
+            self._sources = (*self._sources, source)
 
     def _record_sign(self, update: StatusUpdate) -> None:
         """Record a sign of life, at the time by our clock: others may be wrong."""

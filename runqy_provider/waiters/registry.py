@@ -19,7 +19,7 @@ _waiters: weakref.WeakKeyDictionary[
 ] = weakref.WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WaitTarget:
     """One source at which a wait looks for its delivery.
 

@@ -15,9 +15,10 @@ from runqy_provider.waiters.backoff import backoff_delays
 from runqy_provider.waiters.liveness import LivenessMonitor
 from runqy_provider.waiters.registry import shared_waiter
 from runqy_provider.waiters.source import StatusUpdate
+from runqy_provider.waiters.wait import Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from runqy_provider.waiters.registry import WaitTarget
     from runqy_provider.waiters.source import Arrival
@@ -67,7 +68,8 @@ async def wait_any(
             says that the job has ended, and none of the sources has its delivery.
     """
     liveness = liveness or LivenessMonitor()
-    for delay in backoff_delays(FIRST_DELAY, LONGEST_DELAY):
+    delays: Iterator[float] | None = None
+    while True:
         arrival, error = await _race(targets, monitor, deadline, liveness)
         if arrival is None:
             # It may have arrived just now, without a hint.
@@ -81,8 +83,9 @@ async def wait_any(
         # The delivery may be in a source that cannot be polled just now.
         message = f"{error} But not every source could be polled: {failed}"
         liveness.on_update(StatusUpdate(message))
-        await asyncio.sleep(min(delay, max(0.0, deadline - time.time())))
-    raise AssertionError  # pragma: no cover - the delays never end
+        # Made only now: there may be thousands of waits, and hardly any needs it.
+        delays = delays or backoff_delays(FIRST_DELAY, LONGEST_DELAY)
+        await asyncio.sleep(min(next(delays), max(0.0, deadline - time.time())))
 
 
 async def poll_once(targets: Sequence[WaitTarget]) -> Arrival | None:
@@ -121,38 +124,68 @@ async def _race(
     liveness: LivenessMonitor,
 ) -> tuple[Arrival | None, RunqyError | None]:
     """Wait at all sources; return the first arrival, or the error that ended it."""
-    waits = {
-        _wait(target, deadline, liveness): target
-        for target in (*targets, *([monitor] if monitor else ()))
-    }
+    race = _Race(targets, monitor, deadline, liveness)
     try:
-        return await _first(waits), None
+        return await race.end, None
     except RunqyError as error:
         return None, error
     finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+        race.close()
 
 
-async def _first(
-    waits: dict[asyncio.Future[Arrival | None], WaitTarget],
-) -> Arrival | None:
-    pending = set(waits)
-    while pending:
-        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        arrivals = [wait.result() for wait in done if wait.exception() is None]
-        for arrival in arrivals:
-            if arrival is not None:
-                return arrival
-        for wait in done:
-            error = wait.exception()
-            if error is None:
-                continue
-            if waits[wait].is_required or not isinstance(error, RunqyError):
-                raise error
-            log.warning("The wait continues without one of its sources: %s", error)
-    return None
+class _Race:
+    """One wait at each of several sources: no tasks, as there may be thousands.
+
+    The first arrival ends it, and the first error; but an error of a source that is not
+    required does not, unless it is a fault in the program. The deadline ends it where
+    all waits have ended.
+    """
+
+    __slots__ = ("_open", "_waits", "end")
+
+    def __init__(
+        self,
+        targets: Sequence[WaitTarget],
+        monitor: WaitTarget | None,
+        deadline: float,
+        liveness: LivenessMonitor,
+    ) -> None:
+        all_targets = (*targets, *([monitor] if monitor else ()))
+        self.end: asyncio.Future[Arrival | None]
+        self.end = asyncio.get_running_loop().create_future()
+        self._open = len(all_targets)
+        self._waits: list[tuple[Waiter, Wait, bool]] = []
+        for target in all_targets:
+            waiter = shared_waiter(target.waiter_key, target.waiter_factory)
+            wait = Wait(target.key, deadline, liveness, self._on_end)
+            self._waits.append((waiter, wait, target.is_required))
+            waiter.add(wait)
+
+    def close(self) -> None:
+        for waiter, wait, _ in self._waits:
+            waiter.remove(wait)
+        self._waits.clear()  # or they and the race would keep each other in memory
+
+    def _on_end(
+        self, wait: Wait, arrival: Arrival | None, error: BaseException | None
+    ) -> None:
+        self._open -= 1
+        if self.end.done():
+            return
+        if arrival is not None:
+            self.end.set_result(arrival)
+        elif error is not None and (
+            self._is_required(wait) or not isinstance(error, RunqyError)
+        ):
+            self.end.set_exception(error)
+        else:
+            if error is not None:
+                log.warning("The wait continues without one of its sources: %s", error)
+            if not self._open:
+                self.end.set_result(None)
+
+    def _is_required(self, ended: Wait) -> bool:
+        return any(each is ended and required for _, each, required in self._waits)
 
 
 async def _poll_in_order(targets: Sequence[WaitTarget]) -> Arrival | None:
@@ -167,15 +200,7 @@ async def _poll_in_order(targets: Sequence[WaitTarget]) -> Arrival | None:
 
 async def _poll(target: WaitTarget) -> Arrival | None:
     try:
-        return await _wait(target, 0.0, LivenessMonitor())
+        waiter = shared_waiter(target.waiter_key, target.waiter_factory)
+        return await waiter.wait(target.key, deadline=0.0)
     except RunqyError:
         return None  # the wait before this poll raised the same error
-
-
-def _wait(
-    target: WaitTarget, deadline: float, liveness: LivenessMonitor
-) -> asyncio.Future[Arrival | None]:
-    waiter = shared_waiter(target.waiter_key, target.waiter_factory)
-    return asyncio.ensure_future(
-        waiter.wait(target.key, deadline=deadline, liveness=liveness)
-    )

@@ -12,6 +12,7 @@ import asyncio
 import contextvars
 import itertools
 import logging
+import math
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from runqy_provider.errors import RunqyError, SinkUnavailable
 from runqy_provider.python_compat import cancel, is_cancelled, timeout
 from runqy_provider.waiters.backoff import backoff_delays
-from runqy_provider.waiters.deadlines import POLL_GRACE, DeadlineQueue, Wait
+from runqy_provider.waiters.deadlines import DeadlineQueue
 from runqy_provider.waiters.liveness import LivenessMonitor
 from runqy_provider.waiters.source import StatusUpdate
+from runqy_provider.waiters.turns import Turns
+from runqy_provider.waiters.wait import POLL_GRACE, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -46,10 +49,6 @@ CLOSE_TIMEOUT = 15.0
 #: Seconds after which it is cancelled again.
 CANCEL_AGAIN = 0.5
 
-#: Where the interval grows with the age of a wait: after a minute a job is polled every
-#: six seconds, so that the wait is longer than the job by at most this share.
-SHARE_OF_AGE = 0.1
-
 
 class Waiter:
     """Notices arrivals at one source for any number of waits.
@@ -60,18 +59,22 @@ class Waiter:
         max_interval: Seconds between two polls for an old wait: for sources without
             hints, so that young waits end soon and old ones cost little. None: all
             waits are polled at every interval.
+        batch: How many keys are polled at once; None: all, where the source looks for
+            any number of them by one request.
     """
 
     def __init__(
-        self, source: Source, interval: float, max_interval: float | None = None
+        self,
+        source: Source,
+        interval: float,
+        max_interval: float | None = None,
+        *,
+        batch: int | None = None,
     ) -> None:
         self._source = source
-        self._interval = interval
-        self._max_interval = (
-            interval if max_interval is None else max(interval, max_interval)
-        )
-        self._waits: dict[str, list[Wait]] = {}
-        self._pending: set[str] = set()
+        self._turns = Turns(interval, max_interval, batch)
+        # Tuples, as almost all have one wait, and lists take more memory.
+        self._waits: dict[str, tuple[Wait, ...]] = {}
         self._deadlines = DeadlineQueue()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -80,6 +83,8 @@ class Waiter:
         self.last_poll: float | None = None
         #: Why the last poll failed; None while polls succeed.
         self.last_error: str | None = None
+        #: See ``liveness.Reachable``.
+        self.reachable_since = 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -110,15 +115,45 @@ class Waiter:
         """
         done: asyncio.Future[Arrival | None]
         done = asyncio.get_running_loop().create_future()
-        wait = Wait(key, deadline, done, liveness or LivenessMonitor())
-        self._waits.setdefault(key, []).append(wait)
-        self._deadlines.set([wait])
-        self._poll_soon({key})
-        self._start()
+
+        def on_end(
+            _wait: Wait, arrival: Arrival | None, error: BaseException | None
+        ) -> None:
+            if done.done():
+                return  # it was cancelled
+            if error is None:
+                done.set_result(arrival)
+            else:
+                done.set_exception(error)
+
+        wait = Wait(key, deadline, liveness or LivenessMonitor(), on_end)
+        self.add(wait)
         try:
             return await done
         finally:
-            self._forget(wait)
+            self.remove(wait)
+
+    def add(self, wait: Wait) -> None:
+        """Begin a wait; its ``on_end`` is called when it ends.
+
+        Args:
+            wait: The wait; it must be removed in the end.
+        """
+        self._waits[wait.key] = (*self._waits.get(wait.key, ()), wait)
+        wait.liveness.add_source(self)
+        self._deadlines.set([wait])
+        self._turns.add(wait)
+        self._wake.set()
+        self._start()
+
+    def remove(self, wait: Wait) -> None:
+        """Forget a wait that was added, whether it has ended or not."""
+        wait.is_over = True
+        others = tuple(each for each in self._waits[wait.key] if each is not wait)
+        if others:
+            self._waits[wait.key] = others
+        else:
+            del self._waits[wait.key]
 
     async def aclose(self) -> None:
         """Stop the loop and close the source."""
@@ -148,14 +183,8 @@ class Waiter:
         elif self._waits:
             self._start()  # a wait was added while the loop ended for lack of waits
 
-    def _forget(self, wait: Wait) -> None:
-        group = self._waits[wait.key]
-        group.remove(wait)
-        if not group:
-            del self._waits[wait.key]
-
     def _poll_soon(self, keys: Iterable[str]) -> None:
-        self._pending.update(keys)
+        self._turns.poll_soon(keys)
         self._wake.set()
 
     async def _run(self) -> None:
@@ -183,42 +212,26 @@ class Waiter:
                 return
 
     async def _poll_until_idle(self) -> None:
-        next_round = time.time() + self._interval
+        turns = self._turns
+        turns.restart(time.time())
         delays = backoff_delays(FIRST_DELAY, LONGEST_DELAY)
         while True:
             _raise_if_cancelled()
-            if time.time() >= next_round:
-                if not self._waits:
-                    return
-                now = time.time()
-                self._pending.update(
-                    key for key in self._waits if self._is_due(key, now)
-                )
-                next_round = time.time() + self._interval
-            keys = [key for key in self._pending if self._is_open(key)]
-            self._pending.clear()
+            now = time.time()
+            if now >= turns.next_turn and not self._waits:
+                turns.clear()
+                return
+            keys = [key for key in turns.take(now) if key in self._waits]
             if keys:
                 # Listed now: a wait may be given up before the poll begins.
                 waits = [wait for key in keys for wait in self._waits[key]]
                 if await self._end_due_during(self._poll(keys, waits)):
                     delays = backoff_delays(FIRST_DELAY, LONGEST_DELAY)
+                    turns.on_success()
                 else:
-                    next_round = time.time() + next(delays)
+                    turns.on_failure(keys, time.time() + next(delays))
             self._end_due()
-            await self._sleep_until(min(next_round, self._deadlines.first))
-
-    def _is_open(self, key: str) -> bool:
-        return any(not wait.done.done() for wait in self._waits.get(key, ()))
-
-    def _is_due(self, key: str, now: float) -> bool:
-        # Half an interval of tolerance: a slightly late poll must not skip a round.
-        slack = self._interval / 2
-        return any(
-            now - wait.polled_at
-            >= min(self._max_interval, SHARE_OF_AGE * (now - wait.since)) - slack
-            for wait in self._waits[key]
-            if not wait.done.done()
-        )
+            await self._sleep_until(min(turns.next_poll, self._deadlines.first))
 
     async def _end_due_during(self, poll: Coroutine[Any, Any, bool]) -> bool:
         """Await a poll, however long it takes; end the waits that are due meanwhile."""
@@ -232,8 +245,7 @@ class Waiter:
                 if not task.done() and time.time() - began >= POLL_GRACE:
                     self.last_error = (
                         f"A poll that began {time.time() - began:.0f} s ago has not "
-                        "been "
-                        "answered yet."
+                        "been answered yet."
                     )
                 self._end_due()
         finally:
@@ -272,24 +284,25 @@ class Waiter:
             return False
         self.last_error, self.last_poll = None, time.time()
         self._unexpected_since = 0.0
+        if self.reachable_since == math.inf:
+            self.reachable_since = self.last_poll
         for wait in waits:
             wait.polled_at, wait.was_polled = began, True
-            wait.liveness.mark_reachable(self)
             result = results.get(wait.key)
             if isinstance(result, RunqyError):
                 _end_all([wait], result)
             elif isinstance(result, StatusUpdate):
                 wait.liveness.on_update(result)
-            elif result is not None and not wait.done.done():
-                wait.done.set_result(result)
+            elif result is not None:
+                wait.end(result)
         self._deadlines.set(waits)
         return True
 
     def _record_error(self, waits: Iterable[Wait], error: Exception) -> None:
         self.last_error = f"{type(error).__name__}: {error}"
+        self.reachable_since = math.inf
         for wait in waits:
             wait.was_polled = True
-            wait.liveness.mark_unreachable(self)
             wait.liveness.on_update(
                 StatusUpdate(f"Polling failed, will retry: {error}")
             )
@@ -297,12 +310,16 @@ class Waiter:
 
     def _end_due(self) -> None:
         for wait in self._deadlines.due():
-            wait.done.set_result(None)
+            wait.end()
 
     async def _sleep_until(self, when: float) -> None:
-        with suppress(asyncio.TimeoutError):
-            async with timeout(max(0.0, when - time.time())):
-                await self._wake.wait()
+        pause = when - time.time()
+        if pause > 0:
+            with suppress(asyncio.TimeoutError):
+                async with timeout(pause):
+                    await self._wake.wait()
+        else:
+            await asyncio.sleep(0)
         self._wake.clear()
 
     async def _listen(self) -> None:
@@ -336,5 +353,4 @@ def _raise_if_cancelled() -> None:
 
 def _end_all(waits: Iterable[Wait], error: BaseException) -> None:
     for wait in waits:
-        if not wait.done.done():
-            wait.done.set_exception(error)
+        wait.end(error=error)

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from runqy_provider.waiters.deadlines import DeadlineQueue, Wait
+from runqy_provider.waiters.deadlines import DeadlineQueue
 from runqy_provider.waiters.liveness import LivenessMonitor
+from runqy_provider.waiters.wait import Wait
 
 
 def wait_until(deadline: float) -> Wait:
-    done = asyncio.get_running_loop().create_future()
-    return Wait("key", deadline, done, LivenessMonitor(), was_polled=True)
+    liveness = LivenessMonitor()
+    return Wait("key", deadline, liveness, lambda *_: None, was_polled=True)
 
 
-async def test_deadline_queue_drops_ended_waits() -> None:
+def test_deadline_queue_drops_ended_waits() -> None:
     queue = DeadlineQueue()
     for number in range(500):
         wait = wait_until(1e12 + number)
         queue.set([wait])
-        wait.done.set_result(None)
+        wait.end()
 
     assert len(queue) < 100
 
 
-async def test_deadline_queue_unchanged_wait_is_entered_once() -> None:
+def test_deadline_queue_unchanged_wait_is_entered_once() -> None:
     queue, wait = DeadlineQueue(), wait_until(1e12)
     for _ in range(50):
         queue.set([wait])
@@ -31,7 +30,7 @@ async def test_deadline_queue_unchanged_wait_is_entered_once() -> None:
     assert len(queue) == 1
 
 
-async def test_deadline_queue_yields_due_waits_in_order() -> None:
+def test_deadline_queue_yields_due_waits_in_order() -> None:
     queue = DeadlineQueue()
     waits = [wait_until(deadline) for deadline in (3.0, 1.0, 1e12, 2.0)]
     queue.set(waits)
@@ -40,7 +39,7 @@ async def test_deadline_queue_yields_due_waits_in_order() -> None:
     assert queue.first == 1e12
 
 
-async def test_deadline_queue_wait_moved_later_is_not_due() -> None:
+def test_deadline_queue_wait_moved_later_is_not_due() -> None:
     queue, wait = DeadlineQueue(), wait_until(1.0)
     queue.set([wait])
     wait.deadline = 1e12

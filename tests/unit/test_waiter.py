@@ -10,7 +10,7 @@ import pytest
 
 from runqy_provider.errors import NotThere
 from runqy_provider.python_compat import timeout
-from runqy_provider.waiters.deadlines import Wait
+from runqy_provider.waiters.wait import Wait
 from runqy_provider.waiters.waiter import Waiter
 from tests.unit.waiter_source import ARRIVED, LONG, SOON, start_wait
 

@@ -101,7 +101,7 @@ async def test_waiter_poll_unanswered_deadline_still_ends_wait() -> None:
 async def test_waiter_poll_unanswered_is_reported_after_grace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("deadlines", "waiter"):
+    for module in ("wait", "waiter"):
         monkeypatch.setattr(f"runqy_provider.waiters.{module}.POLL_GRACE", 0.3)
     source = StuckSource()
     waiter = Waiter(source, interval=LONG)

@@ -33,7 +33,7 @@ def test_pending_jobs_report_comes_late_and_at_growing_intervals(
     monkeypatch.setattr("time.monotonic", lambda: now)
     jobs, due = PendingJobs(), []
     for now in range(0, 1000, 30):
-        if jobs.update(["j"]):
+        if jobs.update(["j"], ["j"]):
             due.append(now)
             jobs.report("j", "1", "q.default", QueuePosition(4, 2))
 
@@ -42,7 +42,9 @@ def test_pending_jobs_report_comes_late_and_at_growing_intervals(
         "Job 1 has been pending for 960 s in the queue 'q.default', 4 jobs before it. "
         "Live workers of the queue: 2."
     )
-    jobs.update([])
+    jobs.update(["another"], [])
+    assert jobs.message("j"), "it was not looked at"
+    jobs.update(["j"], [])
     assert not jobs.message("j")
 
 
