@@ -97,6 +97,21 @@ class ObstoreStore(abc.ABC):
         }
         return Listing(keys, 1 + len(keys) // PAGE_SIZE)
 
+    def list_below(self, folder: str, most_pages: int) -> Listing | None:
+        """List the objects in a folder and in all folders below it."""
+        keys: dict[str, float] = {}
+        most = most_pages * PAGE_SIZE
+        with self._errors("list", folder):
+            chunks = obstore.list(
+                self._client(), prefix=folder or None, chunk_size=PAGE_SIZE
+            )
+            for chunk in chunks:
+                for item in chunk:
+                    keys[str(item["path"])] = item["last_modified"].timestamp()
+                if len(keys) > most:
+                    return None
+        return Listing(keys, 1 + len(keys) // PAGE_SIZE)
+
     def find(self, key: str, suffix: str) -> Listing:
         """Look for two objects: at a key, and at that key with a suffix."""
         keys: dict[str, float] = {}

@@ -96,6 +96,22 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def list_below(self, folder: str, most_pages: int) -> Listing | None:
+        """List the objects in a folder and in all folders below it.
+
+        Args:
+            folder: As in ``list_folder``.
+            most_pages: How many requests it may take.
+
+        Returns:
+            None where it would take more, or where to look for each object costs next
+            to nothing.
+
+        Raises:
+            SinkError: The folder cannot be listed.
+        """
+        ...
+
     def find(self, key: str, suffix: str) -> Listing:
         """Look for two objects: at a key, and at that key with a suffix.
 

@@ -142,6 +142,9 @@ class LocalStore:
                         keys[folder + entry.name] = modified
         return Listing(keys)
 
+    def list_below(self, folder: str, most_pages: int) -> None:
+        """Return None: to look for a file is not a request."""
+
     def find(self, key: str, suffix: str) -> Listing:
         """Look for two files: at a key, and at that key with a suffix."""
         keys: dict[str, float] = {}

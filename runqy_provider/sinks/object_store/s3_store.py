@@ -83,15 +83,33 @@ class S3Store:
         """List the objects in a folder, without those in its subfolders."""
         keys: dict[str, float] = {}
         pages = 0
-        with self._errors("list", folder):
+        for page in self._pages(folder, Delimiter="/"):
+            keys.update(page)
+            pages += 1
+        return Listing(keys, pages)
+
+    def list_below(self, folder: str, most_pages: int) -> Listing | None:
+        """List the objects in a folder and in all folders below it."""
+        keys: dict[str, float] = {}
+        pages = 0
+        for page in self._pages(folder):
+            keys.update(page)
+            pages += 1
+            if pages > most_pages:
+                return None
+        return Listing(keys, pages)
+
+    def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, float]]:
+        """Yield the objects of each page, with the times of their last changes."""
+        with self._errors("list", prefix):
             paginator = self._client().get_paginator("list_objects_v2")
             for page in paginator.paginate(
-                Bucket=self.bucket, Prefix=folder, Delimiter="/"
+                Bucket=self.bucket, Prefix=prefix, **options
             ):
-                pages += 1
-                for item in page.get("Contents", ()):
-                    keys[item["Key"]] = item["LastModified"].timestamp()
-        return Listing(keys, pages)
+                yield {
+                    item["Key"]: item["LastModified"].timestamp()
+                    for item in page.get("Contents", ())
+                }
 
     def find(self, key: str, suffix: str) -> Listing:  # noqa: ARG002 - both begin with the key
         """Look for two objects: at a key, and at that key with a suffix."""

@@ -1,10 +1,16 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A bucket as a source for a waiter: one listing of a folder for all waits in it."""
+"""A bucket as a source for a waiter: one listing of a folder for all waits in it.
+
+Where each wait has a folder of its own, one listing of the folder above them all takes
+fewer requests, unless that holds much more than what is waited for. So the cost of both
+is compared, in requests.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -15,7 +21,7 @@ from runqy_provider.sinks.object_store.uri import object_uri
 from runqy_provider.waiters.source import Arrival, PollResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 
     from runqy_provider.sinks.object_store.base import ObjectStore
 
@@ -36,6 +42,8 @@ class ObjectSource:
         self._store = store
         # Pages of the last listing of each folder: the number of its requests.
         self._pages: dict[str, int] = {}
+        # The same for the listing of the folder above all folders, and which that is.
+        self._above: tuple[str, float] = ("", 1)
 
     async def poll(self, keys: Collection[str]) -> Mapping[str, PollResult]:
         """Look for all objects, folder by folder, in a thread."""
@@ -59,10 +67,14 @@ class ObjectSource:
         store = self._store()
         results: dict[str, PollResult] = {}
         unavailable: SinkUnavailable | None = None
+        found_above = self._list_above(store, folders)
         for folder, keys in folders.items():
             # An error of one folder must not affect the waits in another.
             try:
-                found = self._list(store, folder, keys)
+                if found_above is not None:
+                    found = found_above
+                else:
+                    found = self._list(store, folder, keys)
             except SinkUnavailable as error:
                 unavailable = error
                 log.warning("Polling failed, will retry: %s", error)
@@ -78,6 +90,32 @@ class ObjectSource:
             raise unavailable
         return results
 
+    def _list_above(
+        self, store: ObjectStore, folders: Mapping[str, list[str]]
+    ) -> dict[str, float] | None:
+        """Return what is below the folder above all of these; None: list each."""
+        requests = sum(
+            min(len(keys), self._pages[folder]) for folder, keys in folders.items()
+        )
+        above = _folder_above(folders)
+        known_as, pages = self._above
+        if len(folders) == 1 or (known_as == above and requests <= pages):
+            return None
+        try:
+            listing = store.list_below(above, requests - 1)
+        except SinkUnavailable:
+            return None  # the same happens to each folder, and is reported there
+        except SinkError:
+            # Permissions may be limited to the folders.
+            self._above = (above, math.inf)
+            return None
+        if listing is None:
+            # Not tried again before there are many more waits.
+            self._above = (above, 2 * requests)
+            return None
+        self._above = (above, listing.pages)
+        return listing.keys
+
     def _list(
         self, store: ObjectStore, folder: str, keys: list[str]
     ) -> dict[str, float]:
@@ -92,6 +130,18 @@ class ObjectSource:
         listing = store.list_folder(folder)
         self._pages[folder] = listing.pages
         return listing.keys
+
+
+def _folder_above(folders: Iterable[str]) -> str:
+    """Return the deepest folder that all of these are in; empty for the bucket."""
+    above = ""
+    # In order, the first and the last have the least in common.
+    pairs = zip(min(folders).split("/"), max(folders).split("/"), strict=False)
+    for one, other in pairs:
+        if one != other or not one:
+            break
+        above += f"{one}/"
+    return above
 
 
 def _arrival(

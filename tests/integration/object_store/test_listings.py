@@ -6,13 +6,16 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
 import pytest
 
 from runqy_provider.context import load_context
+from runqy_provider.errors import NoAccess
 from runqy_provider.models import JobRef
+from runqy_provider.sinks.object_store.base import Listing
+from runqy_provider.sinks.object_store.source import ObjectSource
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
 from runqy_provider.waiters.wait_any import wait_any
@@ -128,3 +131,86 @@ def test_object_store_hundred_waits_share_one_listing(
 
     listings, calls = asyncio.run(scenario())
     assert listings == calls, "a wait made a request for itself alone"
+
+
+def test_object_store_waits_in_own_folders_share_one_listing_above(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of(kind.uri)
+    recording = RecordingStore(store)
+    source = ObjectSource(lambda: recording)
+    names = [f"own/{n}/result" for n in range(20)]
+    if kind.scheme == "file":
+        for n in range(20):
+            Path(kind.uri.removeprefix("file://"), "own", str(n)).mkdir(parents=True)
+    put_objects(kind, store, names[:3])
+
+    found = source._poll([*names, "own/late"])
+    assert set(found) == set(names[:3])
+    if kind.scheme == "file":
+        return  # to look for a file is not a request
+    assert recording.calls == ["list_below"]
+
+    # So many others that it takes less to look for each.
+    put_objects(kind, store, [f"own/other/{n}" for n in range(4)])
+    monkeypatch.setattr(type(store), "list_below", lambda *_: None)
+    recording.calls.clear()
+    assert set(source._poll(names[:2])) == set(names[:2])
+    assert set(source._poll(names[:2])) == set(names[:2])
+    assert recording.calls == ["list_below", "find", "find", "find", "find"]
+
+
+def test_object_store_listing_below_stops_at_its_limit(kind: Kind) -> None:
+    store = store_of(kind.uri)
+    put_objects(kind, store, [f"limit{n}" for n in range(3)])
+    if kind.scheme == "file":
+        assert store.list_below("", 1) is None
+        return
+    listing = store.list_below("", 1000)
+    assert listing is not None
+    assert {f"limit{n}" for n in range(3)} <= set(listing.keys)
+
+
+def test_s3_listing_above_of_many_pages_is_not_used(
+    connect: Callable[..., Any],
+) -> None:
+    """A page has 1000 names; nothing is deleted, as in a bucket of old results."""
+    connect(without=WITHOUT_WEBHOOK)
+    store = store_of("s3://results")
+    s3 = store._client()  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(
+                lambda n: s3.put_object(
+                    Bucket="results", Key=f"old/{n % 7}/{n}", Body=b"1"
+                ),
+                range(1001),
+            )
+        )
+    assert store.list_below("old/", 1) is None
+    listing = store.list_below("old/", 2)
+    assert listing is not None
+    assert (len(listing.keys), listing.pages) == (1001, 2)
+
+
+def test_object_source_listing_above_refused_is_not_tried_again() -> None:
+    """Permissions may be limited to the folders of the results."""
+
+    class Store:
+        url = "s3://results"
+        calls: ClassVar[list[str]] = []
+
+        def list_below(self, folder: str, most_pages: int) -> None:
+            self.calls.append(f"below {folder} {most_pages}")
+            raise NoAccess("denied")
+
+        def find(self, key: str, suffix: str) -> Listing:
+            self.calls.append(key)
+            return Listing({key: 1.0})
+
+    store: Any = Store()
+    source = ObjectSource(lambda: store)
+    for _ in range(2):
+        assert set(source._poll(["a/1/x", "a/2/x"])) == {"a/1/x", "a/2/x"}
+
+    assert store.calls == ["below a/ 1", *["a/1/x", "a/2/x"] * 2]
