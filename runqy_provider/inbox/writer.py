@@ -8,13 +8,14 @@ import hashlib
 import json
 import time
 from enum import Enum
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from runqy_delivery import BadDelivery, Delivery
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.channel import MOST_KEPT, channel_of, event_of
 from runqy_provider.inbox.progress import Progress
 from runqy_provider.inbox.records import MOST_RECORDS, DeliveryRecord
+from runqy_provider.inbox.shared_script import SharedScript
 from runqy_provider.inbox.source import delivery_uri
 from runqy_provider.redis_client import on_primary, redis_errors
 
@@ -65,6 +66,15 @@ class Outcome(Enum):
     NOTED = "noted"
 
 
+def shared_put(client: Redis) -> SharedScript:
+    """Return what writers of several namespaces can share.
+
+    Args:
+        client: A connected client; the caller closes it.
+    """
+    return SharedScript(client, _PUT)
+
+
 class InboxWriter:
     """Writes deliveries to one namespace of the inbox.
 
@@ -73,6 +83,8 @@ class InboxWriter:
         connection: The connection of that client, for messages.
         namespace: The namespace; see ``keys``.
         ttl: Seconds that an unread delivery is kept.
+        put: What ``shared_put`` has returned for this client; None for a new one.
+            Writers that share it share their round trips.
     """
 
     def __init__(
@@ -81,12 +93,13 @@ class InboxWriter:
         connection: RedisConnection,
         namespace: str,
         ttl: int = keys.UNREAD_TTL,
+        put: SharedScript | None = None,
     ) -> None:
         self._client = client
         self._connection = connection
         self._namespace = namespace
         self._ttl = ttl
-        self._put = client.register_script(_PUT)
+        self._put = put or shared_put(client)
 
     async def put(
         self, delivery: Delivery, body: bytes, mark: str, until: int = 0
@@ -132,7 +145,7 @@ class InboxWriter:
         if channel is not None:
             uri = delivery_uri(namespace, delivery_id)
             event = json.dumps(event_of(delivery, len(body), uri, now))
-        answer = await self._put(
+        answer: bytes = await self._put(
             keys=[
                 keys.delivery(namespace, delivery_id),
                 keys.arrivals(namespace),
@@ -155,7 +168,7 @@ class InboxWriter:
                 MOST_KEPT,
             ],
         )
-        return Outcome(cast("bytes", answer).decode())
+        return Outcome(answer.decode())
 
 
 def _record(delivery: Delivery, size: int, now: float) -> str:
