@@ -74,6 +74,13 @@ CONN_FIELDS: dict[str, Any] = {
         "jobs, and a retry finds a job whose enqueueing was interrupted.",
         "schema": _TEXT,
     },
+    "transport": {
+        "label": "Transport",
+        "description": "How jobs are enqueued: http, or redis: directly in runqy's "
+        "own Redis, many times faster. A lost answer then never runs a job twice, but "
+        "a queue's input schema is not checked.",
+        "schema": {**_TEXT, "default": "http"},
+    },
     "aws_conn_id": {
         "label": "AWS connection (for sinks s3://)",
         "description": "The Airflow connection for buckets.",

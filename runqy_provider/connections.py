@@ -23,6 +23,10 @@ DEFAULT_AWS_CONN_ID = "aws_default"
 DEFAULT_SINK = "webhook"
 DEFAULT_PORT = 3000
 
+#: How jobs are enqueued.
+HTTP, REDIS = "http", "redis"
+TRANSPORTS = (HTTP, REDIS)
+
 #: A shorter secret can be guessed; 128 bits in base64 or hex are longer than this.
 SHORTEST_SECRET = 16
 
@@ -82,6 +86,8 @@ class RunqyConnection:
             accepted.
         signing_secrets: Secrets that bodies must be signed with; empty means that
             unsigned bodies are accepted.
+        transport: How jobs are enqueued: ``http``, or ``redis``, by a script in runqy's
+            own Redis.
     """
 
     conn_id: str
@@ -95,6 +101,7 @@ class RunqyConnection:
     callback_url: str | None = None
     callback_secrets: tuple[str, ...] = field(default=(), repr=False)
     signing_secrets: tuple[str, ...] = field(default=(), repr=False)
+    transport: str = HTTP
 
     @classmethod
     def from_connection(cls, connection: ConnectionLike) -> RunqyConnection:
@@ -131,6 +138,7 @@ class RunqyConnection:
             callback_url=_callback_url(conn_id, extra.get("callback_url")),
             callback_secrets=secrets,
             signing_secrets=_signing_secrets(conn_id, extra.get("signing_secret")),
+            transport=_transport(conn_id, extra),
         )
 
 
@@ -211,6 +219,21 @@ def _key(conn_id: str, name: str, value: object) -> str | None:
             "characters that are not valid in a key. Paste it again."
         )
     return key or None
+
+
+def _transport(conn_id: str, extra: Mapping[str, Any]) -> str:
+    transport = str(extra.get("transport") or HTTP).strip().lower()
+    if transport not in TRANSPORTS:
+        raise Misconfigured(
+            f"The transport of connection {conn_id!r} is {transport!r}. It can be "
+            f"{' or '.join(map(repr, TRANSPORTS))}."
+        )
+    if transport == REDIS and not extra.get("runqy_redis_conn_id"):
+        raise Misconfigured(
+            f"The transport of connection {conn_id!r} is 'redis', but it does not name "
+            "runqy's own Redis. Enter its connection as runqy_redis_conn_id."
+        )
+    return transport
 
 
 def _signing_secrets(conn_id: str, value: object) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ ARRIVED, DEADLINE, ERROR, SILENT = "arrived", "deadline", "error", "silent"
 _REQUIRED = ("uri", "content_type", "delivery_id")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class JobRef:
     """One job and its delivery. Plain JSON in the XCom ``runqy_job``.
 

@@ -23,6 +23,11 @@ log = logging.getLogger(__name__)
 TIMEOUT = 5.0
 
 
+def full_queue_name(runqy_queue: str) -> str:
+    """Return ``parent.sub``; a name without a dot means its default sub-queue."""
+    return runqy_queue if "." in runqy_queue else f"{runqy_queue}.default"
+
+
 def known_queues(
     connection: RunqyConnection, redis: RedisConnection | None, timeout: float
 ) -> set[str] | None:

@@ -6,7 +6,8 @@ The hash ``asynq:{QUEUE}:t:ID`` (the braces are part of the key) has the fields
 ``state``, ``result`` (what the handler returned, as JSON, where the queue stores
 results), ``error_msg`` (the last error) and ``completed_at`` (seconds since 1970). The
 sorted set ``asynq:{QUEUE}:lease`` holds the ids of active jobs by the end of their
-lease, in seconds since 1970; a live worker extends it.
+lease, in seconds since 1970; a live worker extends it. The hash ``asynq:t:ID`` has the
+field ``queue``, by which the server finds a job; it stays after the job has ended.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ _WEIGHTS = re.compile(r"map\[(.*)\]")
 def hash_key(runqy_queue: str, job_id: str) -> str:
     """Return the key of a job's hash."""
     return f"asynq:{{{runqy_queue}}}:t:{job_id}"
+
+
+def reverse_key(job_id: str) -> str:
+    """Return the key of the hash that says which queue a job belongs to."""
+    return f"asynq:t:{job_id}"
 
 
 def lease_key(runqy_queue: str) -> str:

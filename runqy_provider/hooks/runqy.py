@@ -20,12 +20,18 @@ from tenacity import (
 from runqy_provider.airflow_compat import BaseHook, in_thread
 from runqy_provider.client import requests as api
 from runqy_provider.client import transport
+from runqy_provider.client.job_options import JobOptions
 from runqy_provider.client.payload import plain_payload
-from runqy_provider.client.queues import queues_sentence
+from runqy_provider.client.queues import full_queue_name, queues_sentence
 from runqy_provider.connection_form import form_widgets, ui_field_behaviour
-from runqy_provider.connections import DEFAULT_CONN_ID, RunqyConnection
+from runqy_provider.connections import DEFAULT_CONN_ID, REDIS, RunqyConnection
 from runqy_provider.context import context_of
-from runqy_provider.errors import Misconfigured, QueueNotFound
+from runqy_provider.errors import (
+    Misconfigured,
+    QueueNotFound,
+    ServerUnavailable,
+    SinkUnavailable,
+)
 from runqy_provider.inbox.callback_url import check_delivery_id
 from runqy_provider.inbox.channel import channel_of, new_channel_delivery_id
 from runqy_provider.models import JobRef
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runqy_provider.client.models import Job, Worker
+    from runqy_provider.client.redis_transport import RedisTransport
     from runqy_provider.context import SinkContext
     from runqy_provider.sinks.registry import SinkArgument
 
@@ -81,6 +88,7 @@ class RunqyHook(BaseHook):
         self.retry_for = RETRY_FOR if retry_for is None else retry_for
         self._async_client: httpx.AsyncClient | None = None
         self._async_settings: RunqyConnection | None = None
+        self._found_queues: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -102,6 +110,7 @@ class RunqyHook(BaseHook):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
         client, self._async_client = self._async_client, None
         if client is not None:
             await client.aclose()
@@ -142,11 +151,26 @@ class RunqyHook(BaseHook):
     def _client(self) -> requests.Session:
         return transport.open_session(self.settings)
 
+    @functools.cached_property
+    def _redis(self) -> RedisTransport:
+        from runqy_provider.client.redis_transport import (  # noqa: PLC0415 - needs protobuf
+            RedisTransport,
+        )
+
+        redis = self.context.runqy_redis
+        if redis is None:  # the connection could not be read
+            raise Misconfigured(
+                f"The transport of connection {self.runqy_conn_id!r} is 'redis', but "
+                "it does not name runqy's own Redis."
+            )
+        return RedisTransport(redis)
+
     def close(self) -> None:
-        """Close the HTTP session; a later call opens another."""
-        client = self.__dict__.pop("_client", None)
-        if client is not None:
-            client.close()
+        """Close the connections; a later call opens others."""
+        for name in ("_client", "_redis"):
+            opened = self.__dict__.pop(name, None)
+            if opened is not None:
+                opened.close()
 
     def get_conn(self) -> requests.Session:
         """Return the one HTTP session of this hook."""
@@ -174,6 +198,7 @@ class RunqyHook(BaseHook):
         delivery_id: str,
         deadline: float,
         job_timeout: float | None = None,
+        options: JobOptions | None = None,
     ) -> JobRef:
         """Check a sink, and enqueue a job that delivers its result there.
 
@@ -185,6 +210,7 @@ class RunqyHook(BaseHook):
                 dashes and underscores; see ``new_delivery_id``.
             deadline: Until when the result is waited for, in seconds since 1970.
             job_timeout: Timeout that runqy stores with the job, in seconds.
+            options: What else is asked for the job; see ``enqueue``.
 
         Raises:
             InvalidPayload: It is not an object, or has a reserved field.
@@ -210,7 +236,11 @@ class RunqyHook(BaseHook):
         bound.prepare(delivery_id)
         enqueued_at = round(time.time(), 3)
         job = self.enqueue(
-            runqy_queue, {**payload, **request.to_fields()}, job_timeout=job_timeout
+            runqy_queue,
+            {**payload, **request.to_fields()},
+            job_timeout=job_timeout,
+            options=options,
+            job_id=delivery_id if self.settings.transport == REDIS else None,
         )
         return JobRef(
             delivery_id, bound.sink.uri, job.job_id, job.runqy_queue, enqueued_at
@@ -222,15 +252,22 @@ class RunqyHook(BaseHook):
         payload: Mapping[str, Any],
         *,
         job_timeout: float | None = None,
+        options: JobOptions | None = None,
+        job_id: str | None = None,
     ) -> Job:
-        """Enqueue a job.
+        """Enqueue a job, over the connection's transport.
 
         Args:
             runqy_queue: ``parent.sub``, or ``parent`` for its default sub-queue.
             payload: What the handler receives; a JSON object.
             job_timeout: Seconds, as runqy stores them (it does not enforce them).
+            options: What else is asked for the job; most of it needs the transport
+                ``redis``.
+            job_id: The job's id, which needs the transport ``redis``: where a job with
+                it was enqueued before, nothing is enqueued. None: a new one.
 
         Raises:
+            Misconfigured: The transport cannot do what is asked for.
             QueueNotFound: No such queue, or no default sub-queue.
             NotAllowed: The key is wrong or has the wrong role.
             InvalidPayload: It is not JSON, or the queue's schema refuses it.
@@ -238,8 +275,12 @@ class RunqyHook(BaseHook):
             ServerUnavailable: The server is unavailable; the message says whether the
                 job may have been enqueued.
         """
+        chosen = options or JobOptions(timeout=job_timeout)
+        if self.settings.transport == REDIS:
+            return self._enqueue_in_redis(runqy_queue, payload, chosen, job_id)
+        chosen.check_http(self.runqy_conn_id, job_id)
         try:
-            return self._call(api.enqueue(runqy_queue, payload, job_timeout))
+            return self._call(api.enqueue(runqy_queue, payload, chosen.timeout))
         except QueueNotFound as error:
             queues = queues_sentence(self.settings, self.context.runqy_redis)
             raise QueueNotFound(f"{error}{queues}") from error
@@ -252,6 +293,10 @@ class RunqyHook(BaseHook):
         job_timeout: float | None = None,
     ) -> Job:
         """Enqueue a job from async code; see enqueue."""
+        if (await self._asettings()).transport == REDIS:
+            return await in_thread(
+                lambda: self.enqueue(runqy_queue, payload, job_timeout=job_timeout)
+            )
         return await self._acall(api.enqueue(runqy_queue, payload, job_timeout))
 
     def get_job(self, job_id: str) -> Job:
@@ -327,12 +372,64 @@ class RunqyHook(BaseHook):
                 return transport.send(client, request, self.settings)
         raise AssertionError  # pragma: no cover - Retrying returns or raises
 
-    async def _acall(self, request: api.ApiRequest[T]) -> T:
+    def _enqueue_in_redis(
+        self,
+        runqy_queue: str,
+        payload: Mapping[str, Any],
+        options: JobOptions,
+        job_id: str | None,
+    ) -> Job:
+        from runqy_provider.client.redis_transport import (  # noqa: PLC0415 - needs protobuf
+            NewJob,
+            enqueued_job,
+        )
+
+        queue = full_queue_name(runqy_queue)
+        job = NewJob(job_id or str(uuid.uuid4()), payload)
+        try:
+            for attempt in Retrying(**self._retry_options(SinkUnavailable)):
+                with attempt:
+                    self._check_queue(queue)
+                    [is_new] = self._redis.enqueue(queue, [job], options)
+        except SinkUnavailable as error:
+            raise ServerUnavailable(
+                f"{error} Whether job {job.job_id} is enqueued is not known; repeated "
+                "with the same id, it will not run twice."
+            ) from error
+        if not is_new:
+            self.log.info("Job %s was enqueued before.", job.job_id)
+        return enqueued_job(queue, job)
+
+    def _check_queue(self, queue: str) -> None:
+        """Check that runqy has a queue: in Redis, any name would be accepted.
+
+        Raises:
+            QueueNotFound: It has not.
+        """
+        if queue in self._found_queues or self._redis.has_queue(queue):
+            self._found_queues.add(queue)
+            return
+        if self.settings.admin_key is not None and queue in self._call(
+            api.list_queues()
+        ):
+            return
+        queues = queues_sentence(self.settings, self.context.runqy_redis)
+        raise QueueNotFound(
+            f"runqy has no queue {queue!r}: in its Redis no job was ever enqueued to "
+            f"it, and no live worker serves it. Check its name, start a worker, or "
+            f"enter an admin key in the connection {self.runqy_conn_id!r}, with which "
+            f"the server is asked.{queues}"
+        )
+
+    async def _asettings(self) -> RunqyConnection:
         if self._async_settings is None:
             self._async_settings = RunqyConnection.from_connection(
                 await in_thread(self.get_connection, self.runqy_conn_id)
             )
-        settings = self._async_settings
+        return self._async_settings
+
+    async def _acall(self, request: api.ApiRequest[T]) -> T:
+        settings = await self._asettings()
         if self._async_client is None:
             self._async_client = transport.open_async_client(settings)
         async for attempt in AsyncRetrying(**self._retry_options()):
@@ -340,9 +437,11 @@ class RunqyHook(BaseHook):
                 return await transport.asend(self._async_client, request, settings)
         raise AssertionError  # pragma: no cover - AsyncRetrying returns or raises
 
-    def _retry_options(self) -> dict[str, Any]:
+    def _retry_options(
+        self, kind: type[Exception] = transport.RetryableServerError
+    ) -> dict[str, Any]:
         return {
-            "retry": retry_if_exception_type(transport.RetryableServerError),
+            "retry": retry_if_exception_type(kind),
             "wait": wait_random_exponential(multiplier=0.2, max=10),
             "stop": stop_after_delay(self.retry_for),
             "reraise": True,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from runqy_delivery.wire import COMPLETED
 from runqy_provider.client import models as job_states
 from runqy_provider.client.find_job import find_job
+from runqy_provider.connections import REDIS
 from runqy_provider.errors import (
     JobVanished,
     Misconfigured,
@@ -64,7 +65,8 @@ def reattach_or_submit(
     Raises:
         RunqyError: Neither is possible; where nothing was enqueued, it says so.
     """
-    attempt = spec.attempt(context, deadline)
+    chooses_id = sink_context.connection.transport == REDIS
+    attempt = spec.attempt(context, deadline, chooses_id=chooses_id)
     store = attempt_store(context, sink_context)
     with RunqyHook.from_context(sink_context) as hook:
         for previous in store.previous(spec.earlier_attempts(context, attempt)):
@@ -83,7 +85,7 @@ def reattach_or_submit(
             payload=spec.payload,
             delivery_id=attempt.job.delivery_id,
             deadline=deadline,
-            job_timeout=spec.job_timeout,
+            options=spec.options,
         )
     attempt = attempt.with_job(job)
     store.update(attempt)

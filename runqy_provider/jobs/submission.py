@@ -8,10 +8,12 @@ import dataclasses
 import hashlib
 import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from runqy_provider.client.job_options import JobOptions
 from runqy_provider.client.payload import plain_payload
+from runqy_provider.client.queues import full_queue_name
 from runqy_provider.hooks.runqy import LATE_DELIVERY
 from runqy_provider.jobs.attempt import NAMESPACE, Attempt
 from runqy_provider.models import JobRef
@@ -34,7 +36,7 @@ class JobSpec:
         runqy_queue: The queue; without a dot, its default sub-queue.
         payload: What the handler receives.
         sink: Where the result is to be delivered.
-        job_timeout: Timeout that runqy stores with the job, in seconds.
+        options: What else is asked for the job.
         deletes: Whether a job that is no longer waited for is deleted, if it has not
             started.
     """
@@ -43,14 +45,13 @@ class JobSpec:
     runqy_queue: str
     payload: Mapping[str, Any]
     sink: Sink
-    job_timeout: float | None = None
+    options: JobOptions = field(default_factory=JobOptions)
     deletes: bool = True
 
     @property
     def full_queue(self) -> str:
         """Full name of the queue: ``parent.sub``."""
-        queue = self.runqy_queue
-        return queue if "." in queue else f"{queue}.default"
+        return full_queue_name(self.runqy_queue)
 
     @property
     def digest(self) -> str:
@@ -63,17 +64,22 @@ class JobSpec:
         asked = [self.runqy_conn_id, self.full_queue, self.sink.uri, payload]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
-    def attempt(self, context: Context, deadline: float) -> Attempt:
+    def attempt(
+        self, context: Context, deadline: float, *, chooses_id: bool = False
+    ) -> Attempt:
         """Return the attempt of a task instance that asks for this, without a job yet.
 
         Args:
             context: The task instance's.
             deadline: Until when the result is waited for, in seconds since 1970.
+            chooses_id: Whether the job will have the id of its delivery.
         """
         ti = context["ti"]
+        delivery_id = self._delivery_id(context, ti.try_number)
         job = JobRef(
-            self._delivery_id(context, ti.try_number),
+            delivery_id,
             self.sink.uri,
+            job_id=delivery_id if chooses_id else None,
             runqy_queue=self.full_queue,
         )
         return Attempt(
@@ -93,7 +99,12 @@ class JobSpec:
         """
         for try_number in range(context["ti"].try_number - 1, 0, -1):
             delivery_id = self._delivery_id(context, try_number)
-            job = dataclasses.replace(attempt.job, delivery_id=delivery_id)
+            chooses_id = attempt.job.job_id is not None
+            job = dataclasses.replace(
+                attempt.job,
+                delivery_id=delivery_id,
+                job_id=delivery_id if chooses_id else None,
+            )
             yield attempt.with_job(job)
 
     def _delivery_id(self, context: Context, try_number: int) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import Asset
 
+from runqy_provider.client.job_options import JobOptions
 from runqy_provider.context import load_context
 from runqy_provider.errors import (
     BadDelivery,
@@ -186,7 +187,12 @@ class Execution:
             task.runqy_queue,
             task.payload,
             sink,
-            in_seconds(task.job_timeout),
+            JobOptions(
+                in_seconds(task.job_timeout),
+                task.max_retry,
+                in_seconds(task.active_timeout),
+                in_seconds(task.ttl_completed),
+            ),
             deletes=task.delete_on_kill,
         )
 

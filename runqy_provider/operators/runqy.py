@@ -57,6 +57,11 @@ class RunqyOperator(BaseOperator):
     :param heartbeat_timeout: How long a job that has started may give no sign of life
         (``runqy_delivery.progress``) before the wait for it ends.
     :param job_timeout: Timeout that runqy stores with the job; it does not enforce it.
+    :param max_retry: How often runqy runs a job again that failed; needs the transport
+        ``redis``, as the next two do. None: runqy's default, 3.
+    :param active_timeout: How long the job may run until runqy counts it as failed, and
+        may run it again; its handler is not stopped.
+    :param ttl_completed: How long runqy keeps the result, where its queue stores it.
     :param reattach: Let a retry wait for the job of the previous attempt, if that asked
         for the same and has not failed; False enqueues a new job at every attempt.
     :param end_from_trigger: Whether the triggerer ends the task once its result is
@@ -88,6 +93,9 @@ class RunqyOperator(BaseOperator):
         defer_after: timedelta = DEFER_AFTER,
         heartbeat_timeout: timedelta | None = None,
         job_timeout: timedelta | None = None,
+        max_retry: int | None = None,
+        active_timeout: timedelta | None = None,
+        ttl_completed: timedelta | None = None,
         reattach: bool = True,
         delete_on_kill: bool = True,
         end_from_trigger: bool | None = None,
@@ -104,6 +112,9 @@ class RunqyOperator(BaseOperator):
         self.defer_after = defer_after
         self.heartbeat_timeout = heartbeat_timeout
         self.job_timeout = job_timeout
+        self.max_retry = max_retry
+        self.active_timeout = active_timeout
+        self.ttl_completed = ttl_completed
         self.reattach = reattach
         self.delete_on_kill = delete_on_kill
         self.end_from_trigger = end_from_trigger

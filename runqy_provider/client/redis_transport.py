@@ -1,0 +1,188 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Enqueue jobs in runqy's own Redis, as the server does it.
+
+The caller chooses the id of a job, and a second job with the same id is refused. So an
+enqueue can be repeated where it is not known whether it has succeeded, which is not
+possible over HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from runqy_provider.client.models import PENDING, Job
+from runqy_provider.client.redis_keys import (
+    QUEUES,
+    WORKERS,
+    hash_key,
+    pending_key,
+    queues_of,
+    reverse_key,
+    worker_key,
+)
+from runqy_provider.client.requests import MAX_BODY
+from runqy_provider.client.task_message import (
+    DEFAULT_TIMEOUT,
+    MAX_RETRY,
+    task_message,
+)
+from runqy_provider.errors import InvalidPayload, PayloadTooLarge
+from runqy_provider.redis_client import client, redis_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from redis import Redis
+
+    from runqy_provider.client.job_options import JobOptions
+    from runqy_provider.connections import RedisConnection
+
+# The reverse key stays after a job of a queue without storage has ended and its hash is
+# deleted: a job that has run is refused, too. All in one script, which the server does
+# in three steps, so that no half of it is ever seen.
+_ENQUEUE = """
+if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then return 0 end
+redis.call('SADD', KEYS[4], ARGV[4])
+redis.call('HSET', KEYS[1], 'msg', ARGV[1], 'state', 'pending',
+           'pending_since', ARGV[3], unpack(ARGV, 5))
+redis.call('HSET', KEYS[2], 'queue', ARGV[4])
+redis.call('LPUSH', KEYS[3], ARGV[2])
+return 1
+"""
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job to enqueue.
+
+    Attributes:
+        job_id: Its id, which no other job may have.
+        payload: What the handler receives; a JSON object.
+    """
+
+    job_id: str
+    payload: Mapping[str, Any]
+
+
+class RedisTransport:
+    """Enqueues jobs in one Redis; use it as a context manager, or close it.
+
+    Args:
+        connection: runqy's own Redis.
+    """
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self._client: Redis = client(connection)
+        self._enqueue = self._client.register_script(_ENQUEUE)
+
+    def close(self) -> None:
+        """Close the connection; a later call opens another."""
+        self._client.close()
+
+    def has_queue(self, runqy_queue: str) -> bool:
+        """Return whether a queue had a job before, or a live worker serves it.
+
+        Args:
+            runqy_queue: Full name of the queue.
+
+        Raises:
+            SinkUnavailable: Redis is unavailable.
+        """
+        with redis_errors(self._connection, "look for a queue"):
+            if self._client.sismember(QUEUES, runqy_queue):
+                return True
+            workers = cast("list[bytes]", self._client.zrange(WORKERS, 0, -1))
+            with self._client.pipeline(transaction=False) as pipeline:
+                for name in workers:
+                    pipeline.hget(worker_key(name.decode()), "queues")
+                texts = pipeline.execute()
+        served = [queues_of(text.decode()) for text in texts if text is not None]
+        return runqy_queue in set().union(*served)
+
+    def enqueue(
+        self, runqy_queue: str, jobs: Sequence[NewJob], options: JobOptions
+    ) -> list[bool]:
+        """Enqueue jobs in one round trip.
+
+        Args:
+            runqy_queue: Full name of the queue.
+            jobs: The jobs.
+            options: What applies to each of them.
+
+        Returns:
+            For each job: True where it was enqueued now, False where a job with its id
+            was enqueued before.
+
+        Raises:
+            InvalidPayload: The payload of one is not JSON: none was enqueued.
+            PayloadTooLarge: It is larger than what the server accepts: likewise.
+            SinkUnavailable: Redis is unavailable. Some may have been enqueued: repeat
+                the call, with the same ids.
+            NoAccess: It denies access.
+        """
+        fields = [each for pair in options.fields().items() for each in pair]
+        timeout = DEFAULT_TIMEOUT if options.timeout is None else int(options.timeout)
+        retries = MAX_RETRY if options.max_retry is None else options.max_retry
+        messages = [
+            task_message(
+                job.job_id, runqy_queue, _body(job, runqy_queue), timeout, retries
+            )
+            for job in jobs
+        ]
+        with (
+            redis_errors(self._connection, f"enqueue to {runqy_queue!r}"),
+            self._client.pipeline(transaction=False) as pipeline,
+        ):
+            for job, message in zip(jobs, messages, strict=True):
+                self._enqueue(
+                    keys=[
+                        hash_key(runqy_queue, job.job_id),
+                        reverse_key(job.job_id),
+                        pending_key(runqy_queue),
+                        QUEUES,
+                    ],
+                    args=[message, job.job_id, time.time_ns(), runqy_queue, *fields],
+                    client=pipeline,
+                )
+            answers = pipeline.execute()
+        return [answer == 1 for answer in answers]
+
+
+def enqueued_job(runqy_queue: str, job: NewJob) -> Job:
+    """Return a job as the server describes one that it has enqueued."""
+    return Job(job.job_id, runqy_queue, PENDING, payload=job.payload)
+
+
+#: Characters that the server escapes in a payload, though JSON does not ask for it.
+_ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+
+
+def _body(job: NewJob, runqy_queue: str) -> bytes:
+    """Return a payload as the server writes it: sorted, and without blanks."""
+    what = f"The payload of job {job.job_id} for queue {runqy_queue!r}"
+    try:
+        text = json.dumps(
+            job.payload,
+            allow_nan=False,
+            ensure_ascii=False,
+            separators=(",", ":"),
+            sort_keys=True,
+        )
+        body = text.translate(_ESCAPED).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidPayload(
+            f"{what} is not JSON: {error}. Payloads hold texts, numbers, booleans, "
+            "lists and objects."
+        ) from error
+    if len(body) > MAX_BODY:
+        raise PayloadTooLarge(
+            f"{what} has {len(body):,} bytes; at most {MAX_BODY:,} are enqueued, as "
+            "over HTTP. Put large inputs into an object store and their URI into the "
+            "payload."
+        )
+    return body
