@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from starlette.routing import Route
 
 from runqy_delivery import BadDelivery, Delivery
 from runqy_delivery.errors import VerificationError
@@ -31,13 +31,20 @@ from runqy_provider.receiver.connections import (
     LookupUnavailable,
 )
 from runqy_provider.receiver.reasons import BAD_TOKEN, reason_of
-from runqy_provider.receiver.responses import RETRY_AFTER, HttpRejection, bad_address
+from runqy_provider.receiver.responses import (
+    RETRY_AFTER,
+    HttpRejection,
+    accepted,
+    bad_address,
+)
 from runqy_provider.redis_client import async_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from fastapi.responses import Response
     from redis.asyncio import Redis
+    from starlette.types import Receive, Scope, Send
 
     from runqy_provider.connections import RedisConnection
     from runqy_provider.inbox.shared_script import SharedScript
@@ -55,14 +62,6 @@ MOST_CONTAINERS = 400_000
 #: that act: a replay stores nothing new here, and a clock that is off must cost no
 #: result.
 CLOCK_TOLERANCE = 3600.0
-
-#: HTTP status of each outcome.
-STATUS = {
-    Outcome.STORED: 200,
-    Outcome.REPEATED: 200,
-    Outcome.NOTED: 202,
-    Outcome.CONFLICT: 409,
-}
 
 
 def create_app(
@@ -94,18 +93,10 @@ def create_app(
         openapi_url=None,
     )
 
-    async def take(request: Request) -> JSONResponse:
-        """Accept one delivery."""
-        path = request.path_params
-        try:
-            return await receiver.take(request, path["conn_id"], path["delivery_id"])
-        except HttpRejection as rejection:
-            return rejection.to_response()
-
-    # A route of Starlette: FastAPI's own would parse and document a request of which it
-    # knows nothing, for a third of the time that the request takes.
+    # A route of Starlette, and an ASGI application: FastAPI would parse and document a
+    # request of which it knows nothing, for a third of the time that the request takes.
     path = "/{conn_id}/v1/deliveries/{delivery_id}"
-    app.add_route(path, take, methods=["POST"])
+    app.router.routes.append(Route(path, _Take(receiver), methods=["POST"]))
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -113,6 +104,25 @@ def create_app(
         return {"status": "ok"}
 
     return app
+
+
+class _Take:
+    """The ASGI application of the route that takes deliveries."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Accept one delivery."""
+        request, path = Request(scope, receive), scope["path_params"]
+        try:
+            outcome = await self._receiver.take(
+                request, path["conn_id"], path["delivery_id"]
+            )
+            response: Response = accepted(outcome)
+        except HttpRejection as rejection:
+            response = rejection.to_response()
+        await response(scope, receive, send)
 
 
 class Receiver:
@@ -135,10 +145,11 @@ class Receiver:
         # One large body is parsed at a time: that takes many times its size.
         self._large = asyncio.Lock()
 
-    async def take(
-        self, request: Request, conn_id: str, delivery_id: str
-    ) -> JSONResponse:
+    async def take(self, request: Request, conn_id: str, delivery_id: str) -> Outcome:
         """Check a request, cheapest checks first, and store its delivery.
+
+        Returns:
+            What became of it: stored, repeated or noted.
 
         Raises:
             HttpRejection: It is not accepted, and nothing was stored.
@@ -157,7 +168,7 @@ class Receiver:
 
     async def _take(
         self, connection: CallbackConnection, request: Request, delivery_id: str
-    ) -> JSONResponse:
+    ) -> Outcome:
         with self._turn(connection.conn_id, delivery_id):
             body = await read_body(
                 request.stream(), request.headers.get("content-length"), self._limits
@@ -246,7 +257,7 @@ class Receiver:
         body: bytes,
         mark: str,
         until: int,
-    ) -> JSONResponse:
+    ) -> Outcome:
         try:
             writer = self._writer(connection)
             outcome = await writer.put(delivery, body, mark, until)
@@ -273,7 +284,7 @@ class Receiver:
                 "was "
                 "not stored.",
             )
-        return JSONResponse({"outcome": outcome.value}, STATUS[outcome])
+        return outcome
 
     async def _parse(self, body: bytes, delivery_id: str) -> tuple[Delivery, str]:
         try:

@@ -1,10 +1,12 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Error responses of the receiver."""
+"""Responses of the receiver."""
 
 from __future__ import annotations
 
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+
+from runqy_provider.inbox.writer import Outcome
 
 #: Seconds after which to come back when Redis is away, or too much comes at once.
 RETRY_AFTER = 5
@@ -39,6 +41,23 @@ class HttpRejection(Exception):
         if self.status not in AFTER_BODY:
             headers["Connection"] = "close"
         return JSONResponse({"error": self.message}, self.status, headers)
+
+
+#: HTTP status and body of what is accepted; a progress message is not stored for good.
+_ACCEPTED = {
+    outcome: (status, f'{{"outcome":"{outcome.value}"}}'.encode())
+    for outcome, status in (
+        (Outcome.STORED, 200),
+        (Outcome.REPEATED, 200),
+        (Outcome.NOTED, 202),
+    )
+}
+
+
+def accepted(outcome: Outcome) -> Response:
+    """Return the response to a delivery that was accepted."""
+    status, body = _ACCEPTED[outcome]
+    return Response(body, status, media_type="application/json")
 
 
 def bad_address() -> HttpRejection:
