@@ -41,6 +41,8 @@ class Triggerer(TriggerRunnerSupervisor):
     refused: dict[str, str] = attrs.field(factory=dict)
     #: When each trigger fired, in seconds since 1970.
     fired_at: dict[int, float] = attrs.field(factory=dict)
+    #: How often a trigger fired, all triggers together.
+    firings: int = 0
     #: The answers about each trigger's task, by task id: pairs of its state and the job
     #: in its XCom. The last pair is given again and again.
     tasks: dict[str, list[tuple[str | None, str | None]]] = attrs.field(factory=dict)
@@ -114,6 +116,7 @@ class Triggerer(TriggerRunnerSupervisor):
     def on_trigger_event(self, trigger_id: int, event: Any) -> None:
         self.fired[trigger_id] = event.payload
         self.fired_at[trigger_id] = time.time()
+        self.firings += 1
         self.wanted.pop(trigger_id, None)
 
     def on_trigger_failure(self, trigger_id: int, exc: Any) -> None:
@@ -219,6 +222,7 @@ def main(spec_path: str, report_path: str) -> None:
             "asked": triggerer.asked,
             "xcoms": triggerer.xcoms,
             "fired_at": triggerer.fired_at,
+            "firings": triggerer.firings,
             "reads": triggerer.reads,
         }
         # Replace the report atomically, so that a test never reads half of it.
