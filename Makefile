@@ -59,8 +59,8 @@ e2e: setup ## the tests through real Airflow processes
 faults: setup ## faults caused for real, with N jobs in flight each (N=50; ONLY=..., SINKS=...)
 	$(RUN) -m devtools.faults --jobs $(or $(N),50) $(if $(ONLY),--only $(ONLY)) $(if $(SINKS),--sinks $(SINKS))
 
-bench: setup ## the benchmarks, each with its table (ONLY=... runs one)
-	$(RUN) -m devtools.benchmarks $(ONLY)
+bench: setup ## the benchmarks: tables and plots, in 30 minutes (QUICK=1: in 10; ONLY=... runs one)
+	$(RUN) -m devtools.benchmarks $(ONLY) $(if $(QUICK),--quick)
 
 docs: setup ## the documentation site, built into site/ (SERVE=1 serves it instead)
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs $(if $(SERVE),serve,build --strict)
@@ -91,4 +91,4 @@ $(UV): constraints.txt
 	@touch $@
 
 clean: ## remove what the commands above made
-	rm -rf .venv .venv-delivery .airflow .tools dist site .demo .faults .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-delivery .airflow .tools dist site .demo .bench .faults .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,44 +1,97 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""``make bench``: the benchmarks, one by one, each with its table (``ONLY=`` one)."""
+"""``make bench``: the benchmarks, each in a process of its own, within its limit.
+
+``python -m devtools.benchmarks [NAME] [--quick]`` prints the tables, writes them to
+``.bench/``, and draws the plots: into ``docs/images/`` after a full run of what they
+show, into ``.bench/`` after a quick one.
+"""
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import json
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 
-BENCHMARKS = (
-    ("devtools.benchmarks.webhook_latency", "--airflow"),
-    ("devtools.benchmarks.waiting",),
-    ("devtools.benchmarks.object_stores",),
-    ("devtools.benchmarks.sinks",),
-    ("devtools.benchmarks.hostile",),
-    ("devtools.benchmarks.defer_after",),
-    ("devtools.benchmarks.delivered_to_done",),
-    ("devtools.benchmarks.settle_seconds",),
-    ("devtools.benchmarks.triggerer_stop",),
+from devtools.benchmarks.plots import draw
+from devtools.benchmarks.registry import BENCHMARKS, FULL, QUICK, limit_of, names_of
+from devtools.benchmarks.results import (
+    DONE,
+    ENDED,
+    FAILED,
+    Result,
+    read_results,
+    write_results,
 )
+from devtools.benchmarks.table import Table
+from runqy_sandbox.process.watchdog import run_with_watchdog
 
 
-def main(only: str | None = None) -> int:
-    """Run them, or the one of that name; the first that fails ends it."""
-    wanted = [
-        one
-        for one in BENCHMARKS
-        if only is None or one[0] == f"devtools.benchmarks.{only}"
-    ]
-    if not wanted:
-        known = ", ".join(module.rpartition(".")[2] for module, *_ in BENCHMARKS)
-        print(
-            f"{only!r} is not a benchmark; the benchmarks are: {known}", file=sys.stderr
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the command line says; 1 where a benchmark has not come to its end."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="only this one")
+    parser.add_argument("--quick", action="store_true", help="less of everything")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.child:
+        _run_here(options.name, options.child, quick=options.quick)
+        return 0
+    names = names_of(options.name, quick=options.quick)
+    results = read_results(quick=options.quick) if options.name else {}
+    end = time.monotonic() + (QUICK if options.quick else FULL)
+    for name in names:
+        limit = min(
+            limit_of(name, quick=options.quick), max(1.0, end - time.monotonic())
         )
-        return 2
-    for module, *arguments in wanted:
-        done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)
-        if done.returncode:
-            return done.returncode
-    return 0
+        print(f"\n## {name} (at most {limit:.0f} s)\n", flush=True)
+        result = run_one(name, limit, quick=options.quick)
+        for table in result.tables:
+            print(table.to_markdown(), flush=True)
+        print(f"{name}: {result.status} after {result.seconds:.0f} s", flush=True)
+        results[name] = result
+        # After each one, so that what was measured is not lost.
+        page = write_results(results, quick=options.quick)
+    drawn = draw(results, quick=options.quick)
+    print(f"\nWritten: {page}", *drawn, sep="\n")
+    return int(any(results[name].status != DONE for name in names))
+
+
+def run_one(name: str, limit: float, *, quick: bool) -> Result:
+    """Run a benchmark in a process of its own; end it where it takes too long."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tables"
+        path.touch()
+        with run_with_watchdog(child_command(name, path, quick=quick)) as process:
+            try:
+                status = FAILED if process.wait(limit) else DONE
+            except subprocess.TimeoutExpired:
+                status = ENDED
+        # A table comes again whenever it has grown; the last line may be half written.
+        lines = path.read_text().split("\n")[:-1]
+    tables = [Table.from_json(json.loads(line)) for line in lines]
+    newest = {table.name: table for table in tables}
+    return Result(status, time.monotonic() - began, [*newest.values()])
+
+
+def child_command(name: str, path: Path, *, quick: bool) -> list[str]:
+    """Return the command line that runs a benchmark and writes tables to a file."""
+    command = [sys.executable, "-m", "devtools.benchmarks", name, "--child", str(path)]
+    return [*command, "--quick"] if quick else command
+
+
+def _run_here(name: str, path: Path, *, quick: bool) -> None:
+    module = importlib.import_module(f"devtools.benchmarks.{name}")
+    with path.open("a") as file:
+        for table in module.run(quick=quick):
+            print(json.dumps(vars(table)), file=file, flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else None))
+    sys.exit(main())

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devtools.airflow import Airflow
+from devtools.benchmarks.process_cost import tree_memory, tree_processor_seconds
 from devtools.client import FINISHED, AirflowClient
 from devtools.faults.postgres import running_postgres
 from runqy_sandbox.process.net import free_port
@@ -23,6 +24,8 @@ from runqy_sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from devtools.benchmarks.table import Cell
 
 HERE = Path(__file__).resolve().parent
 
@@ -48,6 +51,7 @@ class Burst:
         starts: How often a worker slot was taken.
         slot_seconds: For how long, all together.
         wall: Seconds from the first task's start to the last one's end.
+        cpu: Processor time of scheduler and workers, in seconds.
     """
 
     tasks: int
@@ -56,6 +60,7 @@ class Burst:
     starts: int
     slot_seconds: float
     wall: float
+    cpu: float
 
     @property
     def lag(self) -> tuple[float, float, float]:
@@ -66,19 +71,19 @@ class Burst:
         return statistics.median(self.lags), ranked[8], max(self.lags)
 
     @property
-    def columns(self) -> str:
-        """The figures, for a table."""
-        median, p90, longest = self.lag
+    def cells(self) -> tuple[Cell, ...]:
+        """The figures, in the order of ``HEADS``."""
+        tasks = max(1, self.tasks)
         return (
-            f"{median:8.1f} {p90:8.1f} {longest:8.1f} {self.failed:7} "
-            f"{self.starts:7} {self.slot_seconds:13.0f} {self.wall:7.0f}"
+            *(self.tasks, *self.lag, self.failed, self.starts, self.slot_seconds),
+            *(self.slot_seconds / tasks, self.cpu / tasks, self.wall),
         )
 
 
-#: Heads of ``Burst.columns``.
+#: Heads of ``Burst.cells``.
 HEADS = (
-    f"{'median s':>8} {'p90 s':>8} {'max s':>8} {'failed':>7} {'starts':>7} "
-    f"{'slot-seconds':>13} {'wall s':>7}"
+    *("tasks", "median s", "p90 s", "max s", "failed", "starts"),
+    *("slot-seconds", "slot-seconds per task", "CPU s per task", "wall s"),
 )
 
 
@@ -93,7 +98,7 @@ class Bench:
     def run(self, dag_id: str, seconds: Sequence[float]) -> Burst:
         """Run one DAG with jobs of these lengths, and wait for its end."""
         log = self.airflow.log_of("scheduler")
-        mark = log.stat().st_size
+        mark, used = log.stat().st_size, self._cpu()
         run_id = self.client.trigger(dag_id, {"seconds": list(seconds)})
         tasks = self._wait(dag_id, run_id)
         ends = _ENDED.findall(log.read_bytes()[mark:].decode(errors="replace"))
@@ -107,7 +112,17 @@ class Bench:
             starts=len(ends),
             slot_seconds=sum(float(duration) for duration, _ in ends),
             wall=max(times, default=0.0) - min(starts, default=0.0),
+            cpu=self._cpu() - used,
         )
+
+    def memory(self) -> dict[str, float]:
+        """Return the MiB of each component of Airflow, with all its processes."""
+        processes = self.airflow.processes
+        return {name: tree_memory(each.pid) for name, each in processes.items()}
+
+    def _cpu(self) -> float:
+        # LocalExecutor's workers are children of the scheduler.
+        return tree_processor_seconds(self.airflow.processes["scheduler"].pid)
 
     def _wait(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         job_states: list[Any] = []

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a look into an object store costs, by the libraries that could make it.
 
-``python -m devtools.benchmarks.object_stores [OBJECTS]``: one listing of a folder with
-OBJECTS results on Azurite, which is what one look for all waiting tasks is. In the same
-run: obstore (ours), Airflow's ObjectStoragePath over fsspec's adlfs, and Azure's own
-client; each in a process of its own, with what importing it costs.
+One listing of a folder on Azurite is what one look for all waiting tasks is. The peers
+of obstore (ours) are Airflow's ObjectStoragePath over fsspec's adlfs, and Azure's own
+client, which is also the floor of a listing in Python; each in a process of its own,
+with what importing it costs.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devtools.benchmarks.process_cost import memory
+from devtools.benchmarks.servers import as_environment
+from devtools.benchmarks.table import Table
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 COMMAND = (
     sys.executable,
@@ -28,13 +31,14 @@ COMMAND = (
     "ignore",
     "-m",
     "devtools.benchmarks.object_stores",
-    "--child",
 )
-ROOT = Path(__file__).parents[2]
-ROUNDS = 20
+
+#: Objects in the folder: so many listings are measured.
+ROUNDS = {100: 20, 1000: 20, 10_000: 2}
+QUICK_ROUNDS = {1000: 5}
 
 LIBRARIES = {
-    "obstore": "obstore",
+    "obstore": "obstore (ours)",
     "path": "ObjectStoragePath (fsspec, adlfs)",
     "azure": "azure-storage-blob",
 }
@@ -68,15 +72,15 @@ def lister(kind: str, address: str) -> Callable[[], int]:
     return lambda: sum(1 for _ in container.list_blobs(name_starts_with="waits/"))
 
 
-def measure(kind: str, address: str, objects: int) -> None:
+def measure(kind: str, address: str, objects: int, rounds: int) -> None:
     """List again and again, in a process of its own, and print what it took."""
-    before, began = _memory(), time.perf_counter()
+    before, began = memory(), time.perf_counter()
     listed = lister(kind, address)
     if listed() != objects:
         raise SystemExit(f"{kind} listed {listed()} objects, not {objects}")
     first = time.perf_counter() - began
     times = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         began = time.perf_counter()
         listed()
         times.append(time.perf_counter() - began)
@@ -88,71 +92,66 @@ def measure(kind: str, address: str, objects: int) -> None:
                 "first": first,
                 "median": statistics.median(times),
                 "cpu": time.process_time() - used,
-                "memory": _memory() - before,
+                "memory": (memory() - before) / 1024,
             }
         )
     )
 
 
-def _memory() -> float:
-    """Return this process's resident memory in MiB."""
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-    return float(line.split()[1]) / 1024
-
-
-def main(objects: int = 1000) -> None:
+def run(*, quick: bool) -> Iterator[Table]:
     """Start Azurite, fill it, and measure each library."""
     from azure.storage.blob import ContainerClient  # noqa: PLC0415 - for this process
 
     from devtools.servers.azurite import running_azurite  # noqa: PLC0415 - heavy
 
+    table = Table(
+        "object_stores",
+        "One listing of a folder on Azurite",
+        (
+            *("library", "objects", "median ms", "of ours", "CPU ms", "CPU of ours"),
+            *("import + first s", "MiB"),
+        ),
+    )
+    stored = 0
     with running_azurite() as azurite:
         azurite.create_container("results")
         address = azurite.connection_string
-        with ContainerClient.from_connection_string(address, "results") as container:
-            for number in range(objects):
-                container.upload_blob(f"waits/{number:06}", b"1")
-        connections = {
-            "RUNQY_DEFAULT": {"conn_type": "runqy", "host": "http://127.0.0.1:1"},
-            "WASB_DEFAULT": {
-                "conn_type": "wasb",
-                "extra": {"connection_string": address},
-            },
-        }
-        environment = {
-            f"AIRFLOW_CONN_{name}": json.dumps(fields)
-            for name, fields in connections.items()
-        }
-        results = {}
-        for kind in LIBRARIES:
-            done = subprocess.run(
-                [*COMMAND, kind, address, str(objects)],
-                env={**os.environ, **environment},
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-                timeout=300,
-            )
-            results[kind] = json.loads(done.stdout.splitlines()[-1])
-    ours = results["obstore"]
-    print(f"\nOne listing of a folder with {objects} objects on Azurite, of {ROUNDS}")
-    print(
-        f"{'library':<36}{'median ms':>10}{'ratio':>7}{'cpu ms':>8}{'ratio':>7}"
-        f"{'import + first s':>18}{'MiB':>6}"
-    )
+        for objects, rounds in (QUICK_ROUNDS if quick else ROUNDS).items():
+            with ContainerClient.from_connection_string(address, "results") as folder:
+                for number in range(stored, objects):
+                    folder.upload_blob(f"waits/{number:06}", b"1")
+            stored = objects
+            _add_rows(table, address, objects, rounds)
+            yield table
+
+
+def _add_rows(table: Table, address: str, objects: int, rounds: int) -> None:
+    connections = {
+        "runqy_default": {"conn_type": "runqy", "host": "http://127.0.0.1:1"},
+        "wasb_default": {"conn_type": "wasb", "extra": {"connection_string": address}},
+    }
+    ours: dict[str, float] = {}
     for kind, name in LIBRARIES.items():
-        row = results[kind]
-        print(
-            f"{name:<36}{row['median'] * 1000:>10.1f}"
-            f"{row['median'] / ours['median']:>7.1f}{row['cpu'] * 1000:>8.1f}"
-            f"{row['cpu'] / ours['cpu']:>7.1f}{row['first']:>18.2f}"
-            f"{row['memory']:>6.0f}"
+        done = subprocess.run(
+            [*COMMAND, kind, address, str(objects), str(rounds)],
+            env={**os.environ, **as_environment(connections)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        row: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        ours = ours or row
+        table.add(
+            name,
+            objects,
+            row["median"] * 1000,
+            row["median"] / ours["median"],
+            row["cpu"] * 1000,
+            row["cpu"] / ours["cpu"],
+            row["first"],
+            row["memory"],
         )
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        measure(sys.argv[2], sys.argv[3], int(sys.argv[4]))
-    else:
-        main(*(int(argument) for argument in sys.argv[1:2]))
+    measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

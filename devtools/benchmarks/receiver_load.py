@@ -2,10 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many deliveries one receiver stores a second, beside a bare endpoint.
 
-``python -m devtools.benchmarks.receiver_load [SECONDS]``: wrk posts deliveries, each
-with a valid URL of its own, over 16, 32 and 64 connections; the receiver, Redis and wrk
-share the machine. The bare endpoint (``bare_receiver``) does the same writes, and
-nothing else. What both have stored is counted in Redis.
+wrk posts deliveries, each with a valid URL of its own, over 16, 32 and 64 connections;
+the receiver, Redis and wrk share the machine. The bare endpoint (``bare_receiver``)
+does the same writes, and nothing else. What both have stored is counted in Redis.
 """
 
 from __future__ import annotations
@@ -19,18 +18,25 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from redis import Redis
-
+from devtools.benchmarks.servers import port_of, running_redis
+from devtools.benchmarks.table import Table
 from devtools.receiver import ALONE, running_receiver
 from runqy_delivery import Delivery
 from runqy_provider.inbox import callback_url
-from runqy_sandbox.process.child import Child
-from runqy_sandbox.process.net import free_port
-from runqy_sandbox.process.watchdog import Watchdog
-from runqy_sandbox.redis_server import redis_program, redis_url
+from runqy_sandbox.redis_server import redis_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from redis import Redis
 
 CONN_ID = "load"
+
+#: Connections of wrk, and seconds of load.
+CONNECTIONS, QUICK_CONNECTIONS = (16, 32, 64), (32,)
+SECONDS, QUICK_SECONDS = 6, 4
 
 #: Deliveries a second that are prepared: more than any receiver here takes.
 MOST_PER_SECOND = 12_000
@@ -104,16 +110,15 @@ def load(url: str, script: Path, connections: int, seconds: int) -> list[float]:
 
 
 def measure(
-    command: tuple[str, ...], redis_port: int, connections: int, seconds: int
+    command: tuple[str, ...], redis: Redis, connections: int, seconds: int
 ) -> Load:
     """Measure a receiver that is started for it, after a short warm-up."""
     secret, run = secrets.token_hex(16), secrets.token_hex(4)
     arguments = ("--conn-id", CONN_ID) if command == ALONE else ()
     with (
         tempfile.TemporaryDirectory() as folder,
-        Redis(port=redis_port) as redis,
         running_receiver(
-            redis_url(redis_port), secret, *arguments, command=command
+            redis_url(port_of(redis)), secret, *arguments, command=command
         ) as receiver,
     ):
         script, lines = Path(folder) / "load.lua", Path(folder) / "requests"
@@ -127,35 +132,26 @@ def measure(
         return Load(rate, median, p99, int(errors), stored - warm)
 
 
-def main(seconds: int) -> None:
-    """Measure and print the table."""
+def run(*, quick: bool) -> Iterator[Table]:
+    """Measure both with each number of connections."""
     if shutil.which("wrk") is None:
         sys.exit("This benchmark needs wrk: apt-get install wrk.")
-    print(f"\nDeliveries to one receiver, {seconds} s each\n")
-    print(
-        f"{'':34} {'connections':>12} {'a second':>10} {'of bare':>8} "
-        f"{'median ms':>10} {'p99 ms':>8} {'errors':>7} {'stored':>8}"
+    table = Table(
+        "receiver_load",
+        "Deliveries to one receiver",
+        (
+            *("way", "connections", "a second", "of bare"),
+            *("median ms", "p99 ms", "errors", "stored"),
+        ),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        port, watchdog = free_port(), Watchdog()
-        program = redis_program(port, Path(folder), appendonly=False)
-        redis = Child(program, Path(folder) / "redis.log", watchdog)
-        redis.start()
-        try:
-            for connections in (16, 32, 64):
-                bare = measure(BARE, port, connections, seconds)
-                ours = measure(ALONE, port, connections, seconds)
-                for name, row in (("bare endpoint", bare), ("our receiver", ours)):
-                    print(
-                        f"{name:34} {connections:12} {row.rate:10.0f} "
-                        f"{row.rate / bare.rate:8.0%} {row.median:10.1f} "
-                        f"{row.p99:8.1f} {row.errors:7} {row.stored:8}",
-                        flush=True,
-                    )
-        finally:
-            redis.stop()
-            watchdog.close()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 6)
+    seconds = QUICK_SECONDS if quick else SECONDS
+    with running_redis() as redis:
+        for connections in QUICK_CONNECTIONS if quick else CONNECTIONS:
+            bare = measure(BARE, redis, connections, seconds)
+            ours = measure(ALONE, redis, connections, seconds)
+            for name, row in (("bare endpoint", bare), ("our receiver", ours)):
+                share = row.rate / bare.rate
+                times = (row.median, row.p99)
+                counts = (row.errors, row.stored)
+                table.add(name, connections, row.rate, share, *times, *counts)
+                yield table

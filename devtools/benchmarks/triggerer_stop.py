@@ -2,30 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long a triggerer takes to stop, with 20 waits of ours, and 20 that only sleep.
 
-``python -m devtools.benchmarks.triggerer_stop [RUNS]``, in the environment of any
-version of Airflow: it prints one line of a table. Airflow sends SIGINT, 10 s later
-SIGTERM, and 10 s after that SIGKILL.
+Airflow sends SIGINT, 10 s later SIGTERM, and 10 s after that SIGKILL. The floor are
+triggers that sleep. It runs in the environment of any version of Airflow.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import statistics
-import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from devtools.benchmarks.servers import as_environment
+from devtools.benchmarks.table import Table
+from runqy_sandbox.sandbox import Sandbox
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 WAITS = 20
+
+RUNS, QUICK_RUNS = 2, 1
 
 
 class Sleeping(BaseTrigger):
@@ -82,29 +83,18 @@ def _job_id(trigger: Any) -> str | None:
     return None if job is None else str(job.job_id)
 
 
-def main(runs: int = 3) -> None:
-    """Measure, and print a line."""
-    from airflow import __version__  # noqa: PLC0415 - heavy
-
-    from tests.support.stack import make_stack  # noqa: PLC0415 - heavy
-
-    kinds = {"sleeping": _sleeping, "ours": _ours}
-    found: dict[str, list[float]] = {kind: [] for kind in kinds}
-    with ExitStack() as resources:
-        code = resources.enter_context(tempfile.TemporaryDirectory())
-        stack = resources.enter_context(make_stack(Path(code)))
-        for conn_id, fields in stack.connections.items():
-            os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(fields)
-        for _ in range(runs):
+def run(*, quick: bool) -> Iterator[Table]:
+    """Stop triggerers with both kinds, in turns."""
+    table = Table(
+        "triggerer_stop",
+        f"How long a triggerer with {WAITS} waits takes to stop",
+        ("waits", "s"),
+    )
+    kinds = {"bare: sleeping": _sleeping, "ours": _ours}
+    with Sandbox({"queues": {"idle": {}}}) as sandbox:
+        connections = sandbox.connections("http://127.0.0.1:9/runqy", "s" * 32)
+        os.environ.update(as_environment(connections))
+        for _ in range(QUICK_RUNS if quick else RUNS):
             for kind, make in kinds.items():
-                found[kind].append(_seconds(make(), stack.connections))
-    cells = [
-        f"{statistics.median(times):.2f} (max {max(times):.2f})"
-        for times in found.values()
-    ]
-    print("| Airflow | 20 that sleep, s | 20 of ours, s |")
-    print(f"| {__version__} | {' | '.join(cells)} |")
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+                table.add(kind, _seconds(make(), connections))
+                yield table

@@ -1,0 +1,40 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks, and how long each may take."""
+
+from __future__ import annotations
+
+#: Seconds for all of them: of ``make bench``, and of ``make bench QUICK=1``.
+FULL, QUICK = 30 * 60, 10 * 60
+
+#: By name of the module: the most seconds that it may take, in full and quick; None
+#: where a quick run leaves it out, as it takes long and says least.
+BENCHMARKS: dict[str, tuple[float, float | None]] = {
+    "waiting": (600, 140),
+    "webhook_latency": (300, 100),
+    "triggerers": (300, 90),
+    "receiver_load": (120, 60),
+    "enqueue": (120, 60),
+    "inbox_memory": (60, 30),
+    "object_stores": (180, 60),
+    "sinks": (200, 90),
+    "hostile": (120, 60),
+    "triggerer_start": (120, 60),
+    "triggerer_stop": (150, None),
+    "delivered_to_done": (480, 240),
+    "defer_after": (300, None),
+    "settle_seconds": (300, None),
+}
+
+
+def limit_of(name: str, *, quick: bool) -> float:
+    """Return the most seconds that a benchmark may take."""
+    full, short = BENCHMARKS[name]
+    return full if short is None or not quick else short
+
+
+def names_of(only: str | None, *, quick: bool) -> list[str]:
+    """Return the benchmarks of a run: one, all, or all but those that take long."""
+    if only is not None:
+        return [only]
+    return [name for name, (_, short) in BENCHMARKS.items() if short or not quick]
