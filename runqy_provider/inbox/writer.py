@@ -57,6 +57,10 @@ return record(known and 'repeated' or 'stored', KEYS[4])
 """
 
 
+#: Writes JSON so that the same values give the same text.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
 class Outcome(Enum):
     """What became of a delivery that was written."""
 
@@ -192,7 +196,7 @@ def digest(delivery: Delivery) -> str:
     if delivery.error is not None:
         said["error"] = [delivery.error.type, delivery.error.message]
     try:
-        canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
+        canonical = _CANONICAL.encode(said)
     except RecursionError as error:
         raise BadDelivery("The delivery's JSON is nested too deeply.") from error
     return hashlib.sha256(canonical.encode()).hexdigest()

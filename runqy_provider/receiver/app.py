@@ -171,7 +171,7 @@ class Receiver:
     ) -> Outcome:
         with self._turn(connection.conn_id, delivery_id):
             body = await read_body(
-                request.stream(), request.headers.get("content-length"), self._limits
+                request.receive, request.headers.get("content-length"), self._limits
             )
             _check_signature(connection, request, body)
             delivery, mark = await self._parse(body, delivery_id)

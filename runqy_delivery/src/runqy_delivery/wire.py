@@ -57,6 +57,9 @@ _OPTIONAL = (
     "log",
 )
 
+#: Made once: ``json.loads`` would make one for each delivery.
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant, parse_float=finite)
+
 #: String fields of a delivery request, in the payload's field ``delivery``.
 _TEXTS = (
     "sink",
@@ -246,7 +249,8 @@ class Delivery:
             BadDelivery: It is not JSON, not an object, or a field is not valid.
         """
         try:
-            data = json.loads(body, parse_constant=refuse_constant, parse_float=finite)
+            text = body.decode(json.detect_encoding(body), "surrogatepass")
+            data = _DECODER.decode(text)
         except (ValueError, RecursionError) as error:
             raise BadDelivery(f"The delivery is not JSON: {error}") from error
         return cls.from_fields(data)
