@@ -43,6 +43,11 @@ def pending_key(runqy_queue: str) -> str:
     return f"asynq:{{{runqy_queue}}}:pending"
 
 
+def retry_key(runqy_queue: str) -> str:
+    """Return the key of the sorted set of a queue's jobs that will run again."""
+    return f"asynq:{{{runqy_queue}}}:retry"
+
+
 def worker_key(worker_id: str) -> str:
     """Return the key of a worker's hash; it expires when the worker is gone."""
     return f"asynq:workers:{worker_id}"

@@ -21,6 +21,7 @@ from runqy_provider.client.redis_keys import (
     hash_key,
     pending_key,
     queues_of,
+    retry_key,
     reverse_key,
     worker_key,
 )
@@ -55,6 +56,20 @@ return 1
 """
 
 
+# As the server deletes a job that waits for a worker; an active one stays. The reverse
+# key stays, too: the job was enqueued, and is not to be enqueued again.
+_DELETE = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state == 'pending' then redis.call('LREM', KEYS[2], -1, ARGV[1])
+elseif state == 'retry' then redis.call('ZREM', KEYS[3], ARGV[1])
+else return 0 end
+return redis.call('DEL', KEYS[1])
+"""
+
+#: How many jobs are deleted in one round trip: each looks through the whole queue.
+DELETED_AT_ONCE = 100
+
+
 @dataclass(frozen=True)
 class NewJob:
     """A job to enqueue.
@@ -79,6 +94,7 @@ class RedisTransport:
         self._connection = connection
         self._client: Redis = client(connection)
         self._enqueue = self._client.register_script(_ENQUEUE)
+        self._delete = self._client.register_script(_DELETE)
 
     def close(self) -> None:
         """Close the connection; a later call opens another."""
@@ -151,6 +167,39 @@ class RedisTransport:
                 )
             answers = pipeline.execute()
         return [answer == 1 for answer in answers]
+
+    def delete_pending(self, runqy_queue: str, job_ids: Sequence[str]) -> int:
+        """Delete jobs that wait for a worker.
+
+        Args:
+            runqy_queue: Full name of the queue.
+            job_ids: Ids of the jobs.
+
+        Returns:
+            How many were deleted; the others run, or have ended.
+
+        Raises:
+            SinkUnavailable: Redis is unavailable.
+            NoAccess: It denies access.
+        """
+        deleted = 0
+        for start in range(0, len(job_ids), DELETED_AT_ONCE):
+            with (
+                redis_errors(self._connection, f"delete jobs of {runqy_queue!r}"),
+                self._client.pipeline(transaction=False) as pipeline,
+            ):
+                for job_id in job_ids[start : start + DELETED_AT_ONCE]:
+                    self._delete(
+                        keys=[
+                            hash_key(runqy_queue, job_id),
+                            pending_key(runqy_queue),
+                            retry_key(runqy_queue),
+                        ],
+                        args=[job_id],
+                        client=pipeline,
+                    )
+                deleted += sum(pipeline.execute())
+        return deleted
 
 
 def enqueued_job(runqy_queue: str, job: NewJob) -> Job:

@@ -9,7 +9,7 @@ error. ``tests/conformance/transcripts`` has recordings of the real server.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -131,22 +131,7 @@ def enqueue(
         InvalidPayload: The payload is not JSON.
         PayloadTooLarge: It is larger than the server accepts.
     """
-    request: dict[str, Any] = {"queue": runqy_queue, "data": payload}
-    if timeout is not None:
-        request["timeout"] = int(timeout)
-    try:
-        body = json.dumps(request, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidPayload(
-            f"The payload for queue {runqy_queue!r} is not JSON: {error}. Payloads "
-            "hold texts, numbers, booleans, lists and objects."
-        ) from error
-    if len(body) > MAX_BODY:
-        raise PayloadTooLarge(
-            f"The payload for queue {runqy_queue!r} has {len(body):,} bytes; the "
-            f"server accepts at most {MAX_BODY:,}. Put large inputs into an object "
-            "store and their URI into the payload."
-        )
+    body = _body_of(runqy_queue, {"data": payload}, timeout)
 
     def read(response: ApiResponse) -> Job:
         if response.status == OK:
@@ -162,6 +147,64 @@ def enqueue(
         needs="client",
         is_repeatable=False,
     )
+
+
+def enqueue_batch(
+    runqy_queue: str, payloads: Sequence[Mapping[str, Any]], timeout: float | None
+) -> ApiRequest[list[str]]:
+    """Return the request that enqueues many jobs; its result are their ids.
+
+    Each element of ``jobs`` is a payload itself: the server does not unwrap a field
+    ``data``, though its documentation says so.
+
+    Raises:
+        InvalidPayload: A payload is not JSON.
+        PayloadTooLarge: Together they are larger than the server accepts.
+    """
+    body = _body_of(runqy_queue, {"jobs": payloads}, timeout)
+    what = f"enqueue {len(payloads)} jobs to {runqy_queue!r}"
+
+    def read(response: ApiResponse) -> list[str]:
+        if response.status != OK:
+            raise _rejection(response, runqy_queue)
+        ids = response.part("task_ids", what, _texts)
+        if not ids:
+            raise ServerUnavailable(f"runqy could not {what}: {response.message()}")
+        return ids
+
+    return ApiRequest(
+        what,
+        "POST",
+        "/queue/add-batch",
+        read,
+        body,
+        needs="client",
+        is_repeatable=False,
+    )
+
+
+def _texts(items: Any) -> list[str]:
+    return [str(item) for item in items or ()]
+
+
+def _body_of(runqy_queue: str, what: dict[str, Any], timeout: float | None) -> bytes:
+    request: dict[str, Any] = {"queue": runqy_queue, **what}
+    if timeout is not None:
+        request["timeout"] = int(timeout)
+    try:
+        body = json.dumps(request, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidPayload(
+            f"The payload for queue {runqy_queue!r} is not JSON: {error}. Payloads "
+            "hold texts, numbers, booleans, lists and objects."
+        ) from error
+    if len(body) > MAX_BODY:
+        raise PayloadTooLarge(
+            f"The payload for queue {runqy_queue!r} has {len(body):,} bytes; the "
+            f"server accepts at most {MAX_BODY:,}. Put large inputs into an object "
+            "store and their URI into the payload."
+        )
+    return body
 
 
 def _rejection(response: ApiResponse, runqy_queue: str) -> RunqyError:

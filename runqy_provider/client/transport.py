@@ -36,6 +36,10 @@ class RetryableServerError(ServerUnavailable):
     """The server is unavailable, and the request may be repeated."""
 
 
+class AnswerLost(ServerUnavailable):
+    """A request was sent, and it is not known what the server has made of it."""
+
+
 def open_session(connection: RunqyConnection) -> requests.Session:
     """Return a session for blocking requests to the server of a connection.
 
@@ -168,7 +172,12 @@ def result(
             f"runqy at {connection.server_url} could not {request.what} just now: "
             f"{status}"
         )
-    return request.read(api.ApiResponse(status, body))
+    try:
+        return request.read(api.ApiResponse(status, body))
+    except ServerUnavailable as error:
+        if status >= api.SERVER_ERROR and not request.is_repeatable:
+            raise AnswerLost(str(error)) from error
+        raise
 
 
 def transport_error(
@@ -184,7 +193,7 @@ def transport_error(
             f"{server} cannot be reached to {request.what}: {reason}. Check that the "
             "server runs and that this machine reaches it."
         )
-    return ServerUnavailable(
+    return AnswerLost(
         f"{server} closed the connection while it was asked to {request.what}: "
         f"{reason}. "
         "The job may have been enqueued; the request was not repeated, so that the job "

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import time
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import (
@@ -32,15 +33,12 @@ from runqy_provider.errors import (
     ServerUnavailable,
     SinkUnavailable,
 )
-from runqy_provider.inbox.callback_url import check_delivery_id
-from runqy_provider.inbox.channel import channel_of, new_channel_delivery_id
+from runqy_provider.hooks.delivery_fields import DeliveryFields
+from runqy_provider.inbox.channel import new_channel_delivery_id
 from runqy_provider.models import JobRef
-from runqy_provider.sinks import failure_channel
-from runqy_provider.sinks.inbox import InboxBackend
-from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
     import httpx
@@ -57,10 +55,6 @@ T = TypeVar("T")
 
 #: Seconds for which a request to an unavailable server is retried.
 RETRY_FOR = 60.0
-
-#: Seconds for which a delivery is accepted after its wait has ended: a late result is
-#: kept, and a retry of the task can still find it.
-LATE_DELIVERY = 24 * 3600
 
 
 class RunqyHook(BaseHook):
@@ -218,32 +212,20 @@ class RunqyHook(BaseHook):
             SinkError: The result could not be read later: nothing was enqueued.
             Rejected: runqy refuses the job.
         """
-        check_delivery_id(delivery_id)
         payload = plain_payload(payload, runqy_queue)
-        bound = sink_from_uri(sink).bind(self.context)
-        if channel_of(delivery_id) and not bound.sink.delivers_by_webhook:
-            raise Misconfigured(
-                f"A delivery to a channel must reach the inbox, and the sink "
-                f"{bound.sink.uri!r} has no webhook. Add it: "
-                f"sink='{bound.sink.uri} webhook'."
-            )
-        bound.check()
-        expires = deadline + LATE_DELIVERY
-        request = bound.request(delivery_id, expires)
-        if request.webhook_url is not None:
-            InboxBackend(self.context).warn_of_loopback()
-        request = failure_channel.with_channel(bound, request, expires)
-        bound.prepare(delivery_id)
+        fields = DeliveryFields(self.context, sink, deadline)
+        fields.check(delivery_id)
+        asked = fields.of(delivery_id)
         enqueued_at = round(time.time(), 3)
         job = self.enqueue(
             runqy_queue,
-            {**payload, **request.to_fields()},
+            {**payload, **asked},
             job_timeout=job_timeout,
             options=options,
             job_id=delivery_id if self.settings.transport == REDIS else None,
         )
         return JobRef(
-            delivery_id, bound.sink.uri, job.job_id, job.runqy_queue, enqueued_at
+            delivery_id, fields.sink_uri, job.job_id, job.runqy_queue, enqueued_at
         )
 
     def enqueue(
@@ -277,13 +259,45 @@ class RunqyHook(BaseHook):
         """
         chosen = options or JobOptions(timeout=job_timeout)
         if self.settings.transport == REDIS:
-            return self._enqueue_in_redis(runqy_queue, payload, chosen, job_id)
+            return self._enqueue_in_redis(runqy_queue, [(job_id, payload)], chosen)[0]
         chosen.check_http(self.runqy_conn_id, job_id)
-        try:
+        with self._queues_named():
             return self._call(api.enqueue(runqy_queue, payload, chosen.timeout))
-        except QueueNotFound as error:
-            queues = queues_sentence(self.settings, self.context.runqy_redis)
-            raise QueueNotFound(f"{error}{queues}") from error
+
+    def enqueue_batch(
+        self,
+        runqy_queue: str,
+        jobs: Sequence[tuple[str | None, Mapping[str, Any]]],
+        options: JobOptions | None = None,
+    ) -> list[str]:
+        """Enqueue many jobs by one request, over the connection's transport.
+
+        Over HTTP runqy does not check the payloads against the input schema of their
+        queue.
+
+        Args:
+            runqy_queue: ``parent.sub``, or ``parent`` for its default sub-queue.
+            jobs: The id and the payload of each; ids need the transport ``redis``. With
+                those, the call may be repeated: no job is enqueued twice.
+            options: What else is asked for them; see ``enqueue``.
+
+        Returns:
+            The ids of the jobs; fewer than jobs where runqy could enqueue a part only.
+
+        Raises:
+            RetryableServerError: The server is unavailable: nothing was enqueued.
+            ServerUnavailable: The same, and they may have been enqueued.
+            Rejected: As in ``enqueue``: nothing was enqueued.
+        """
+        chosen = options or JobOptions()
+        if self.settings.transport == REDIS:
+            enqueued = self._enqueue_in_redis(runqy_queue, jobs, chosen)
+            return [job.job_id for job in enqueued]
+        for job_id, _ in jobs:
+            chosen.check_http(self.runqy_conn_id, job_id)
+        payloads = [payload for _, payload in jobs]
+        with self._queues_named():
+            return self._call(api.enqueue_batch(runqy_queue, payloads, chosen.timeout))
 
     async def aenqueue(
         self,
@@ -322,6 +336,22 @@ class RunqyHook(BaseHook):
             NotAllowed: The connection has no admin key, or a wrong one.
         """
         return self._call(api.delete_job(runqy_queue, job_id))
+
+    def delete_pending(self, runqy_queue: str, job_ids: Sequence[str]) -> int:
+        """Delete jobs that wait for a worker, in runqy's own Redis.
+
+        Args:
+            runqy_queue: Full name of the queue.
+            job_ids: Ids of the jobs.
+
+        Returns:
+            How many were deleted; the others run, or have ended.
+
+        Raises:
+            Misconfigured: The transport is not ``redis``.
+            SinkError: Redis is unavailable, or denies access.
+        """
+        return self._redis.delete_pending(runqy_queue, job_ids)
 
     async def adelete_job(self, runqy_queue: str, job_id: str) -> bool:
         """Delete a job from async code; see delete_job."""
@@ -372,33 +402,43 @@ class RunqyHook(BaseHook):
                 return transport.send(client, request, self.settings)
         raise AssertionError  # pragma: no cover - Retrying returns or raises
 
+    @contextmanager
+    def _queues_named(self) -> Iterator[None]:
+        """Name the queues that there are where one was not found."""
+        try:
+            yield
+        except QueueNotFound as error:
+            queues = queues_sentence(self.settings, self.context.runqy_redis)
+            raise QueueNotFound(f"{error}{queues}") from error
+
     def _enqueue_in_redis(
         self,
         runqy_queue: str,
-        payload: Mapping[str, Any],
+        jobs: Sequence[tuple[str | None, Mapping[str, Any]]],
         options: JobOptions,
-        job_id: str | None,
-    ) -> Job:
+    ) -> list[Job]:
         from runqy_provider.client.redis_transport import (  # noqa: PLC0415 - needs protobuf
             NewJob,
             enqueued_job,
         )
 
         queue = full_queue_name(runqy_queue)
-        job = NewJob(job_id or str(uuid.uuid4()), payload)
+        new = [NewJob(job_id or str(uuid.uuid4()), payload) for job_id, payload in jobs]
+        which = f"job {new[0].job_id}" if len(new) == 1 else f"{len(new):,} jobs"
         try:
             for attempt in Retrying(**self._retry_options(SinkUnavailable)):
                 with attempt:
                     self._check_queue(queue)
-                    [is_new] = self._redis.enqueue(queue, [job], options)
+                    answers = self._redis.enqueue(queue, new, options)
         except SinkUnavailable as error:
             raise ServerUnavailable(
-                f"{error} Whether job {job.job_id} is enqueued is not known; repeated "
-                "with the same id, it will not run twice."
+                f"{error} Whether {which} are enqueued is not known; repeated "
+                "with the same id, none will run twice."
             ) from error
-        if not is_new:
-            self.log.info("Job %s was enqueued before.", job.job_id)
-        return enqueued_job(queue, job)
+        repeated = answers.count(False)
+        if repeated:
+            self.log.info("%s of %s were enqueued before.", repeated, which)
+        return [enqueued_job(queue, job) for job in new]
 
     def _check_queue(self, queue: str) -> None:
         """Check that runqy has a queue: in Redis, any name would be accepted.

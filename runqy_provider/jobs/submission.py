@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from runqy_provider.client.job_options import JobOptions
 from runqy_provider.client.payload import plain_payload
 from runqy_provider.client.queues import full_queue_name
-from runqy_provider.hooks.runqy import LATE_DELIVERY
+from runqy_provider.hooks.delivery_fields import LATE_DELIVERY
 from runqy_provider.jobs.attempt import NAMESPACE, Attempt
 from runqy_provider.models import JobRef
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 _waiting = 0
 
 
-def count_enqueued(job: JobRef) -> None:
-    """Count a job that was enqueued, and name it in the current span."""
-    metrics().incr("runqy.jobs.enqueued", tags=_tags(job))
+def count_enqueued(job: JobRef, number: int = 1) -> None:
+    """Count jobs that were enqueued, and name one of them in the current span."""
+    metrics().incr("runqy.jobs.enqueued", number, tags=_tags(job))
     trace.get_current_span().set_attributes(
         {
             "runqy.job_id": job.job_id or "",
@@ -52,6 +52,15 @@ def count_delivered(event: DeliveryEvent) -> None:
     if event.delivered_at:
         lag = max(0.0, time.time() - event.delivered_at)
         metrics().timing("runqy.jobs.lag", lag * 1000, tags=tags)
+
+
+def count_batch(job: JobRef, completed: int, failed: int) -> None:
+    """Count the jobs of a batch that have ended since they were last counted."""
+    if completed > 0:
+        metrics().incr("runqy.jobs.delivered", completed, tags=_tags(job))
+    if failed > 0:
+        tags = {**_tags(job), "reason": "JobFailed"}
+        metrics().incr("runqy.jobs.failed", failed, tags=tags)
 
 
 def count_failed(job: JobRef, error: Exception) -> None:

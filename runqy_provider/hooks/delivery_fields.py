@@ -1,0 +1,79 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The fields of a payload by which a job delivers its result to a sink."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runqy_provider.errors import Misconfigured
+from runqy_provider.inbox.callback_url import check_delivery_id
+from runqy_provider.inbox.channel import channel_of
+from runqy_provider.sinks import failure_channel
+from runqy_provider.sinks.inbox import InboxBackend
+from runqy_provider.sinks.registry import sink_from_uri
+
+if TYPE_CHECKING:
+    from runqy_provider.context import SinkContext
+    from runqy_provider.sinks.registry import SinkArgument
+
+#: Seconds for which a delivery is accepted after its wait has ended: a late result is
+#: kept, and a retry of the task can still find it.
+LATE_DELIVERY = 24 * 3600
+
+
+class DeliveryFields:
+    """Makes the delivery requests of jobs that deliver to one sink.
+
+    Args:
+        context: The runqy connection and the options.
+        sink: Where results are to be delivered.
+        deadline: Until when they are waited for, in seconds since 1970.
+    """
+
+    def __init__(
+        self, context: SinkContext, sink: SinkArgument, deadline: float
+    ) -> None:
+        self._context = context
+        self._bound = sink_from_uri(sink).bind(context)
+        self._expires = deadline + LATE_DELIVERY
+        self._is_warned = False
+
+    @property
+    def sink_uri(self) -> str:
+        """URI of the sink."""
+        return self._bound.sink.uri
+
+    def check(self, delivery_id: str) -> None:
+        """Check, before anything is enqueued, that results can be read.
+
+        Args:
+            delivery_id: Id of the delivery, or of one of several of a kind.
+
+        Raises:
+            Misconfigured: The id, or a field of the connection, is not valid.
+            SinkError: The results could not be read later.
+        """
+        check_delivery_id(delivery_id)
+        bound = self._bound
+        if channel_of(delivery_id) and not bound.sink.delivers_by_webhook:
+            raise Misconfigured(
+                f"A delivery to a channel must reach the inbox, and the sink "
+                f"{bound.sink.uri!r} has no webhook. Add it: "
+                f"sink='{bound.sink.uri} webhook'."
+            )
+        bound.check()
+
+    def of(self, delivery_id: str) -> dict[str, Any]:
+        """Prepare the sink for a delivery, and return the fields that ask for it.
+
+        Raises:
+            SinkError: That failed.
+        """
+        request = self._bound.request(delivery_id, self._expires)
+        if request.webhook_url is not None and not self._is_warned:
+            InboxBackend(self._context).warn_of_loopback()
+            self._is_warned = True
+        request = failure_channel.with_channel(self._bound, request, self._expires)
+        self._bound.prepare(delivery_id)
+        return request.to_fields()
