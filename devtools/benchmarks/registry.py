@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, tuple[float, float | None]] = {
     "triggerers": (300, 90),
     "receiver_load": (120, 60),
     "enqueue": (120, 60),
+    "batch": (420, None),
     "inbox_memory": (60, 30),
     "object_stores": (180, 60),
     "sinks": (200, 90),
