@@ -11,11 +11,13 @@ RunqyError
   |   + InvalidPayload
   |   + PayloadTooLarge
   + JobFailed           the handler's own error, with its traceback
+  + BatchFailed         too many jobs of a batch have failed
   + JobVanished         runqy does not know the job (any more)
   + DeliveryTimeout     no delivery by the deadline
   + HeartbeatTimeout    no sign of life for too long
   + SinkError           the sink, or the result in it, cannot be used
   |   + NoAccess
+  |   |   + NotInSink   a delivery names a result outside its sink
   |   + NotThere
   |   |   + ResultLost  the result is gone for good
   |   + TooLarge
@@ -81,6 +83,10 @@ class JobFailed(RunqyError):
         self.traceback = traceback
 
 
+class BatchFailed(RunqyError):
+    """Too many jobs of a batch have failed."""
+
+
 class JobVanished(RunqyError):
     """Runqy does not know the job, or has forgotten it."""
 
@@ -99,6 +105,10 @@ class SinkError(RunqyError):
 
 class NoAccess(SinkError):
     """The sink denies access."""
+
+
+class NotInSink(NoAccess):
+    """A delivery names a result outside its sink, which is not read."""
 
 
 class NotThere(SinkError):

@@ -17,21 +17,31 @@ def get_provider_info() -> dict[str, Any]:
         "name": "runqy",
         "description": "Run jobs on runqy, defer, and return their results.",
         "integrations": [{"integration-name": "runqy", "tags": ["service"]}],
-        "operators": [_modules("runqy_provider.operators.runqy")],
+        "operators": [
+            _modules(
+                "runqy_provider.operators.runqy", "runqy_provider.operators.runqy_batch"
+            )
+        ],
         "sensors": [_modules("runqy_provider.sensors.runqy")],
         "hooks": [
             _modules("runqy_provider.hooks.runqy", "runqy_provider.hooks.result")
         ],
         "triggers": [
             _modules(
-                "runqy_provider.triggers.channel", "runqy_provider.triggers.delivery"
+                "runqy_provider.triggers.batch",
+                "runqy_provider.triggers.channel",
+                "runqy_provider.triggers.delivery",
             )
         ],
         "task-decorators": [
             {
                 "name": "runqy",
                 "class-name": "runqy_provider.decorators.runqy.runqy_task",
-            }
+            },
+            {
+                "name": "runqy_batch",
+                "class-name": "runqy_provider.decorators.runqy_batch.runqy_batch_task",
+            },
         ],
         "extra-links": [
             "runqy_provider.links.result.ResultLink",

@@ -180,3 +180,10 @@ def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
 def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     """List objects every 0.3 seconds."""
     monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "0.3")
+
+
+@pytest.fixture
+def short_watch_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the job monitor poll every 0.3 s, and report a vanished job after 0.6 s."""
+    monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "0.3")
+    monkeypatch.setenv("AIRFLOW__RUNQY__VANISHED_GRACE_SECONDS", "0.6")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 
-from runqy_provider.airflow_compat import KNOWN_CONTEXT_KEYS, determine_kwargs
+from runqy_provider.airflow_compat import KNOWN_CONTEXT_KEYS
+from runqy_provider.decorators.call import call_function
 from runqy_provider.operators.runqy import RunqyOperator
 
 if TYPE_CHECKING:
@@ -52,17 +53,10 @@ class RunqyDecoratedOperator(DecoratedOperator, RunqyOperator):
 
     def execute(self, context: Context) -> Any:
         """Call the function, enqueue the job; wait for its result, or defer."""
-        self.payload = self._call(context)
+        payload = call_function(self, context)
+        self.payload = self._arguments() if payload is None else payload
         # Not DecoratedOperator's: that of Airflow 3.0 works for functions only.
         return RunqyOperator.execute(self, context)
-
-    def _call(self, context: Context) -> Any:
-        function = self.python_callable
-        given = {**context, **self.op_kwargs}
-        payload = function(
-            *self.op_args, **determine_kwargs(function, self.op_args, given)
-        )
-        return self._arguments() if payload is None else payload
 
     def _arguments(self) -> dict[str, Any]:
         """Return the function's arguments, without those that Airflow provides."""

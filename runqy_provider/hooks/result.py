@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from runqy_delivery import JobError
     from runqy_provider.context import SinkContext
+    from runqy_provider.hooks.batch_result import BatchResult
     from runqy_provider.sinks.base import Sink
     from runqy_provider.sinks.result import FetchedResult
 
@@ -190,14 +191,7 @@ class RunqyResultHook(BaseHook):
             self._show_log(fetched.log)
         if fetched.error is not None:
             raise job_failed(delivery_id, fetched.error)
-        metadata = fetched.metadata
-        reference = Reference(
-            uri=fetched.uri,
-            content_type=storable(fetched.content_type),
-            size=fetched.size,
-            delivery_id=delivery_id,
-            metadata=metadata if is_kept_by_xcom(metadata) else None,
-        )
+        reference = _reference_to(fetched, delivery_id)
         limit = self.context.config.xcom_limit
         if returns != REFERENCE and fetched.is_json and _is_small(fetched, limit):
             value = fetched.value()
@@ -208,6 +202,55 @@ class RunqyResultHook(BaseHook):
         if returns == VALUE:
             raise _not_a_value(fetched, limit)
         return reference.to_xcom(), reference
+
+    def value_or_reference(
+        self, fetched: FetchedResult, delivery_id: str, small: int
+    ) -> tuple[Any, Reference | None]:
+        """Return the result of a job of a batch: its value, or a reference to it.
+
+        Args:
+            fetched: The delivery.
+            delivery_id: Our id of it.
+            small: How many bytes a value may have.
+
+        Returns:
+            The value and None, where it is JSON and small; else None and a reference.
+
+        Raises:
+            JobFailed: The task code reported a failure.
+            BadDelivery: The result is not what it says it is.
+        """
+        if fetched.error is not None:
+            raise job_failed(delivery_id, fetched.error)
+        if fetched.is_json and _is_small(fetched, small):
+            return fetched.value(), None
+        return None, _reference_to(fetched, delivery_id)
+
+    def read_batch(
+        self,
+        reference: Reference | dict[str, Any],
+        first: int = 0,
+        last: int | None = None,
+    ) -> Iterator[BatchResult]:
+        """Yield the results of a batch, in the order of its payloads.
+
+        Args:
+            reference: What ``RunqyBatchOperator`` returned, from XCom, where the
+                results are too large for it or ``returns="reference"``.
+            first: Number of the first job that is wanted, from 0.
+            last: Number of the last one; None: up to the end.
+
+        Raises:
+            Misconfigured: It is not a reference.
+            SinkError: The manifest cannot be read.
+            BadDelivery: It is not the manifest of a batch.
+        """
+        from runqy_provider.hooks.batch_result import (  # noqa: PLC0415 - for batches only
+            results_in,
+        )
+
+        with self.read(reference).stream() as manifest:
+            yield from results_in(manifest, first, last)
 
     def _show_log(self, text: str) -> None:
         """Show what the job has logged; Airflow's page folds a group."""
@@ -225,6 +268,17 @@ class RunqyResultHook(BaseHook):
             SinkUnavailable: Redis is unavailable; the delivery stays for its whole TTL.
         """
         InboxBackend(self.context).forget(uri)
+
+
+def _reference_to(fetched: FetchedResult, delivery_id: str) -> Reference:
+    metadata = fetched.metadata
+    return Reference(
+        uri=fetched.uri,
+        content_type=storable(fetched.content_type),
+        size=fetched.size,
+        delivery_id=delivery_id,
+        metadata=metadata if is_kept_by_xcom(metadata) else None,
+    )
 
 
 def _is_small(fetched: FetchedResult, limit: int) -> bool:

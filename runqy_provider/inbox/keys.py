@@ -6,6 +6,7 @@ runqy:inbox:NAMESPACE:delivery:DELIVERY_ID   hash: status, body, digest, at
 runqy:inbox:NAMESPACE:seen:DELIVERY_ID       text: its digest, while its URL is valid
 runqy:inbox:NAMESPACE:progress:DELIVERY_ID   text: the newest progress message
 runqy:inbox:NAMESPACE:attempt:NAME           text: a task's record for its next attempt
+runqy:inbox:NAMESPACE:manifest:BATCH_ID      text: the manifest of a batch
 runqy:inbox:NAMESPACE:arrivals               channel: ids of deliveries as they arrive
 runqy:inbox:NAMESPACE:channel:CHANNEL        stream: events of the deliveries to it
 runqy:inbox:NAMESPACE:accepted               list: records of the last ones
@@ -72,6 +73,11 @@ def progress(namespace: str, delivery_id: str) -> str:
 def attempt(namespace: str, name: str) -> str:
     """Return the key of the record that a task leaves for its next attempt."""
     return f"{PREFIX}:{namespace}:attempt:{name}"
+
+
+def manifest(namespace: str, batch_id: str) -> str:
+    """Return the key of the manifest of a batch."""
+    return f"{PREFIX}:{namespace}:manifest:{batch_id}"
 
 
 def arrivals(namespace: str) -> str:

@@ -7,12 +7,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from runqy_delivery import BadDelivery as WireBadDelivery
 from runqy_delivery import Delivery
 from runqy_provider.errors import NotThere
 from runqy_provider.inbox import keys
 from runqy_provider.redis_client import check_size, client, redis_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -87,10 +89,59 @@ class InboxReader:
             )
         return StoredDelivery(Delivery.from_json(body), len(body), float(at))
 
-    def forget(self, delivery_id: str) -> None:
-        """Let a delivery expire soon: its value was read, and is in XCom now."""
-        with redis_errors(self._connection, "mark a delivery as read"):
-            self._client.expire(
-                keys.delivery(self._namespace, delivery_id), keys.READ_TTL
-            )
-            self._client.delete(keys.progress(self._namespace, delivery_id))
+    def read_small(
+        self, delivery_ids: Sequence[str], most_bytes: int
+    ) -> list[StoredDelivery | WireBadDelivery | None]:
+        """Return small deliveries, in two round trips.
+
+        Args:
+            delivery_ids: Their ids.
+            most_bytes: Size of the largest body that is read.
+
+        Returns:
+            For each: the delivery; an error where its body cannot be read; None where
+            it is larger, or not there.
+
+        Raises:
+            SinkUnavailable: Redis is unavailable.
+        """
+        names = [keys.delivery(self._namespace, each) for each in delivery_ids]
+        with redis_errors(self._connection, "read deliveries"):
+            with self._client.pipeline(transaction=False) as pipeline:
+                for name in names:
+                    pipeline.hstrlen(name, "body")
+                sizes = pipeline.execute()
+            small = [
+                name
+                for name, size in zip(names, sizes, strict=True)
+                if 0 < size <= most_bytes
+            ]
+            with self._client.pipeline(transaction=False) as pipeline:
+                for name in small:
+                    pipeline.hmget(name, ["body", "at"])
+                found = dict(zip(small, pipeline.execute(), strict=True))
+        return [_stored(*found.get(name, (None, None))) for name in names]
+
+    def forget(self, *delivery_ids: str) -> None:
+        """Let deliveries expire soon: their values are kept elsewhere now."""
+        with (
+            redis_errors(self._connection, "mark a delivery as read"),
+            self._client.pipeline(transaction=False) as pipeline,
+        ):
+            for delivery_id in delivery_ids:
+                pipeline.expire(
+                    keys.delivery(self._namespace, delivery_id), keys.READ_TTL
+                )
+                pipeline.delete(keys.progress(self._namespace, delivery_id))
+            pipeline.execute()
+
+
+def _stored(
+    body: bytes | None, at: bytes | None
+) -> StoredDelivery | WireBadDelivery | None:
+    if body is None or at is None:
+        return None
+    try:
+        return StoredDelivery(Delivery.from_json(body), len(body), float(at))
+    except WireBadDelivery as error:
+        return error

@@ -21,7 +21,7 @@ import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from runqy_provider.connections import DEFAULT_REDIS_CONN_ID
 from runqy_provider.errors import NoAccess, SinkUnavailable
@@ -30,7 +30,7 @@ from runqy_provider.jobs.attempt import NAMESPACE, Attempt
 from runqy_provider.redis_client import client, redis_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     from airflow.sdk import Context
@@ -50,6 +50,27 @@ SHORTEST_TTL = 24 * 3600
 
 class AttemptStore(Protocol):
     """Where an attempt leaves its record for the next one."""
+
+    #: Whether it keeps anything.
+    keeps_records: ClassVar[bool]
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the record, whatever it holds; None where there is none.
+
+        Raises:
+            SinkUnavailable: The store is unavailable.
+        """
+
+    def write(self, record: Mapping[str, Any], expires: float) -> None:
+        """Store a record in place of the one before.
+
+        Args:
+            record: Plain JSON.
+            expires: Until when it is needed, in seconds since 1970.
+
+        Raises:
+            SinkUnavailable: The store is unavailable.
+        """
 
     def previous(self, computed: Iterable[Attempt]) -> Iterable[Attempt]:
         """Return the earlier attempts of the task, the latest first.
@@ -124,15 +145,26 @@ class AirflowStore:
         store: What the context calls ``task_state_store``.
     """
 
+    keeps_records: ClassVar[bool] = True
+
     store: Any
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the record, if there is one."""
+        record = self.store.get(ATTEMPT_KEY)
+        return record if isinstance(record, dict) else None
+
+    def write(self, record: Mapping[str, Any], expires: float) -> None:  # noqa: ARG002 - the protocol's
+        """Store a record in place of the one before."""
+        self.store.set(ATTEMPT_KEY, dict(record))
 
     def previous(self, computed: Iterable[Attempt]) -> Iterable[Attempt]:  # noqa: ARG002 - the protocol's
         """Return the record, if there is one."""
-        return _parsed(self.store.get(ATTEMPT_KEY))
+        return _parsed(self.read())
 
     def save(self, attempt: Attempt) -> None:
         """Store a record in place of the one before."""
-        self.store.set(ATTEMPT_KEY, attempt.to_json())
+        self.write(attempt.to_json(), attempt.expires)
 
     def update(self, attempt: Attempt) -> None:
         """Store a record in place of the one before."""
@@ -153,10 +185,12 @@ class RedisStore:
         key: The key of the record.
     """
 
+    keeps_records: ClassVar[bool] = True
+
     redis: RedisConnection
     key: str
 
-    def previous(self, computed: Iterable[Attempt]) -> Iterable[Attempt]:  # noqa: ARG002 - the protocol's
+    def read(self) -> dict[str, Any] | None:
         """Return the record, if there is one.
 
         Raises:
@@ -164,18 +198,26 @@ class RedisStore:
         """
         with self._opened("look for an earlier try, so nothing was enqueued") as redis:
             record = redis.get(self.key)
-        return [] if record is None else _parsed(json.loads(record))
+        known = None if record is None else json.loads(record)
+        return known if isinstance(known, dict) else None
 
-    def save(self, attempt: Attempt) -> None:
+    def write(self, record: Mapping[str, Any], expires: float) -> None:
         """Store a record in place of the one before.
 
         Raises:
             SinkUnavailable: Redis is unavailable: nothing may be enqueued.
         """
-        ttl = max(SHORTEST_TTL, int(attempt.expires - time.time()))
-        record = json.dumps(attempt.to_json())
+        ttl = max(SHORTEST_TTL, int(expires - time.time()))
         with self._opened("record this attempt, so nothing was enqueued") as redis:
-            redis.set(self.key, record, ex=ttl)
+            redis.set(self.key, json.dumps(record), ex=ttl)
+
+    def previous(self, computed: Iterable[Attempt]) -> Iterable[Attempt]:  # noqa: ARG002 - the protocol's
+        """Return the record, if there is one; raises what ``read`` does."""
+        return _parsed(self.read())
+
+    def save(self, attempt: Attempt) -> None:
+        """Store a record in place of the one before; raises what ``write`` does."""
+        self.write(attempt.to_json(), attempt.expires)
 
     def update(self, attempt: Attempt) -> None:
         """Store a record in place of the one before, if Redis is available.
@@ -208,6 +250,14 @@ class RedisStore:
 class NoStore:
     """No store: an attempt computes the ids that earlier ones had."""
 
+    keeps_records: ClassVar[bool] = False
+
+    def read(self) -> None:
+        """Return None."""
+
+    def write(self, record: Mapping[str, Any], expires: float) -> None:
+        """Do nothing."""
+
     def previous(self, computed: Iterable[Attempt]) -> Iterable[Attempt]:
         """Return what the earlier attempts may have been."""
         return computed
@@ -222,8 +272,8 @@ class NoStore:
         """Do nothing."""
 
 
-def _parsed(record: object) -> list[Attempt]:
-    if not isinstance(record, dict):
+def _parsed(record: Mapping[str, Any] | None) -> list[Attempt]:
+    if record is None:
         return []
     try:
         return [Attempt.from_json(record)]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from runqy_provider.airflow_compat import TaskDeferralTimeout
 from runqy_provider.errors import Misconfigured
-from runqy_provider.jobs.outcome import raise_outcome
 from runqy_provider.models import SILENT
 
 if TYPE_CHECKING:
@@ -101,6 +100,10 @@ def raise_not_arrived(
     """
     if event.kind == SILENT and heartbeat_timeout is not None:
         limit = TimeLimit("heartbeat_timeout", heartbeat_timeout)
+    from runqy_provider.jobs.outcome import (  # noqa: PLC0415 - for errors only
+        raise_outcome,
+    )
+
     raise_outcome(event, context, str(limit))
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from runqy_delivery.wire import COMPLETED
 from runqy_provider.client import models as job_states
-from runqy_provider.client.find_job import find_job
 from runqy_provider.connections import REDIS
 from runqy_provider.errors import (
     JobVanished,
@@ -136,6 +135,10 @@ def find_previous(
     job = previous.job
     # Without runqy's Redis the job is not found; its result may have arrived, though.
     if job.job_id is None and redis is not None:
+        from runqy_provider.client.find_job import (  # noqa: PLC0415 - rarely needed
+            find_job,
+        )
+
         job_id = find_job(redis, job.runqy_queue or "", job.delivery_id)
         job = dataclasses.replace(job, job_id=job_id)
         previous = previous.with_job(job)

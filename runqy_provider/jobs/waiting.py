@@ -10,6 +10,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from runqy_provider.airflow_compat import AirflowNotFoundException
+from runqy_provider.context import aload_context
 from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.jobs.monitor import monitor_target
 from runqy_provider.models import ARRIVED, DEADLINE, ERROR, SILENT, DeliveryEvent
@@ -27,6 +29,41 @@ if TYPE_CHECKING:
     from runqy_provider.models import JobRef
     from runqy_provider.waiters.registry import WaitTarget
     from runqy_provider.waiters.source import Arrival, StatusUpdate
+
+#: Seconds for which a connection that is not found is fetched again, and between tries.
+CONNECTION_RETRY_FOR, CONNECTION_RETRY_DELAY = 60.0, 5.0
+
+
+async def fetch_context(
+    runqy_conn_id: str, job: JobRef, deadline: float, log: Any
+) -> SinkContext:
+    """Fetch a connection with which a delivery can be waited for; retry for a while.
+
+    Airflow says that a connection is not found also where its own database or API
+    server could not be asked.
+
+    Args:
+        runqy_conn_id: The runqy connection.
+        job: The job, or one of them.
+        deadline: When to give up at the latest, in seconds since 1970.
+        log: Logger of the waiting task.
+
+    Raises:
+        AirflowNotFoundException: There is no such connection.
+        Misconfigured: It lacks what is needed to look.
+    """
+    until = min(deadline, time.time() + CONNECTION_RETRY_FOR)
+    while True:
+        try:
+            context = await aload_context(runqy_conn_id)
+            targets_of(context, job)
+        except (RunqyError, AirflowNotFoundException) as error:
+            if time.time() >= until:
+                raise
+            log.warning("The wait has not begun yet, will retry: %s", error)
+        else:
+            return context
+        await asyncio.sleep(CONNECTION_RETRY_DELAY)
 
 
 async def wait_for(

@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import abc
+import io
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ClassVar
 
-from runqy_provider.errors import NoAccess
+from runqy_delivery import BadDelivery as WireBadDelivery
+from runqy_provider.errors import Misconfigured, NotInSink, RunqyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from typing import BinaryIO
 
     from typing_extensions import Self
 
@@ -19,6 +23,13 @@ if TYPE_CHECKING:
     from runqy_provider.models import JobRef
     from runqy_provider.sinks.result import FetchedResult, UrlOpener
     from runqy_provider.waiters.registry import WaitTarget
+
+
+#: How many of many deliveries are opened at a time.
+OPEN_AT_ONCE = 16
+
+#: Media type of the manifest of a batch.
+MANIFEST_TYPE = "application/x-ndjson"
 
 
 class Sink(abc.ABC):
@@ -138,6 +149,10 @@ class BoundSink(abc.ABC):
             Misconfigured: That cannot be known beforehand.
         """
 
+    def result_uri_of(self, job: JobRef) -> str:
+        """Return where the result of a job that is enqueued will be."""
+        return self.result_uri(job.delivery_id)
+
     @abc.abstractmethod
     def owns(self, uri: str) -> bool:
         """Return whether ``open`` can open the delivery at a URI."""
@@ -176,6 +191,61 @@ class BoundSink(abc.ABC):
         """
         return self.open(uri)
 
+    def open_all(
+        self, jobs: Sequence[JobRef], small: int
+    ) -> Iterator[FetchedResult | Exception]:
+        """Open many deliveries where they are if they were delivered as requested.
+
+        Args:
+            jobs: Their jobs.
+            small: JSON up to this many bytes is read, too.
+
+        Yields:
+            In their order: the delivery, or the error that ``open`` has raised.
+        """
+
+        def one(job: JobRef) -> FetchedResult | Exception:
+            try:
+                opened = self.open_arrival(job.delivery_id, self.result_uri_of(job))
+                return opened.prefetched(small)
+            except (RunqyError, WireBadDelivery) as error:
+                return error
+
+        with ThreadPoolExecutor(OPEN_AT_ONCE) as threads:
+            yield from threads.map(one, jobs)
+
+    def check_manifest(self, batch_id: str) -> None:
+        """Check, before jobs are enqueued, that their manifest can be written.
+
+        Args:
+            batch_id: Id of the batch; an empty manifest is written.
+
+        Raises:
+            Misconfigured: The sink holds no manifests.
+            SinkError: It cannot be written.
+        """
+        self.write_manifest(batch_id, io.BytesIO())
+
+    def write_manifest(self, batch_id: str, lines: BinaryIO) -> str:  # noqa: ARG002 - for sinks that can
+        """Store the manifest of a batch, in place of the one before.
+
+        Args:
+            batch_id: Id of the batch.
+            lines: Its lines.
+
+        Returns:
+            Its URI, which ``open`` opens.
+
+        Raises:
+            Misconfigured: The sink holds no manifests.
+            SinkError: It cannot be written.
+        """
+        raise Misconfigured(
+            f"The sink {self.sink.uri!r} cannot hold the manifest of a batch, with a "
+            "line for each job. Name an object store for it, or the inbox: "
+            "manifest='s3://bucket/prefix' or manifest='webhook'."
+        )
+
     def open_url(self, delivery: Delivery, url: str) -> FetchedResult:
         """Open a result that a delivery only names by a URL.
 
@@ -183,9 +253,9 @@ class BoundSink(abc.ABC):
         URI names.
 
         Raises:
-            NoAccess: The URL is not in this sink.
+            NotInSink: The URL is not in this sink.
         """
-        raise NoAccess(
+        raise NotInSink(
             f"Delivery {delivery.delivery_id} says that its result is at "
             f"{url.partition('?')[0]}. The sink {self.sink.uri!r} fetches nothing: "
             "name the place of the results, as in sink='s3://bucket/prefix', so that "

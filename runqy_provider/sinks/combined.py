@@ -25,6 +25,7 @@ from runqy_provider.sinks.webhook import WebhookSink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import BinaryIO
 
     from typing_extensions import Self
 
@@ -202,6 +203,10 @@ class BoundCombinedSink(BoundSink):
         if opened.metadata is None and delivery.metadata is not None:
             opened = dataclasses.replace(opened, metadata=delivery.metadata)
         return opened
+
+    def write_manifest(self, batch_id: str, lines: BinaryIO) -> str:
+        """Store the manifest of a batch in the primary sink."""
+        return self.primary.write_manifest(batch_id, lines)
 
     def link(self, uri: str, seconds: float) -> str | None:
         """Return a URL of a result in the primary sink."""

@@ -10,22 +10,35 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from runqy_delivery import BadDelivery as WireBadDelivery
 from runqy_delivery.wire import FAILED
-from runqy_provider.errors import Misconfigured
+from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.inbox import callback_url, keys
 from runqy_provider.inbox.check import check_inbox
 from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.inbox.source import BATCH, SCHEME, InboxSource, delivery_uri
+from runqy_provider.sinks.base import MANIFEST_TYPE
 from runqy_provider.sinks.result import FetchedResult
 from runqy_provider.waiters.registry import WaitTarget
 from runqy_provider.waiters.waiter import Waiter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import BinaryIO
+
     from runqy_provider.connections import RedisConnection
     from runqy_provider.context import SinkContext
+    from runqy_provider.inbox.manifest import InboxManifest
+    from runqy_provider.inbox.reader import StoredDelivery
     from runqy_provider.sinks.result import UrlOpener
 
 log = logging.getLogger(__name__)
+
+#: The end of the URI of a manifest; the id of a delivery cannot have a '#'.
+MANIFEST_FRAGMENT = "#manifest"
+
+#: How many bytes larger than its result a delivery may be.
+DELIVERY_FIELDS_BYTES = 4096
 
 
 def is_in_inbox(uri: str) -> bool:
@@ -168,20 +181,64 @@ class InboxBackend:
                 f"{uri} was delivered through connection {namespace!r}; it cannot be "
                 f"read through {conn_id!r}."
             )
+        if delivery_id.endswith(MANIFEST_FRAGMENT):
+            batch_id = delivery_id.removesuffix(MANIFEST_FRAGMENT)
+            manifest = self._manifest(namespace, batch_id)
+            return FetchedResult(
+                uri,
+                0.0,
+                content_type=MANIFEST_TYPE,
+                size=manifest.size(),
+                stream=manifest.stream,
+            )
         with InboxReader(self.redis, namespace) as reader:
             stored = reader.read(delivery_id, self.context.max_read_bytes)
-        delivery = stored.delivery
-        if delivery.status != FAILED and delivery.result_url is not None:
-            return open_url(delivery, delivery.result_url)
-        return FetchedResult.from_delivery(delivery, uri, stored.delivered_at)
+        return _fetched(stored, uri, open_url)
 
-    def forget(self, uri: str) -> None:
-        """Let a delivery whose value was read expire soon; other URIs are ignored."""
-        if not is_in_inbox(uri):
-            return
-        namespace, delivery_id = _parts(uri)
-        with InboxReader(self.redis, namespace) as reader:
-            reader.forget(delivery_id)
+    def open_all(
+        self, delivery_ids: Sequence[str], small: int, open_url: UrlOpener
+    ) -> Iterator[FetchedResult | Exception]:
+        """Open many deliveries; see ``BoundSink.open_all``."""
+        most = small + DELIVERY_FIELDS_BYTES
+        if self.context.max_read_bytes is not None:
+            most = min(most, self.context.max_read_bytes)
+        with InboxReader(self.redis, self.namespace) as reader:
+            found = reader.read_small(delivery_ids, most)
+        for delivery_id, stored in zip(delivery_ids, found, strict=True):
+            if isinstance(stored, WireBadDelivery):
+                yield stored
+                continue
+            uri = self.uri(delivery_id)
+            try:
+                yield (
+                    self.open(uri, open_url)
+                    if stored is None
+                    else _fetched(stored, uri, open_url)
+                )
+            except (RunqyError, WireBadDelivery) as error:
+                yield error
+
+    def write_manifest(self, batch_id: str, lines: BinaryIO) -> str:
+        """Store the manifest of a batch, and return its URI."""
+        manifest = self._manifest(self.namespace, batch_id)
+        manifest.write(lines, self.context.config.unread_ttl)
+        return f"{self.uri(batch_id)}{MANIFEST_FRAGMENT}"
+
+    def _manifest(self, namespace: str, batch_id: str) -> InboxManifest:
+        from runqy_provider.inbox.manifest import (  # noqa: PLC0415 - for batches only
+            InboxManifest,
+        )
+
+        return InboxManifest(self.redis, namespace, batch_id)
+
+    def forget(self, *uris: str) -> None:
+        """Let deliveries whose values were read expire soon; ignore other URIs."""
+        by_namespace: dict[str, list[str]] = {}
+        for namespace, delivery_id in map(_parts, filter(is_in_inbox, uris)):
+            by_namespace.setdefault(namespace, []).append(delivery_id)
+        for namespace, delivery_ids in by_namespace.items():
+            with InboxReader(self.redis, namespace) as reader:
+                reader.forget(*delivery_ids)
 
     def describe(self, delivery_id: str) -> str:
         """Say where a webhook was looked for, and what to check."""
@@ -204,6 +261,13 @@ class InboxBackend:
                 connection.server_url,
                 connection.conn_id,
             )
+
+
+def _fetched(stored: StoredDelivery, uri: str, open_url: UrlOpener) -> FetchedResult:
+    delivery = stored.delivery
+    if delivery.status != FAILED and delivery.result_url is not None:
+        return open_url(delivery, delivery.result_url)
+    return FetchedResult.from_delivery(delivery, uri, stored.delivered_at)
 
 
 def _parts(uri: str) -> tuple[str, str]:

@@ -122,16 +122,19 @@ class BoundRedisStorage(BoundSink):
             "only once its job is enqueued."
         )
 
+    def result_uri_of(self, job: JobRef) -> str:
+        """Return the URI of the result in a job."""
+        return str(self._uri(job))
+
     def owns(self, uri: str) -> bool:
         """Return whether a result is stored in a job."""
         return uri.startswith(SCHEME)
 
     def targets(self, job: JobRef) -> Sequence[WaitTarget]:
         """Return runqy's Redis, or the runqy server."""
-        queue, job_id = job.require_job()
         connection, redis = self.context.connection, self.context.runqy_redis
         config = self.context.config
-        uri = JobResultUri(connection.conn_id, queue, job_id, job.delivery_id)
+        uri = self._uri(job)
 
         def make() -> Waiter:
             source = JobResultSource(job_status_reader(connection, redis))
@@ -158,6 +161,11 @@ class BoundRedisStorage(BoundSink):
             failed=error is not None,
             is_parsed=redis is None,
         )
+
+    def _uri(self, job: JobRef) -> JobResultUri:
+        queue, job_id = job.require_job()
+        conn_id = self.context.connection.conn_id
+        return JobResultUri(conn_id, queue, job_id, job.delivery_id)
 
     def describe_timeout(self, job: JobRef) -> str:
         """Say which job did not end."""

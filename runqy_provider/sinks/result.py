@@ -131,6 +131,17 @@ class FetchedResult:
         with self.open() as stream:
             return len(stream.read(size)) < size
 
+    def prefetched(self, small: int) -> FetchedResult:
+        """Return it with its content in memory, where that is JSON and small.
+
+        Args:
+            small: In bytes.
+        """
+        if not self.is_json or self.stream is None or (self.size or small + 1) > small:
+            return self
+        data = self.read()
+        return dataclasses.replace(self, stream=lambda: io.BytesIO(data))
+
     def value(self) -> Any:
         """Return the content as a JSON value.
 

@@ -13,7 +13,8 @@ from runqy_provider.sinks.base import BoundSink, Sink
 from runqy_provider.sinks.inbox import InboxBackend, is_in_inbox
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from typing import BinaryIO
 
     from typing_extensions import Self
 
@@ -94,6 +95,18 @@ class BoundWebhook(BoundSink):
     def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
         """Open the delivery in the inbox."""
         return self._inbox.open(uri, open_url or self.open_url)
+
+    def open_all(
+        self, jobs: Sequence[JobRef], small: int
+    ) -> Iterator[FetchedResult | Exception]:
+        """Open many deliveries in the inbox."""
+        return self._inbox.open_all(
+            [job.delivery_id for job in jobs], small, self.open_url
+        )
+
+    def write_manifest(self, batch_id: str, lines: BinaryIO) -> str:
+        """Store the manifest of a batch in the inbox."""
+        return self._inbox.write_manifest(batch_id, lines)
 
     def describe_timeout(self, job: JobRef) -> str:
         """Say at which address no webhook was received."""

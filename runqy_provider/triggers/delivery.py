@@ -12,14 +12,13 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from runqy_delivery.wire import COMPLETED
 from runqy_provider.airflow_compat import AirflowNotFoundException
-from runqy_provider.context import aload_context
 from runqy_provider.errors import RunqyError
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.jobs.cancellation import adelete_if_pending, is_abandoned
 from runqy_provider.jobs.end_in_triggerer import end_task, prepare
 from runqy_provider.jobs.task_end import TaskEnd
 from runqy_provider.jobs.telemetry import add_waiting
-from runqy_provider.jobs.waiting import error_event, targets_of, wait_for
+from runqy_provider.jobs.waiting import error_event, fetch_context, wait_for
 from runqy_provider.models import JobRef
 
 if TYPE_CHECKING:
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
 
 #: Seconds for which an unavailable server is asked again to delete a job.
 DELETE_RETRY_FOR = 5.0
-
-#: Seconds for which a connection that is not found is fetched again, and between tries.
-CONNECTION_RETRY_FOR, CONNECTION_RETRY_DELAY = 60.0, 5.0
 
 #: Deletions in progress: the event loop itself does not keep a reference to a task.
 _deletions: set[asyncio.Task[None]] = set()
@@ -143,7 +139,9 @@ class DeliveryTrigger(BaseTrigger):
         if self.task_end is not None and ti is not None:
             prepare(ti)
         try:
-            context = await self._context()
+            context = await fetch_context(
+                self.runqy_conn_id, self.job, self.deadline, self.log
+            )
         except (RunqyError, AirflowNotFoundException) as error:
             event = error_event(self.job, error)
         else:
@@ -201,25 +199,6 @@ class DeliveryTrigger(BaseTrigger):
         if self.task_end is None or ti is None or event.status != COMPLETED:
             return False
         return await end_task(ti, TaskEnd(**self.task_end), context, event)
-
-    async def _context(self) -> SinkContext:
-        """Fetch the connection; retry for a while, as Airflow may be unavailable.
-
-        Airflow says that a connection is not found also where its own database or API
-        server could not be asked.
-        """
-        until = min(self.deadline, time.time() + CONNECTION_RETRY_FOR)
-        while True:
-            try:
-                context = await aload_context(self.runqy_conn_id)
-                targets_of(context, self.job)
-            except (RunqyError, AirflowNotFoundException) as error:
-                if time.time() >= until:
-                    raise
-                self.log.warning("The wait has not begun yet, will retry: %s", error)
-            else:
-                return context
-            await asyncio.sleep(CONNECTION_RETRY_DELAY)
 
     async def _delete_if_abandoned(self, ti: TaskInstanceDTO) -> None:
         job_id = self.job.job_id

@@ -118,7 +118,7 @@ class LivenessMonitor:
 
     def add_source(self, source: Reachable) -> None:
         """Let silence count only while this source, too, can be polled."""
-        if self._heartbeat_timeout is not None:
+        if self._heartbeat_timeout is not None and source not in self._sources:
             self._sources = (*self._sources, source)
 
     def _record_sign(self, update: StatusUpdate) -> None:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING
 from runqy_provider.errors import JobFailed, JobVanished, RunqyError
 from runqy_provider.waiters.backoff import backoff_delays
 from runqy_provider.waiters.liveness import LivenessMonitor
+from runqy_provider.waiters.race import Race
 from runqy_provider.waiters.registry import shared_waiter
 from runqy_provider.waiters.source import StatusUpdate
-from runqy_provider.waiters.wait import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from runqy_provider.waiters.registry import WaitTarget
     from runqy_provider.waiters.source import Arrival
     from runqy_provider.waiters.waiter import Waiter
-
-log = logging.getLogger(__name__)
 
 #: Seconds until a job that has ended is judged again, while a source that may hold its
 #: delivery cannot be polled: first and longest.
@@ -73,16 +70,13 @@ async def wait_any(
         arrival, error = await _race(targets, monitor, deadline, liveness)
         if arrival is None:
             # It may have arrived just now, without a hint.
-            arrival = await _poll_in_order(targets)
+            arrival = await poll_in_order(targets)
         if arrival is not None or error is None:
             return arrival
-        failed = poll_status(targets).last_error
-        is_of_monitor = isinstance(error, (JobVanished, JobFailed)) and monitor
-        if not (is_of_monitor and failed) or time.time() >= deadline:
+        doubt = doubt_about(error, targets, monitor)
+        if not doubt or time.time() >= deadline:
             raise error
-        # The delivery may be in a source that cannot be polled just now.
-        message = f"{error} But not every source could be polled: {failed}"
-        liveness.on_update(StatusUpdate(message))
+        liveness.on_update(StatusUpdate(doubt))
         # Made only now: there may be thousands of waits, and hardly any needs it.
         delays = delays or backoff_delays(FIRST_DELAY, LONGEST_DELAY)
         await asyncio.sleep(min(next(delays), max(0.0, deadline - time.time())))
@@ -96,10 +90,23 @@ async def poll_once(targets: Sequence[WaitTarget]) -> Arrival | None:
     """
     arrival, error = await _race(targets, None, 0.0, LivenessMonitor())
     if arrival is None and (error is not None or any(at.relays for at in targets)):
-        arrival = await _poll_in_order(targets)
+        arrival = await poll_in_order(targets)
     if arrival is None and error is not None:
         raise error
     return arrival
+
+
+def doubt_about(
+    error: Exception, targets: Sequence[WaitTarget], monitor: WaitTarget | None
+) -> str:
+    """Say why an error may not be the end of a wait; empty where it is.
+
+    Where the monitor says that the job has ended, its delivery may be in a source that
+    cannot be polled just now.
+    """
+    is_of_monitor = isinstance(error, (JobVanished, JobFailed)) and monitor is not None
+    failed = poll_status(targets).last_error if is_of_monitor else ""
+    return f"{error} But not every source could be polled: {failed}" if failed else ""
 
 
 def poll_status(targets: Sequence[WaitTarget]) -> PollStatus:
@@ -124,71 +131,26 @@ async def _race(
     liveness: LivenessMonitor,
 ) -> tuple[Arrival | None, RunqyError | None]:
     """Wait at all sources; return the first arrival, or the error that ended it."""
-    race = _Race(targets, monitor, deadline, liveness)
+    end: asyncio.Future[Arrival | None] = asyncio.get_running_loop().create_future()
+
+    def on_end(arrival: Arrival | None, error: BaseException | None) -> None:
+        if end.done():
+            return  # it was cancelled
+        if error is None:
+            end.set_result(arrival)
+        else:
+            end.set_exception(error)
+
+    race = Race(targets, monitor, deadline, liveness, on_end)
     try:
-        return await race.end, None
+        return await end, None
     except RunqyError as error:
         return None, error
     finally:
         race.close()
 
 
-class _Race:
-    """One wait at each of several sources: no tasks, as there may be thousands.
-
-    The first arrival ends it, and the first error; but an error of a source that is not
-    required does not, unless it is a fault in the program. The deadline ends it where
-    all waits have ended.
-    """
-
-    __slots__ = ("_open", "_waits", "end")
-
-    def __init__(
-        self,
-        targets: Sequence[WaitTarget],
-        monitor: WaitTarget | None,
-        deadline: float,
-        liveness: LivenessMonitor,
-    ) -> None:
-        all_targets = (*targets, *([monitor] if monitor else ()))
-        self.end: asyncio.Future[Arrival | None]
-        self.end = asyncio.get_running_loop().create_future()
-        self._open = len(all_targets)
-        self._waits: list[tuple[Waiter, Wait, bool]] = []
-        for target in all_targets:
-            waiter = shared_waiter(target.waiter_key, target.waiter_factory)
-            wait = Wait(target.key, deadline, liveness, self._on_end)
-            self._waits.append((waiter, wait, target.is_required))
-            waiter.add(wait)
-
-    def close(self) -> None:
-        for waiter, wait, _ in self._waits:
-            waiter.remove(wait)
-        self._waits.clear()  # or they and the race would keep each other in memory
-
-    def _on_end(
-        self, wait: Wait, arrival: Arrival | None, error: BaseException | None
-    ) -> None:
-        self._open -= 1
-        if self.end.done():
-            return
-        if arrival is not None:
-            self.end.set_result(arrival)
-        elif error is not None and (
-            self._is_required(wait) or not isinstance(error, RunqyError)
-        ):
-            self.end.set_exception(error)
-        else:
-            if error is not None:
-                log.warning("The wait continues without one of its sources: %s", error)
-            if not self._open:
-                self.end.set_result(None)
-
-    def _is_required(self, ended: Wait) -> bool:
-        return any(each is ended and required for _, each, required in self._waits)
-
-
-async def _poll_in_order(targets: Sequence[WaitTarget]) -> Arrival | None:
+async def poll_in_order(targets: Sequence[WaitTarget]) -> Arrival | None:
     """Poll once, relays first: what one moves meanwhile is found where it goes."""
     for relays in (True, False):
         polls = [_poll(target) for target in targets if target.relays is relays]

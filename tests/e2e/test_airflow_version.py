@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import secrets
@@ -43,6 +44,9 @@ QUEUES = {
 }
 
 
+DAG_IDS = {"results", "waiting", "killed", "many", "many_waiting"}
+
+
 class World:
     """An Airflow, and a sandbox beside it."""
 
@@ -50,7 +54,7 @@ class World:
         self.airflow = airflow
         self.sandbox = sandbox
         self.client = AirflowClient(airflow.url)
-        self.client.wait_for_dags({"results", "waiting", "killed"})
+        self.client.wait_for_dags(DAG_IDS)
 
     def task(self, dag_id: str, run_id: str, task_id: str = "wait") -> dict[str, Any]:
         """Return a task instance, as Airflow's API does."""
@@ -96,6 +100,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             f"http://127.0.0.1:{port}/runqy", secrets.token_hex(32)
         )
         connections["good"] = connections.pop("runqy_default")
+        connections["direct"] = copy.deepcopy(connections["good"])
+        connections["direct"]["extra"]["transport"] = "redis"
         for conn_id in ("good", "redis_default"):
             variable = f"AIRFLOW_CONN_{conn_id.upper()}"
             os.environ[variable] = json.dumps(connections[conn_id])
@@ -168,6 +174,30 @@ def test_task_process_killed_retry_waits_for_the_same_job(world: World) -> None:
     ti = world.task("killed", run_id)
     assert ti["try_number"] == 2
     assert "waiting for its delivery" in world.client.log(ti)
+
+
+def test_batch_resumes_and_a_task_is_mapped_over_its_results(world: World) -> None:
+    run_id = world.client.trigger("many")
+
+    assert world.wait_for_end("many", run_id) == "success"
+    tasks = world.client.task_instances("many", run_id)
+    [batch] = [ti for ti in tasks if ti["task_id"] == "batch"]
+    results = world.client.xcom(batch)
+    texts = [result["text"] for result in results]
+    assert [f"{number}.wav" in text for number, text in enumerate(texts)] == [True] * 6
+    assert sum(ti["task_id"] == "length" for ti in tasks) == 6
+
+
+def test_batch_marked_failed_deletes_its_pending_jobs(world: World) -> None:
+    before = world.jobs()
+    run_id = world.client.trigger("many_waiting")
+    world.wait_until_deferred("many_waiting", run_id)
+    wait_for(lambda: world.task("many_waiting", run_id).get("triggerer_job"))
+    assert world.jobs() == before + 5
+    path = f"/dags/many_waiting/dagRuns/{run_id}/taskInstances/wait"
+    world.client.patch(path, {"new_state": "failed"})
+
+    wait_for(lambda: world.jobs() == before)
 
 
 @pytest.mark.skipif(RELEASE < (3, 1, 8), reason="Airflow needs its FAB provider")

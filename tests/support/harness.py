@@ -7,13 +7,14 @@ returns the next method and its arguments, as the real one does.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from airflow.sdk import DAG, BaseOperator
@@ -37,6 +38,9 @@ from tests.support.versions import (
     through_database,
     to_database,
 )
+
+if TYPE_CHECKING:
+    from airflow.triggers.base import BaseTrigger
 
 _NO_BODY = ("PATCH", "PUT", "DELETE")
 _DAY = "2026-01-01T00:00:00+00:00"
@@ -143,18 +147,27 @@ class Run:
     @property
     def trigger(self) -> DeliveryTrigger:
         """The trigger of the deferral, after serialization for Airflow's database."""
+        trigger = self.any_trigger
+        assert isinstance(trigger, DeliveryTrigger)
+        return trigger
+
+    @property
+    def any_trigger(self) -> BaseTrigger:
+        """The same, of whichever class."""
         message = self.last.msg
-        assert message.classpath.endswith("delivery.DeliveryTrigger")
-        return DeliveryTrigger(**through_database(message.trigger_kwargs))
+        module, name = message.classpath.rsplit(".", 1)
+        trigger = getattr(importlib.import_module(module), name)
+        made: BaseTrigger = trigger(**through_database(message.trigger_kwargs))
+        return made
 
     @property
     def timeout(self) -> Any:
         """The timeout of the deferral."""
         return self.last.msg.trigger_timeout
 
-    def fire(self, trigger: DeliveryTrigger | None = None) -> dict[str, Any]:
+    def fire(self, trigger: BaseTrigger | None = None) -> dict[str, Any]:
         """Run the trigger until its first event, and return the event's payload."""
-        waiting = trigger or self.trigger
+        waiting = trigger or self.any_trigger
 
         async def first_event() -> Any:
             try:

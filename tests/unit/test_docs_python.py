@@ -14,6 +14,7 @@ from airflow.sdk import task as airflow_task
 
 from runqy_delivery import delivers
 from runqy_provider.operators.runqy import RunqyOperator
+from runqy_provider.operators.runqy_batch import RunqyBatchOperator
 from runqy_provider.sensors.runqy import RunqySensor
 from tests.support.doc_blocks import all_blocks
 
@@ -25,6 +26,7 @@ OURS = ("runqy_provider", "runqy_delivery", "runqy_sandbox")
 #: What short examples use without an import.
 WELL_KNOWN: dict[str, Any] = {
     "RunqyOperator": RunqyOperator,
+    "RunqyBatchOperator": RunqyBatchOperator,
     "RunqySensor": RunqySensor,
     "delivers": delivers,
 }
@@ -48,6 +50,9 @@ def test_docs_python_block_runs(block: Any) -> None:
         def scenes() -> list[dict[str, Any]]:
             return []
 
+        names["batch"] = RunqyBatchOperator(
+            task_id="batch", runqy_queue="render", payloads=[]
+        )
         names["scenes"] = type("Scenes", (), {"output": scenes()})
         exec(compile(code, str(block), "exec"), names)  # noqa: S102 - our own docs
 

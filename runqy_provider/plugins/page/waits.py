@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-#: The class path of ``DeliveryTrigger``, which Airflow's database stores.
-CLASS_PATH = "runqy_provider.triggers.delivery.DeliveryTrigger"
+#: The class paths of the triggers that wait, which Airflow's database stores.
+CLASS_PATHS = (
+    "runqy_provider.triggers.delivery.DeliveryTrigger",
+    "runqy_provider.triggers.batch.BatchTrigger",
+)
 
 #: How many are listed at most: all are held in memory.
 MOST_WAITS = 20_000
@@ -41,7 +44,7 @@ class Wait:
         map_index: Its index, if it is mapped; else -1.
         since: When it began to wait, in seconds since 1970.
         conn_id: The runqy connection.
-        delivery_id: What it waits for.
+        delivery_id: What it waits for; the id of the batch where that is many jobs.
         sink: The sink's URI.
         runqy_queue: Queue of the job; empty where it is not known.
         job_id: runqy's id of the job; empty where it is not known.
@@ -117,7 +120,7 @@ def _deferred(session: Session) -> Sequence[Any]:
         )
         .join(Trigger, TaskInstance.trigger_id == Trigger.id)
         .where(TaskInstance.state == TaskInstanceState.DEFERRED)
-        .where(Trigger.classpath == CLASS_PATH)
+        .where(Trigger.classpath.in_(CLASS_PATHS))
         .order_by(Trigger.created_date, TaskInstance.id)
         .limit(MOST_WAITS + 1)
     )
@@ -142,6 +145,9 @@ def _arguments_of(
 
 
 def _wait(row: Any, since: float, given: Mapping[str, Any]) -> Wait:
+    batch = given.get("batch")
+    if batch is not None:
+        given = {**given, **batch, "delivery_id": batch["batch_id"]}
     return Wait(
         key=str(row.id),
         dag_id=row.dag_id,

@@ -139,6 +139,12 @@ class ObstoreStore(abc.ABC):
             reader = obstore.open_reader(self._client(), key, buffer_size=CHUNK_SIZE)
         return cast("BinaryIO", io.BufferedReader(_Raw(self, key, reader), CHUNK_SIZE))
 
+    def write(self, key: str, content: BinaryIO, content_type: str) -> None:
+        """Store an object, in parts where it is large."""
+        attributes = {"Content-Type": content_type}
+        with self._errors("write", key):
+            obstore.put(self._client(), key, content, attributes=attributes)
+
     def _sign(self, method: Any, key: str, seconds: int) -> str:
         with self._errors("sign a URL for", key):
             try:

@@ -138,6 +138,19 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def write(self, key: str, content: BinaryIO, content_type: str) -> None:
+        """Store an object, in place of the one before.
+
+        Args:
+            key: The key of the object.
+            content: A file at its beginning.
+            content_type: Its media type.
+
+        Raises:
+            SinkError: It cannot be written.
+        """
+        ...
+
     def sign_put(self, key: str, seconds: int) -> SignedPut | None:
         """Return a URL to PUT an object to; None where the store cannot sign URLs.
 

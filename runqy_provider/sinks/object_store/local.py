@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -91,6 +93,9 @@ class FileSink(ObjectSink):
 
 
 #: Missing file, dangling symbolic link, or a loop of links.
+#: Permissions of a file that is written: as by default, not those of a temporary file.
+FILE_MODE = 0o644
+
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -167,6 +172,19 @@ class LocalStore:
         """Open a file for reading."""
         with _errors("read", f"{self.root}/{key}"):
             return self._open(key)
+
+    def write(self, key: str, content: BinaryIO, content_type: str) -> None:  # noqa: ARG002 - files have no media type
+        """Store a file; it is never seen half written."""
+        path = Path(self.root, key)
+        with _errors("write", f"{self.root}/{key}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # While a file is written, its name begins with a dot.
+            with tempfile.NamedTemporaryFile(
+                dir=path.parent, prefix=".", delete=False
+            ) as file:
+                shutil.copyfileobj(content, file)
+            Path(file.name).chmod(FILE_MODE)
+            Path(file.name).replace(path)
 
     def sign_put(self, key: str, seconds: int) -> None:
         """Return None: a folder cannot sign URLs."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import gzip
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from botocore.exceptions import (
@@ -135,6 +135,18 @@ class S3Store:
         if response.get("ContentEncoding", "").lower() == "gzip":
             return cast("BinaryIO", gzip.GzipFile(fileobj=response["Body"]))
         return cast("BinaryIO", response["Body"])
+
+    def write(self, key: str, content: BinaryIO, content_type: str) -> None:
+        """Store an object."""
+        options = replace(self.put, once=False).parameters
+        with self._errors("write", key):
+            self._client().put_object(
+                Bucket=self.bucket,
+                Key=key,
+                Body=content,
+                ContentType=content_type,
+                **options,
+            )
 
     def sign_put(self, key: str, seconds: int) -> SignedPut:
         """Return a URL to PUT an object to."""

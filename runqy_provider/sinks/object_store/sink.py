@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from runqy_delivery import Delivery, DeliveryRequest
-from runqy_provider.errors import Misconfigured, NoAccess, NotThere, TooLarge
-from runqy_provider.sinks.base import BoundSink, Sink
+from runqy_provider.errors import (
+    Misconfigured,
+    NoAccess,
+    NotInSink,
+    NotThere,
+    TooLarge,
+)
+from runqy_provider.sinks.base import MANIFEST_TYPE, BoundSink, Sink
 from runqy_provider.sinks.inbox import InboxBackend, is_in_inbox
 from runqy_provider.sinks.object_store.signing import lifetime, sign_put
 from runqy_provider.sinks.object_store.source import FAILED_SUFFIX, ObjectSource
@@ -31,6 +37,7 @@ from runqy_provider.waiters.waiter import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import BinaryIO
 
     from typing_extensions import Self
 
@@ -269,7 +276,7 @@ class BoundObjectSink(BoundSink):
         """Open the object that a URL names, if it is in this bucket."""
         keys = self._keys_of(url)
         if not keys:
-            raise NoAccess(
+            raise NotInSink(
                 f"Delivery {delivery.delivery_id} says that its result is outside the "
                 f"bucket {self.store.url} of the sink ({url.partition('?')[0]}). It "
                 "was not fetched: name the bucket that the task code uses as the sink."
@@ -278,6 +285,12 @@ class BoundObjectSink(BoundSink):
             with contextlib.suppress(NotThere):
                 return self._open_announced(key, delivery)
         return self._open_announced(keys[-1], delivery)
+
+    def write_manifest(self, batch_id: str, lines: BinaryIO) -> str:
+        """Store the manifest of a batch as an object."""
+        key = self.sink.key(f"{batch_id}.jsonl")
+        self.store.write(key, lines, MANIFEST_TYPE)
+        return object_uri(self.store.url, key)
 
     def link(self, uri: str, seconds: float) -> str | None:
         """Return a signed GET URL of an object in this bucket."""

@@ -13,6 +13,7 @@ from airflow.sdk import dag, task
 
 from runqy_provider.airflow_compat import RELEASE
 from runqy_provider.operators.runqy import RunqyOperator
+from runqy_provider.operators.runqy_batch import RunqyBatchOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -89,6 +90,41 @@ def killed() -> None:
     )
 
 
+@dag(schedule=None)
+def many() -> None:
+    """Run more jobs than may be in flight, and a task for each result."""
+
+    @task
+    def length(result: dict[str, Any]) -> int:
+        return len(result["text"])
+
+    batch = RunqyBatchOperator(
+        task_id="batch",
+        runqy_conn_id="good",
+        runqy_queue="transcribe.high",
+        payloads=[{"input": f"{number}.wav"} for number in range(6)],
+        sink="webhook",
+        max_in_flight=4,
+        returns="value",
+        defer_after=timedelta(0),
+    )
+    length.expand(result=batch.output)
+
+
+@dag(schedule=None)
+def many_waiting() -> None:
+    """Wait for jobs that no worker takes."""
+    RunqyBatchOperator(
+        task_id="wait",
+        runqy_conn_id="direct",
+        runqy_queue="idle",
+        payloads=[{"number": number} for number in range(5)],
+        sink="webhook",
+    )
+
+
 results()
 waiting()
 killed()
+many()
+many_waiting()

@@ -18,6 +18,8 @@ from runqy_delivery import Delivery
 from runqy_provider.context import aload_context, clear_contexts
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.inbox import callback_url, keys
+from runqy_provider.jobs import waiting
+from runqy_provider.triggers.batch import BatchTrigger
 from runqy_provider.triggers.delivery import DeliveryTrigger
 from runqy_provider.waiters.registry import close_waiters
 from tests.support.triggerer_process import Triggerer
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from runqy_provider.context import SinkContext
     from tests.support.stack import Stack
 
-TRIGGERS = [
+TRIGGERS: list[BaseTrigger] = [
     DeliveryTrigger(
         runqy_conn_id="c",
         delivery_id="d",
@@ -40,24 +42,39 @@ TRIGGERS = [
         job_id="j",
     ),
     DeliveryTrigger(runqy_conn_id="c", delivery_id="d", sink="webhook", deadline=1.0),
+    BatchTrigger(
+        runqy_conn_id="c",
+        batch={"batch_id": "b", "total": 1},
+        until=3,
+        most_failed=0,
+        deadline=5.5,
+        heartbeat=2.5,
+        delete_on_kill=True,
+    ),
 ]
+
+#: The class paths that are in users' databases.
+PATHS = {
+    DeliveryTrigger: "runqy_provider.triggers.delivery.DeliveryTrigger",
+    BatchTrigger: "runqy_provider.triggers.batch.BatchTrigger",
+}
 
 
 @pytest.mark.parametrize("trigger", TRIGGERS)
 def test_trigger_serialized_through_database_is_unchanged(
-    trigger: DeliveryTrigger,
+    trigger: BaseTrigger,
 ) -> None:
     path, kwargs = trigger.serialize()
-    again = DeliveryTrigger(**through_database(as_sent(kwargs)))
+    again = type(trigger)(**through_database(as_sent(kwargs)))
 
-    assert path == "runqy_provider.triggers.delivery.DeliveryTrigger"
+    assert path == PATHS[type(trigger)]
     assert again.serialize() == trigger.serialize()
     assert not {"task_id", "queue"} & set(kwargs)
 
 
 def test_trigger_classes_are_all_tested_here() -> None:
     ours = {kind for kind in BaseTrigger.__subclasses__() if "runqy" in kind.__module__}
-    assert ours == {DeliveryTrigger}
+    assert ours == set(PATHS)
 
 
 def test_trigger_fields_set_by_airflow_are_not_serialized() -> None:
@@ -155,8 +172,8 @@ def test_triggers_hundred_bucket_waits_share_one_listing(
 
 @pytest.fixture
 def short_connection_retry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runqy_provider.triggers.delivery.CONNECTION_RETRY_FOR", 0.5)
-    monkeypatch.setattr("runqy_provider.triggers.delivery.CONNECTION_RETRY_DELAY", 0.1)
+    monkeypatch.setattr(waiting, "CONNECTION_RETRY_FOR", 0.5)
+    monkeypatch.setattr(waiting, "CONNECTION_RETRY_DELAY", 0.1)
 
 
 @pytest.mark.usefixtures("short_connection_retry")
@@ -180,7 +197,7 @@ def count_context_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         conn_ids.append(conn_id)
         return await aload_context(conn_id)
 
-    monkeypatch.setattr("runqy_provider.triggers.delivery.aload_context", counted)
+    monkeypatch.setattr("runqy_provider.jobs.waiting.aload_context", counted)
     return conn_ids
 
 
@@ -190,7 +207,7 @@ def test_trigger_connection_missing_for_a_moment_keeps_waiting(
     name: str, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow also reports "not found" when its own database is unavailable."""
-    monkeypatch.setattr("runqy_provider.triggers.delivery.CONNECTION_RETRY_DELAY", 0.1)
+    monkeypatch.setattr(waiting, "CONNECTION_RETRY_DELAY", 0.1)
     monkeypatch.setattr("runqy_provider.context.NEGATIVE_TTL", 0.0)
     variable = f"AIRFLOW_CONN_{name}"
     connection = os.environ[variable]

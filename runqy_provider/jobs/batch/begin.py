@@ -1,0 +1,129 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Begin a batch, or go on with that of the previous attempt."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from runqy_provider.client.queues import full_queue_name
+from runqy_provider.connections import REDIS
+from runqy_provider.hooks.delivery_fields import LATE_DELIVERY
+from runqy_provider.jobs.attempt import NAMESPACE
+from runqy_provider.jobs.batch.deletion import delete_pending
+from runqy_provider.jobs.batch.progress import BatchProgress
+from runqy_provider.jobs.batch.wait import find_results
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.sdk import Context
+
+    from runqy_provider.context import SinkContext
+    from runqy_provider.jobs.attempt_store import AttemptStore
+    from runqy_provider.jobs.batch.payloads import Payloads
+    from runqy_provider.sinks.base import Sink
+
+log = logging.getLogger(__name__)
+
+
+def begin(
+    context: Context,
+    sink_context: SinkContext,
+    store: AttemptStore,
+    payloads: Payloads,
+    *,
+    sink: Sink,
+    deadline: float,
+    deletes: bool,
+) -> BatchProgress:
+    """Return the batch of the previous attempt, if it asked for the same, or a new one.
+
+    Args:
+        context: The task instance's.
+        sink_context: The runqy connection and the options.
+        store: Where the previous attempt has left its record.
+        payloads: The payloads.
+        sink: Where the results are to be delivered.
+        deadline: Until when they are waited for, in seconds since 1970.
+        deletes: Whether the pending jobs of another batch are deleted.
+
+    Raises:
+        RunqyError: The sink cannot be used, so that it is not known what has arrived.
+    """
+    new = _new_batch(context, sink_context, payloads, sink, deadline)
+    record = store.read() or {}
+    previous = _previous(record)
+    if previous is None:
+        return new
+    conn_id = sink_context.connection.conn_id
+    if previous.batch_id != new.batch_id:
+        if deletes and previous.outstanding:
+            # They are not waited for any more, and must not run beside the new ones.
+            log.info("The previous batch: %s", delete_pending(conn_id, previous))
+        return new
+    if "manifest" in record:
+        return previous  # the attempt was killed after it had written all results
+    find_results(sink_context, previous)
+    if previous.expires <= time.time() and previous.outstanding:
+        log.info("Callback URLs have expired: %s", delete_pending(conn_id, previous))
+        for index in list(previous.outstanding):
+            previous.on_ended(index, "Its callback URL has expired.")
+    previous.run_failed_again()
+    log.info(
+        "Going on with batch %s of the previous attempt: %s.",
+        previous.batch_id,
+        previous,
+    )
+    return previous
+
+
+def _previous(record: Mapping[str, Any]) -> BatchProgress | None:
+    try:
+        return BatchProgress.from_json(record["batch"]) if "batch" in record else None
+    except (KeyError, ValueError, TypeError) as error:
+        log.warning(
+            "The record of the previous attempt cannot be read (%r), so all jobs are "
+            "enqueued. Was it written by another version of airflow-provider-runqy?",
+            error,
+        )
+        return None
+
+
+def _new_batch(
+    context: Context,
+    sink_context: SinkContext,
+    payloads: Payloads,
+    sink: Sink,
+    deadline: float,
+) -> BatchProgress:
+    connection = sink_context.connection
+    queue = full_queue_name(payloads.runqy_queue)
+    chooses_id = connection.transport == REDIS
+    asked = [connection.conn_id, queue, sink.uri, chooses_id, payloads.digest]
+    return BatchProgress(
+        batch_id=_batch_id(context, asked),
+        sink=sink.uri,
+        runqy_queue=queue,
+        chooses_id=chooses_id,
+        total=payloads.total,
+        digest=payloads.digest,
+        expires=deadline + LATE_DELIVERY,
+    )
+
+
+def _batch_id(context: Context, asked: list[Any]) -> str:
+    """Return the id of a batch, which all attempts to do the same have.
+
+    Airflow raises ``max_tries`` when a user clears the task, who wants all jobs to run
+    again; a run that is deleted and created again starts at another time.
+    """
+    ti = context["ti"]
+    index = -1 if ti.map_index is None else ti.map_index
+    started = str(context["dag_run"].start_date or ti.id)
+    name = [ti.dag_id, ti.run_id, ti.task_id, index, started, ti.max_tries or 0, asked]
+    return str(uuid.uuid5(NAMESPACE, json.dumps(name)))

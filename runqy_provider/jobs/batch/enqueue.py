@@ -1,0 +1,159 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Enqueue the jobs of a batch in chunks, so that a killed worker's work goes on.
+
+With the transport ``redis`` a job's id is ours: a chunk is recorded after it was
+enqueued, and one that was enqueued and not recorded is refused the second time. Over
+HTTP it is recorded before: should the worker die in between, its jobs are not enqueued
+twice, and fail for lack of a delivery if they were not enqueued at all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from runqy_provider.client.transport import AnswerLost
+from runqy_provider.errors import RunqyError, ServerUnavailable
+from runqy_provider.hooks.delivery_fields import LATE_DELIVERY, DeliveryFields
+from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.jobs.telemetry import count_enqueued
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from runqy_provider.client.job_options import JobOptions
+    from runqy_provider.context import SinkContext
+    from runqy_provider.jobs.batch.payloads import Payloads
+    from runqy_provider.jobs.batch.progress import BatchProgress
+
+log = logging.getLogger(__name__)
+
+#: The most jobs of one chunk, and the most bytes of their payloads, unless one is
+#: larger.
+CHUNK, CHUNK_BYTES = 1000, 8 * 1024 * 1024
+
+_Job = tuple[int, dict[str, Any]]
+
+
+class BatchEnqueuer:
+    """Enqueues the jobs of one batch.
+
+    Args:
+        context: The runqy connection and the options.
+        batch: The batch; what is enqueued is recorded in it.
+        options: What else is asked for each job.
+        save: Stores the record of the batch.
+    """
+
+    def __init__(
+        self,
+        context: SinkContext,
+        batch: BatchProgress,
+        options: JobOptions,
+        save: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._batch = batch
+        self._options = options
+        self._save = save
+
+    def enqueue(self, payloads: Payloads, most_in_flight: int, deadline: float) -> None:
+        """Enqueue jobs until so many are in flight, or none is left.
+
+        Args:
+            payloads: The payloads of the whole batch.
+            most_in_flight: How many jobs may be in flight.
+            deadline: Until when their results are waited for, in seconds since 1970.
+
+        Raises:
+            RunqyError: As ``RunqyHook.submit``; the message says of what chunk.
+        """
+        batch = self._batch
+        room = max(0, most_in_flight - len(batch.outstanding))
+        if not room or not batch.left:
+            return
+        batch.expires = max(batch.expires, deadline + LATE_DELIVERY)
+        fields = DeliveryFields(self._context, batch.sink, deadline)
+        fields.check(batch.delivery_id(0))
+        jobs = payloads.numbered(itertools.islice(batch.to_enqueue(), room))
+        began, before = time.monotonic(), batch.left
+        with RunqyHook.from_context(self._context) as hook:
+            for chunk in _chunks(jobs):
+                self._enqueue(hook, fields, chunk)
+        log.info(
+            "Enqueued %s jobs in %.1f s. Batch %s: %s.",
+            f"{before - batch.left:,}",
+            time.monotonic() - began,
+            batch.batch_id,
+            batch,
+        )
+
+    def _enqueue(
+        self, hook: RunqyHook, fields: DeliveryFields, chunk: list[_Job]
+    ) -> None:
+        batch = self._batch
+        jobs: list[tuple[str | None, dict[str, Any]]] = []
+        for index, payload in chunk:
+            job = batch.job(index)
+            jobs.append((job.job_id, {**payload, **fields.of(job.delivery_id)}))
+        if batch.chooses_id:
+            hook.enqueue_batch(batch.runqy_queue, jobs, self._options)
+            self._record(chunk)
+        else:
+            self._enqueue_once(hook, jobs, chunk)
+        count_enqueued(batch.job(chunk[0][0]), len(chunk))
+
+    def _enqueue_once(
+        self,
+        hook: RunqyHook,
+        jobs: list[tuple[str | None, dict[str, Any]]],
+        chunk: list[_Job],
+    ) -> None:
+        batch = self._batch
+        before = batch.to_json()
+        self._record(chunk)
+        try:
+            ids = hook.enqueue_batch(batch.runqy_queue, jobs, self._options)
+        except AnswerLost as error:
+            raise ServerUnavailable(
+                f"{error} The jobs {chunk[0][0]} to {chunk[-1][0]} of the batch count "
+                "as enqueued, so that none runs twice. A retry of the task waits for "
+                "them, and enqueues those that follow."
+            ) from error
+        except RunqyError:
+            # Certainly not enqueued: the next attempt does it.
+            vars(batch).update(vars(type(batch).from_json(before)))
+            self._save()
+            raise
+        if len(ids) < len(jobs):
+            log.warning(
+                "runqy has enqueued %s of the jobs %s to %s, and does not say which. "
+                "Those that it has not fail for lack of a delivery; a retry of the "
+                "task runs them.",
+                len(ids),
+                chunk[0][0],
+                chunk[-1][0],
+            )
+
+    def _record(self, chunk: list[_Job]) -> None:
+        for index, _ in chunk:
+            self._batch.on_enqueued(index)
+        self._save()
+
+
+def _chunks(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
+    chunk: list[_Job] = []
+    size = 0
+    for job in jobs:
+        bytes_of_job = len(json.dumps(job[1]))
+        if chunk and (len(chunk) == CHUNK or size + bytes_of_job > CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(job)
+        size += bytes_of_job
+    if chunk:
+        yield chunk

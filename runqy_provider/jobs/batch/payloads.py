@@ -1,0 +1,185 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The payloads of a batch, checked and written to a file of their own.
+
+They come as a list, from a generator, from an XCom that is fetched item by item, or
+from an object with a line for each. So they are read once per process, one after
+another, and are enqueued from the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from runqy_provider.client.payload import plain_payload
+from runqy_provider.client.requests import MAX_BODY
+from runqy_provider.errors import InvalidPayload, PayloadTooLarge
+from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.lines import lines_of
+from runqy_provider.models import looks_like_reference
+from runqy_provider.sinks.registry import sink_for_result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from runqy_provider.context import SinkContext
+
+#: The most bytes of a payload: the delivery request is added to it.
+MOST_BYTES = MAX_BODY - 64 * 1024
+
+#: Bytes up to which the file is in memory.
+IN_MEMORY = 1024 * 1024
+
+
+class Payloads:
+    """The payloads of a batch, one JSON object a line; use it as a context manager.
+
+    Attributes:
+        runqy_queue: The queue.
+        total: How many there are.
+        digest: Digest that is equal for the same payloads in the same order.
+    """
+
+    def __init__(self, runqy_queue: str) -> None:
+        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed by __exit__
+        self.runqy_queue = runqy_queue
+        self._hash = hashlib.sha256()
+        self.total = 0
+
+    @classmethod
+    def read(
+        cls,
+        given: Any,
+        runqy_queue: str,
+        context: SinkContext,
+        *,
+        may_be_uri: bool,
+    ) -> Self:
+        """Read and check all payloads of a task.
+
+        Args:
+            given: A list or another iterable of payloads; a text that is a JSON list;
+                or the URI of, or a reference to, an object with a payload a line.
+            runqy_queue: The queue, for messages.
+            context: The runqy connection, by which an object is opened.
+            may_be_uri: Whether a text may be the URI of an object: not one that
+                another task has made, which could name any file.
+
+        Raises:
+            InvalidPayload: One is not valid; the message says which.
+            SinkError: The object cannot be read.
+        """
+        payloads = cls(runqy_queue)
+        try:
+            for payload in _each(given, context, may_be_uri=may_be_uri):
+                payloads._add(payload)
+        except BaseException:
+            payloads.close()
+            raise
+        return payloads
+
+    @property
+    def digest(self) -> str:
+        """Digest of all of them."""
+        return self._hash.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._file.close()
+
+    def numbered(self, wanted: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield payloads with their numbers.
+
+        Args:
+            wanted: The numbers, in ascending order.
+        """
+        self._file.seek(0)
+        lines = enumerate(self._file)
+        for index in wanted:
+            line = next(line for number, line in lines if number == index)
+            yield index, json.loads(line)
+
+    def _add(self, payload: Any) -> None:
+        try:
+            plain = plain_payload(payload, self.runqy_queue)
+            # Not as ASCII: a text that is not valid Unicode is refused now.
+            text = json.dumps(
+                plain, allow_nan=False, ensure_ascii=False, sort_keys=True
+            )
+            line = text.encode() + b"\n"
+        except (InvalidPayload, ValueError) as error:
+            raise InvalidPayload(
+                f"Payload number {self.total} (from 0) is not valid, and nothing was "
+                f"enqueued. {error}"
+            ) from error
+        if len(line) > MOST_BYTES:
+            raise PayloadTooLarge(
+                f"Payload number {self.total} (from 0) has {len(line):,} bytes, and "
+                f"nothing was enqueued. At most {MOST_BYTES:,} are accepted. Put large "
+                "inputs into an object store and their URI into the payload."
+            )
+        self._file.write(line)
+        self._hash.update(line)
+        self.total += 1
+
+
+def _each(given: Any, context: SinkContext, *, may_be_uri: bool) -> Iterator[Any]:
+    if isinstance(given, str):
+        given = given.strip()
+        if may_be_uri:
+            sink = sink_for_result(given).bind(context)
+            with sink.open(given).open() as stream:
+                yield from _lines(stream)
+            return
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError) as error:
+            raise InvalidPayload(
+                f"payloads is a text that is not JSON ({error}). In a template, end "
+                "the expression with the filter tojson. The URI of an object must be "
+                "written in the DAG: payloads='s3://bucket/{{ ds }}.jsonl'."
+            ) from error
+    if looks_like_reference(given):
+        with RunqyResultHook.from_context(context).read(given).stream() as stream:
+            yield from _lines(stream)
+    elif isinstance(given, Iterable) and not isinstance(given, (bytes, Mapping)):
+        yield from given
+    else:
+        raise InvalidPayload(
+            f"payloads is a {type(given).__name__}. It must be a list, another "
+            "iterable, a text with a JSON list, or the URI of an object with a payload "
+            "a line: payloads='s3://bucket/inputs.jsonl'."
+        )
+
+
+def _lines(stream: Any) -> Iterator[Any]:
+    """Yield the JSON objects of an object with one a line; empty lines are left out."""
+    number = 0
+    try:
+        for line in lines_of(stream):
+            number += 1
+            if line.strip():
+                yield json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidPayload(
+            f"Line {number} of the payloads, or the one after it, is not JSON: "
+            f"{error}. Write one JSON object a line."
+        ) from error

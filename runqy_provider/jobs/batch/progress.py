@@ -1,0 +1,210 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""How far a batch is, as plain JSON: the next process goes on from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from runqy_provider.jobs.batch.indexes import Indexes
+from runqy_provider.models import JobRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from typing_extensions import Self
+
+#: How many reasons of failures are kept, and the longest of them, in characters.
+MOST_REASONS = 20
+LONGEST_REASON = 300
+
+
+@dataclass
+class BatchProgress:
+    """How far a batch is. Job number *n* runs the payload number *n*, from 0.
+
+    Attributes:
+        batch_id: Our id of the batch; the ids of its deliveries begin with it.
+        sink: URI of the sink.
+        runqy_queue: Full name of the queue.
+        chooses_id: Whether a job has the id of its delivery: with the transport
+            ``redis``.
+        total: How many jobs it has.
+        digest: Digest of the payloads.
+        expires: Until when its deliveries are accepted, in seconds since 1970.
+        enqueued: How many jobs were enqueued: those with a smaller number.
+        outstanding: The enqueued ones whose delivery is waited for.
+        failed: Those that have failed.
+        again: Failed jobs of an earlier attempt, that are to be enqueued once more.
+        rounds: The jobs that run a second time, a third time, and so on.
+        reasons: Why some of them failed, by their numbers.
+        failed_before: In what a trigger gets, how many had failed before.
+        again_before: Likewise, how many are to be enqueued again.
+    """
+
+    batch_id: str
+    sink: str
+    runqy_queue: str
+    chooses_id: bool
+    total: int
+    digest: str
+    expires: float
+    enqueued: int = 0
+    outstanding: Indexes = field(default_factory=Indexes)
+    failed: Indexes = field(default_factory=Indexes)
+    again: Indexes = field(default_factory=Indexes)
+    rounds: list[Indexes] = field(default_factory=list)
+    reasons: dict[int, str] = field(default_factory=dict)
+    failed_before: int = 0
+    again_before: int = 0
+
+    @property
+    def failures(self) -> int:
+        """How many jobs have failed."""
+        return self.failed_before + len(self.failed)
+
+    @property
+    def completed(self) -> int:
+        """How many jobs have delivered a result."""
+        others = len(self.outstanding) + self.failures + self._again
+        return self.enqueued - others
+
+    @property
+    def left(self) -> int:
+        """How many jobs are still to be enqueued."""
+        return self.total - self.enqueued + self._again
+
+    @property
+    def _again(self) -> int:
+        return self.again_before + len(self.again)
+
+    def in_flight(self) -> BatchProgress:
+        """Return what a trigger needs: the jobs in flight, and how many others.
+
+        It is small, as databases limit the arguments of a trigger.
+        """
+        return replace(
+            self,
+            outstanding=self.outstanding.copy(),
+            rounds=[
+                Indexes(index for index in self.outstanding if index in each)
+                for each in self.rounds
+            ],
+            failed=Indexes(),
+            again=Indexes(),
+            reasons={},
+            failed_before=self.failures,
+            again_before=self._again,
+        )
+
+    def update(self, in_flight: BatchProgress) -> None:
+        """Record what has ended of the jobs that were in flight.
+
+        Args:
+            in_flight: What ``in_flight`` has returned, after a wait.
+        """
+        for index in list(self.outstanding):
+            if index not in in_flight.outstanding:
+                is_failed = index in in_flight.failed
+                reason = in_flight.reasons.get(index, "") if is_failed else None
+                self.on_ended(index, reason)
+
+    def to_enqueue(self) -> Iterator[int]:
+        """Yield the numbers of the jobs that are still to be enqueued."""
+        yield from list(self.again)
+        yield from range(self.enqueued, self.total)
+
+    def on_enqueued(self, index: int) -> None:
+        """Record that a job is enqueued, or is about to be."""
+        if index in self.again:
+            self.again.discard(index)
+        else:
+            self.enqueued = index + 1
+        self.outstanding.add(index)
+
+    def on_ended(self, index: int, failure: str | None = None) -> None:
+        """Record that a job has ended.
+
+        Args:
+            index: Its number.
+            failure: Why it failed; None where it has delivered a result.
+        """
+        self.outstanding.discard(index)
+        if failure is None:
+            return
+        self.failed.add(index)
+        if failure and (index in self.reasons or len(self.reasons) < MOST_REASONS):
+            self.reasons[index] = failure[:LONGEST_REASON]
+
+    def on_found(self, index: int) -> None:
+        """Record that a job which counted as failed has delivered a result."""
+        self.failed.discard(index)
+        self.reasons.pop(index, None)
+
+    def run_failed_again(self) -> None:
+        """Let the jobs that have failed be enqueued once more."""
+        for index in self.failed:
+            number = self._round(index)
+            if number == len(self.rounds):
+                self.rounds.append(Indexes())
+            self.rounds[number].add(index)
+            self.again.add(index)
+        self.failed = Indexes()
+        self.reasons.clear()
+
+    def delivery_id(self, index: int) -> str:
+        """Return our id of the delivery of a job."""
+        # Of one length, so that no id is the beginning of another one.
+        name, number = f"{self.batch_id}-{index:07d}", self._round(index)
+        return f"{name}-{number}" if number else name
+
+    def _round(self, index: int) -> int:
+        """Return how often a job was to be enqueued again."""
+        for number in range(len(self.rounds), 0, -1):
+            if index in self.rounds[number - 1]:
+                return number
+        return 0
+
+    def job(self, index: int) -> JobRef:
+        """Return a job and its delivery."""
+        delivery_id = self.delivery_id(index)
+        job_id = delivery_id if self.chooses_id else None
+        return JobRef(delivery_id, self.sink, job_id, self.runqy_queue)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.completed:,} of {self.total:,} jobs completed",
+            f"{self.failures:,} failed",
+            f"{len(self.outstanding):,} in flight",
+        ]
+        if self.left:
+            parts.append(f"{self.left:,} to enqueue")
+        return ", ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the progress as plain JSON."""
+        record = {
+            **vars(self),
+            "reasons": {str(n): text for n, text in self.reasons.items()},
+        }
+        record["rounds"] = [each.to_text() for each in self.rounds]
+        for name in _SETS:
+            record[name] = record[name].to_text()
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Read progress that ``to_json`` has returned.
+
+        Raises:
+            KeyError: It is not such a record.
+        """
+        known = {name: record[name] for name in cls.__dataclass_fields__}
+        known |= {name: Indexes.from_text(record[name]) for name in _SETS}
+        known["rounds"] = [Indexes.from_text(each) for each in record["rounds"]]
+        known["reasons"] = {int(n): text for n, text in record["reasons"].items()}
+        return cls(**known)
+
+
+_SETS = ("outstanding", "failed", "again")

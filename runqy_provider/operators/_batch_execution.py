@@ -1,0 +1,357 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker does for a RunqyBatchOperator: enqueue, wait or defer, and collect."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.sdk import Asset
+
+from runqy_provider.client.job_options import JobOptions
+from runqy_provider.context import load_context
+from runqy_provider.errors import (
+    InvalidPayload,
+    Misconfigured,
+    RunqyError,
+    TooLarge,
+    by_name,
+)
+from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.jobs.attempt_store import attempt_store
+from runqy_provider.jobs.batch.begin import begin
+from runqy_provider.jobs.batch.deletion import delete_pending
+from runqy_provider.jobs.batch.enqueue import BatchEnqueuer
+from runqy_provider.jobs.batch.manifest import BatchManifest, values_in
+from runqy_provider.jobs.batch.outcome import not_ended, silent, too_many_failed
+from runqy_provider.jobs.batch.payloads import Payloads
+from runqy_provider.jobs.batch.progress import BatchProgress
+from runqy_provider.jobs.batch.wait import wait_for_batch_in_slot
+from runqy_provider.jobs.cancellation import has_ended
+from runqy_provider.jobs.deferral import TimeLimit, defer, in_seconds
+from runqy_provider.jobs.telemetry import count_batch
+from runqy_provider.links.queue import queue_url
+from runqy_provider.models import (
+    ARRIVED,
+    DEADLINE,
+    DELIVERY_KEY,
+    ERROR,
+    JOB_KEY,
+    REFERENCE,
+    SILENT,
+    VALUE,
+    JobRef,
+    Reference,
+)
+from runqy_provider.operators._batch_checks import check_arguments, check_sinks
+from runqy_provider.sinks.registry import sink_from_uri
+from runqy_provider.triggers.batch import BatchTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from runqy_provider.operators.runqy_batch import RunqyBatchOperator
+
+
+#: How much a share of a number may be too small, as a float.
+SHARE_ERROR = 1e-6
+
+
+class BatchExecution:
+    """One execution of a task, up to its deferral, or from there to the next.
+
+    The connection is fetched once.
+
+    Args:
+        task: The operator.
+        context: The task instance's.
+    """
+
+    def __init__(self, task: RunqyBatchOperator, context: Context) -> None:
+        self.task = task
+        self._airflow = context
+        self._context = load_context(task.runqy_conn_id)
+        self._store = attempt_store(context, self._context)
+        self._batch: BatchProgress | None = None
+
+    def execute(self) -> Any:
+        """Enqueue the first jobs, or go on with those of the attempt before; wait."""
+        task = self.task
+        check_arguments(task, self._store)
+        sink = sink_from_uri(task.sink or self._context.connection.sink)
+        deadline = time.time() + self._limit.seconds
+        with self._payloads() as payloads:
+            batch = self._batch = begin(
+                self._airflow,
+                self._context,
+                self._store,
+                payloads,
+                sink=sink,
+                deadline=deadline,
+                deletes=task.delete_on_kill,
+            )
+            manifest = self._written_manifest(batch)
+            if manifest is not None:
+                results = RunqyResultHook.from_context(self._context)
+                return self._return(batch, results, manifest)
+            if not batch.enqueued:
+                check_sinks(batch, self._manifest_sink(batch), self._context)
+            self._save(batch)
+            job = JobRef(batch.batch_id, batch.sink, batch.batch_id, batch.runqy_queue)
+            self._airflow["ti"].xcom_push(key=JOB_KEY, value=job.to_xcom())
+            self._link_queue(batch)
+            slot = task.defer_after.total_seconds()
+            return self._run(batch, payloads, deadline, slot)
+
+    def _written_manifest(self, batch: BatchProgress) -> Reference | None:
+        """Return the manifest that an attempt has written that was killed after it."""
+        record = self._store.read() or {}
+        is_same = record.get("batch", {}).get("batch_id") == batch.batch_id
+        manifest = record.get("manifest") if is_same else None
+        return None if manifest is None else Reference.from_xcom(manifest)
+
+    def resume(self, event: dict[str, Any]) -> Any:
+        """Enqueue more jobs and wait again; or return the results."""
+        if event["event"] == ERROR:
+            raise by_name(event["error"])(event["message"])
+        batch = self._batch = self._recorded()
+        batch.update(BatchProgress.from_json(event["batch"]))
+        self._save(batch)
+        self._link_queue(batch)
+        if event["event"] != ARRIVED or not batch.left or self._has_failed(batch):
+            return self._finish(batch, event["event"])
+        with self._payloads() as payloads:
+            if (payloads.total, payloads.digest) != (batch.total, batch.digest):
+                raise InvalidPayload(
+                    "The payloads of this task are not those of which it has enqueued "
+                    f"{batch.enqueued:,} of {batch.total:,}: while it waited they have "
+                    "changed. They must be the same until it ends: write those that "
+                    "change to an object, and give its URI. A retry of the task begins "
+                    "a new batch with the payloads that it finds."
+                )
+            return self._run(batch, payloads, event["deadline"], 0.0)
+
+    def resume_late(self, error: BaseException) -> Any:
+        """Return results that arrived while no triggerer ran.
+
+        Raises:
+            DeliveryTimeout: Some have not arrived.
+        """
+        batch = self._batch = self._recorded()
+        try:
+            return self._finish(batch, DEADLINE)
+        except RunqyError as late:
+            raise late from error
+
+    def _recorded(self) -> BatchProgress:
+        """Return the batch as this attempt has recorded it.
+
+        Raises:
+            Misconfigured: The record is gone.
+        """
+        record = self._store.read()
+        if record is None:
+            raise Misconfigured(
+                "The record of this batch is gone: the task state store of Airflow, "
+                "or the Redis of the inbox, was emptied while the task waited. Clear "
+                "the task to run all its jobs again."
+            )
+        return BatchProgress.from_json(record["batch"])
+
+    def kill(self) -> None:
+        """Delete the jobs of a task that a user ended, if they have not started."""
+        task, batch = self.task, self._batch
+        if batch is None or not task.delete_on_kill:
+            return
+        if has_ended(self._airflow["ti"]):
+            task.log.info("%s", delete_pending(task.runqy_conn_id, batch))
+        else:
+            task.log.info("No job is deleted: the task may run again.")
+
+    def _run(
+        self, batch: BatchProgress, payloads: Payloads, deadline: float, slot: float
+    ) -> Any:
+        """Enqueue what may be in flight, and wait, until all have ended.
+
+        Args:
+            batch: The batch.
+            payloads: All its payloads.
+            deadline: When to give up, in seconds since 1970.
+            slot: How many seconds to wait in the slot before the task defers.
+        """
+        task = self.task
+        enqueuer = BatchEnqueuer(
+            self._context, batch, self._options(), lambda: self._save(batch)
+        )
+        until_deferral = time.time() + slot
+        while True:
+            if not self._has_failed(batch):
+                enqueuer.enqueue(payloads, task.max_in_flight, deadline)
+            if not batch.left and not batch.outstanding:
+                return self._finish(batch, ARRIVED)
+            until = task.max_in_flight // 2 if batch.left else 0
+            end = min(deadline, until_deferral) if task.deferrable else deadline
+            kind = DEADLINE
+            if not task.deferrable or time.time() < end:
+                kind = wait_for_batch_in_slot(
+                    self._context,
+                    batch,
+                    until=until,
+                    most_failed=self._most_failed(batch),
+                    deadline=end,
+                    heartbeat_timeout=in_seconds(task.heartbeat_timeout),
+                    monitor=not task.deferrable,
+                    log=task.log,
+                )
+                self._save(batch)
+            if kind == ARRIVED and batch.left and not self._has_failed(batch):
+                continue
+            if kind == ARRIVED or time.time() >= deadline or not task.deferrable:
+                return self._finish(batch, kind)
+            return defer(task, self._trigger(batch, until, deadline), deadline)
+
+    def _trigger(
+        self, batch: BatchProgress, until: int, deadline: float
+    ) -> BatchTrigger:
+        return BatchTrigger(
+            runqy_conn_id=self.task.runqy_conn_id,
+            batch=batch.in_flight().to_json(),
+            until=until,
+            most_failed=self._most_failed(batch),
+            deadline=deadline,
+            not_before=time.time() + self._context.config.settle_seconds,
+            heartbeat=in_seconds(self.task.heartbeat_timeout),
+            delete_on_kill=self.task.delete_on_kill,
+        )
+
+    def _finish(self, batch: BatchProgress, kind: str) -> Any:
+        if kind != ARRIVED:
+            # Some may have arrived just now, or while no triggerer ran.
+            wait_for_batch_in_slot(
+                self._context, batch, until=0, most_failed=batch.total, deadline=0.0
+            )
+        if batch.left or batch.outstanding:
+            self._raise_not_ended(batch, kind)
+        results = RunqyResultHook.from_context(self._context)
+        manifest = BatchManifest(batch, results)
+        reference = manifest.write(self._manifest_sink(batch))
+        has_failed = self._has_failed(batch)
+        # Deliveries are dropped only where no retry will need them; one that comes
+        # after that finds the manifest.
+        self._save(batch, None if has_failed else reference)
+        count_batch(
+            batch.job(0), 0 if has_failed else batch.completed, len(batch.failed)
+        )
+        if has_failed:
+            self._push_receipt(batch, reference)
+            raise too_many_failed(batch, self.task.max_failed, reference)
+        manifest.forget(reference)
+        return self._return(batch, results, reference)
+
+    def _return(
+        self, batch: BatchProgress, results: RunqyResultHook, reference: Reference
+    ) -> Any:
+        """Return the results, or the reference to the manifest."""
+        self.task.log.info("Batch %s: %s.", batch.batch_id, batch)
+        self._push_receipt(batch, reference)
+        self.task.download_url = results.link(
+            sink_from_uri(self._manifest_sink(batch)), reference
+        )
+        returns = self.task.returns
+        values = None if returns == REFERENCE else values_in(results, reference)
+        if values is not None:
+            return values
+        if returns == VALUE:
+            raise TooLarge(
+                f"returns='value', but XCom cannot hold the {batch.total:,} results: "
+                "together they have more than [runqy] xcom_limit bytes, or hold "
+                f"something that XCom changes. They are in {reference.uri}: use "
+                "returns='auto' and read them with RunqyResultHook.read_batch."
+            )
+        return reference.to_xcom()
+
+    def _raise_not_ended(self, batch: BatchProgress, kind: str) -> NoReturn:
+        task = self.task
+        if self._has_failed(batch):
+            error: RunqyError = too_many_failed(batch, task.max_failed)
+        elif kind == SILENT:
+            self._give_up(batch)
+            error = silent(batch, f"heartbeat_timeout ({task.heartbeat_timeout})")
+        else:
+            error = not_ended(batch, str(self._limit), self._context)
+        self._save(batch)
+        raise error
+
+    def _give_up(self, batch: BatchProgress) -> None:
+        """Let a retry enqueue jobs again that seem to hang, or it would hang, too.
+
+        Over HTTP a job that is pending cannot be told from one that hangs, nor deleted,
+        so there the retry waits for all of them.
+        """
+        if batch.chooses_id:
+            self.task.log.info("%s", delete_pending(self.task.runqy_conn_id, batch))
+            for index in list(batch.outstanding):
+                batch.on_ended(index, "It gave no sign of life.")
+
+    def _payloads(self) -> Payloads:
+        given = self.task.read_payloads(self._airflow)
+        return Payloads.read(
+            given,
+            self.task.runqy_queue,
+            self._context,
+            may_be_uri=self.task.may_be_uri,
+        )
+
+    def _options(self) -> JobOptions:
+        task = self.task
+        return JobOptions(
+            in_seconds(task.job_timeout),
+            task.max_retry,
+            in_seconds(task.active_timeout),
+            in_seconds(task.ttl_completed),
+        )
+
+    @property
+    def _limit(self) -> TimeLimit:
+        return TimeLimit.of(self.task, "delivery_timeout", self.task.delivery_timeout)
+
+    def _most_failed(self, batch: BatchProgress) -> int:
+        """Return how many jobs may fail."""
+        given = self.task.max_failed
+        # As 0.29 * 100 is 28.999999999999996.
+        is_share = isinstance(given, float)
+        return int(given * batch.total + SHARE_ERROR) if is_share else int(given)
+
+    def _has_failed(self, batch: BatchProgress) -> bool:
+        return len(batch.failed) > self._most_failed(batch)
+
+    def _manifest_sink(self, batch: BatchProgress) -> str:
+        return self.task.manifest or batch.sink
+
+    def _save(self, batch: BatchProgress, manifest: Reference | None = None) -> None:
+        record: dict[str, Any] = {"batch": batch.to_json()}
+        if manifest is not None:
+            record["manifest"] = manifest.to_xcom()
+        self._store.write(record, batch.expires)
+
+    def _push_receipt(self, batch: BatchProgress, reference: Reference) -> None:
+        receipt = {
+            "delivery_id": batch.batch_id,
+            "where": reference.uri,
+            "content_type": reference.content_type,
+            "size": reference.size,
+            "total": batch.total,
+            "completed": batch.completed,
+            "failed": len(batch.failed),
+        }
+        self._airflow["ti"].xcom_push(key=DELIVERY_KEY, value=receipt)
+        for outlet in self.task.outlets:
+            if isinstance(outlet, Asset):
+                extra = self._airflow["outlet_events"][outlet].extra
+                extra[DELIVERY_KEY] = reference.to_xcom()
+
+    def _link_queue(self, batch: BatchProgress) -> None:
+        """Set what Airflow reads for the link each time that this process ends."""
+        server_url = self._context.connection.server_url
+        self.task.queue_url = queue_url(server_url, batch.runqy_queue)

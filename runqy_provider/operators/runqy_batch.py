@@ -1,0 +1,168 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Run many jobs on runqy from one task, and return their results.
+
+This module holds what a DAG file needs; ``_batch_execution.py`` holds what a worker
+does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator, Context
+
+from runqy_provider.airflow_compat import TaskDeferralTimeout
+from runqy_provider.connections import DEFAULT_CONN_ID
+from runqy_provider.links.queue import QueueLink
+from runqy_provider.links.result import ResultLink
+from runqy_provider.models import AUTO
+from runqy_provider.operators.runqy import DEFER_AFTER, DELIVERY_TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import timedelta
+
+    from runqy_provider.models import Reference, Returns
+    from runqy_provider.operators._batch_execution import BatchExecution
+    from runqy_provider.sinks.registry import SinkArgument
+
+#: How many jobs of a task are in flight, where it does not say.
+MAX_IN_FLIGHT = 10_000
+
+
+class RunqyBatchOperator(BaseOperator):
+    """Enqueue many jobs on runqy, defer, and return their results.
+
+    One task, one trigger, any number of jobs. The task returns a list with the result
+    of each job, in the order of the payloads, where XCom can hold it; else a reference
+    to the manifest, which ``RunqyResultHook.read_batch`` reads. XCom ``runqy_delivery``
+    says how many jobs completed and failed, and where the manifest is.
+
+    A retry of the task goes on where the attempt before it was: it waits for the jobs
+    that run, and enqueues those that have failed, and those that were not enqueued.
+
+    :param runqy_queue: Queue of the jobs: ``parent.sub``, or ``parent`` for its default
+        sub-queue. (templated)
+    :param payloads: What each handler receives: JSON objects in a list or another
+        iterable, such as the output of another task; a text with a JSON list; or the
+        URI of an object with a JSON object a line, ``s3://bucket/inputs.jsonl``. When
+        the task resumes, it must be the same. (templated)
+    :param sink: Where each result is delivered; see ``RunqyOperator``. (templated)
+    :param manifest: The sink for the manifest, which has a line for each job: an object
+        store, or ``webhook`` for the inbox; by default that of the results. (templated)
+    :param runqy_conn_id: The runqy connection. (templated)
+    :param max_in_flight: How many jobs are in flight at most. When half of them have
+        ended, the task resumes and enqueues others.
+    :param max_failed: How many jobs may fail: a number, or a share of all of them as a
+        float below 1. If more fail, the task fails.
+    :param deferrable: Free the worker slot while waiting; False waits in the slot.
+    :param delivery_timeout: How long to wait for all results. ``execution_timeout``
+        shortens it.
+    :param defer_after: How long to wait in the slot before the first deferral.
+    :param heartbeat_timeout: For how long no job may deliver, nor report progress,
+        before the wait ends.
+    :param job_timeout: See ``RunqyOperator``, also for the next three.
+    :param max_retry: How often runqy runs a job again that failed.
+    :param active_timeout: How long a job may run.
+    :param ttl_completed: How long runqy keeps a result.
+    :param returns: What the task returns: ``auto``, the list where XCom can hold it;
+        ``value``, the list, and the task fails where it is too large; ``reference``,
+        always the reference to the manifest.
+    :param delete_on_kill: Delete the jobs that have not started, when a user ends the
+        task; with the transport ``redis`` only.
+    """
+
+    template_fields: Sequence[str] = (
+        "runqy_queue",
+        "payloads",
+        "sink",
+        "manifest",
+        "runqy_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"payloads": "json"}
+    ui_color = "#e3f0e8"
+    operator_extra_links = (ResultLink(), QueueLink())
+
+    def __init__(
+        self,
+        *,
+        runqy_queue: str,
+        payloads: Iterable[Mapping[str, Any]] | Reference | str,
+        sink: SinkArgument | None = None,
+        manifest: str | None = None,
+        runqy_conn_id: str = DEFAULT_CONN_ID,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        max_failed: float = 0,
+        deferrable: bool = True,
+        delivery_timeout: timedelta = DELIVERY_TIMEOUT,
+        defer_after: timedelta = DEFER_AFTER,
+        heartbeat_timeout: timedelta | None = None,
+        job_timeout: timedelta | None = None,
+        max_retry: int | None = None,
+        active_timeout: timedelta | None = None,
+        ttl_completed: timedelta | None = None,
+        returns: Returns = AUTO,
+        delete_on_kill: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.runqy_queue = runqy_queue
+        # An iterator could be read once only, and would differ at each parse.
+        self.payloads = list(payloads) if isinstance(payloads, Iterator) else payloads
+        # What another task has made must not name a file that is read here.
+        literal = payloads.partition("{")[0] if isinstance(payloads, str) else ""
+        self.may_be_uri = "://" in literal
+        self.sink = sink
+        self.manifest = manifest
+        self.runqy_conn_id = runqy_conn_id
+        self.max_in_flight = max_in_flight
+        self.max_failed = max_failed
+        self.deferrable = deferrable
+        self.delivery_timeout = delivery_timeout
+        self.defer_after = defer_after
+        self.heartbeat_timeout = heartbeat_timeout
+        self.job_timeout = job_timeout
+        self.max_retry = max_retry
+        self.active_timeout = active_timeout
+        self.ttl_completed = ttl_completed
+        self.returns = returns
+        self.delete_on_kill = delete_on_kill
+        self.download_url: str | None = None
+        self.queue_url: str | None = None
+        self._execution: BatchExecution | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Enqueue the first jobs, or go on with those of the attempt before; wait."""
+        return self._start(context).execute()
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Enqueue more jobs and wait again; or return the results."""
+        return self._start(context).resume(event)
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Continue after the wait; look once more where Airflow ended the wait."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout as error:
+            return self._start(context).resume_late(error)
+
+    def on_kill(self) -> None:
+        """Delete the jobs of a task that a user ended, if they have not started."""
+        if self._execution is not None:
+            self._execution.kill()
+
+    def read_payloads(self, context: Context) -> Any:  # noqa: ARG002 - for the decorator
+        """Return the payloads; called again when the task resumes."""
+        return self.payloads
+
+    def _start(self, context: Context) -> BatchExecution:
+        from runqy_provider.operators._batch_execution import (  # noqa: PLC0415 - not needed to parse a DAG
+            BatchExecution,
+        )
+
+        self._execution = BatchExecution(self, context)
+        return self._execution

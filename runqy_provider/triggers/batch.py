@@ -1,0 +1,151 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""The trigger that waits for the jobs of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from runqy_provider.airflow_compat import AirflowNotFoundException, in_thread
+from runqy_provider.errors import RunqyError
+from runqy_provider.jobs.batch.deletion import delete_pending
+from runqy_provider.jobs.batch.progress import BatchProgress
+from runqy_provider.jobs.batch.wait import wait_for_batch
+from runqy_provider.jobs.cancellation import is_abandoned
+from runqy_provider.jobs.telemetry import add_waiting
+from runqy_provider.jobs.waiting import fetch_context
+from runqy_provider.models import ERROR
+from runqy_provider.sanitize import storable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from airflow.executors.workloads.task import TaskInstanceDTO
+
+#: Deletions in progress: the event loop itself does not keep a reference to a task.
+_deletions: set[asyncio.Task[None]] = set()
+
+
+class BatchTrigger(BaseTrigger):
+    """Wait until most jobs of a batch that are in flight have ended.
+
+    It enqueues nothing: its task does, when it resumes. All arguments are plain JSON
+    and none is a secret: Airflow stores them in its database. Times are in seconds
+    since 1970.
+
+    :param runqy_conn_id: The runqy connection.
+    :param batch: Its jobs in flight: a ``BatchProgress`` as plain JSON.
+    :param until: The task is resumed when this number of jobs is in flight.
+    :param most_failed: It is resumed when more jobs than this have failed, too.
+    :param deadline: When to give up.
+    :param not_before: The task is not resumed before then; see ``[runqy]
+        settle_seconds``.
+    :param heartbeat: Seconds without a delivery after which to give up.
+    :param delete_on_kill: Delete the jobs that have not started, when a user ends the
+        task.
+    """
+
+    def __init__(
+        self,
+        *,
+        runqy_conn_id: str,
+        batch: Mapping[str, Any],
+        until: int,
+        most_failed: int,
+        deadline: float,
+        not_before: float = 0.0,
+        heartbeat: float | None = None,
+        delete_on_kill: bool = False,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow's
+        self.runqy_conn_id = runqy_conn_id
+        self.batch = dict(batch)
+        self.until = until
+        self.most_failed = most_failed
+        self.deadline = deadline
+        self.not_before = not_before
+        self.heartbeat = heartbeat
+        self.delete_on_kill = delete_on_kill
+        self._is_done = False
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments that make an equal trigger."""
+        return (
+            "runqy_provider.triggers.batch.BatchTrigger",
+            {
+                "runqy_conn_id": self.runqy_conn_id,
+                "batch": self.batch,
+                "until": self.until,
+                "most_failed": self.most_failed,
+                "deadline": self.deadline,
+                "not_before": self.not_before,
+                "heartbeat": self.heartbeat,
+                "delete_on_kill": self.delete_on_kill,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and yield one event."""
+        try:
+            payload = await self._wait()
+        except asyncio.CancelledError:
+            if not hasattr(BaseTrigger, "on_kill"):
+                self._start_deletion()
+            raise
+        # From here on a cancellation says nothing about the task.
+        self._is_done = True
+        await asyncio.sleep(max(0.0, self.not_before - time.time()))
+        yield TriggerEvent(payload)  # type: ignore[no-untyped-call] # Airflow's
+
+    async def on_kill(self) -> None:
+        """Delete the jobs that have not started, if a user has ended the task.
+
+        Airflow calls this in other cases, too: see ``jobs/cancellation.py``.
+        """
+        deletion = self._start_deletion()
+        if deletion is not None:
+            await asyncio.shield(deletion)
+
+    async def _wait(self) -> dict[str, Any]:
+        batch = BatchProgress.from_json(self.batch)
+        add_waiting(1)
+        try:
+            context = await fetch_context(
+                self.runqy_conn_id, batch.job(0), self.deadline, self.log
+            )
+            kind = await wait_for_batch(
+                context,
+                batch,
+                until=self.until,
+                most_failed=self.most_failed,
+                deadline=self.deadline,
+                heartbeat_timeout=self.heartbeat,
+                log=self.log,
+            )
+        except (RunqyError, AirflowNotFoundException) as error:
+            name = type(error).__name__
+            return {"event": ERROR, "error": name, "message": storable(str(error))}
+        finally:
+            add_waiting(-1)
+        return {"event": kind, "batch": batch.to_json(), "deadline": self.deadline}
+
+    def _start_deletion(self) -> asyncio.Task[None] | None:
+        # ``dag.test()`` runs triggers without a task instance.
+        ti: TaskInstanceDTO | None = getattr(self, "task_instance", None)
+        if ti is None or self._is_done or not self.delete_on_kill:
+            return None
+        deletion = asyncio.create_task(self._delete_if_abandoned(ti))
+        _deletions.add(deletion)
+        deletion.add_done_callback(_deletions.discard)
+        return deletion
+
+    async def _delete_if_abandoned(self, ti: TaskInstanceDTO) -> None:
+        batch = BatchProgress.from_json(self.batch)
+        if not await is_abandoned(ti, batch.batch_id):
+            return
+        message = await in_thread(delete_pending, self.runqy_conn_id, batch)
+        self.log.info("A user ended the task. %s", message)

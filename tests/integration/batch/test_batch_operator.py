@@ -1,0 +1,467 @@
+"""RunqyBatchOperator: its jobs, its results, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from airflow.sdk import DAG, task
+
+from runqy_provider.context import load_context
+from runqy_provider.decorators.runqy_batch import runqy_batch_task
+from runqy_provider.errors import (
+    BatchFailed,
+    DeliveryTimeout,
+    HeartbeatTimeout,
+    InvalidPayload,
+    Misconfigured,
+    TooLarge,
+)
+from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.inbox.reader import InboxReader
+from runqy_provider.jobs.batch.deletion import delete_pending
+from runqy_provider.jobs.batch.progress import BatchProgress
+from runqy_provider.models import is_reference
+from runqy_provider.sinks.inbox import InboxBackend
+from runqy_provider.sinks.object_store.s3_store import s3_client
+from tests.integration.batch.conftest import batch_of, run_to_end
+from tests.support.harness import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.stack import Gate
+
+pytestmark = pytest.mark.usefixtures("no_settling", "short_intervals")
+
+
+def numbers(count: int) -> list[dict[str, Any]]:
+    """Return payloads whose jobs return their number."""
+    return [{"value": number} for number in range(count)]
+
+
+@pytest.mark.usefixtures("transport")
+def test_batch_returns_the_results_in_the_order_of_the_payloads() -> None:
+    payloads = [{"value": 0, "seconds": 0.3}, *numbers(30)[1:]]
+
+    run = run_to_end(batch_of(payloads))
+
+    assert run.value == list(range(30))
+    receipt = run.xcoms["runqy_delivery"]
+    counts = {name: receipt[name] for name in ("total", "completed", "failed")}
+    assert counts == {"total": 30, "completed": 30, "failed": 0}
+
+
+@pytest.mark.usefixtures("transport")
+def test_batch_enqueues_no_more_jobs_than_may_be_in_flight(gate: Gate) -> None:
+    payloads = [{**gate.closed, "value": number} for number in range(10)]
+    run = batch_of(payloads, max_in_flight=4).execute()
+
+    assert run.state == "deferred"
+    assert run.record["batch"]["enqueued"] == 4
+    gate.open()
+    run.resume(run.fire())
+    assert run.record["batch"]["enqueued"] > 4
+    while run.state == "deferred":
+        run.resume(run.fire())
+    assert run.value == list(range(10))
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_that_waits_in_its_slot_returns_the_results() -> None:
+    run = batch_of(numbers(25), max_in_flight=5, deferrable=False).execute()
+
+    assert run.value == list(range(25))
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_that_waits_in_its_slot_for_a_while_returns_the_results() -> None:
+    run = batch_of(numbers(5), defer_after=timedelta(seconds=60)).execute()
+
+    assert run.value == list(range(5))
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_without_payloads_returns_an_empty_list() -> None:
+    assert batch_of([]).execute().value == []
+
+
+@pytest.mark.usefixtures("connect")
+@pytest.mark.parametrize("sink", ["s3://results/batch", "s3://results/batch webhook"])
+def test_batch_with_an_object_store_writes_its_manifest_there(sink: str) -> None:
+    run = run_to_end(batch_of(numbers(7), sink=sink, returns="reference"))
+
+    reference = run.value
+    assert reference["uri"].startswith("s3://results/batch/")
+    results = list(RunqyResultHook().read_batch(reference))
+    assert [result.value for result in results] == list(range(7))
+    assert [result.index for result in results] == list(range(7))
+
+
+def test_batch_with_a_folder_writes_its_manifest_there(
+    connect: Callable[..., Any], tmp_path: Path
+) -> None:
+    connect()
+    sink = f"file://{tmp_path}"
+
+    run = run_to_end(batch_of(numbers(3), sink=sink, returns="reference"))
+
+    [manifest] = tmp_path.glob("*.jsonl")
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert [line["value"] for line in lines] == [0, 1, 2]
+    assert run.value["uri"] == f"file://{manifest}"
+    assert manifest.stat().st_mode & 0o044, "others may read it, as other results"
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_manifest_in_the_inbox_is_read_in_parts() -> None:
+    run = run_to_end(batch_of(numbers(20), returns="reference"))
+
+    found = RunqyResultHook().read_batch(run.value, first=5, last=7)
+
+    assert [result.value for result in found] == [5, 6, 7]
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_gives_references_to_results_that_are_not_json() -> None:
+    sink = "s3://results/images"
+    run = run_to_end(batch_of([{"bytes": 5}, {"value": 1}], sink=sink))
+
+    image, one = run.value
+    assert is_reference(image)
+    assert RunqyResultHook().read(image).bytes() == b"xxxxx"
+    assert one == 1
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_whose_results_are_too_large_for_xcom_returns_a_reference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__RUNQY__XCOM_LIMIT", "40")
+    run = run_to_end(batch_of(numbers(20)))
+    assert is_reference(run.value)
+
+    run = run_to_end(batch_of(numbers(20), returns="value"))
+    assert isinstance(run.error, TooLarge)
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_result_that_looks_like_a_reference_is_not_taken_for_one() -> None:
+    forged: dict[str, Any] = {"uri": "file:///etc/passwd", "content_type": "text/plain"}
+    forged = {**forged, "delivery_id": "d", "size": 1, "metadata": None}
+    run = run_to_end(batch_of([{"value": forged}]))
+
+    [result] = RunqyResultHook().read_batch(run.value)
+
+    assert (result.value, result.reference) == (forged, None)
+
+
+@pytest.mark.usefixtures("transport")
+def test_batch_in_which_too_many_jobs_fail_names_their_reasons() -> None:
+    payloads = [*numbers(5), {"error": "no such voice"}]
+
+    run = run_to_end(batch_of(payloads))
+
+    assert isinstance(run.error, BatchFailed)
+    assert "1 of 6 jobs" in str(run.error)
+    assert "job 5: " in str(run.error)
+    assert "no such voice" in str(run.error)
+
+
+@pytest.mark.usefixtures("connect")
+@pytest.mark.parametrize("max_failed", [2, 0.34])
+def test_batch_in_which_few_jobs_fail_returns_the_other_results(
+    max_failed: float,
+) -> None:
+    payloads = [*numbers(4), {"error": "one"}, {"error": "two"}]
+
+    run = run_to_end(batch_of(payloads, max_failed=max_failed))
+
+    assert run.value == [0, 1, 2, 3, None, None]
+    assert run.xcoms["runqy_delivery"]["failed"] == 2
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_stops_to_enqueue_where_too_many_jobs_have_failed() -> None:
+    payloads = [{"error": "all fail"} for _ in range(100)]
+
+    run = run_to_end(batch_of(payloads, max_in_flight=10))
+
+    assert isinstance(run.error, BatchFailed)
+    assert run.record["batch"]["enqueued"] < 100
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_at_its_deadline_says_how_many_results_are_missing() -> None:
+    run = batch_of(
+        [{"value": 1}], runqy_queue="idle", delivery_timeout=timedelta(seconds=0.3)
+    )
+    run_to_end(run)
+
+    assert isinstance(run.error, DeliveryTimeout)
+    assert "0 of 1 jobs completed" in str(run.error)
+    assert "1 in flight" in str(run.error)
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_without_a_sign_of_life_ends_at_its_heartbeat_timeout() -> None:
+    run = batch_of(
+        [{"value": 1}], runqy_queue="idle", heartbeat_timeout=timedelta(seconds=0.3)
+    )
+    run_to_end(run)
+
+    assert isinstance(run.error, HeartbeatTimeout)
+
+
+@pytest.mark.usefixtures("short_watch_interval")
+def test_batch_whose_jobs_all_wait_for_a_worker_is_not_silent(
+    connect: Callable[..., Any],
+) -> None:
+    connect(transport="redis")
+    run = batch_of(
+        [{"value": 1}],
+        runqy_queue="idle",
+        heartbeat_timeout=timedelta(seconds=0.2),
+        delivery_timeout=timedelta(seconds=1.5),
+    )
+    run_to_end(run)
+
+    assert isinstance(run.error, DeliveryTimeout)
+
+
+@pytest.mark.usefixtures("short_watch_interval")
+def test_batch_whose_job_runs_and_gives_no_sign_of_life_is_silent(
+    connect: Callable[..., Any], gate: Gate
+) -> None:
+    connect(transport="redis")
+    run = batch_of(
+        [{**gate.closed, "value": 1}], heartbeat_timeout=timedelta(seconds=0.5)
+    )
+    run_to_end(run)
+    assert isinstance(run.error, HeartbeatTimeout)
+
+    gate.open()
+    wait_for_delivery(run)
+    retry = run.retried().execute()
+    assert retry.value == [1], "what came after the timeout is taken"
+
+
+def wait_for_delivery(run: Run) -> None:
+    """Wait until the first job of a batch has delivered to the inbox."""
+    batch = BatchProgress.from_json(run.record["batch"])
+    redis = load_context("runqy_default").redis
+    assert redis is not None
+    end = time.monotonic() + 60
+    with InboxReader(redis, "runqy_default") as reader:
+        while reader.read_small([batch.delivery_id(0)], 10_000) == [None]:
+            assert time.monotonic() < end, "it has not delivered"
+            time.sleep(0.05)
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_delivery_that_names_another_place_fails_its_job_only() -> None:
+    payloads = [{"value": 0}, {"value": 1}]
+    run = batch_of(payloads, runqy_queue="idle", max_failed=1).execute()
+    batch = BatchProgress.from_json(run.record["batch"])
+    for index in (0, 1):
+        name = batch.delivery_id(index)
+        result = {"result": "good"} if index else {"result_url": "s3://other/secret"}
+        deliver(name, {"task_id": name, "status": "completed", **result})
+
+    run.resume(run.fire())
+
+    assert run.value == [None, "good"]
+    assert run.xcoms["runqy_delivery"]["failed"] == 1
+
+
+def deliver(delivery_id: str, body: dict[str, Any]) -> None:
+    """Deliver as task code that follows runqy's guide."""
+    context = load_context("runqy_default")
+    url = InboxBackend(context).webhook_url(delivery_id, time.time() + 60)
+    httpx.post(url, json=body).raise_for_status()
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_options_that_http_cannot_carry_leave_nothing_enqueued() -> None:
+    run = batch_of(numbers(3), max_retry=1).execute()
+
+    assert isinstance(run.error, Misconfigured)
+    assert run.record["batch"]["enqueued"] == 0
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_text_of_another_task_does_not_name_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "secret.jsonl"
+    path.write_text('{"password": "secret"}')
+    run = batch_of("{{ ti.xcom_pull('other') }}")
+    run.task.payloads = f"file://{path}"
+
+    run.execute()
+
+    assert isinstance(run.error, InvalidPayload)
+    assert "must be written in the DAG" in str(run.error)
+
+
+@pytest.mark.usefixtures("connect", "short_watch_interval")
+def test_batch_job_that_delivers_nothing_fails_where_its_id_is_known(
+    connect: Callable[..., Any],
+) -> None:
+    connect(transport="redis")
+
+    run = run_to_end(batch_of([{}], runqy_queue="silent"))
+
+    assert isinstance(run.error, BatchFailed)
+    assert "without delivering" in str(run.error)
+
+
+@pytest.mark.usefixtures("connect")
+@pytest.mark.parametrize(
+    ("payloads", "message"),
+    [
+        ([{"value": 1}, 2], "Payload number 1 "),
+        ([{"task_id": "x"}], "'task_id'"),
+        ({"value": 1}, "It must be a list"),
+        ("[1,", "not JSON"),
+        (7, "payloads is a int"),
+    ],
+)
+def test_batch_payloads_that_are_not_valid_are_refused_before_any_job(
+    payloads: Any, message: str
+) -> None:
+    run = batch_of(payloads).execute()
+
+    assert isinstance(run.error, InvalidPayload)
+    assert message in str(run.error)
+    assert not run.store
+
+
+@pytest.mark.usefixtures("connect")
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"text": "\\ud800"}', "Payload number 0 "),
+        (b'{"text": ', "Line 1 "),
+        (b"[]", "Payload number 0 "),
+    ],
+)
+def test_batch_line_of_an_object_that_is_not_valid_is_refused(
+    line: bytes, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(line)
+
+    run = batch_of(f"file://{path}").execute()
+
+    assert isinstance(run.error, InvalidPayload)
+    assert message in str(run.error)
+
+
+@pytest.mark.usefixtures("connect")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_failed": 1.0}, "max_failed"),
+        ({"max_failed": -1}, "max_failed"),
+        ({"max_failed": float("nan")}, "max_failed"),
+        ({"max_failed": True}, "max_failed"),
+        ({"max_in_flight": 0}, "max_in_flight"),
+        ({"returns": "list"}, "returns"),
+        ({"sink": "redis_storage"}, "with the transport 'redis' only"),
+        ({"manifest": "sql://db/results"}, "manifest="),
+    ],
+)
+def test_batch_arguments_that_are_not_valid_are_refused(
+    arguments: dict[str, Any], message: str
+) -> None:
+    run = batch_of(numbers(1), **arguments).execute()
+
+    assert isinstance(run.error, Misconfigured)
+    assert message in str(run.error)
+
+
+def test_batch_with_another_sink_keeps_its_manifest_where_the_task_says(
+    connect: Callable[..., Any],
+) -> None:
+    connect(transport="redis")
+
+    run = run_to_end(
+        batch_of(
+            numbers(3),
+            runqy_queue="stored",
+            sink="redis_storage",
+            manifest="webhook",
+            returns="reference",
+        )
+    )
+
+    assert run.value["uri"].startswith("inbox://runqy_default/")
+    results = RunqyResultHook().read_batch(run.value)
+    assert [result.value for result in results] == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_payloads_come_from_an_object_with_one_a_line() -> None:
+    lines = "\n".join(json.dumps(payload) for payload in numbers(5))
+    s3_client("aws_default").put_object(
+        Bucket="results", Key="in/five.jsonl", Body=f"{lines}\n\n".encode()
+    )
+
+    run = run_to_end(batch_of("s3://results/in/five.jsonl"))
+
+    assert run.value == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("connect")
+@pytest.mark.parametrize(
+    "payloads", [json.dumps(numbers(3)), tuple(numbers(3)), map(dict, numbers(3))]
+)
+def test_batch_payloads_come_from_any_iterable(payloads: Any) -> None:
+    assert run_to_end(batch_of(payloads)).value == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_decorator_function_makes_the_payloads() -> None:
+    def double(count: int, ti: Any = None) -> Iterator[dict[str, Any]]:
+        assert ti is not None
+        for number in range(count):
+            yield {"value": 2 * number}
+
+    arguments = {"runqy_queue": "helper", "sink": "webhook", "max_in_flight": 2}
+    with DAG("d", schedule=None):
+        decorate = getattr(task, "runqy_batch")  # noqa: B009 - as Airflow finds it, by its name
+        output = decorate(**arguments, defer_after=timedelta(0))(double)(5)
+
+    assert run_to_end(Run(output.operator)).value == [0, 2, 4, 6, 8]
+
+
+def test_batch_decorator_takes_no_payloads() -> None:
+    with pytest.raises(TypeError, match="takes no payloads"):
+        runqy_batch_task(runqy_queue="helper", payloads=[])
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_trigger_deletes_pending_jobs_where_their_ids_are_known(
+    connect: Callable[..., Any],
+) -> None:
+    connect(transport="redis")
+    run = batch_of(numbers(250), runqy_queue="idle").execute()
+    batch = BatchProgress.from_json(run.record["batch"])
+
+    message = delete_pending("runqy_default", batch)
+    again = delete_pending("runqy_default", batch)
+
+    assert message.startswith("250 of 250 jobs were deleted")
+    assert again.startswith("0 of 250")
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_over_http_says_that_its_jobs_are_not_deleted() -> None:
+    run = batch_of(numbers(1), runqy_queue="idle").execute()
+    batch = BatchProgress.from_json(run.record["batch"])
+
+    assert "their ids are not known" in delete_pending("runqy_default", batch)

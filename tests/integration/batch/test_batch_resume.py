@@ -1,0 +1,255 @@
+"""RunqyBatchOperator: what it does after a kill, a retry, a clear and a change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+from redis import Redis
+
+from runqy_provider.client.transport import AnswerLost
+from runqy_provider.errors import BatchFailed, InvalidPayload, ServerUnavailable
+from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.inbox.keys import READ_TTL
+from runqy_provider.jobs.batch.manifest import BatchManifest
+from tests.integration.batch.conftest import batch_of, run_to_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.stack import Gate, Stack
+
+pytestmark = pytest.mark.usefixtures("no_settling", "short_intervals")
+
+
+@pytest.fixture
+def enqueued(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the chunks that were enqueued, in order."""
+    sizes: list[int] = []
+    enqueue = RunqyHook.enqueue_batch
+
+    def counted(self: RunqyHook, queue: str, jobs: Any, options: Any = None) -> Any:
+        sizes.append(len(jobs))
+        return enqueue(self, queue, jobs, options)
+
+    monkeypatch.setattr(RunqyHook, "enqueue_batch", counted)
+    return sizes
+
+
+@pytest.fixture
+def redis(stack: Stack) -> Iterator[Any]:
+    with Redis.from_url(stack.sandbox.redis_url) as redis:
+        yield redis
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.usefixtures("transport")
+def test_batch_retry_waits_for_the_jobs_of_the_attempt_before(
+    gate: Gate, enqueued: list[int]
+) -> None:
+    run = batch_of([{**gate.closed, "value": n} for n in range(3)]).execute()
+    assert run.state == "deferred"
+
+    retry = run.retried().execute()
+    gate.open()
+    run_to_end(retry)
+
+    assert retry.value == [0, 1, 2]
+    assert enqueued == [3]
+
+
+@pytest.mark.usefixtures("transport")
+def test_batch_retry_runs_only_the_failed_jobs_again(
+    tmp_path: Path, enqueued: list[int]
+) -> None:
+    # The handler fails until the file is there.
+    flag = tmp_path / "json"
+    payloads = [{"value": 0}, {"error": "once"}, {"value": 2}]
+    run = run_to_end(batch_of(payloads))
+    assert isinstance(run.error, BatchFailed)
+    flag.touch()
+
+    retry = run_to_end(run.retried())
+
+    assert isinstance(retry.error, BatchFailed)
+    assert "1 of 3 jobs" in str(retry.error)
+    assert enqueued == [3, 1]
+    last = run_to_end(retry.retried())
+    assert enqueued == [3, 1, 1]
+    assert len(last.record["batch"]["rounds"]) == 2
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_killed_after_its_manifest_was_written_returns_what_that_has(
+    enqueued: list[int], monkeypatch: pytest.MonkeyPatch, redis: Any
+) -> None:
+    def die(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchManifest, "forget", die)
+        run = run_to_end(batch_of([{"value": n} for n in range(3)]))
+    batch_id = run.record["batch"]["batch_id"]
+    # The retry comes so late that the deliveries have expired.
+    for key in redis.scan_iter(f"runqy:inbox:*:delivery:{batch_id}*"):
+        redis.delete(key)
+
+    assert run_to_end(run.retried()).value == [0, 1, 2]
+    assert enqueued == [3]
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_that_fails_keeps_the_deliveries_for_its_retry(redis: Any) -> None:
+    run = run_to_end(batch_of([{"value": 0}, {"error": "always"}]))
+
+    assert isinstance(run.error, BatchFailed)
+    batch_id = run.record["batch"]["batch_id"]
+    [key] = redis.scan_iter(f"runqy:inbox:*:delivery:{batch_id}-0000000")
+    assert redis.ttl(key) > READ_TTL
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_that_succeeds_lets_the_inbox_drop_its_deliveries(redis: Any) -> None:
+    run = run_to_end(batch_of([{"value": 0}]))
+
+    batch_id = run.record["batch"]["batch_id"]
+    [key] = redis.scan_iter(f"runqy:inbox:*:delivery:{batch_id}-0000000")
+    assert redis.ttl(key) <= READ_TTL
+
+
+@pytest.mark.usefixtures("transport")
+def test_batch_after_a_clear_runs_all_jobs_again(enqueued: list[int]) -> None:
+    run = run_to_end(batch_of([{"value": 0}, {"value": 1}]))
+
+    again = run_to_end(run.retried(is_cleared=True))
+
+    assert again.value == [0, 1]
+    assert enqueued == [2, 2]
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_whose_payloads_change_while_it_waits_is_refused(gate: Gate) -> None:
+    payloads = [{**gate.closed, "value": n} for n in range(4)]
+    run = batch_of(payloads, max_in_flight=2).execute()
+    gate.open()
+    event = run.fire()
+    payloads[3]["value"] = 7
+    run.task.payloads = payloads
+
+    run.resume(event)
+
+    assert isinstance(run.error, InvalidPayload)
+    assert "must be the same" in str(run.error)
+
+
+def test_batch_over_redis_after_a_kill_between_enqueue_and_record_runs_no_job_twice(
+    connect: Callable[..., Any],
+    gate: Gate,
+    redis: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connect(transport="redis")
+    run = batch_of([{**gate.closed, "value": n} for n in range(5)])
+    enqueue = RunqyHook.enqueue_batch
+
+    def enqueue_and_die(self: RunqyHook, *args: Any) -> Any:
+        enqueue(self, *args)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunqyHook, "enqueue_batch", enqueue_and_die)
+        run.execute()
+    before = jobs_of(redis)
+    retry = run.retried().execute()
+    assert jobs_of(redis) == before
+    gate.open()
+
+    assert run_to_end(retry).value == [0, 1, 2, 3, 4]
+
+
+def jobs_of(redis: Any) -> int:
+    """Return how many jobs the queue has ever had."""
+    return sum(1 for _ in redis.scan_iter("asynq:t:*", count=1000))
+
+
+def test_batch_over_http_after_an_answer_that_was_lost_runs_no_job_twice(
+    connect: Callable[..., Any],
+    gate: Gate,
+    redis: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connect(transport="http")
+    run = batch_of([{**gate.closed, "value": n} for n in range(5)])
+    enqueue = RunqyHook.enqueue_batch
+
+    def enqueue_and_lose_the_answer(self: RunqyHook, *args: Any) -> Any:
+        enqueue(self, *args)
+        raise AnswerLost("the connection was closed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunqyHook, "enqueue_batch", enqueue_and_lose_the_answer)
+        run.execute()
+    assert isinstance(run.error, ServerUnavailable)
+    assert "The jobs 0 to 4 of the batch count as enqueued" in str(run.error)
+    before = jobs_of(redis)
+    gate.open()
+
+    assert run_to_end(run.retried()).value == [0, 1, 2, 3, 4]
+    assert jobs_of(redis) == before
+
+
+def at(url: str) -> dict[str, Any]:
+    """Return the fields of a connection to a server."""
+    parts = urlsplit(url)
+    return {"host": f"http://{parts.hostname}", "port": parts.port}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b"<html>log in</html>"),
+        (404, b"<html>not found</html>"),
+        (200, b'{"enqueued": 0, "failed": 5, "task_ids": [], "errors": ["away"]}'),
+    ],
+)
+def test_batch_over_http_whose_answer_says_that_nothing_was_enqueued_fails_at_once(
+    status: int,
+    body: bytes,
+    connect: Callable[..., Any],
+    httpserver_url: Callable[[int, bytes], str],
+) -> None:
+    connect(fields=at(httpserver_url(status, body)))
+
+    run = batch_of([{"value": n} for n in range(5)]).execute()
+
+    assert isinstance(run.error, ServerUnavailable)
+    assert run.record["batch"]["enqueued"] == 0
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_over_http_that_was_not_enqueued_is_enqueued_by_the_retry(
+    connect: Callable[..., Any],
+) -> None:
+    run = batch_of([{"value": n} for n in range(5)], runqy_queue="nowhere").execute()
+    assert run.state == "failed"
+    assert run.record["batch"]["enqueued"] == 0
+
+    connect()
+    run.task.runqy_queue = "helper"
+    assert run_to_end(run.retried()).value == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("transport")
+def test_batch_trigger_that_starts_twice_gives_the_same_event(gate: Gate) -> None:
+    run = batch_of([{**gate.closed, "value": n} for n in range(3)]).execute()
+    gate.open()
+
+    first, second = run.fire(), run.fire()
+
+    assert first == second
+    assert run.resume(second).value == [0, 1, 2]
