@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, field
 
 from devtools.benchmarks import measured
-from runqy_provider.hooks.runqy import LATE_DELIVERY
+from runqy_provider.hooks.delivery_fields import LATE_DELIVERY
 from runqy_provider.inbox import keys
 from runqy_provider.operators.runqy import DELIVERY_TIMEOUT
 from runqy_provider.options import OPTIONS
