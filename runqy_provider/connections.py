@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
@@ -17,11 +17,17 @@ from runqy_provider.errors import Misconfigured
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from runqy_provider.redis_lookup import PrimaryLookup
+
 DEFAULT_CONN_ID = "runqy_default"
 DEFAULT_REDIS_CONN_ID = "redis_default"
 DEFAULT_AWS_CONN_ID = "aws_default"
 DEFAULT_SINK = "webhook"
 DEFAULT_PORT = 3000
+REDIS_PORT = 6379
+
+#: Fields of a Redis connection that say that its primary must be found.
+LOOKUP_FIELDS = ("cluster", "startup_nodes", "sentinels", "sentinel_master")
 
 #: How jobs are enqueued.
 HTTP, REDIS = "http", "redis"
@@ -151,38 +157,71 @@ class RedisConnection:
         address: ``host:port/db``, for messages.
         options: Keyword arguments for a redis-py client, as pairs: settings that are
             equal share a client, so they must be hashable.
+        lookup: How the primary is found; None: it is at the address.
+        hash_tag: The part of all keys that decides which node of a cluster has them;
+            None where none was chosen, and where it is not a cluster.
     """
 
     conn_id: str
     address: str
     options: tuple[tuple[str, Any], ...] = field(repr=False)
+    lookup: PrimaryLookup | None = None
+    hash_tag: str | None = None
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether it is a Redis Cluster."""
+        return self.lookup is not None and self.lookup.master is None
+
+    @property
+    def has_failover(self) -> bool:
+        """Whether another Redis may become the primary, and is then found."""
+        return self.lookup is not None
+
+    @property
+    def passwords(self) -> list[str]:
+        """What must not appear in a message."""
+        login = () if self.lookup is None else self.lookup.login
+        return [value for name, value in (*self.options, *login) if name == "password"]
+
+    def for_namespace(self, namespace: str) -> RedisConnection:
+        """Return the connection to what holds a namespace: in a cluster, one node."""
+        if not self.is_cluster:
+            return self
+        return replace(self, hash_tag=self.in_keys(namespace))
+
+    def in_keys(self, namespace: str) -> str:
+        """Return a namespace as it is part of keys.
+
+        In a cluster it has braces: so all keys of a namespace are on one node, and one
+        script can use them.
+        """
+        return f"{{{namespace}}}" if self.is_cluster else namespace
 
     @classmethod
     def from_connection(cls, connection: ConnectionLike) -> RedisConnection:
         """Read an Airflow connection of type ``redis``, as its own provider does.
 
         Raises:
-            Misconfigured: The host is missing, or it is a cluster.
+            Misconfigured: The host is missing, or a field is not valid.
         """
-        extra = extra_of(connection)
-        if not connection.host:
+        extra, conn_id = extra_of(connection), connection.conn_id
+        host, port = (connection.host or "").strip("[]"), connection.port or REDIS_PORT
+        db = whole_number(
+            first_given(extra.get("db"), connection.schema, 0), "db", conn_id
+        )
+        lookup = None
+        if any(first_given(extra.get(name)) is not None for name in LOOKUP_FIELDS):
+            from runqy_provider.redis_lookup import lookup_of  # noqa: PLC0415 - few need it
+
+            own = (host, port) if host else None
+            lookup = lookup_of(conn_id, own, db, extra)
+        if not host and lookup is None:
             raise Misconfigured(
-                f"Redis connection {connection.conn_id!r} has no host: set the name or "
-                "address of the Redis server."
+                f"Redis connection {conn_id!r} has no host: set the name or address "
+                "of the Redis server."
             )
-        conn_id = connection.conn_id
-        if boolean(extra.get("cluster"), "cluster", conn_id):
-            raise Misconfigured(
-                f"Redis connection {connection.conn_id!r} is a cluster. This provider "
-                "needs one Redis (or a replicated pair behind one address)."
-            )
-        options: dict[str, Any] = {
-            "host": connection.host,
-            "port": connection.port or 6379,
-            "db": whole_number(
-                first_given(extra.get("db"), connection.schema, 0), "db", conn_id
-            ),
-        }
+        options: dict[str, Any] = {"host": host, "port": port, "db": db}
         # The scheme of a URI, unless a field says otherwise.
         scheme_ssl = connection.conn_type == "rediss" or None
         ssl = first_given(extra.get("ssl"), scheme_ssl)
@@ -199,10 +238,13 @@ class RedisConnection:
         for name in ("ssl_cert_reqs", "ssl_ca_certs", "ssl_keyfile", "ssl_certfile"):
             if first_given(extra.get(name)) is not None:
                 options[name] = extra[name]
-        host = options["host"] = connection.host.strip("[]")
         shown = f"[{host}]" if ":" in host else host
-        address = f"{shown}:{options['port']}/{options['db']}"
-        return cls(connection.conn_id, address, tuple(options.items()))
+        address = f"{shown}:{port}/{db}"
+        if lookup is not None:
+            # They are set whenever a connection is opened.
+            del options["host"], options["port"]
+            address = lookup.describe(db)
+        return cls(conn_id, address, tuple(options.items()), lookup)
 
 
 def _key(conn_id: str, name: str, value: object) -> str | None:

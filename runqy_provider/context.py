@@ -147,4 +147,11 @@ def _context(
             f"Redis connection {named!r}, named by connection {runqy.conn_id!r} as "
             "runqy's own, does not exist."
         )
+    if runqy_redis is not None and runqy_redis.is_cluster:
+        raise Misconfigured(
+            f"Redis connection {named!r}, named by connection {runqy.conn_id!r} as "
+            "runqy's own, is a cluster. runqy keeps its queues in one Redis: set "
+            "runqy_redis_conn_id to that one. The inbox (redis_conn_id) may be a "
+            "cluster."
+        )
     return SinkContext(runqy, load_config(), redis[runqy.redis_conn_id], runqy_redis)

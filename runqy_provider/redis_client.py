@@ -5,29 +5,34 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from redis import Redis
+from redis.asyncio import Connection as AsyncConnection
+from redis.asyncio import ConnectionPool as AsyncConnectionPool
 from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio import SSLConnection as AsyncSSLConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
+    ClusterCrossSlotError,
     NoPermissionError,
     ReadOnlyError,
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from runqy_provider.errors import NoAccess, SinkUnavailable, TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Iterator
 
     from runqy_provider.connections import RedisConnection
-
-T = TypeVar("T")
 
 #: Seconds for a command: a Redis that does not answer counts as unavailable.
 COMMAND_TIMEOUT = 10.0
@@ -37,27 +42,53 @@ COMMAND_TIMEOUT = 10.0
 TRIES = 3
 BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=0.2)
 
+#: Errors of a user without a permission, or with a wrong password.
+DENIED = (AuthenticationError, NoPermissionError)
+
 
 def async_client(connection: RedisConnection, *, most_connections: int) -> AsyncRedis:
-    """Return a client with a small pool; nothing is connected yet."""
-    return AsyncRedis(
+    """Return a client with a small pool; nothing is connected yet.
+
+    Raises:
+        Misconfigured: It is a cluster, and no namespace was chosen.
+    """
+    options = {
         **dict(connection.options),
-        max_connections=most_connections,
-        retry=AsyncRetry(BACKOFF, TRIES),
-        socket_timeout=COMMAND_TIMEOUT,
-        socket_connect_timeout=COMMAND_TIMEOUT,
-        socket_keepalive=True,
-    )
+        "max_connections": most_connections,
+        "retry": AsyncRetry(BACKOFF, TRIES),
+        # redis-py 5 repeats a command only after these.
+        "retry_on_error": [RedisConnectionError, RedisTimeoutError],
+        "socket_timeout": COMMAND_TIMEOUT,
+        "socket_connect_timeout": COMMAND_TIMEOUT,
+        "socket_keepalive": True,
+    }
+    kind = PrimarySSLConnection if options.pop("ssl", False) else PrimaryConnection
+    if connection.lookup is None:
+        pool = AsyncConnectionPool(connection_class=kind, **options)
+    else:
+        from runqy_provider import redis_primary  # noqa: PLC0415 - few need it
+
+        pool = redis_primary.async_pool(connection, options, kind)
+    return AsyncRedis.from_pool(pool)
 
 
 def client(connection: RedisConnection) -> Redis:
-    """Return a client for sync code; nothing is connected yet."""
-    return Redis(
+    """Return a client for sync code; nothing is connected yet.
+
+    Raises:
+        Misconfigured: It is a cluster, and no namespace was chosen.
+    """
+    options = {
         **dict(connection.options),
-        retry=Retry(BACKOFF, TRIES),
-        socket_timeout=COMMAND_TIMEOUT,
-        socket_connect_timeout=COMMAND_TIMEOUT,
-    )
+        "retry": Retry(BACKOFF, TRIES),
+        "socket_timeout": COMMAND_TIMEOUT,
+        "socket_connect_timeout": COMMAND_TIMEOUT,
+    }
+    if connection.lookup is None:
+        return Redis(**options)
+    from runqy_provider import redis_primary  # noqa: PLC0415 - few need it
+
+    return Redis.from_pool(redis_primary.pool(connection, options))
 
 
 def is_read_only(error: ResponseError) -> bool:
@@ -68,19 +99,44 @@ def is_read_only(error: ResponseError) -> bool:
     return isinstance(error, ReadOnlyError) or "READONLY" in str(error)
 
 
-async def on_primary(redis: AsyncRedis, act: Callable[[], Awaitable[T]]) -> T:
-    """Write, and once more on new connections where Redis has become a replica.
+def is_of_cluster(error: ResponseError) -> bool:
+    """Return whether a node of a cluster says that another one has the key.
 
-    After a failover behind one address, connections that stay open lead to the old
-    primary; new connections lead to the new one.
+    redis-py 5 has no types for these, and leaves the code of the error in its text.
     """
-    try:
-        return await act()
-    except ResponseError as error:
-        if not is_read_only(error):
-            raise
-        await redis.connection_pool.disconnect()
-        return await act()
+    codes = ("MOVED ", "ASK ", "CROSSSLOT ")
+    is_of = isinstance(error, (AskError, ClusterCrossSlotError))
+    return is_of or str(error).startswith(codes)
+
+
+class PrimaryConnection(AsyncConnection):
+    """A connection that is closed where its Redis turns out not to be the primary.
+
+    After a failover, connections that stay open lead to the old primary. redis-py
+    repeats a command whose connection was closed, on a new one, which leads to the new
+    primary.
+    """
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """Read one response.
+
+        Raises:
+            RedisConnectionError: This Redis is a replica, or has lost the slot.
+        """
+        try:
+            return await super().read_response(*args, **kwargs)
+        except ResponseError as error:
+            if not (is_read_only(error) or is_of_cluster(error)):
+                raise
+            await self.disconnect()
+            why = "another node of its cluster has the key"
+            if is_read_only(error):
+                why = "it is a replica, not the primary"
+            raise RedisConnectionError(f"{why} ({error})") from error
+
+
+class PrimarySSLConnection(PrimaryConnection, AsyncSSLConnection):
+    """The same, with TLS."""
 
 
 def check_size(redis: Redis, key: str, field: str, max_bytes: int | None) -> None:
@@ -112,13 +168,14 @@ def redis_errors(connection: RedisConnection, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (AuthenticationError, NoPermissionError) as error:
-        raise NoAccess(
-            f"Could not {what}: Redis at {connection.address} denies access: {error}. "
-            "Check "
-            f"login and password of connection {connection.conn_id!r}."
-        ) from error
     except (RedisError, OSError) as error:
+        # redis-py wraps what happens while a connection is opened.
+        if isinstance(error, DENIED) or isinstance(error.__cause__, DENIED):
+            raise NoAccess(
+                f"Could not {what}: Redis at {connection.address} denies access: "
+                f"{error}. Check login and password of connection "
+                f"{connection.conn_id!r}."
+            ) from error
         raise SinkUnavailable(
             f"Could not {what}: Redis at {connection.address} "
             f"(connection {connection.conn_id!r}) does not answer: {error}"

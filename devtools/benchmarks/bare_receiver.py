@@ -47,7 +47,7 @@ def make_app(redis_url: str) -> Starlette:
             ],
             [
                 *("digest", "completed", body, "1.0", TTL, delivery_id, 0),
-                *(body[:100], 99, "", 1000),
+                *(body[:100], 99, "", 1000, "PUBLISH"),
             ],
         )
         return JSONResponse({"outcome": outcome.decode()})

@@ -43,11 +43,11 @@ class ChannelReader:
     def __init__(
         self, redis: RedisConnection, namespace: str, channel: str, group: str
     ) -> None:
-        self._connection = redis
-        self._key = keys.channel(namespace, channel)
+        self._connection = redis.for_namespace(namespace)
+        self._key = keys.channel(redis.in_keys(namespace), channel)
         self._group = group
         self._consumer = uuid.uuid4().hex
-        self._client: Redis = async_client(redis, most_connections=2)
+        self._client: Redis = async_client(self._connection, most_connections=2)
         self._is_open = False
 
     async def read(self) -> list[Entry]:

@@ -11,7 +11,12 @@ from redis.exceptions import ResponseError
 
 from runqy_provider.errors import Misconfigured, SinkError
 from runqy_provider.inbox import keys
-from runqy_provider.redis_client import client, is_read_only, redis_errors
+from runqy_provider.redis_client import (
+    client,
+    is_of_cluster,
+    is_read_only,
+    redis_errors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
 #: Seconds after which the key of a check expires, should it not be deleted.
 TTL = 60
 
-#: Like deliveries: by a script, with a TTL.
+#: Like deliveries: by a script, with several keys and a TTL.
 _WRITE = "redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) return 'ok'"
 
 
@@ -35,27 +40,38 @@ def check_inbox(connection: RedisConnection, namespace: str) -> None:
         namespace: The part of the inbox; see ``keys``.
 
     Raises:
-        Misconfigured: It is a replica, a node of a cluster, or lacks scripting.
+        Misconfigured: It is a replica, a node of a cluster that is not declared as one,
+            or lacks scripting.
         NoAccess: The user lacks a permission; the message says which step failed.
         SinkUnavailable: Redis is unavailable.
     """
-    key = f"{keys.PREFIX}:{namespace}:check:{uuid.uuid4().hex}"
+    in_keys = connection.in_keys(namespace)
+    key = f"{keys.PREFIX}:{in_keys}:check:{uuid.uuid4().hex}"
     steps: dict[str, Callable[[Redis], object]] = {
         "write a key with a script": lambda redis: redis.eval(
-            _WRITE, 1, key, "1", str(TTL)
+            _WRITE, 2, key, keys.arrivals(in_keys), "1", str(TTL)
         ),
         "read a key": lambda redis: redis.get(key),
-        "publish on a channel": lambda redis: redis.publish(
-            keys.arrivals(namespace), ""
+        "publish on a channel": lambda redis: _publish(
+            redis, connection, keys.arrivals(in_keys)
         ),
         "delete a key": lambda redis: redis.delete(key),
     }
-    redis = client(connection)
+    redis = client(connection.for_namespace(namespace))
     try:
         for step, act in steps.items():
             _try(connection, f"{step} of the inbox ({key})", lambda act=act: act(redis))  # type: ignore[misc]
     finally:
         redis.close()
+
+
+def _publish(redis: Redis, connection: RedisConnection, channel: str) -> object:
+    if not connection.is_cluster:
+        return redis.publish(channel, "")
+    from runqy_provider.inbox.scripts import PUBLISH  # noqa: PLC0415 - few need it
+
+    script = f"{PUBLISH} publish('SPUBLISH', KEYS[1], '')"
+    return redis.eval(script, 1, channel)
 
 
 def _try(connection: RedisConnection, what: str, act: Callable[[], object]) -> None:
@@ -75,8 +91,11 @@ def _refused(
     message, location = str(error), f"Redis at {connection.address}"
     if is_read_only(error):
         why = "it is a read-only replica. Name the primary"
-    elif message.startswith(("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN")):
-        why = "it is a node of a Redis Cluster. Name a Redis that is not part of one"
+    elif is_of_cluster(error) and not connection.is_cluster:
+        why = (
+            'it is a node of a Redis Cluster. Add "cluster": true to the extra of its '
+            "connection"
+        )
     elif "unknown command" in message.lower():
         why = f"it lacks a command that the inbox needs ({message})"
     else:

@@ -13,6 +13,10 @@ runqy:inbox:NAMESPACE:accepted               list: records of the last ones
 runqy:inbox:NAMESPACE:rejected               list: records of those that were rejected
 runqy:inbox:NAMESPACE:bad-url                list: records of those with a bad URL
 
+In a Redis Cluster, NAMESPACE has braces: ``runqy:inbox:{NAMESPACE}:accepted``. So all
+keys of a namespace are on one node. Functions here take it as it is in the key:
+``RedisConnection.in_keys`` returns that.
+
 A namespace is polled as a whole. The namespace of a webhook is its runqy connection,
 ``CONN_ID``. A broker distributes the messages of a queue among all its consumers,
 whichever runqy connection they use, so the namespace of a message is its queue:

@@ -35,8 +35,8 @@ class InboxManifest:
     def __init__(
         self, connection: RedisConnection, namespace: str, batch_id: str
     ) -> None:
-        self._connection = connection
-        self._key = keys.manifest(namespace, batch_id)
+        self._connection = connection.for_namespace(namespace)
+        self._key = keys.manifest(connection.in_keys(namespace), batch_id)
 
     def write(self, lines: BinaryIO, ttl: int) -> None:
         """Store it, in place of the one before.

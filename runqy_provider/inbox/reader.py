@@ -46,9 +46,9 @@ class InboxReader:
     """
 
     def __init__(self, connection: RedisConnection, namespace: str) -> None:
-        self._connection = connection
-        self._namespace = namespace
-        self._client = client(connection)
+        self._connection = connection.for_namespace(namespace)
+        self._in_keys = connection.in_keys(namespace)
+        self._client = client(self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +74,7 @@ class InboxReader:
             SinkUnavailable: Redis is unavailable.
             BadDelivery: The stored body cannot be read.
         """
-        key = keys.delivery(self._namespace, delivery_id)
+        key = keys.delivery(self._in_keys, delivery_id)
         with redis_errors(self._connection, "read a delivery"):
             check_size(self._client, key, "body", max_bytes)
             body, at = cast(
@@ -105,7 +105,7 @@ class InboxReader:
         Raises:
             SinkUnavailable: Redis is unavailable.
         """
-        names = [keys.delivery(self._namespace, each) for each in delivery_ids]
+        names = [keys.delivery(self._in_keys, each) for each in delivery_ids]
         with redis_errors(self._connection, "read deliveries"):
             with self._client.pipeline(transaction=False) as pipeline:
                 for name in names:
@@ -130,9 +130,9 @@ class InboxReader:
         ):
             for delivery_id in delivery_ids:
                 pipeline.expire(
-                    keys.delivery(self._namespace, delivery_id), keys.READ_TTL
+                    keys.delivery(self._in_keys, delivery_id), keys.READ_TTL
                 )
-                pipeline.delete(keys.progress(self._namespace, delivery_id))
+                pipeline.delete(keys.progress(self._in_keys, delivery_id))
             pipeline.execute()
 
 

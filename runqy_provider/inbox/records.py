@@ -84,7 +84,7 @@ async def read_recent(client: Redis, namespace: str, most: int) -> RecentDeliver
 
     Args:
         client: A client of the inbox's Redis.
-        namespace: The namespace; see ``keys``.
+        namespace: The namespace as it is in the keys; see ``keys``.
         most: How many of each.
 
     Raises:

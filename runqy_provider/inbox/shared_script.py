@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.exceptions import NoScriptError
 
+from runqy_provider.inbox.replicas import REPLICA_WAIT
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from redis.asyncio import Redis
+
+    from runqy_provider.inbox.replicas import ReplicaCheck
 
 #: Round trips at once: where one connection hangs, another goes on.
 AT_ONCE = 2
@@ -44,10 +48,15 @@ class SharedScript:
     Args:
         client: A connected client; the caller closes it.
         text: The script.
+        replicas: Decides whether a round trip counts, by how many replicas have what
+            it wrote; None: it always does.
     """
 
-    def __init__(self, client: Redis, text: str) -> None:
+    def __init__(
+        self, client: Redis, text: str, replicas: ReplicaCheck | None = None
+    ) -> None:
         self._client = client
+        self._replicas = replicas
         self._text = text
         self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         self._waiting: deque[_Call] = deque()
@@ -105,15 +114,31 @@ class SharedScript:
         ]
         if unknown:
             # Redis has been restarted, or has failed over.
-            await self._client.script_load(self._text)
-            again = await self._evaluate([calls[number] for number in unknown])
+            again = await self._evaluate(
+                [calls[number] for number in unknown], loads=True
+            )
             for number, result in zip(unknown, again, strict=True):
                 results[number] = result
         return results
 
-    async def _evaluate(self, calls: Sequence[_Call]) -> list[Any]:
+    async def _evaluate(
+        self, calls: Sequence[_Call], *, loads: bool = False
+    ) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipeline:
-            for keys, args, _ in calls:
-                pipeline.evalsha(self._sha, len(keys), *keys, *args)
+            for number, (keys, args, _) in enumerate(calls):
+                if loads and number == 0:
+                    # Redis remembers the script for those that follow.
+                    pipeline.eval(self._text, len(keys), *keys, *args)
+                else:
+                    pipeline.evalsha(self._sha, len(keys), *keys, *args)
+            if self._replicas is not None:
+                pipeline.wait(1, int(REPLICA_WAIT * 1000))
             results: list[Any] = await pipeline.execute(raise_on_error=False)
-        return results
+        if self._replicas is None:
+            return results
+        error = self._replicas.error(results.pop())
+        if error is None:
+            return results
+        return [
+            result if isinstance(result, Exception) else error for result in results
+        ]

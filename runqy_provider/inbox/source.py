@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import FAILED
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
 
     from redis.asyncio import Redis
+    from redis.asyncio.client import PubSub
 
     from runqy_provider.connections import RedisConnection
 
@@ -67,16 +69,17 @@ class InboxSource:
     def __init__(
         self, redis: RedisConnection, namespace: str, *, takes_results: bool = True
     ) -> None:
-        self._redis = redis
+        self._redis = redis.for_namespace(namespace)
         self._namespace = namespace
+        self._in_keys = redis.in_keys(namespace)
         self._takes_results = takes_results
         self._opened: Redis | None = None
 
     async def poll(self, delivery_ids: Collection[str]) -> Mapping[str, PollResult]:
         """Look for all of them in one round trip; bodies stay where they are."""
-        ids, namespace = list(delivery_ids), self._namespace
-        wanted = [keys.delivery(namespace, delivery_id) for delivery_id in ids]
-        wanted += [keys.progress(namespace, delivery_id) for delivery_id in ids]
+        ids, in_keys = list(delivery_ids), self._in_keys
+        wanted = [keys.delivery(in_keys, delivery_id) for delivery_id in ids]
+        wanted += [keys.progress(in_keys, delivery_id) for delivery_id in ids]
         look = self._client().register_script(_LOOK)
         with redis_errors(self._redis, "look for deliveries"):
             rows: Any = await look(keys=wanted)
@@ -86,7 +89,7 @@ class InboxSource:
             if status and (self._takes_results or status == FAILED.encode()):
                 results[delivery_id] = Arrival(
                     status=status.decode(),
-                    result_uri=delivery_uri(namespace, delivery_id),
+                    result_uri=delivery_uri(self._namespace, delivery_id),
                     delivered_at=float(at),
                 )
             elif progress:
@@ -97,8 +100,7 @@ class InboxSource:
     async def hints(self) -> AsyncIterator[str | None]:
         """Yield the id of each message as it comes, None after each (re)connection."""
         with redis_errors(self._redis, "listen for deliveries"):
-            async with self._client().pubsub() as subscription:
-                await subscription.subscribe(keys.arrivals(self._namespace))
+            async with self._subscription() as subscription:
                 while True:
                     message = await subscription.get_message(timeout=PING_INTERVAL)
                     if message is None:
@@ -113,6 +115,20 @@ class InboxSource:
         client, self._opened = self._opened, None
         if client is not None:
             await client.aclose()
+
+    @asynccontextmanager
+    async def _subscription(self) -> AsyncIterator[PubSub]:
+        client, channel = self._client(), keys.arrivals(self._in_keys)
+        if not self._redis.is_cluster:
+            async with client.pubsub() as subscription:
+                await subscription.subscribe(channel)
+                yield subscription
+            return
+        from runqy_provider.inbox.sharded import ShardSubscription  # noqa: PLC0415 - few need it
+
+        async with ShardSubscription(client, channel) as sharded:
+            await sharded.open()
+            yield sharded
 
     def _client(self) -> Redis:
         if self._opened is None:

@@ -15,46 +15,16 @@ from runqy_provider.inbox import keys
 from runqy_provider.inbox.channel import MOST_KEPT, channel_of, event_of
 from runqy_provider.inbox.progress import Progress
 from runqy_provider.inbox.records import MOST_RECORDS, DeliveryRecord
+from runqy_provider.inbox.replicas import ReplicaCheck
+from runqy_provider.inbox.scripts import NOTE, PUT, publish_command
 from runqy_provider.inbox.shared_script import SharedScript
 from runqy_provider.inbox.source import delivery_uri
-from runqy_provider.redis_client import on_primary, redis_errors
+from runqy_provider.redis_client import redis_errors
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from runqy_provider.connections import RedisConnection
-
-# One script, so that of two deliveries at once exactly one is first. A repetition is
-# published again: the first message may have been missed. The event of a channel comes
-# first: should the script fail after it, the sender tries again, and the event comes
-# twice, not never. The record is written with pcall: a Redis that denies it must not
-# refuse the delivery.
-_PUT = """
-local known = redis.call('HGET', KEYS[1], 'digest') or redis.call('GET', KEYS[3])
-local function record(outcome, list)
-  if ARGV[8] == '' then return outcome end
-  redis.pcall('LPUSH', list, outcome .. '\\n' .. ARGV[8])
-  redis.pcall('LTRIM', list, 0, ARGV[9])
-  redis.pcall('EXPIRE', list, ARGV[5])
-  return outcome
-end
-if known and known ~= ARGV[1] then return record('conflict', KEYS[5]) end
-if not known then
-  if ARGV[10] ~= '' then
-    redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[11], '*', 'event', ARGV[10])
-    redis.call('EXPIRE', KEYS[6], ARGV[5])
-  end
-  redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'status', ARGV[2], 'body', ARGV[3],
-             'at', ARGV[4])
-  redis.call('EXPIRE', KEYS[1], ARGV[5])
-  if ARGV[7] ~= '0' then
-    redis.call('SET', KEYS[3], ARGV[1])
-    redis.call('EXPIREAT', KEYS[3], ARGV[7])
-  end
-end
-redis.call('PUBLISH', KEYS[2], ARGV[6])
-return record(known and 'repeated' or 'stored', KEYS[4])
-"""
 
 
 #: Writes JSON so that the same values give the same text.
@@ -70,21 +40,23 @@ class Outcome(Enum):
     NOTED = "noted"
 
 
-def shared_put(client: Redis) -> SharedScript:
+def shared_put(client: Redis, *, has_failover: bool = False) -> SharedScript:
     """Return what writers of several namespaces can share.
 
     Args:
         client: A connected client; the caller closes it.
+        has_failover: Whether another Redis may become the primary: then a delivery is
+            stored once a replica has it.
     """
-    return SharedScript(client, _PUT)
+    return SharedScript(client, PUT, ReplicaCheck() if has_failover else None)
 
 
 class InboxWriter:
     """Writes deliveries to one namespace of the inbox.
 
     Args:
-        client: A connected client; the caller closes it.
-        connection: The connection of that client, for messages.
+        client: A client of ``connection.for_namespace``; the caller closes it.
+        connection: The Redis of the inbox.
         namespace: The namespace; see ``keys``.
         ttl: Seconds that an unread delivery is kept.
         put: What ``shared_put`` has returned for this client; None for a new one.
@@ -102,8 +74,10 @@ class InboxWriter:
         self._client = client
         self._connection = connection
         self._namespace = namespace
+        self._in_keys = connection.in_keys(namespace)
+        self._publish = publish_command(connection)
         self._ttl = ttl
-        self._put = put or shared_put(client)
+        self._put = put or shared_put(client, has_failover=connection.has_failover)
 
     async def put(
         self, delivery: Delivery, body: bytes, mark: str, until: int = 0
@@ -122,41 +96,42 @@ class InboxWriter:
             for a different one, NOTED for a progress message.
 
         Raises:
-            SinkUnavailable: Redis is unavailable: nothing was stored.
+            SinkUnavailable: Redis is unavailable, or no replica has confirmed the
+                delivery: repeat it.
             NoAccess: Redis denies access: nothing was stored.
         """
         with redis_errors(self._connection, "store a delivery"):
-            if not delivery.is_final:
-                return await on_primary(self._client, lambda: self._note(delivery))
-            return await on_primary(
-                self._client, lambda: self._store(delivery, body, mark, until)
-            )
+            if delivery.is_final:
+                return await self._store(delivery, body, mark, until)
+            return await self._store_progress(delivery)
 
-    async def _note(self, delivery: Delivery) -> Outcome:
-        key = keys.progress(self._namespace, delivery.delivery_id)
+    async def _store_progress(self, delivery: Delivery) -> Outcome:
+        in_keys, delivery_id = self._in_keys, delivery.delivery_id
+        names = [keys.progress(in_keys, delivery_id), keys.arrivals(in_keys)]
         note = Progress.of(delivery).to_json()
-        await self._client.set(key, note, ex=self._ttl)
-        await self._client.publish(keys.arrivals(self._namespace), delivery.delivery_id)
+        await self._client.eval(
+            NOTE, len(names), *names, note, self._ttl, delivery_id, self._publish
+        )
         return Outcome.NOTED
 
     async def _store(
         self, delivery: Delivery, body: bytes, mark: str, until: int
     ) -> Outcome:
-        namespace, delivery_id = self._namespace, delivery.delivery_id
+        in_keys, delivery_id = self._in_keys, delivery.delivery_id
         now = round(time.time(), 3)
         channel = channel_of(delivery_id)
         event = ""
         if channel is not None:
-            uri = delivery_uri(namespace, delivery_id)
+            uri = delivery_uri(self._namespace, delivery_id)
             event = json.dumps(event_of(delivery, len(body), uri, now))
         answer: bytes = await self._put(
             keys=[
-                keys.delivery(namespace, delivery_id),
-                keys.arrivals(namespace),
-                keys.seen(namespace, delivery_id),
-                keys.accepted(namespace),
-                keys.rejected(namespace),
-                keys.channel(namespace, channel or ""),
+                keys.delivery(in_keys, delivery_id),
+                keys.arrivals(in_keys),
+                keys.seen(in_keys, delivery_id),
+                keys.accepted(in_keys),
+                keys.rejected(in_keys),
+                keys.channel(in_keys, channel or ""),
             ],
             args=[
                 mark,
@@ -170,6 +145,7 @@ class InboxWriter:
                 MOST_RECORDS - 1,
                 event,
                 MOST_KEPT,
+                self._publish,
             ],
         )
         return Outcome(answer.decode())

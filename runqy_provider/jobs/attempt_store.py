@@ -113,7 +113,9 @@ def attempt_store(context: Context, sink_context: SinkContext) -> AttemptStore:
     )
     if redis is not None and is_used:
         name = record_name(context["ti"], context["dag_run"].start_date)
-        return RedisStore(redis, keys.attempt(connection.conn_id, name))
+        namespace = connection.conn_id
+        key = keys.attempt(redis.in_keys(namespace), name)
+        return RedisStore(redis.for_namespace(namespace), key)
     if context["ti"].try_number > 1:
         log.info(
             "This Airflow has no task state store, and connection %r no Redis in use: "

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import uvicorn
-from redis.asyncio.connection import parse_url
 
 from runqy_delivery.signature import decode_secret
 from runqy_provider.connections import DEFAULT_CONN_ID, SHORTEST_SECRET, RedisConnection
@@ -52,14 +53,7 @@ def connection_from(environment: Mapping[str, str], conn_id: str) -> CallbackCon
             f"{CALLBACK_SECRET} has fewer than {SHORTEST_SECRET} characters, so that "
             "callback URLs could be guessed. Make one: openssl rand -hex 32."
         )
-    options: dict[str, Any] = dict(parse_url(environment[REDIS_URL]))
-    options.pop("connection_class", None)
-    if environment[REDIS_URL].startswith("rediss://"):
-        options["ssl"] = True
-    host, port = options.get("host", "localhost"), options.get("port", 6379)
-    settings = RedisConnection(
-        REDIS_URL, f"{host}:{port}/{options.get('db', 0)}", tuple(options.items())
-    )
+    settings = RedisConnection.from_connection(_UrlConnection(environment[REDIS_URL]))
     signing = tuple(environment.get(SIGNING_SECRET, "").split())
     for secret in signing:
         try:
@@ -67,6 +61,37 @@ def connection_from(environment: Mapping[str, str], conn_id: str) -> CallbackCon
         except ValueError as error:
             raise ValueError(f"{SIGNING_SECRET} cannot be used: {error}") from error
     return CallbackConnection(conn_id, settings, secrets, signing)
+
+
+class _UrlConnection:
+    """The fields of a Redis connection, as Airflow reads them from a URI.
+
+    Args:
+        url: ``redis://LOGIN:PASSWORD@HOST:PORT/DB?FIELD=VALUE``, or ``rediss://`` for
+            TLS. Fields are those of the connection's extra.
+
+    Raises:
+        ValueError: It is no such URL. The message does not quote it.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in {"redis", "rediss"}:
+            raise ValueError(f"{REDIS_URL} must begin with redis:// or rediss://.")
+        self.conn_id = REDIS_URL
+        self.conn_type: str | None = parts.scheme
+        try:
+            self.port = parts.port
+        except ValueError:
+            raise ValueError(
+                f"The port of {REDIS_URL} is not a number. If the password contains "
+                "special characters, quote them: / is %2F, @ is %40."
+            ) from None
+        self.host: str | None = parts.hostname or "localhost"
+        self.login = unquote(parts.username or "") or None
+        self.password = unquote(parts.password or "") or None
+        self.schema: str | None = unquote(parts.path.strip("/"))
+        self.extra: str | None = json.dumps(dict(parse_qsl(parts.query)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -161,10 +161,22 @@ class Receiver:
         except HttpRejection as rejection:
             reason, detail = reason_of(rejection)
             if reason:
-                self._on_rejected(reason)
-                key = keys.rejected(conn_id)
-                self._rejections.add(connection.redis, key, delivery_id, reason, detail)
+                self._reject(connection, keys.rejected, delivery_id, reason, detail)
             raise
+
+    def _reject(
+        self,
+        connection: CallbackConnection,
+        records: Callable[[str], str],
+        delivery_id: str,
+        reason: str,
+        detail: str = "",
+    ) -> None:
+        """Count and record a rejected delivery, in one of the lists of ``keys``."""
+        self._on_rejected(reason)
+        redis = connection.redis.for_namespace(connection.conn_id)
+        key = records(redis.in_keys(connection.conn_id))
+        self._rejections.add(redis, key, delivery_id, reason, detail)
 
     async def _take(
         self, connection: CallbackConnection, request: Request, delivery_id: str
@@ -228,9 +240,7 @@ class Receiver:
                 "no such connection" if connection is None else BAD_TOKEN,
             )
             if connection is not None:
-                self._on_rejected(BAD_TOKEN)
-                key = keys.bad_url(conn_id)
-                self._rejections.add(connection.redis, key, delivery_id, BAD_TOKEN)
+                self._reject(connection, keys.bad_url, delivery_id, BAD_TOKEN)
             raise bad_address()
         return connection
 
@@ -304,10 +314,11 @@ class Receiver:
         return delivery, mark
 
     def _writer(self, connection: CallbackConnection) -> InboxWriter:
-        redis, conn_id = connection.redis, connection.conn_id
+        conn_id = connection.conn_id
+        redis = connection.redis.for_namespace(conn_id)
         client = self._client(redis)
         if redis not in self._puts:
-            self._puts[redis] = shared_put(client)
+            self._puts[redis] = shared_put(client, has_failover=redis.has_failover)
         put = self._puts[redis]
         return InboxWriter(client, redis, conn_id, self._limits.ttl, put)
 

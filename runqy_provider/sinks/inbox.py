@@ -242,11 +242,12 @@ class InboxBackend:
 
     def describe(self, delivery_id: str) -> str:
         """Say where a webhook was looked for, and what to check."""
-        conn_id = self.context.connection.conn_id
+        conn_id, redis = self.context.connection.conn_id, self.redis
+        key = keys.delivery(redis.in_keys(conn_id), delivery_id)
         url = f"{self.context.callback_url}/{conn_id}/v1/deliveries/{delivery_id}"
         return (
             f"No webhook was received at {url}: the inbox (Redis at "
-            f"{self.redis.address}, key {keys.delivery(conn_id, delivery_id)}) is "
+            f"{redis.address}, key {key}) is "
             "empty. Check that workers reach that address, and the log of the task code"
         )
 

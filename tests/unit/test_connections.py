@@ -142,7 +142,6 @@ def test_redis_connection_is_read_as_the_redis_provider_does() -> None:
     ("fields", "message"),
     [
         ({}, "has no host"),
-        ({"host": "r", "extra": {"cluster": True}}, "is a cluster"),
         ({"host": "r", "schema": "first"}, "must be a whole number"),
     ],
 )

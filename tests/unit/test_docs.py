@@ -29,6 +29,8 @@ RULES = {
     "ini": "here",
     "http": "here",
     "text": "here",
+    "json": "test_redis_lookup.py",
+    "redis": "tests/integration/inbox/test_tls_and_users.py",
 }
 
 #: The page whose blocks of text are diagrams.

@@ -129,11 +129,11 @@ async def _read_inbox(context: SinkContext) -> tuple[RecentDeliveries | None, st
         )
 
     async def read() -> RecentDeliveries:
-        async with opened(redis, "read the last deliveries") as client:
+        namespace = context.connection.conn_id
+        node, in_keys = redis.for_namespace(namespace), redis.in_keys(namespace)
+        async with opened(node, "read the last deliveries") as client:
             await client.ping()
-            return await read_recent(
-                client, context.connection.conn_id, MOST_DELIVERIES
-            )
+            return await read_recent(client, in_keys, MOST_DELIVERIES)
 
     return await _within_limit(context, read())
 
@@ -196,7 +196,7 @@ def _without_secrets(message: str, context: SinkContext) -> str:
     secrets = [connection.api_key, connection.admin_key]
     secrets += [*connection.callback_secrets, *connection.signing_secrets]
     for redis in (context.redis, context.runqy_redis):
-        secrets.append(None if redis is None else dict(redis.options).get("password"))
+        secrets += [] if redis is None else redis.passwords
     message = message.replace(connection.server_url, _shown(connection.server_url))
     for secret in filter(None, secrets):
         message = message.replace(secret, "***")

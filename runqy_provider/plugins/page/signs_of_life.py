@@ -72,8 +72,9 @@ class SignsOfLife:
             if redis is None:
                 return {}
             self._inboxes.set(conn_id, redis, TTL)
-        async with opened(redis, "read progress") as client:
-            wanted = [keys.progress(conn_id, row.delivery_id) for row in rows]
+        node, in_keys = redis.for_namespace(conn_id), redis.in_keys(conn_id)
+        async with opened(node, "read progress") as client:
+            wanted = [keys.progress(in_keys, row.delivery_id) for row in rows]
             texts = cast("list[bytes | None]", await client.mget(wanted))
         return {
             row.key: Progress.from_json(text)

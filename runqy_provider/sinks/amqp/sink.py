@@ -154,11 +154,12 @@ class BoundAmqpSink(BoundSink):
     def describe_timeout(self, job: JobRef) -> str:
         """Say to which queue no message came."""
         queue, redis = self.sink.queue, self._inbox.redis
+        in_keys = redis.in_keys(queue.namespace)
         return (
             f"No message with task_id {job.delivery_id!r} came to queue "
             f"{queue.name!r} (connection {queue.conn_id!r}); messages are moved to the "
             f"inbox (Redis at {redis.address}, key "
-            f"{keys.delivery(queue.namespace, job.delivery_id)}). Check that the task "
+            f"{keys.delivery(in_keys, job.delivery_id)}). Check that the task "
             f"code publishes there, its log, and the queue {queue.rejected!r} for "
             "messages that are not valid deliveries."
         )

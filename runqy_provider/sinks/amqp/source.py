@@ -171,12 +171,15 @@ class AmqpSource:
     async def _open(self) -> tuple[Consumer, InboxWriter, AsyncExitStack]:
         settings = await in_thread(BrokerSettings.fetch, self._queue.conn_id)
         async with AsyncExitStack() as stack:
-            redis = async_client(self._redis, most_connections=1)
+            namespace = self._queue.namespace
+            redis = async_client(
+                self._redis.for_namespace(namespace), most_connections=1
+            )
             stack.push_async_callback(redis.aclose)
             connection = await stack.enter_async_context(await settings.connect())
             consumer = Consumer(self._queue, connection)
             await consumer.start()
-            writer = InboxWriter(redis, self._redis, self._queue.namespace, self._ttl)
+            writer = InboxWriter(redis, self._redis, namespace, self._ttl)
             return consumer, writer, stack.pop_all()
 
     async def _move(self, consumer: Consumer, writer: InboxWriter) -> None:
