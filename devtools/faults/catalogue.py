@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 import requests
 
-from devtools.faults.environment import DAG, IN_SLOTS, RETRIED, SLOTS
+from devtools.faults.environment import (
+    CLUSTER,
+    DAG,
+    IN_SLOTS,
+    PAIR,
+    RETRIED,
+    SENTINELS,
+    SLOTS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,6 +145,26 @@ def _redis_fails_over(environment: Environment, run: Run) -> None:
     environment.go(run)
 
 
+def _cluster_primary_killed(environment: Environment, run: Run) -> None:
+    """Kill the node that has all keys of the connection, and start it again later."""
+    cluster, key = environment.cluster, f"{{{CLUSTER}}}"
+    primary = cluster.primary_of(key)
+    environment.go(run)
+    environment.wait_succeeded(run, 1)
+    primary.child.kill()
+    cluster.wait_for_failover(primary, key)
+    primary.child.start()
+
+
+def _sentinels_primary_killed(environment: Environment, run: Run) -> None:
+    primary = environment.sentinels.primary()
+    environment.go(run)
+    environment.wait_succeeded(run, 1)
+    primary.child.kill()
+    environment.sentinels.wait_for_failover(primary)
+    primary.child.start()
+
+
 def _server_away(environment: Environment) -> None:
     environment.sandbox.server.stop()
 
@@ -251,7 +279,23 @@ FAULTS = (
         "redis-failover",
         "the inbox's Redis fails over behind one address",
         _redis_fails_over,
-        conn_id="runqy_pair",
+        conn_id=PAIR,
+        sinks=("webhook", "s3"),
+    ),
+    Fault(
+        "cluster-primary-killed",
+        "the inbox's Redis Cluster: kill -9 of its primary as jobs deliver",
+        _cluster_primary_killed,
+        before=lambda environment: environment.cluster.wait_until_complete(),
+        conn_id=CLUSTER,
+        sinks=("webhook", "s3"),
+    ),
+    Fault(
+        "sentinel-primary-killed",
+        "the inbox's Redis with Sentinels: kill -9 of its primary as jobs deliver",
+        _sentinels_primary_killed,
+        before=lambda environment: environment.sentinels.wait_until_complete(),
+        conn_id=SENTINELS,
         sinks=("webhook", "s3"),
     ),
     Fault(

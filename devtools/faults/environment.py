@@ -25,6 +25,8 @@ from devtools.client import FINISHED, AirflowClient
 from devtools.faults.processes import descendants, parent, title
 from devtools.faults.redis_pair import running_redis_pair
 from devtools.receiver import running_receiver
+from devtools.servers.redis_cluster import running_redis_cluster
+from devtools.servers.redis_sentinel import running_sentinels
 from runqy_sandbox.process.net import free_port
 from runqy_sandbox.sandbox import Sandbox
 
@@ -61,6 +63,10 @@ SKEWED = (
 
 #: How far the receivers' clocks are off, by the runqy connection that leads to each.
 CLOCKS = {"runqy_ahead": 600, "runqy_behind": -600}
+
+#: runqy connections whose inbox fails over, and the Redis connection of each.
+PAIR, CLUSTER, SENTINELS = "runqy_pair", "runqy_cluster", "runqy_sentinels"
+INBOXES = {PAIR: "inbox", CLUSTER: "inbox_cluster", SENTINELS: "inbox_sentinels"}
 
 #: Jobs that run at once: as many as two cores bear.
 AT_ONCE = 10
@@ -128,8 +134,13 @@ class Environment:
         own = self.sandbox.connections(f"http://127.0.0.1:{port}/runqy", secret)
         self.inbox = stack.enter_context(running_redis_pair(home / "inbox"))
         own["inbox"] = {**own["redis_default"], "port": self.inbox.port}
-        own["runqy_pair"] = json.loads(json.dumps(own["runqy_default"]))
-        own["runqy_pair"]["extra"]["redis_conn_id"] = "inbox"
+        self.cluster = stack.enter_context(running_redis_cluster(home / "cluster"))
+        own["inbox_cluster"] = self.cluster.airflow_connection
+        self.sentinels = stack.enter_context(running_sentinels(home / "sentinels"))
+        own["inbox_sentinels"] = self.sentinels.airflow_connection
+        for conn_id, inbox in INBOXES.items():
+            own[conn_id] = json.loads(json.dumps(own["runqy_default"]))
+            own[conn_id]["extra"]["redis_conn_id"] = inbox
         off = {conn_id: free_port() for conn_id in CLOCKS}
         for conn_id, receiver_port in off.items():
             own[conn_id] = json.loads(json.dumps(own["runqy_default"]))
