@@ -9,10 +9,13 @@ possible over HTTP.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
+
+from redis.exceptions import NoScriptError
 
 from runqy_provider.client.models import PENDING, Job
 from runqy_provider.client.redis_keys import (
@@ -42,10 +45,19 @@ if TYPE_CHECKING:
     from runqy_provider.client.job_options import JobOptions
     from runqy_provider.connections import RedisConnection
 
+
+class _Script:
+    """A script in Redis, and the digest by which Redis knows it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
 # The reverse key stays after a job of a queue without storage has ended and its hash is
 # deleted: a job that has run is refused, too. All in one script, which the server does
 # in three steps, so that no half of it is ever seen.
-_ENQUEUE = """
+_ENQUEUE = _Script("""
 if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then return 0 end
 redis.call('SADD', KEYS[4], ARGV[4])
 redis.call('HSET', KEYS[1], 'msg', ARGV[1], 'state', 'pending',
@@ -53,18 +65,18 @@ redis.call('HSET', KEYS[1], 'msg', ARGV[1], 'state', 'pending',
 redis.call('HSET', KEYS[2], 'queue', ARGV[4])
 redis.call('LPUSH', KEYS[3], ARGV[2])
 return 1
-"""
+""")
 
 
 # As the server deletes a job that waits for a worker; an active one stays. The reverse
 # key stays, too: the job was enqueued, and is not to be enqueued again.
-_DELETE = """
+_DELETE = _Script("""
 local state = redis.call('HGET', KEYS[1], 'state')
 if state == 'pending' then redis.call('LREM', KEYS[2], -1, ARGV[1])
 elseif state == 'retry' then redis.call('ZREM', KEYS[3], ARGV[1])
 else return 0 end
 return redis.call('DEL', KEYS[1])
-"""
+""")
 
 #: How many jobs are deleted in one round trip: each looks through the whole queue.
 DELETED_AT_ONCE = 100
@@ -93,8 +105,6 @@ class RedisTransport:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
         self._client: Redis = client(connection)
-        self._enqueue = self._client.register_script(_ENQUEUE)
-        self._delete = self._client.register_script(_DELETE)
 
     def close(self) -> None:
         """Close the connection; a later call opens another."""
@@ -150,22 +160,17 @@ class RedisTransport:
             )
             for job in jobs
         ]
-        with (
-            redis_errors(self._connection, f"enqueue to {runqy_queue!r}"),
-            self._client.pipeline(transaction=False) as pipeline,
-        ):
-            for job, message in zip(jobs, messages, strict=True):
-                self._enqueue(
-                    keys=[
-                        hash_key(runqy_queue, job.job_id),
-                        reverse_key(job.job_id),
-                        pending_key(runqy_queue),
-                        QUEUES,
-                    ],
-                    args=[message, job.job_id, time.time_ns(), runqy_queue, *fields],
-                    client=pipeline,
-                )
-            answers = pipeline.execute()
+        pending = pending_key(runqy_queue)
+        calls = [
+            (
+                *(hash_key(runqy_queue, job.job_id), reverse_key(job.job_id)),
+                *(pending, QUEUES),
+                *(message, job.job_id, time.time_ns(), runqy_queue, *fields),
+            )
+            for job, message in zip(jobs, messages, strict=True)
+        ]
+        with redis_errors(self._connection, f"enqueue to {runqy_queue!r}"):
+            answers = self._run(_ENQUEUE, 4, calls)
         return [answer == 1 for answer in answers]
 
     def delete_pending(self, runqy_queue: str, job_ids: Sequence[str]) -> int:
@@ -184,28 +189,70 @@ class RedisTransport:
         """
         deleted = 0
         for start in range(0, len(job_ids), DELETED_AT_ONCE):
-            with (
-                redis_errors(self._connection, f"delete jobs of {runqy_queue!r}"),
-                self._client.pipeline(transaction=False) as pipeline,
-            ):
-                for job_id in job_ids[start : start + DELETED_AT_ONCE]:
-                    self._delete(
-                        keys=[
-                            hash_key(runqy_queue, job_id),
-                            pending_key(runqy_queue),
-                            retry_key(runqy_queue),
-                        ],
-                        args=[job_id],
-                        client=pipeline,
-                    )
-                deleted += sum(pipeline.execute())
+            calls = [
+                (
+                    hash_key(runqy_queue, job_id),
+                    pending_key(runqy_queue),
+                    retry_key(runqy_queue),
+                    job_id,
+                )
+                for job_id in job_ids[start : start + DELETED_AT_ONCE]
+            ]
+            with redis_errors(self._connection, f"delete jobs of {runqy_queue!r}"):
+                deleted += sum(self._run(_DELETE, 3, calls))
         return deleted
+
+    def _run(
+        self, script: _Script, keys: int, calls: Sequence[tuple[Any, ...]]
+    ) -> list[Any]:
+        """Run a script once for each call, in one round trip.
+
+        redis-py's own scripts would ask at each round trip whether Redis has them.
+
+        Args:
+            script: The script.
+            keys: How many of the arguments of a call are keys.
+            calls: The arguments.
+
+        Raises:
+            RedisError: A call has failed.
+        """
+        answers = self._evaluate(script, keys, calls)
+        unknown = [
+            number
+            for number, answer in enumerate(answers)
+            if isinstance(answer, NoScriptError)
+        ]
+        if unknown:
+            # Redis has not seen it yet, has been restarted, or has failed over.
+            self._client.script_load(script.text)
+            again = self._evaluate(script, keys, [calls[n] for n in unknown])
+            for number, answer in zip(unknown, again, strict=True):
+                answers[number] = answer
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    def _evaluate(
+        self, script: _Script, keys: int, calls: Sequence[tuple[Any, ...]]
+    ) -> list[Any]:
+        with self._client.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                pipeline.evalsha(script.sha, keys, *call)
+            answers: list[Any] = pipeline.execute(raise_on_error=False)
+        return answers
 
 
 def enqueued_job(runqy_queue: str, job: NewJob) -> Job:
     """Return a job as the server describes one that it has enqueued."""
     return Job(job.job_id, runqy_queue, PENDING, payload=job.payload)
 
+
+#: Writes a payload as the server does: sorted, and without blanks.
+_ENCODER = json.JSONEncoder(
+    allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True
+)
 
 #: Characters that the server escapes in a payload, though JSON does not ask for it.
 _ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
@@ -215,13 +262,7 @@ def _body(job: NewJob, runqy_queue: str) -> bytes:
     """Return a payload as the server writes it: sorted, and without blanks."""
     what = f"The payload of job {job.job_id} for queue {runqy_queue!r}"
     try:
-        text = json.dumps(
-            job.payload,
-            allow_nan=False,
-            ensure_ascii=False,
-            separators=(",", ":"),
-            sort_keys=True,
-        )
+        text = _ENCODER.encode(job.payload)
         body = text.translate(_ESCAPED).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidPayload(
