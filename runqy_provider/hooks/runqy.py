@@ -424,7 +424,11 @@ class RunqyHook(BaseHook):
 
         queue = full_queue_name(runqy_queue)
         new = [NewJob(job_id or str(uuid.uuid4()), payload) for job_id, payload in jobs]
-        which = f"job {new[0].job_id}" if len(new) == 1 else f"{len(new):,} jobs"
+        known = "with the same ids, none will run twice"
+        which = f"Whether the {len(new):,} jobs are enqueued"
+        if len(new) == 1:
+            known = "with the same id, it will not run twice"
+            which = f"Whether job {new[0].job_id} is enqueued"
         try:
             for attempt in Retrying(**self._retry_options(SinkUnavailable)):
                 with attempt:
@@ -432,12 +436,11 @@ class RunqyHook(BaseHook):
                     answers = self._redis.enqueue(queue, new, options)
         except SinkUnavailable as error:
             raise ServerUnavailable(
-                f"{error} Whether {which} are enqueued is not known; repeated "
-                "with the same id, none will run twice."
+                f"{error} {which} is not known; repeated {known}."
             ) from error
         repeated = answers.count(False)
         if repeated:
-            self.log.info("%s of %s were enqueued before.", repeated, which)
+            self.log.info("%s of %s jobs were enqueued before.", repeated, len(new))
         return [enqueued_job(queue, job) for job in new]
 
     def _check_queue(self, queue: str) -> None:
