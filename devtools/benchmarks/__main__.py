@@ -19,7 +19,14 @@ import time
 from pathlib import Path
 
 from devtools.benchmarks.plots import draw
-from devtools.benchmarks.registry import BENCHMARKS, FULL, QUICK, limit_of, names_of
+from devtools.benchmarks.registry import (
+    BENCHMARKS,
+    FULL,
+    ON_DEMAND,
+    QUICK,
+    limit_of,
+    names_of,
+)
 from devtools.benchmarks.results import (
     DONE,
     ENDED,
@@ -35,7 +42,9 @@ from runqy_sandbox.process.watchdog import run_with_watchdog
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line says; 1 where a benchmark has not come to its end."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="only this one")
+    parser.add_argument(
+        "name", nargs="?", choices=(*BENCHMARKS, *ON_DEMAND), help="only this one"
+    )
     parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

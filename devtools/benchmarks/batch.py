@@ -121,7 +121,7 @@ class Bench:
         watch.start()
         try:
             began = time.monotonic()
-            run_id = self.client.trigger("batch", {"payloads": f"file://{path}"})
+            run_id = self.client.trigger("batch", {"payloads": str(path)})
             if kills:
                 self._kill(jobs)
             self._wait(lambda: self.client.state("batch", run_id) in FINISHED)

@@ -11,7 +11,7 @@ import pytest
 
 from devtools.benchmarks import __main__ as program
 from devtools.benchmarks import results
-from devtools.benchmarks.registry import BENCHMARKS, names_of
+from devtools.benchmarks.registry import BENCHMARKS, ON_DEMAND, names_of
 from devtools.benchmarks.table import Table
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def test_quick_run_leaves_out_what_takes_long() -> None:
     assert names_of("settle_seconds", quick=True) == ["settle_seconds"]
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", [*BENCHMARKS, *ON_DEMAND])
 def test_benchmark_has_the_same_interface_as_the_others(name: str) -> None:
     module: ModuleType = importlib.import_module(f"devtools.benchmarks.{name}")
     assert list(inspect.signature(module.run).parameters) == ["quick"]

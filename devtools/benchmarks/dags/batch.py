@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""One task with many jobs; conf has ``payloads``, the URI of an object."""
+"""One task with many jobs; conf has ``payloads``, the path of a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ with DAG("batch", schedule=None, max_active_runs=1):
     RunqyBatchOperator(
         task_id="batch",
         runqy_queue="idle",
-        payloads="{{ dag_run.conf['payloads'] }}",
+        payloads="file://{{ dag_run.conf['payloads'] }}",
         sink="webhook",
         returns="reference",
         max_in_flight=20_000,
