@@ -19,8 +19,11 @@ help: ## say what there is
 demo: setup ## the main job, end to end, on embedded parts (KEEP=1 leaves it running)
 	@$(RUN) -m devtools.demo $(if $(KEEP),--keep)
 
-test: setup lint types layers delivery ## everything CI runs
-	$(RUN) -m pytest -n $(or $(JOBS),3) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-report=xml:.coverage.xml
+# Coverage takes a quarter of the time, so that it is measured on demand.
+WITH_COVERAGE = --cov --cov-report=term --cov-report=xml:.coverage.xml
+
+test: setup lint types layers delivery ## everything CI runs (COVERAGE=1 measures what the tests cover)
+	$(RUN) -m pytest -n $(or $(JOBS),3) --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),$(WITH_COVERAGE))
 
 lint: setup ## ruff: rules and format
 	$(RUN) -m ruff check .
