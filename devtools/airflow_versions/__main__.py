@@ -46,6 +46,7 @@ SUITES = (
     "tests/integration/airflow/test_trigger.py",
     "tests/integration/airflow/test_triggerer.py",
     "tests/integration/airflow/test_xcom_value.py",
+    "tests/integration/batch",
     "tests/integration/page",
 )
 

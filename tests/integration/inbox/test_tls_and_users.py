@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import time
 from pathlib import Path
@@ -19,7 +20,8 @@ from runqy_provider.inbox import keys
 from runqy_provider.inbox.channel import new_channel_delivery_id
 from runqy_provider.inbox.channel_reader import ChannelReader
 from runqy_provider.inbox.check import check_inbox
-from runqy_provider.inbox.reader import InboxReader
+from runqy_provider.inbox.manifest import InboxManifest
+from runqy_provider.inbox.reader import InboxReader, StoredDelivery
 from runqy_provider.inbox.records import read_recent
 from runqy_provider.inbox.rejections import RejectionRecorder
 from runqy_provider.inbox.source import InboxSource
@@ -107,7 +109,13 @@ async def use_everything(redis: RedisConnection, conn_id: str) -> None:
     await source.aclose()
     with InboxReader(redis, conn_id) as reader:
         assert reader.read("d", max_bytes=1000).delivery.result == 1
+        [small] = reader.read_small(["d"], 1000)
+        assert isinstance(small, StoredDelivery)
         reader.forget("d")
+    manifest = InboxManifest(redis, conn_id, "b")
+    manifest.write(io.BytesIO(b"{}"), ttl=100)
+    with manifest.stream() as stream:
+        assert (manifest.size(), stream.read()) == (2, b"{}")
     channel = ChannelReader(redis, conn_id, "c", "g")
     [(entry_id, _)] = await channel.read()
     await channel.acknowledge([entry_id])
