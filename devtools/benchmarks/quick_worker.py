@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from devtools.benchmarks.raw_http import exchange, post_request
 from runqy_delivery import Delivery
-from runqy_sandbox.asynq.keys import decode, key, reverse_key, task_key
+from runqy_sandbox.asynq.keys import decode, key, task_key
 
 #: Connections to the receiver, and jobs that each takes at once.
 CONNECTIONS, AT_ONCE = 16, 20
@@ -70,7 +70,8 @@ async def _work(redis: Redis, queue: str) -> None:
             pipeline.sadd(DELIVERED, *(payload["task_id"] for payload in payloads))
             pipeline.incrby(RUNS, len(ids))
             for job_id in ids:
-                pipeline.delete(task_key(queue, job_id), reverse_key(job_id))
+                # Its reverse key stays, as a real worker leaves it.
+                pipeline.delete(task_key(queue, job_id))
             await pipeline.execute()
 
 

@@ -17,7 +17,6 @@ with DAG("batch", schedule=None, max_active_runs=1):
         payloads="file://{{ dag_run.conf['payloads'] }}",
         sink="webhook",
         returns="reference",
-        max_in_flight=20_000,
         retries=5,
         retry_delay=timedelta(seconds=1),
     )
