@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runqy_provider.sinks.registry import SinkArgument
 
 #: How many jobs of a task are in flight, where it does not say.
-MAX_IN_FLIGHT = 10_000
+MAX_IN_FLIGHT = 20_000
 
 
 class RunqyBatchOperator(BaseOperator):
