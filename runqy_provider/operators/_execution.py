@@ -8,9 +8,6 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk import Asset
-
-from runqy_provider.client.job_options import JobOptions
 from runqy_provider.context import load_context
 from runqy_provider.errors import (
     BadDelivery,
@@ -48,6 +45,7 @@ from runqy_provider.models import (
     DeliveryEvent,
     JobRef,
 )
+from runqy_provider.operators._task_fields import add_to_outlets, job_options
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.delivery import DeliveryTrigger
@@ -57,7 +55,6 @@ if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
     from runqy_provider.jobs.task_end import TaskEnd
-    from runqy_provider.models import Reference
     from runqy_provider.operators.runqy import RunqyOperator
     from runqy_provider.sinks.base import Sink
 
@@ -187,12 +184,7 @@ class Execution:
             task.runqy_queue,
             task.payload,
             sink,
-            JobOptions(
-                in_seconds(task.job_timeout),
-                task.max_retry,
-                in_seconds(task.active_timeout),
-                in_seconds(task.ttl_completed),
-            ),
+            job_options(task),
             deletes=task.delete_on_kill,
         )
 
@@ -265,7 +257,7 @@ class Execution:
             context["ti"].xcom_push(key=DELIVERY_KEY, value=received.receipt)
         task.download_url, task.receipt = received.download_url, received.receipt
         if received.reference is not None:
-            self._add_to_outlets(context, received.reference)
+            add_to_outlets(task, context, received.reference)
         received.forget()
         return received.value
 
@@ -274,14 +266,6 @@ class Execution:
         if job.runqy_queue is not None:
             server_url = self.sink_context.connection.server_url
             self.task.queue_url = queue_url(server_url, job.runqy_queue)
-
-    def _add_to_outlets(self, context: Context, reference: Reference) -> None:
-        """Add the reference to the asset events of the task's outlets."""
-        for outlet in self.task.outlets:
-            if isinstance(outlet, Asset):
-                context["outlet_events"][outlet].extra[DELIVERY_KEY] = (
-                    reference.to_xcom()
-                )
 
     def _raise_not_arrived(self, context: Context, event: DeliveryEvent) -> NoReturn:
         if event.kind == SILENT:

@@ -8,7 +8,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import TriggerEvent
 
 from runqy_provider.airflow_compat import AirflowNotFoundException, in_thread
 from runqy_provider.errors import RunqyError
@@ -20,17 +20,15 @@ from runqy_provider.jobs.telemetry import add_waiting
 from runqy_provider.jobs.waiting import fetch_context
 from runqy_provider.models import ERROR
 from runqy_provider.sanitize import storable
+from runqy_provider.triggers._deleting import DeletingTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
 
     from airflow.executors.workloads.task import TaskInstanceDTO
 
-#: Deletions in progress: the event loop itself does not keep a reference to a task.
-_deletions: set[asyncio.Task[None]] = set()
 
-
-class BatchTrigger(BaseTrigger):
+class BatchTrigger(DeletingTrigger):
     """Wait until most jobs of a batch that are in flight have ended.
 
     It enqueues nothing: its task does, when it resumes. All arguments are plain JSON
@@ -61,7 +59,7 @@ class BatchTrigger(BaseTrigger):
         heartbeat: float | None = None,
         delete_on_kill: bool = False,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # Airflow's
+        super().__init__(delete_on_kill=delete_on_kill)
         self.runqy_conn_id = runqy_conn_id
         self.batch = dict(batch)
         self.until = until
@@ -69,8 +67,6 @@ class BatchTrigger(BaseTrigger):
         self.deadline = deadline
         self.not_before = not_before
         self.heartbeat = heartbeat
-        self.delete_on_kill = delete_on_kill
-        self._is_done = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make an equal trigger."""
@@ -88,27 +84,10 @@ class BatchTrigger(BaseTrigger):
             },
         )
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and yield one event."""
-        try:
-            payload = await self._wait()
-        except asyncio.CancelledError:
-            if not hasattr(BaseTrigger, "on_kill"):
-                self._start_deletion()
-            raise
-        # From here on a cancellation says nothing about the task.
-        self._is_done = True
+    async def _event(self) -> TriggerEvent:
+        payload = await self._wait()
         await asyncio.sleep(max(0.0, self.not_before - time.time()))
-        yield TriggerEvent(payload)  # type: ignore[no-untyped-call] # Airflow's
-
-    async def on_kill(self) -> None:
-        """Delete the jobs that have not started, if a user has ended the task.
-
-        Airflow calls this in other cases, too: see ``jobs/cancellation.py``.
-        """
-        deletion = self._start_deletion()
-        if deletion is not None:
-            await asyncio.shield(deletion)
+        return TriggerEvent(payload)  # type: ignore[no-untyped-call] # Airflow's
 
     async def _wait(self) -> dict[str, Any]:
         batch = BatchProgress.from_json(self.batch)
@@ -133,19 +112,9 @@ class BatchTrigger(BaseTrigger):
             add_waiting(-1)
         return {"event": kind, "batch": batch.to_json(), "deadline": self.deadline}
 
-    def _start_deletion(self) -> asyncio.Task[None] | None:
-        # ``dag.test()`` runs triggers without a task instance.
-        ti: TaskInstanceDTO | None = getattr(self, "task_instance", None)
-        if ti is None or self._is_done or not self.delete_on_kill:
-            return None
-        deletion = asyncio.create_task(self._delete_if_abandoned(ti))
-        _deletions.add(deletion)
-        deletion.add_done_callback(_deletions.discard)
-        return deletion
-
     async def _delete_if_abandoned(self, ti: TaskInstanceDTO) -> None:
         batch = BatchProgress.from_json(self.batch)
         if not await is_abandoned(ti, batch.batch_id):
             return
-        message = await in_thread(delete_pending, self.runqy_conn_id, batch)
-        self.log.info("A user ended the task. %s", message)
+        self.log.info("A user ended the task.")
+        await in_thread(delete_pending, self.runqy_conn_id, batch, self.log)

@@ -8,7 +8,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from runqy_delivery.wire import COMPLETED
 from runqy_provider.airflow_compat import AirflowNotFoundException
@@ -20,10 +20,9 @@ from runqy_provider.jobs.task_end import TaskEnd
 from runqy_provider.jobs.telemetry import add_waiting
 from runqy_provider.jobs.waiting import error_event, fetch_context, wait_for
 from runqy_provider.models import JobRef
+from runqy_provider.triggers._deleting import DeletingTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from airflow.executors.workloads.task import TaskInstanceDTO
     from typing_extensions import Self
 
@@ -33,11 +32,8 @@ if TYPE_CHECKING:
 #: Seconds for which an unavailable server is asked again to delete a job.
 DELETE_RETRY_FOR = 5.0
 
-#: Deletions in progress: the event loop itself does not keep a reference to a task.
-_deletions: set[asyncio.Task[None]] = set()
 
-
-class DeliveryTrigger(BaseTrigger):
+class DeliveryTrigger(DeletingTrigger):
     """Wait until a delivery has arrived, or its deadline has passed.
 
     All arguments are plain JSON and none is a secret: Airflow stores them in its
@@ -74,15 +70,13 @@ class DeliveryTrigger(BaseTrigger):
         enqueued_at: float = 0.0,
         task_end: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # Airflow's
+        super().__init__(delete_on_kill=delete_on_kill)
         self.runqy_conn_id = runqy_conn_id
         self.job = JobRef(delivery_id, sink, job_id, runqy_queue, enqueued_at)
         self.deadline = deadline
         self.not_before = not_before
         self.heartbeat = heartbeat
-        self.delete_on_kill = delete_on_kill
         self.task_end = task_end
-        self._is_done = False
 
     @classmethod
     def for_job(cls, job: JobRef, **arguments: Any) -> Self:
@@ -122,18 +116,6 @@ class DeliveryTrigger(BaseTrigger):
             },
         )
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and yield one event."""
-        try:
-            event = await self._event()
-        except asyncio.CancelledError:
-            if not hasattr(BaseTrigger, "on_kill"):
-                self._start_deletion()
-            raise
-        # From here on a cancellation says nothing about the task.
-        self._is_done = True
-        yield event
-
     async def _event(self) -> TriggerEvent:
         ti = self._ti
         if self.task_end is not None and ti is not None:
@@ -150,36 +132,6 @@ class DeliveryTrigger(BaseTrigger):
                 return TaskSuccessEvent()
         await asyncio.sleep(max(0.0, self.not_before - time.time()))
         return TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call] # Airflow's
-
-    async def on_kill(self) -> None:
-        """Delete the job, if a user has ended the task and the job has not started.
-
-        Airflow calls this in other cases, too: see ``jobs/cancellation.py``.
-        """
-        deletion = self._start_deletion()
-        if deletion is not None:
-            # Airflow cancels a trigger again about once a second until it has ended:
-            # what takes longer needs a task of its own.
-            await asyncio.shield(deletion)
-
-    def _start_deletion(self) -> asyncio.Task[None] | None:
-        """Begin to delete the job, if nobody will ask for its result any more.
-
-        Before 3.3 Airflow does not call ``on_kill``: it only cancels a trigger, also
-        where the whole triggerer shuts down, which must not wait for this task.
-        """
-        ti = self._ti
-        if ti is None or self._is_done or not self.delete_on_kill:
-            return None
-        deletion = asyncio.create_task(self._delete_if_abandoned(ti))
-        _deletions.add(deletion)
-        deletion.add_done_callback(_deletions.discard)
-        return deletion
-
-    @property
-    def _ti(self) -> TaskInstanceDTO | None:
-        # ``dag.test()`` runs triggers without a task instance.
-        return getattr(self, "task_instance", None)
 
     async def _wait(self, context: SinkContext) -> DeliveryEvent:
         add_waiting(1)

@@ -1,0 +1,83 @@
+# SPDX-FileCopyrightText: The runqy for Airflow authors
+# SPDX-License-Identifier: Apache-2.0
+"""A trigger with one event, that deletes its jobs when a user ends the task."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from typing import TYPE_CHECKING
+
+from airflow.triggers.base import BaseTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from airflow.executors.workloads.task import TaskInstanceDTO
+    from airflow.triggers.base import TriggerEvent
+
+#: Deletions in progress: the event loop itself does not keep a reference to a task.
+_deletions: set[asyncio.Task[None]] = set()
+
+
+class DeletingTrigger(BaseTrigger):
+    """Yields one event; jobs that have not started are deleted when a user says so.
+
+    Args:
+        delete_on_kill: Whether to delete them.
+    """
+
+    def __init__(self, *, delete_on_kill: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow's
+        self.delete_on_kill = delete_on_kill
+        self._is_done = False
+
+    @abc.abstractmethod
+    async def _event(self) -> TriggerEvent:
+        """Wait, and return the event."""
+
+    @abc.abstractmethod
+    async def _delete_if_abandoned(self, ti: TaskInstanceDTO) -> None:
+        """Delete the jobs, if their results will not be asked for any more."""
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and yield one event."""
+        try:
+            event = await self._event()
+        except asyncio.CancelledError:
+            if not hasattr(BaseTrigger, "on_kill"):
+                self._start_deletion()
+            raise
+        # From here on a cancellation says nothing about the task.
+        self._is_done = True
+        yield event
+
+    async def on_kill(self) -> None:
+        """Delete the jobs that have not started, if a user has ended the task.
+
+        Airflow calls this in other cases, too: see ``jobs/cancellation.py``.
+        """
+        deletion = self._start_deletion()
+        if deletion is not None:
+            # Airflow cancels a trigger again about once a second until it has ended:
+            # what takes longer needs a task of its own.
+            await asyncio.shield(deletion)
+
+    @property
+    def _ti(self) -> TaskInstanceDTO | None:
+        # ``dag.test()`` runs triggers without a task instance.
+        return getattr(self, "task_instance", None)
+
+    def _start_deletion(self) -> asyncio.Task[None] | None:
+        """Begin to delete the jobs, unless the event was made.
+
+        Before 3.3 Airflow does not call ``on_kill``: it only cancels a trigger, also
+        where the whole triggerer shuts down, which must not wait for this task.
+        """
+        ti = self._ti
+        if ti is None or self._is_done or not self.delete_on_kill:
+            return None
+        deletion = asyncio.create_task(self._delete_if_abandoned(ti))
+        _deletions.add(deletion)
+        deletion.add_done_callback(_deletions.discard)
+        return deletion
