@@ -49,7 +49,7 @@ async def fetch_context(
         log: Logger of the waiting task.
 
     Raises:
-        AirflowNotFoundException: There is no such connection.
+        AirflowNotFoundException: The connection does not exist.
         Misconfigured: It lacks what is needed to look.
     """
     until = min(deadline, time.time() + CONNECTION_RETRY_FOR)

@@ -26,7 +26,7 @@ def check_arguments(task: RunqyBatchOperator, store: AttemptStore) -> None:
         store: Where the record is to be kept.
 
     Raises:
-        Misconfigured: An argument is not valid, or there is no place for the record.
+        Misconfigured: An argument is not valid, or progress cannot be recorded.
     """
     check_returns(task.returns)
     if task.max_in_flight < 1:

@@ -7,14 +7,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk import Asset
-
-from runqy_provider.client.job_options import JobOptions
 from runqy_provider.context import load_context
 from runqy_provider.errors import (
     InvalidPayload,
     Misconfigured,
     RunqyError,
+    SinkError,
     TooLarge,
     by_name,
 )
@@ -45,6 +43,7 @@ from runqy_provider.models import (
     Reference,
 )
 from runqy_provider.operators._batch_checks import check_arguments, check_sinks
+from runqy_provider.operators._task_fields import add_to_outlets, job_options
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.batch import BatchTrigger
 
@@ -165,7 +164,7 @@ class BatchExecution:
         if batch is None or not task.delete_on_kill:
             return
         if has_ended(self._airflow["ti"]):
-            task.log.info("%s", delete_pending(task.runqy_conn_id, batch))
+            delete_pending(task.runqy_conn_id, batch, task.log)
         else:
             task.log.info("No job is deleted: the task may run again.")
 
@@ -182,7 +181,7 @@ class BatchExecution:
         """
         task = self.task
         enqueuer = BatchEnqueuer(
-            self._context, batch, self._options(), lambda: self._save(batch)
+            self._context, batch, job_options(self.task), lambda: self._save(batch)
         )
         until_deferral = time.time() + slot
         while True:
@@ -255,9 +254,13 @@ class BatchExecution:
         """Return the results, or the reference to the manifest."""
         self.task.log.info("Batch %s: %s.", batch.batch_id, batch)
         self._push_receipt(batch, reference)
-        self.task.download_url = results.link(
-            sink_from_uri(self._manifest_sink(batch)), reference
-        )
+        try:
+            self.task.download_url = results.link(
+                sink_from_uri(self._manifest_sink(batch)), reference
+            )
+        except SinkError as error:
+            # The results are there: a missing link is not worth a failure.
+            self.task.log.warning("There is no link to the manifest: %s", error)
         returns = self.task.returns
         values = None if returns == REFERENCE else values_in(results, reference)
         if values is not None:
@@ -286,11 +289,10 @@ class BatchExecution:
     def _give_up(self, batch: BatchProgress) -> None:
         """Let a retry enqueue jobs again that seem to hang, or it would hang, too.
 
-        Over HTTP a job that is pending cannot be told from one that hangs, nor deleted,
-        so there the retry waits for all of them.
+        Where pending jobs cannot be deleted, as over HTTP, the retry waits for all of
+        them: those would run twice.
         """
-        if batch.chooses_id:
-            self.task.log.info("%s", delete_pending(self.task.runqy_conn_id, batch))
+        if delete_pending(self.task.runqy_conn_id, batch, self.task.log):
             for index in list(batch.outstanding):
                 batch.on_ended(index, "It gave no sign of life.")
 
@@ -301,15 +303,6 @@ class BatchExecution:
             self.task.runqy_queue,
             self._context,
             may_be_uri=self.task.may_be_uri,
-        )
-
-    def _options(self) -> JobOptions:
-        task = self.task
-        return JobOptions(
-            in_seconds(task.job_timeout),
-            task.max_retry,
-            in_seconds(task.active_timeout),
-            in_seconds(task.ttl_completed),
         )
 
     @property
@@ -346,10 +339,7 @@ class BatchExecution:
             "failed": len(batch.failed),
         }
         self._airflow["ti"].xcom_push(key=DELIVERY_KEY, value=receipt)
-        for outlet in self.task.outlets:
-            if isinstance(outlet, Asset):
-                extra = self._airflow["outlet_events"][outlet].extra
-                extra[DELIVERY_KEY] = reference.to_xcom()
+        add_to_outlets(self.task, self._airflow, reference)
 
     def _link_queue(self, batch: BatchProgress) -> None:
         """Set what Airflow reads for the link each time that this process ends."""

@@ -64,13 +64,15 @@ def begin(
     if previous.batch_id != new.batch_id:
         if deletes and previous.outstanding:
             # They are not waited for any more, and must not run beside the new ones.
-            log.info("The previous batch: %s", delete_pending(conn_id, previous))
+            log.info("The payloads have changed: the jobs of before are deleted.")
+            delete_pending(conn_id, previous, log)
         return new
     if "manifest" in record:
         return previous  # the attempt was killed after it had written all results
     find_results(sink_context, previous)
     if previous.expires <= time.time() and previous.outstanding:
-        log.info("Callback URLs have expired: %s", delete_pending(conn_id, previous))
+        log.info("The callback URLs of the jobs in flight have expired.")
+        delete_pending(conn_id, previous, log)
         for index in list(previous.outstanding):
             previous.on_ended(index, "Its callback URL has expired.")
     previous.run_failed_again()

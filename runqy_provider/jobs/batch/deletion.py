@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Delete the jobs of a batch that nobody waits for any more."""
+"""Delete the jobs of a batch that are not waited for any more."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runqy_provider.errors import RunqyError
 from runqy_provider.hooks.runqy import RunqyHook
@@ -13,18 +13,26 @@ if TYPE_CHECKING:
     from runqy_provider.jobs.batch.progress import BatchProgress
 
 
-def delete_pending(runqy_conn_id: str, batch: BatchProgress) -> str:
+def delete_pending(runqy_conn_id: str, batch: BatchProgress, log: Any) -> bool:
     """Delete the jobs of a batch that wait for a worker.
 
+    Args:
+        runqy_conn_id: The runqy connection.
+        batch: The batch.
+        log: The logger that says what was deleted, or why nothing was.
+
     Returns:
-        A sentence for the log; errors of runqy are part of it.
+        Whether no job of it is pending any more.
     """
     if not batch.chooses_id:
-        return "Its jobs stay in the queue: over HTTP their ids are not known."
+        log.info("Its jobs stay in the queue: over HTTP their ids are not known.")
+        return False
     ids = [batch.delivery_id(index) for index in batch.outstanding]
     try:
         with RunqyHook(runqy_conn_id, retry_for=0) as hook:
             number = hook.delete_pending(batch.runqy_queue, ids)
     except RunqyError as error:
-        return f"Its jobs were not deleted: {error}"
-    return f"{number:,} of {len(ids):,} jobs were deleted before they started."
+        log.warning("Its jobs were not deleted: %s", error)
+        return False
+    log.info("%s of %s jobs were deleted before they started.", number, len(ids))
+    return True

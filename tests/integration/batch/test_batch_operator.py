@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,11 @@ from runqy_provider.errors import (
     HeartbeatTimeout,
     InvalidPayload,
     Misconfigured,
+    SinkUnavailable,
     TooLarge,
 )
 from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.jobs.batch.deletion import delete_pending
 from runqy_provider.jobs.batch.progress import BatchProgress
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.stack import Gate
+
+log = logging.getLogger("tests.batch")
 
 pytestmark = pytest.mark.usefixtures("no_settling", "short_intervals")
 
@@ -445,23 +450,62 @@ def test_batch_decorator_takes_no_payloads() -> None:
 
 
 @pytest.mark.usefixtures("connect")
-def test_batch_trigger_deletes_pending_jobs_where_their_ids_are_known(
-    connect: Callable[..., Any],
+def test_batch_deletes_pending_jobs_where_their_ids_are_known(
+    connect: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     connect(transport="redis")
     run = batch_of(numbers(250), runqy_queue="idle").execute()
     batch = BatchProgress.from_json(run.record["batch"])
 
-    message = delete_pending("runqy_default", batch)
-    again = delete_pending("runqy_default", batch)
+    assert delete_pending("runqy_default", batch, log)
+    assert delete_pending("runqy_default", batch, log)
 
-    assert message.startswith("250 of 250 jobs were deleted")
-    assert again.startswith("0 of 250")
+    assert "250 of 250 jobs were deleted" in caplog.text
+    assert "0 of 250 jobs were deleted" in caplog.text
 
 
 @pytest.mark.usefixtures("connect")
-def test_batch_over_http_says_that_its_jobs_are_not_deleted() -> None:
+def test_batch_over_http_says_that_its_jobs_are_not_deleted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
     run = batch_of(numbers(1), runqy_queue="idle").execute()
     batch = BatchProgress.from_json(run.record["batch"])
 
-    assert "their ids are not known" in delete_pending("runqy_default", batch)
+    assert not delete_pending("runqy_default", batch, log)
+    assert "their ids are not known" in caplog.text
+
+
+@pytest.mark.usefixtures("short_watch_interval")
+def test_batch_whose_pending_jobs_cannot_be_deleted_waits_for_them_again(
+    connect: Callable[..., Any], gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(transport="redis")
+    run = batch_of(
+        [{**gate.closed, "value": 1}], heartbeat_timeout=timedelta(seconds=0.5)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(RunqyHook, "delete_pending", _unavailable)
+        run_to_end(run)
+    assert isinstance(run.error, HeartbeatTimeout)
+    batch = BatchProgress.from_json(run.record["batch"])
+    assert (len(batch.outstanding), len(batch.failed)) == (1, 0)
+
+    gate.open()
+    assert run_to_end(run.retried()).value == [1]
+
+
+def _unavailable(*_: Any) -> int:
+    raise SinkUnavailable("away")
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_without_a_link_to_its_manifest_returns_the_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(RunqyResultHook, "link", _unavailable)
+
+    run = run_to_end(batch_of(numbers(2), sink="s3://results/links"))
+
+    assert run.value == [0, 1]
