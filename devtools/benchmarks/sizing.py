@@ -51,7 +51,7 @@ class Load:
     object_share: float = _input(0.1, "share of jobs with an object store as sink")
     folder_objects: float = _input(1000, "objects in a folder that is listed")
     folders: float = _input(10, "folders that are waited for at a time")
-    unread_share: float = _input(0.001, "share of deliveries that nobody reads")
+    unread_share: float = _input(0.001, "share of deliveries that are never read")
     unread_days: float = _input(keys.UNREAD_TTL / DAY, "days that these are kept")
     airflows: float = _input(1, "Airflows among which the jobs are divided")
     capacity: float = _input(10_000, "[triggerer] capacity")

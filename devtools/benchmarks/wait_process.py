@@ -159,7 +159,7 @@ async def first_event(kind: str, name: str) -> Any:
 
 
 async def calm_down(limit: float) -> None:
-    """Wait until the event loop is no longer busy with the start."""
+    """Wait until the event loop has finished the start."""
     end = time.monotonic() + limit
     calm_since = time.monotonic()
     while time.monotonic() < min(end, calm_since + CALM):

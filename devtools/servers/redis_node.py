@@ -72,7 +72,7 @@ def make_node(
         watchdog: Ends it if this process is killed.
         options: More options of its command line.
         port: Its port; a free one where not given.
-        login: For ``RedisNode.login``; by default there is no password.
+        login: For ``RedisNode.login``; by default the user without a password.
         tls: Whether it accepts only TLS.
     """
     port, login = port or free_port(), login or {}

@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 REPLICA_WAIT = 0.1
 
 #: Seconds for which nothing counts as stored after the replica was lost. A primary that
-#: has just been replaced does not know it yet, and what it stores is lost. After that,
-#: there is no replica, and the inbox goes on without one.
+#: has just been replaced does not know it yet, and what it stores is lost. After that
+#: time, the replica counts as gone, and the inbox goes on without one.
 LOST_FOR = 30.0
 
 

@@ -71,7 +71,7 @@ class _UrlConnection:
             TLS. Fields are those of the connection's extra.
 
     Raises:
-        ValueError: It is no such URL. The message does not quote it.
+        ValueError: It is not such a URL. The message does not quote it.
     """
 
     def __init__(self, url: str) -> None:
