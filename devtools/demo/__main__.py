@@ -45,6 +45,13 @@ EXPECTED = (
     Expected(FAN_OUT, "count", lambda v: str(v) == "12"),
     Expected("runqy_taskflow", "resize", lambda v: "'width': 1280" in _plain(v), 3),
     Expected("runqy_taskflow", "total", lambda v: str(v) == "3840"),
+    Expected("runqy_batch", "resize", lambda v: "#manifest" in str(v)),
+    Expected("runqy_batch", "count", lambda v: str(v) == "50"),
+    Expected(
+        "runqy_batch",
+        "resize_again",
+        lambda v: _plain(v).count("'width': 1280") == 20,
+    ),
     Expected("runqy_guide", "by_webhook", lambda v: "'sum': 6" in _plain(v)),
     Expected("runqy_guide", "by_s3", lambda v: "'sum': 15" in _plain(v)),
     Expected("runqy_redis_storage", "classify", lambda v: "cat" in str(v)),

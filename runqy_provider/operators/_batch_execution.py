@@ -252,7 +252,9 @@ class BatchExecution:
         self, batch: BatchProgress, results: RunqyResultHook, reference: Reference
     ) -> Any:
         """Return the results, or the reference to the manifest."""
-        self.task.log.info("Batch %s: %s.", batch.batch_id, batch)
+        self.task.log.info(
+            "Batch %s: %s. Its manifest is %s.", batch.batch_id, batch, reference.uri
+        )
         self._push_receipt(batch, reference)
         try:
             self.task.download_url = results.link(
