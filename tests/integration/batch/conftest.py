@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+def numbers(count: int) -> list[dict[str, Any]]:
+    """Return payloads whose jobs return their number."""
+    return [{"value": number} for number in range(count)]
+
+
 def batch_of(payloads: Any, runqy_queue: str = "helper", **arguments: Any) -> Run:
     """Return a run of one RunqyBatchOperator, which polls once and then defers."""
     arguments = {"defer_after": timedelta(0), "sink": "webhook", **arguments}
