@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runqy_provider.client import models as job_states
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
 
     from runqy_provider.client.job_status import JobStatusReader, Seen
+    from runqy_provider.connections import RedisConnection, RunqyConnection
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
 
@@ -69,25 +71,31 @@ def monitor_target(context: SinkContext, job: JobRef) -> WaitTarget | None:
     Returns:
         None where the job is not known, or jobs are not to be observed.
     """
-    connection, redis, config = (
-        context.connection,
-        context.runqy_redis,
-        context.config,
-    )
-    if job.runqy_queue is None or job.job_id is None or not config.watch_interval:
+    connection, is_on = context.connection, context.config.watch_interval > 0
+    if job.runqy_queue is None or job.job_id is None or not is_on:
         return None
     uri = JobResultUri(connection.conn_id, job.runqy_queue, job.job_id, job.delivery_id)
     has_webhook = sink_from_uri(job.sink).delivers_by_webhook
+    factory = _WaiterFactory(connection, context.runqy_redis, has_webhook, context)
+    return WaitTarget(factory, str(uri))
 
-    def make() -> Waiter:
-        reader = job_status_reader(connection, redis)
-        callback = CallbackMonitor(context) if has_webhook else None
-        half = config.watch_interval / 2
-        monitor = JobMonitor(reader, config.vanished_grace, callback, half)
+
+@dataclass(frozen=True, slots=True)
+class _WaiterFactory:
+    connection: RunqyConnection
+    redis: RedisConnection | None
+    has_webhook: bool
+    context: SinkContext = field(compare=False)
+
+    def __call__(self) -> Waiter:
+        config = self.context.config
+        monitor = JobMonitor(
+            job_status_reader(self.connection, self.redis),
+            config.vanished_grace,
+            CallbackMonitor(self.context) if self.has_webhook else None,
+            served_for=config.watch_interval / 2,
+        )
         return Waiter(monitor, config.watch_interval, batch=BATCH)
-
-    key = ("job monitor", connection, redis, has_webhook)
-    return WaitTarget(key, make, str(uri))
 
 
 class JobMonitor:

@@ -8,6 +8,7 @@ import asyncio
 import contextvars
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runqy_provider.airflow_compat import AirflowNotFoundException
@@ -178,15 +179,24 @@ def update_logger(log: Any) -> Callable[[StatusUpdate], None]:
     whose context is current now.
     """
     if log is None:
-        return lambda _update: None
-    context = contextvars.copy_context()
+        return _log_nothing
+    return _TaskLog(log, contextvars.copy_context())
 
-    def write(update: StatusUpdate) -> None:
+
+def _log_nothing(_update: StatusUpdate) -> None:
+    """Log nothing."""
+
+
+# No closure, as there may be thousands.
+@dataclass(slots=True)
+class _TaskLog:
+    log: Any
+    context: contextvars.Context
+
+    def __call__(self, update: StatusUpdate) -> None:
         level = logging.INFO if update.is_progress else logging.WARNING
         prefix = "Progress: " if update.is_progress else ""
-        context.run(log.log, level, "%s%s", prefix, update.message)
-
-    return write
+        self.context.run(self.log.log, level, "%s%s", prefix, update.message)
 
 
 def _arrived(job: JobRef, arrival: Arrival) -> DeliveryEvent:

@@ -165,14 +165,14 @@ class BoundCombinedSink(BoundSink):
                 )
             return targets
         by_key = {
-            (target.waiter_key, target.key): dataclasses.replace(
+            (target.waiter_factory, target.key): dataclasses.replace(
                 target, is_required=False
             )
             for notifier in self.notifiers
             for target in notifier.targets(job)
         }
         for target in self.primary.targets(job):
-            by_key[target.waiter_key, target.key] = target
+            by_key[target.waiter_factory, target.key] = target
         return list(by_key.values())
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:

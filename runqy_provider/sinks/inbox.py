@@ -46,6 +46,20 @@ def is_in_inbox(uri: str) -> bool:
     return uri.startswith(SCHEME)
 
 
+@dataclass(frozen=True, slots=True)
+class _WaiterFactory:
+    redis: RedisConnection
+    namespace: str
+    takes_results: bool
+    interval: float
+
+    def __call__(self) -> Waiter:
+        source = InboxSource(
+            self.redis, self.namespace, takes_results=self.takes_results
+        )
+        return Waiter(source, self.interval, batch=BATCH)
+
+
 @dataclass(frozen=True)
 class InboxBackend:
     """The inbox of one runqy connection.
@@ -152,15 +166,9 @@ class InboxBackend:
             is_required: See ``WaitTarget``.
             takes_results: False for progress and failures only.
         """
-        redis, namespace = self.redis, self.namespace
         interval = self.context.config.inbox_interval
-
-        def make() -> Waiter:
-            source = InboxSource(redis, namespace, takes_results=takes_results)
-            return Waiter(source, interval, batch=BATCH)
-
-        key = ("inbox", namespace, redis, takes_results)
-        return WaitTarget(key, make, delivery_id, is_required)
+        factory = _WaiterFactory(self.redis, self.namespace, takes_results, interval)
+        return WaitTarget(factory, delivery_id, is_required)
 
     def open(self, uri: str, open_url: UrlOpener) -> FetchedResult:
         """Open a delivery in the inbox.

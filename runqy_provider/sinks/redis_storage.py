@@ -8,7 +8,7 @@ For queues that are configured with ``redis_storage: true``.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from urllib.parse import quote, unquote
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runqy_provider.client.job_status import JobStatus, JobStatusReader
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.connections import RedisConnection, RunqyConnection
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
     from runqy_provider.sinks.result import FetchedResult, UrlOpener
@@ -132,17 +132,9 @@ class BoundRedisStorage(BoundSink):
 
     def targets(self, job: JobRef) -> Sequence[WaitTarget]:
         """Return runqy's Redis, or the runqy server."""
-        connection, redis = self.context.connection, self.context.runqy_redis
-        config = self.context.config
-        uri = self._uri(job)
-
-        def make() -> Waiter:
-            source = JobResultSource(job_status_reader(connection, redis))
-            return Waiter(
-                source, config.poll_interval, config.max_poll_interval, batch=BATCH
-            )
-
-        return [WaitTarget(("redis_storage", redis or connection), make, str(uri))]
+        context = self.context
+        read = context.runqy_redis or context.connection
+        return [WaitTarget(_WaiterFactory(read, context), str(self._uri(job)))]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
         """Read the result from the job."""
@@ -247,6 +239,22 @@ class JobResultUri:
                 f"{uri!r} is not the URI of a result that runqy stores."
             )
         return cls(*parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _WaiterFactory:
+    read: RedisConnection | RunqyConnection
+    context: SinkContext = field(compare=False)
+
+    def __call__(self) -> Waiter:
+        context, config = self.context, self.context.config
+        reader = job_status_reader(context.connection, context.runqy_redis)
+        return Waiter(
+            JobResultSource(reader),
+            config.poll_interval,
+            config.max_poll_interval,
+            batch=BATCH,
+        )
 
 
 class JobResultSource:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from airflow.triggers.base import BaseTrigger
 
+from runqy_provider.jobs.telemetry import add_waiting
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -42,12 +44,15 @@ class DeletingTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one event."""
+        add_waiting(1)
         try:
             event = await self._event()
         except asyncio.CancelledError:
             if not hasattr(BaseTrigger, "on_kill"):
                 self._start_deletion()
             raise
+        finally:
+            add_waiting(-1)
         # From here on a cancellation says nothing about the task.
         self._is_done = True
         yield event

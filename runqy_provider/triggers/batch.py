@@ -16,7 +16,6 @@ from runqy_provider.jobs.batch.deletion import delete_pending
 from runqy_provider.jobs.batch.progress import BatchProgress
 from runqy_provider.jobs.batch.wait import wait_for_batch
 from runqy_provider.jobs.cancellation import is_abandoned
-from runqy_provider.jobs.telemetry import add_waiting
 from runqy_provider.jobs.waiting import fetch_context
 from runqy_provider.models import ERROR
 from runqy_provider.sanitize import storable
@@ -91,7 +90,6 @@ class BatchTrigger(DeletingTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         batch = BatchProgress.from_json(self.batch)
-        add_waiting(1)
         try:
             context = await fetch_context(
                 self.runqy_conn_id, batch.job(0), self.deadline, self.log
@@ -108,8 +106,6 @@ class BatchTrigger(DeletingTrigger):
         except (RunqyError, AirflowNotFoundException) as error:
             name = type(error).__name__
             return {"event": ERROR, "error": name, "message": storable(str(error))}
-        finally:
-            add_waiting(-1)
         return {"event": kind, "batch": batch.to_json(), "deadline": self.deadline}
 
     async def _delete_if_abandoned(self, ti: TaskInstanceDTO) -> None:

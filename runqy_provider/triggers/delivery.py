@@ -17,7 +17,6 @@ from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.jobs.cancellation import adelete_if_pending, is_abandoned
 from runqy_provider.jobs.end_in_triggerer import end_task, prepare
 from runqy_provider.jobs.task_end import TaskEnd
-from runqy_provider.jobs.telemetry import add_waiting
 from runqy_provider.jobs.waiting import error_event, fetch_context, wait_for
 from runqy_provider.models import JobRef
 from runqy_provider.triggers._deleting import DeletingTrigger
@@ -122,29 +121,22 @@ class DeliveryTrigger(DeletingTrigger):
             prepare(ti)
         try:
             context = await fetch_context(
-                self.runqy_conn_id, self.job, self.deadline, self.log
+                self.runqy_conn_id, self.job, self.deadline, self.logger()
             )
         except (RunqyError, AirflowNotFoundException) as error:
             event = error_event(self.job, error)
         else:
-            event = await self._wait(context)
-            if await self._ends_here(context, event):
-                return TaskSuccessEvent()
-        await asyncio.sleep(max(0.0, self.not_before - time.time()))
-        return TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call] # Airflow's
-
-    async def _wait(self, context: SinkContext) -> DeliveryEvent:
-        add_waiting(1)
-        try:
-            return await wait_for(
+            event = await wait_for(
                 context,
                 self.job,
                 deadline=self.deadline,
                 heartbeat_timeout=self.heartbeat,
-                log=self.log,
+                log=self.logger(),
             )
-        finally:
-            add_waiting(-1)
+            if await self._ends_here(context, event):
+                return TaskSuccessEvent()
+        await asyncio.sleep(max(0.0, self.not_before - time.time()))
+        return TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call] # Airflow's
 
     async def _ends_here(self, context: SinkContext, event: DeliveryEvent) -> bool:
         ti = self._ti

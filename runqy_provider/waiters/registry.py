@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
 
     from runqy_provider.waiters.waiter import Waiter
 
 _waiters: weakref.WeakKeyDictionary[
-    asyncio.AbstractEventLoop, dict[Hashable, Waiter]
+    asyncio.AbstractEventLoop, dict[Callable[[], Waiter], Waiter]
 ] = weakref.WeakKeyDictionary()
 
 
@@ -24,8 +24,8 @@ class WaitTarget:
     """One source at which a wait looks for its delivery.
 
     Attributes:
-        waiter_key: Equal for waits that can share a waiter.
-        waiter_factory: Makes that waiter.
+        waiter_factory: Makes the waiter; waits with equal factories share one. Best a
+            frozen dataclass: there may be thousands, and a closure takes more memory.
         key: What the source knows this wait by.
         is_required: True where no delivery can arrive while this source fails; False
             for a source that only notices earlier what another one holds.
@@ -33,26 +33,25 @@ class WaitTarget:
             be polled again afterwards.
     """
 
-    waiter_key: Hashable
     waiter_factory: Callable[[], Waiter]
     key: str
     is_required: bool = True
     relays: bool = False
 
 
-def shared_waiter(waiter_key: Hashable, factory: Callable[[], Waiter]) -> Waiter:
+def shared_waiter(factory: Callable[[], Waiter]) -> Waiter:
     """Return the running loop's waiter for a source.
 
     Args:
-        waiter_key: Identifies the source; waits with equal keys share a waiter.
-        factory: Makes the waiter for the first wait.
+        factory: Makes the waiter for the first wait; waits with equal ones share it.
     """
     waiters = _waiters.setdefault(asyncio.get_running_loop(), {})
-    if waiter_key not in waiters:
+    known = waiters.get(factory)
+    if known is None:
         for idle in [key for key, waiter in waiters.items() if waiter.is_idle]:
             del waiters[idle]
-        waiters[waiter_key] = factory()
-    return waiters[waiter_key]
+        known = waiters[factory] = factory()
+    return known
 
 
 async def close_waiters() -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from runqy_provider.waiters.liveness import LivenessMonitor
     from runqy_provider.waiters.source import Arrival
+    from runqy_provider.waiters.waiter import Waiter
 
 #: How long an expired wait may delay its end for its first poll, in seconds: a server
 #: may accept a request and never answer.
@@ -30,6 +31,8 @@ class Wait:
         liveness: Receives status updates, and says when the job is silent.
         on_end: Is called once, when the wait ends: with the wait, the arrival (None at
             the deadline) and the error.
+        is_required: See ``WaitTarget``.
+        waiter: The waiter that it was added to.
         since: When the wait began.
         polled_at: When its source was last polled for it; 0 for never.
         was_polled: Whether a poll was tried, with or without success.
@@ -41,6 +44,8 @@ class Wait:
     deadline: float
     liveness: LivenessMonitor
     on_end: Callable[[Wait, Arrival | None, BaseException | None], None]
+    is_required: bool = True
+    waiter: Waiter | None = None
     since: float = field(default_factory=time.time)
     polled_at: float = 0.0
     was_polled: bool = False
@@ -52,6 +57,11 @@ class Wait:
         """When this wait ends, unless something arrives."""
         end = min(self.deadline, self.liveness.silent_at)
         return end if self.was_polled else max(end, self.since + POLL_GRACE)
+
+    def forget(self) -> None:
+        """Give the wait up, whether it has ended or not."""
+        if self.waiter is not None:
+            self.waiter.remove(self)
 
     def end(
         self, arrival: Arrival | None = None, error: BaseException | None = None

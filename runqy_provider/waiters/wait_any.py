@@ -111,7 +111,7 @@ def doubt_about(
 
 def poll_status(targets: Sequence[WaitTarget]) -> PollStatus:
     """Return when these sources were last polled, and what failed."""
-    waiters = {at: shared_waiter(at.waiter_key, at.waiter_factory) for at in targets}
+    waiters = {at: shared_waiter(at.waiter_factory) for at in targets}
     polls = [waiter.last_poll for waiter in waiters.values() if waiter.last_poll]
     return PollStatus(
         last_poll=max(polls, default=None),
@@ -124,6 +124,31 @@ def _errors(waiters: Iterable[Waiter]) -> str:
     return " ".join(waiter.last_error for waiter in waiters if waiter.last_error)
 
 
+class _FutureRace(Race):
+    """A race whose end is awaited."""
+
+    __slots__ = ("end",)
+
+    def __init__(
+        self,
+        targets: Sequence[WaitTarget],
+        monitor: WaitTarget | None,
+        deadline: float,
+        liveness: LivenessMonitor,
+    ) -> None:
+        self.end: asyncio.Future[Arrival | None]
+        self.end = asyncio.get_running_loop().create_future()
+        super().__init__(targets, monitor, deadline, liveness)
+
+    def _ended(self, arrival: Arrival | None, error: BaseException | None) -> None:
+        if self.end.done():
+            return  # it was cancelled
+        if error is None:
+            self.end.set_result(arrival)
+        else:
+            self.end.set_exception(error)
+
+
 async def _race(
     targets: Sequence[WaitTarget],
     monitor: WaitTarget | None,
@@ -131,19 +156,9 @@ async def _race(
     liveness: LivenessMonitor,
 ) -> tuple[Arrival | None, RunqyError | None]:
     """Wait at all sources; return the first arrival, or the error that ended it."""
-    end: asyncio.Future[Arrival | None] = asyncio.get_running_loop().create_future()
-
-    def on_end(arrival: Arrival | None, error: BaseException | None) -> None:
-        if end.done():
-            return  # it was cancelled
-        if error is None:
-            end.set_result(arrival)
-        else:
-            end.set_exception(error)
-
-    race = Race(targets, monitor, deadline, liveness, on_end)
+    race = _FutureRace(targets, monitor, deadline, liveness)
     try:
-        return await end, None
+        return await race.end, None
     except RunqyError as error:
         return None, error
     finally:
@@ -162,7 +177,7 @@ async def poll_in_order(targets: Sequence[WaitTarget]) -> Arrival | None:
 
 async def _poll(target: WaitTarget) -> Arrival | None:
     try:
-        waiter = shared_waiter(target.waiter_key, target.waiter_factory)
+        waiter = shared_waiter(target.waiter_factory)
         return await waiter.wait(target.key, deadline=0.0)
     except RunqyError:
         return None  # the wait before this poll raised the same error

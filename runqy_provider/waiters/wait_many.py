@@ -94,6 +94,20 @@ async def wait_many(
         await many.aclose()
 
 
+class _NumberedRace(Race):
+    """The race for one of many deliveries."""
+
+    __slots__ = ("_many", "_wait")
+
+    def __init__(self, many: _Many, wait: NumberedWait) -> None:
+        self._many = many
+        self._wait = wait
+        super().__init__(wait.targets, wait.monitor, many.deadline, many.liveness)
+
+    def _ended(self, arrival: Arrival | None, error: BaseException | None) -> None:
+        self._many.on_race_end(self._wait, arrival, error)
+
+
 class _Many:
     """A race for each delivery, and a task where one ended without an arrival."""
 
@@ -105,19 +119,14 @@ class _Many:
     ) -> None:
         self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._on_end = on_end
-        self._deadline = deadline
-        self._liveness = liveness
-        self._races: dict[int, Race] = {}
+        self.deadline = deadline
+        self.liveness = liveness
+        self._races: dict[int, _NumberedRace] = {}
         self._checks: set[asyncio.Task[None]] = set()
         self._is_starting = True
 
     def start(self, wait: NumberedWait) -> None:
-        def ended(arrival: Arrival | None, error: BaseException | None) -> None:
-            self._ended(wait, arrival, error)
-
-        self._races[wait.index] = Race(
-            wait.targets, wait.monitor, self._deadline, self._liveness, ended
-        )
+        self._races[wait.index] = _NumberedRace(self, wait)
 
     def all_started(self) -> None:
         self._is_starting = False
@@ -132,7 +141,7 @@ class _Many:
         if self._checks:
             await asyncio.wait(self._checks)
 
-    def _ended(
+    def on_race_end(
         self, wait: NumberedWait, arrival: Arrival | None, error: BaseException | None
     ) -> None:
         self._races.pop(wait.index).close()
@@ -150,13 +159,13 @@ class _Many:
         """Look once more for a delivery that will not arrive, as an error says."""
         arrival = await poll_in_order(wait.targets)
         doubt = doubt_about(error, wait.targets, wait.monitor)
-        if arrival is not None or not doubt or time.time() >= self._deadline:
+        if arrival is not None or not doubt or time.time() >= self.deadline:
             self._report(
                 EndedWait(wait.index, arrival, None if arrival is not None else error)
             )
             return
-        self._liveness.on_update(StatusUpdate(doubt))
-        await asyncio.sleep(min(LONGEST_DELAY, max(0.0, self._deadline - time.time())))
+        self.liveness.on_update(StatusUpdate(doubt))
+        await asyncio.sleep(min(LONGEST_DELAY, max(0.0, self.deadline - time.time())))
         self.start(wait)
 
     def _checked(self, check: asyncio.Task[None]) -> None:

@@ -139,6 +139,7 @@ class Waiter:
         Args:
             wait: The wait; it must be removed in the end.
         """
+        wait.waiter = self
         self._waits[wait.key] = (*self._waits.get(wait.key, ()), wait)
         wait.liveness.add_source(self)
         self._deadlines.set([wait])

@@ -68,8 +68,8 @@ async def test_wait_any_job_gone_while_source_unavailable_keeps_waiting() -> Non
         if "not every source" in update.message:
             source.is_unavailable = False
 
-    target = WaitTarget("source", lambda: Waiter(source, 60.0), "d")
-    monitor = WaitTarget("watch", lambda: Waiter(Gone(), 60.0), "j")
+    target = WaitTarget(lambda: Waiter(source, 60.0), "d")
+    monitor = WaitTarget(lambda: Waiter(Gone(), 60.0), "j")
     liveness = LivenessMonitor(on_change=on_change)
     arrival = await wait_any(
         [target], deadline=time.time() + 30, liveness=liveness, monitor=monitor
@@ -91,8 +91,8 @@ async def test_wait_any_delivery_just_before_job_vanished_is_taken() -> None:
             return await super().poll(addresses)
 
     # The source's regular polls are too rare to find the delivery in time.
-    target = WaitTarget("source", lambda: Waiter(source, 60.0), "d")
-    monitor = WaitTarget("watch", lambda: Waiter(Late(), 60.0), "j")
+    target = WaitTarget(lambda: Waiter(source, 60.0), "d")
+    monitor = WaitTarget(lambda: Waiter(Late(), 60.0), "j")
     arrival = await wait_any([target], deadline=time.time() + 30, monitor=monitor)
     await close_waiters()
     assert arrival is not None
@@ -100,8 +100,8 @@ async def test_wait_any_delivery_just_before_job_vanished_is_taken() -> None:
 
 async def test_wait_any_job_gone_while_source_unavailable_polls_with_backoff() -> None:
     source = UnavailableSource()
-    target = WaitTarget("source", lambda: Waiter(source, 60.0), "d")
-    monitor = WaitTarget("watch", lambda: Waiter(Gone(), 60.0), "j")
+    target = WaitTarget(lambda: Waiter(source, 60.0), "d")
+    monitor = WaitTarget(lambda: Waiter(Gone(), 60.0), "j")
     with pytest.raises(JobVanished):
         await wait_any([target], deadline=time.time() + 4, monitor=monitor)
     await close_waiters()

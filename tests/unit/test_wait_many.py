@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,13 @@ class Caller:
         self.enough = enough
 
     def numbered(self, indexes: Iterable[int]) -> Iterator[NumberedWait]:
+        source = functools.partial(Waiter, self.source, SOON)
+        monitor = functools.partial(Waiter, self.monitor, SOON)
         for index in indexes:
             yield NumberedWait(
                 index,
-                [WaitTarget("source", lambda: Waiter(self.source, SOON), f"d{index}")],
-                WaitTarget("watch", lambda: Waiter(self.monitor, SOON), f"j{index}"),
+                [WaitTarget(source, f"d{index}")],
+                WaitTarget(monitor, f"j{index}"),
             )
 
     def on_end(self, ended: EndedWait) -> bool:

@@ -153,7 +153,9 @@ def look(
         waits = list(targets_of_batch(context, batch, chunk))
         try:
             await wait_many(waits, on_end, deadline=0.0, liveness=LivenessMonitor())
-            targets = {each.waiter_key: each for one in waits for each in one.targets}
+            targets = {
+                each.waiter_factory: each for one in waits for each in one.targets
+            }
             return poll_status(list(targets.values())).last_error
         finally:
             await close_waiters()
@@ -185,7 +187,7 @@ def targets_of_batch(
     sink = sink_from_uri(batch.sink).bind(context)
     for index in indexes:
         job = batch.job(index)
-        targets = [*sink.targets(job), *failure_channel.targets(sink, job.delivery_id)]
+        targets = (*sink.targets(job), *failure_channel.targets(sink, job.delivery_id))
         yield NumberedWait(
             index, targets, monitor_target(context, job) if monitor else None
         )

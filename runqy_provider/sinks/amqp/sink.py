@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -26,11 +26,29 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from runqy_provider.config import Config
+    from runqy_provider.connections import RedisConnection
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
     from runqy_provider.sinks.result import FetchedResult, UrlOpener
 
 SCHEME = "amqp"
+
+
+@dataclass(frozen=True, slots=True)
+class _WaiterFactory:
+    queue: AmqpQueue
+    redis: RedisConnection
+    config: Config = field(compare=False)
+
+    def __call__(self) -> Waiter:
+        source = AmqpSource(
+            self.queue,
+            self.redis,
+            ttl=self.config.unread_ttl,
+            max_body_bytes=self.config.max_body_bytes,
+        )
+        return Waiter(source, self.config.inbox_interval)
 
 
 @dataclass(frozen=True)
@@ -132,19 +150,10 @@ class BoundAmqpSink(BoundSink):
 
     def targets(self, job: JobRef) -> Sequence[WaitTarget]:
         """Return the inbox, and the queue whose messages are moved there."""
-        queue, config, redis = self.sink.queue, self.context.config, self._inbox.redis
-
-        def make() -> Waiter:
-            source = AmqpSource(
-                queue,
-                redis,
-                ttl=config.unread_ttl,
-                max_body_bytes=config.max_body_bytes,
-            )
-            return Waiter(source, config.inbox_interval)
-
-        key = (SCHEME, queue, redis)
-        relay = WaitTarget(key, make, job.delivery_id, relays=True)
+        factory = _WaiterFactory(
+            self.sink.queue, self._inbox.redis, self.context.config
+        )
+        relay = WaitTarget(factory, job.delivery_id, relays=True)
         return [self._inbox.target(job.delivery_id), relay]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:

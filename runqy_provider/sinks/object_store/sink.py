@@ -55,6 +55,15 @@ WEBHOOK_INTERVAL_FACTOR = 6
 MAX_GUESSED_BYTES = 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class _WaiterFactory:
+    store: ObjectStore
+    interval: float
+
+    def __call__(self) -> Waiter:
+        return Waiter(ObjectSource(lambda: self.store), self.interval)
+
+
 @dataclass(frozen=True)
 class ObjectSink(Sink):
     """Results in an object store.
@@ -248,11 +257,8 @@ class BoundObjectSink(BoundSink):
         has_webhook = self._inbox.is_configured
         factor = WEBHOOK_INTERVAL_FACTOR if has_webhook else 1
         interval = self.context.config.object_interval * factor
-        store = self.store
         bucket = WaitTarget(
-            ("objects", store, interval),
-            lambda: Waiter(ObjectSource(lambda: store), interval),
-            self.sink.key(job.delivery_id),
+            _WaiterFactory(self.store, interval), self.sink.key(job.delivery_id)
         )
         if not has_webhook:
             return [bucket]

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -119,6 +119,24 @@ class SqlSink(Sink):
         return BoundSqlSink(self, context)
 
 
+@dataclass(frozen=True, slots=True)
+class _WaiterFactory:
+    sink: SqlSink
+    is_inserted: bool
+    bound: BoundSqlSink = field(compare=False)
+
+    def __call__(self) -> Waiter:
+        config = self.bound.context.config
+        source = SqlSource(
+            self.sink.table,
+            self.sink.channel,
+            self.bound.result_uri,
+            is_inserted=self.is_inserted,
+            forget_after=FORGET_AFTER * max(1.0, config.max_poll_interval),
+        )
+        return Waiter(source, config.poll_interval, config.max_poll_interval)
+
+
 class BoundSqlSink(BoundSink):
     """One table; its database has a connection of its own."""
 
@@ -153,22 +171,11 @@ class BoundSqlSink(BoundSink):
 
     def targets(self, job: JobRef) -> Sequence[WaitTarget]:
         """Return the table."""
-        sink, config = self.sink, self.context.config
         # The row of a job that was enqueued has been inserted. A sensor that does not
         # know the job may be early.
-        is_inserted = sink.insert and job.job_id is not None
-
-        def make() -> Waiter:
-            source = SqlSource(
-                sink.table,
-                sink.channel,
-                self.result_uri,
-                is_inserted=is_inserted,
-                forget_after=FORGET_AFTER * max(1.0, config.max_poll_interval),
-            )
-            return Waiter(source, config.poll_interval, config.max_poll_interval)
-
-        return [WaitTarget((SCHEME, sink, is_inserted), make, job.delivery_id)]
+        is_inserted = self.sink.insert and job.job_id is not None
+        factory = _WaiterFactory(self.sink, is_inserted, self)
+        return [WaitTarget(factory, job.delivery_id)]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
         """Read the row."""

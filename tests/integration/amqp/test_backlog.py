@@ -91,7 +91,7 @@ def test_amqp_source_backlog_keeps_waits_of_vanished_jobs(
     async def scenario() -> Any:
         sink = sink_from_uri(f"amqp://mq/{queue}")
         targets = sink.bind(context).targets(JobRef(f"d-{queue}"))
-        monitor = WaitTarget("watch", lambda: Waiter(VanishedJobs(), 60.0), "j")
+        monitor = WaitTarget(lambda: Waiter(VanishedJobs(), 60.0), "j")
         end = time.time() + 60
         arrival = await wait_any(targets, deadline=end, monitor=monitor)
         await close_waiters()
