@@ -24,8 +24,9 @@ BENCHMARKS: dict[str, tuple[float, float | None]] = {
 }
 
 #: The same of those that run only where they are named: for a default of ours, for a
-#: choice between libraries, and for Airflow itself.
+#: choice between libraries, for Airflow itself, and for more than one triggerer gets.
 ON_DEMAND: dict[str, float] = {
+    "many_waits": 300,
     "object_stores": 300,
     "triggerer_stop": 150,
     "defer_after": 300,
