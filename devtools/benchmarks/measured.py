@@ -29,44 +29,44 @@ class Figure:
 
 
 WAIT_MEMORY = Figure(
-    14.8, "KiB", "waiting", "webhook, its job observed, 10,000 waits: KiB per wait"
+    11.8, "KiB", "waiting", "webhook, its job observed, 10,000 waits: KiB per wait"
 )
 TRIGGERER_MEMORY = Figure(
-    469, "MiB", "delivered_to_done", "triggerer: MiB, without many waits"
+    481, "MiB", "delivered_to_done", "triggerer: MiB, without many waits"
 )
 TRIGGER_STARTS = Figure(
-    404, "triggers/s", "triggerer_start", "ours, 1,000 triggers: triggers a second"
+    446, "triggers/s", "triggerer_start", "ours, 1,000 triggers: triggers a second"
 )
 WAKE_CPU = Figure(
-    1.84, "ms", "triggerers", "ours, 1 triggerer, 1 receiver: triggerers' CPU"
+    1.42, "ms", "triggerers", "ours, 1 triggerer, 1 receiver: triggerers' CPU"
 )
 MESSAGE_CPU = Figure(
-    0.50, "ms", "triggerers", "what each further triggerer adds to that"
+    0.57, "ms", "triggerers", "what each further triggerer adds to that"
 )
 RECEIVER_RATE = Figure(
-    4786, "deliveries/s", "receiver_load", "our receiver, 32 connections: a second"
+    5407, "deliveries/s", "receiver_load", "our receiver, 32 connections: a second"
 )
-REDIS_CPU = Figure(0.34, "ms", "triggerers", "ours, 4 triggerers: Redis's CPU")
+REDIS_CPU = Figure(0.31, "ms", "triggerers", "ours, 4 triggerers: Redis's CPU")
 DELIVERY_MEMORY = Figure(
     1075, "bytes", "inbox_memory", "our inbox, 10,000: memory without the body"
 )
 DIGEST_MEMORY = Figure(
-    208, "bytes", "inbox_memory", "our inbox, 10,000: when it has expired"
+    167, "bytes", "inbox_memory", "our inbox, 10,000: when it has expired"
 )
 DELIVERY_APPENDED = Figure(
     1015, "bytes", "inbox_memory", "our inbox, 10,000: append-only file without body"
 )
 OBJECT_PUTS = Figure(1, "requests", "sinks", "s3://, with a receiver: PUTs per job")
 OBJECT_READS = Figure(
-    2.5, "requests", "sinks", "s3://, with a receiver: GETs and HEADs per job"
+    2.42, "requests", "sinks", "s3://, with a receiver: GETs and HEADs per job"
 )
-HTTP_ENQUEUE = Figure(1420, "µs", "enqueue", "transport http: µs per job")
-REDIS_ENQUEUE = Figure(218, "µs", "enqueue", "transport redis, 1 per round trip")
+HTTP_ENQUEUE = Figure(885, "µs", "enqueue", "transport http: µs per job")
+REDIS_ENQUEUE = Figure(165, "µs", "enqueue", "transport redis, 1 per round trip")
 SLOT_TIME = Figure(
-    6.83, "s", "delivered_to_done", "ours, webhook: slot-seconds per task"
+    5.82, "s", "delivered_to_done", "ours, webhook: slot-seconds per task"
 )
 SLOT_CPU = Figure(
-    1.33, "s", "delivered_to_done", "ours, webhook: CPU s per task, scheduler included"
+    1.10, "s", "delivered_to_done", "ours, webhook: CPU s per task, scheduler included"
 )
 
 FIGURES = [value for value in vars().values() if isinstance(value, Figure)]
