@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from runqy_sandbox.process.interrupts import hold_interrupts
 from runqy_sandbox.process.net import free_port
 from runqy_sandbox.process.watchdog import Watchdog
 
@@ -109,7 +110,7 @@ class Airflow:
         arguments = [component]
         if component == "api-server":
             arguments += ["--port", str(self.port), "--host", "127.0.0.1"]
-        with self.log_of(name or component).open("ab") as log:
+        with self.log_of(name or component).open("ab") as log, hold_interrupts():
             self.processes[name or component] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *arguments],
                 env=self._settings,
@@ -119,7 +120,7 @@ class Airflow:
                 start_new_session=True,
                 cwd=self.home,
             )
-        self.watch(self.processes[name or component].pid)
+            self.watch(self.processes[name or component].pid)
 
     def watch(self, group: int) -> None:
         """Have a process group ended with Airflow, should this process be killed."""

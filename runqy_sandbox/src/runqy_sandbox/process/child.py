@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runqy_sandbox.errors import SandboxError
+from runqy_sandbox.process.interrupts import hold_interrupts
 from runqy_sandbox.process.watchdog import signal_group
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Child:
 
     def launch(self) -> None:
         """Start the process without waiting until it is ready."""
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, hold_interrupts():
             self._process = subprocess.Popen(  # noqa: S603 - our own programs
                 self._program.command,
                 stdin=subprocess.DEVNULL,
@@ -104,8 +105,8 @@ class Child:
                 env={**os.environ, **self._program.environment},
                 start_new_session=True,
             )
-        self._watchdog.watch(self._process.pid)
-        self._groups.append(self._process.pid)
+            self._watchdog.watch(self._process.pid)
+            self._groups.append(self._process.pid)
 
     def stop(self) -> None:
         """Stop the process with SIGTERM, and kill all processes that it started."""

@@ -20,6 +20,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from runqy_sandbox.process.interrupts import hold_interrupts
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -74,13 +76,16 @@ def run_with_watchdog(
         options: Arguments for ``subprocess.Popen``.
     """
     watchdog = Watchdog()
-    process = subprocess.Popen(command, start_new_session=True, **options)  # noqa: S603 - the caller's own command
+    process: subprocess.Popen[Any] | None = None
     try:
-        watchdog.watch(process.pid)
+        with hold_interrupts():
+            process = subprocess.Popen(command, start_new_session=True, **options)  # noqa: S603 - the caller's own command
+            watchdog.watch(process.pid)
         yield process
     finally:
-        end_groups([process.pid])
-        process.wait()
+        if process is not None:
+            end_groups([process.pid])
+            process.wait()
         watchdog.close()
 
 
