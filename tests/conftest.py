@@ -28,6 +28,10 @@ os.environ.update(
 )
 
 
+#: About half of the time of ``tests/e2e``.
+PAGE = "tests/e2e/test_page.py"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest tests first: the other tests run beside them."""
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
@@ -35,15 +39,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give the tests of a file to one process, and all of ``tests/e2e`` to one.
+    """Give the tests of a file to one process, and all of ``tests/e2e`` to two.
 
-    Each of the latter starts a whole Airflow: several at once would overload a laptop.
+    Each of the latter starts a whole Airflow: more at once would overload a laptop.
     """
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):  # type: ignore[misc] # it has no types
         def _split_scope(self, nodeid: str) -> str:
-            if nodeid.startswith("tests/e2e/"):
+            is_e2e = nodeid.startswith("tests/e2e/")
+            if is_e2e and not nodeid.startswith(PAGE):
                 return "tests/e2e"
             return str(super()._split_scope(nodeid))
 
