@@ -57,8 +57,8 @@ class Switch:
                 await asyncio.gather(_pass(reader, forth), _pass(back, writer))
             finally:
                 forth.close()
-        except asyncio.CancelledError:
-            pass  # the switch is closed
+        except (asyncio.CancelledError, ConnectionRefusedError):
+            pass  # the switch is closed, or no server listens there
         finally:
             writer.close()
             self._open.discard(task)

@@ -102,5 +102,10 @@ class ReceivedDelivery:
 
     def forget(self) -> None:
         """Let an inbox drop the result, where its value is in XCom now."""
-        if not is_reference(self.value):
+        if is_reference(self.value):
+            return
+        try:
             self.results.forget(self.event.result_uri)
+        except SinkError as error:
+            # The result was read: a delivery that stays is not worth a failure.
+            log.warning("The delivery stays in the inbox until it expires: %s", error)

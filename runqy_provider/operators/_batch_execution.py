@@ -28,6 +28,7 @@ from runqy_provider.jobs.batch.progress import BatchProgress
 from runqy_provider.jobs.batch.wait import wait_for_batch_in_slot
 from runqy_provider.jobs.cancellation import has_ended
 from runqy_provider.jobs.deferral import TimeLimit, defer, in_seconds
+from runqy_provider.jobs.read_again import while_unavailable
 from runqy_provider.jobs.telemetry import count_batch
 from runqy_provider.links.queue import queue_url
 from runqy_provider.models import (
@@ -234,7 +235,8 @@ class BatchExecution:
             self._raise_not_ended(batch, kind)
         results = RunqyResultHook.from_context(self._context)
         manifest = BatchManifest(batch, results)
-        reference = manifest.write(self._manifest_sink(batch))
+        sink = self._manifest_sink(batch)
+        reference = while_unavailable(lambda: manifest.write(sink))
         has_failed = self._has_failed(batch)
         # Deliveries are dropped only where no retry will need them; one that comes
         # after that finds the manifest.
@@ -245,7 +247,13 @@ class BatchExecution:
         if has_failed:
             self._push_receipt(batch, reference)
             raise too_many_failed(batch, self.task.max_failed, reference)
-        manifest.forget(reference)
+        try:
+            manifest.forget(reference)
+        except SinkError as error:
+            # The manifest has the results: what stays is not worth a failure.
+            self.task.log.warning(
+                "Deliveries stay in the inbox until they expire: %s", error
+            )
         return self._return(batch, results, reference)
 
     def _return(
@@ -264,7 +272,9 @@ class BatchExecution:
             # The results are there: a missing link is not worth a failure.
             self.task.log.warning("There is no link to the manifest: %s", error)
         returns = self.task.returns
-        values = None if returns == REFERENCE else values_in(results, reference)
+        values = None
+        if returns != REFERENCE:
+            values = while_unavailable(lambda: values_in(results, reference))
         if values is not None:
             return values
         if returns == VALUE:

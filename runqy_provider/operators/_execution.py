@@ -30,6 +30,7 @@ from runqy_provider.jobs.deferral import (
     raise_not_arrived,
 )
 from runqy_provider.jobs.launch import reattach_or_submit
+from runqy_provider.jobs.read_again import while_unavailable
 from runqy_provider.jobs.received import ReceivedDelivery
 from runqy_provider.jobs.submission import JobSpec
 from runqy_provider.jobs.task_end import task_end_of
@@ -249,7 +250,7 @@ class Execution:
         results = RunqyResultHook.from_context(self.sink_context)
         received = ReceivedDelivery(event, results, task.returns)
         try:
-            received.read()
+            while_unavailable(received.read)
         except PERMANENT_ERRORS:
             self._abandon(context)
             raise

@@ -24,6 +24,7 @@ from runqy_provider.jobs.deferral import (
     is_deferral_timeout,
     raise_not_arrived,
 )
+from runqy_provider.jobs.read_again import while_unavailable
 from runqy_provider.jobs.received import ReceivedDelivery
 from runqy_provider.jobs.task_end import task_end_of
 from runqy_provider.jobs.waiting import look_once
@@ -201,7 +202,7 @@ class RunqySensor(BaseSensorOperator):
                 )
             results = RunqyResultHook.from_context(sink_context)
             received = ReceivedDelivery(event, results, self.returns)
-            received.read()
+            while_unavailable(received.read)
             received.forget()
         except RunqyError as error:
             if self.soft_fail or self.never_fail:

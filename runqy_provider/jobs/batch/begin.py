@@ -17,6 +17,7 @@ from runqy_provider.jobs.attempt import NAMESPACE
 from runqy_provider.jobs.batch.deletion import delete_pending
 from runqy_provider.jobs.batch.progress import BatchProgress
 from runqy_provider.jobs.batch.wait import find_results
+from runqy_provider.jobs.read_again import while_unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +70,7 @@ def begin(
         return new
     if "manifest" in record:
         return previous  # the attempt was killed after it had written all results
-    find_results(sink_context, previous)
+    while_unavailable(lambda: find_results(sink_context, previous))
     if previous.expires <= time.time() and previous.outstanding:
         log.info("The callback URLs of the jobs in flight have expired.")
         delete_pending(conn_id, previous, log)

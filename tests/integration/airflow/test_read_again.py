@@ -1,0 +1,88 @@
+"""A result that has arrived, while its sink is unavailable for a moment."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from devtools.servers.switch import Switch
+from runqy_provider.errors import SinkUnavailable
+from runqy_provider.jobs import read_again
+from runqy_provider.sinks.inbox import InboxBackend
+from runqy_sandbox.process.net import free_port
+from tests.integration.airflow.test_reattach import deliver, idle_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.stack import Stack
+
+
+@pytest.fixture
+def switch(
+    stack: Stack, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Switch]:
+    """What the inbox's Redis is behind."""
+    port = int(stack.sandbox.redis_url.rpartition(":")[2].split("/")[0])
+    with Switch(port) as switch:
+        monkeypatch.setenv("AIRFLOW_CONN_SWITCHED", f"redis://127.0.0.1:{switch.port}")
+        connect(redis_conn_id="switched")
+        yield switch
+
+
+def test_operator_reads_a_result_again_while_redis_is_away(switch: Switch) -> None:
+    run = idle_run()
+    deliver(run, result=[1, 2])
+    event = run.fire()
+    redis, switch.leads_to = switch.leads_to, free_port()
+
+    class Returns(logging.Handler):
+        """Lets Redis come back once the task has noticed that it is away."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.seen = record.getMessage()
+            switch.leads_to = redis
+
+    handler = Returns()
+    read_again.log.addHandler(handler)
+    try:
+        run.resume(event)
+    finally:
+        read_again.log.removeHandler(handler)
+
+    assert (run.state, run.value) == ("success", [1, 2])
+    assert "Could not read a delivery: Redis at 127.0.0.1:" in handler.seen
+    assert handler.seen.endswith(" It will be tried again.")
+
+
+def test_operator_redis_away_for_long_fails_with_that_reason(
+    switch: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_again, "READ_AGAIN_FOR", 0.0)
+    run = idle_run()
+    deliver(run, result=1)
+    event = run.fire()
+    switch.leads_to = free_port()
+    run.resume(event)
+
+    assert isinstance(run.error, SinkUnavailable)
+
+
+def test_operator_result_that_cannot_be_forgotten_is_returned(
+    switch: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget = InboxBackend.forget
+    run = idle_run()
+    deliver(run, result=3)
+    event = run.fire()
+
+    def forget_when_away(self: InboxBackend, *uris: str) -> None:
+        switch.leads_to = free_port()
+        forget(self, *uris)
+
+    monkeypatch.setattr(InboxBackend, "forget", forget_when_away)
+    run.resume(event)
+
+    assert (run.state, run.value) == ("success", 3)
