@@ -270,7 +270,7 @@ class BatchExecution:
             )
         except SinkError as error:
             # The results are there: a missing link is not worth a failure.
-            self.task.log.warning("There is no link to the manifest: %s", error)
+            self.task.log.warning("No link to the manifest could be made: %s", error)
         returns = self.task.returns
         values = None
         if returns != REFERENCE:

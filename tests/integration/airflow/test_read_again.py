@@ -10,9 +10,11 @@ import pytest
 from devtools.servers.switch import Switch
 from runqy_provider.errors import SinkUnavailable
 from runqy_provider.jobs import read_again
+from runqy_provider.jobs.received import ReceivedDelivery
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_sandbox.process.net import free_port
 from tests.integration.airflow.test_reattach import deliver, idle_run
+from tests.integration.airflow.test_sensor import sensor, submitted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,3 +88,23 @@ def test_operator_result_that_cannot_be_forgotten_is_returned(
     run.resume(event)
 
     assert (run.state, run.value) == ("success", 3)
+
+
+@pytest.mark.usefixtures("connect", "no_settling")
+def test_sensor_reads_a_result_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = sensor(submitted({"value": 3, "seconds": 0.3})).execute()
+    assert run.state == "deferred"
+    event = run.fire()
+    read = ReceivedDelivery.read
+    failures: list[SinkUnavailable] = []
+
+    def read_the_second_time(self: ReceivedDelivery) -> None:
+        if not failures:
+            failures.append(SinkUnavailable("Redis is away."))
+            raise failures[0]
+        read(self)
+
+    monkeypatch.setattr(ReceivedDelivery, "read", read_the_second_time)
+    run.resume(event)
+
+    assert (run.state, run.value, len(failures)) == ("success", 3, 1)

@@ -18,7 +18,7 @@ def hold_interrupts() -> Iterator[None]:
     """Handle a SIGINT that comes meanwhile at the end of the context.
 
     An exception while a process is being started, or before its id is recorded, would
-    leave a process behind that nobody ends.
+    leave that process behind: no part of the program would know its id.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are handled in the main thread only
