@@ -4,6 +4,7 @@
 
 RunqyError
   + Misconfigured       a connection, an option or an argument is not valid
+  |   + DeliveryIdTaken the sink has a delivery with this id already
   + ServerUnavailable   the runqy server cannot be reached, or cannot reach its Redis
   + Rejected            the runqy server refuses the job
   |   + QueueNotFound
@@ -36,6 +37,10 @@ class RunqyError(Exception):
 
 class Misconfigured(RunqyError, ValueError):
     """A connection, an option or an argument is not valid."""
+
+
+class DeliveryIdTaken(Misconfigured):
+    """The sink has a delivery with this id already; nothing was enqueued."""
 
 
 class ServerUnavailable(RunqyError):

@@ -183,6 +183,8 @@ class Reference:
         size: Number of bytes, where it is known.
         delivery_id: The delivery that the result came with.
         metadata: What the task code said about the result.
+        runqy_conn_id: The runqy connection that the job was enqueued through; None in
+            a reference that does not say it.
     """
 
     uri: str
@@ -190,6 +192,7 @@ class Reference:
     size: int | None
     delivery_id: str
     metadata: Mapping[str, Any] | None = None
+    runqy_conn_id: str | None = None
 
     def to_xcom(self) -> dict[str, Any]:
         """Return the reference as plain JSON."""
@@ -217,13 +220,15 @@ class Reference:
             size=value.get("size"),
             delivery_id=str(value["delivery_id"]),
             metadata=value.get("metadata"),
+            runqy_conn_id=value.get("runqy_conn_id"),
         )
 
 
 def is_reference(value: object) -> bool:
     """Return whether a value is what a task leaves in XCom for a large result."""
     names = {field.name for field in dataclasses.fields(Reference)}
-    return isinstance(value, Mapping) and set(value) == names
+    # Those that an earlier version has left do not name their connection.
+    return isinstance(value, Mapping) and {*value, "runqy_conn_id"} == names
 
 
 def looks_like_reference(value: object) -> bool:

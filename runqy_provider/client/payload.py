@@ -99,7 +99,11 @@ def _encoded(value: Any, path: str, what: str) -> Any:
     if isinstance(value, float):
         if math.isfinite(value):
             return value
-    elif not isinstance(value, _UNORDERED_OR_BYTES):
+        raise InvalidPayload(
+            f"{what} holds {value} at {path}, which JSON cannot write. Use null "
+            "(None) or a text for it."
+        )
+    if not isinstance(value, _UNORDERED_OR_BYTES):
         try:
             return to_jsonable_python(value)
         except PydanticSerializationError:

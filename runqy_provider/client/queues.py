@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 from typing import TYPE_CHECKING, cast
 
@@ -60,18 +61,38 @@ def known_queues(
     return {name.decode() for name in names}
 
 
-def queues_sentence(connection: RunqyConnection, redis: RedisConnection | None) -> str:
-    """Return a sentence with all queues, for an error message.
+def name_queues(
+    message: str,
+    asked: str,
+    connection: RunqyConnection,
+    redis: RedisConnection | None,
+) -> str:
+    """Add the queues that there are to a message that one does not exist.
+
+    Args:
+        message: The message.
+        asked: The queue that does not exist.
+        connection: The runqy connection.
+        redis: runqy's own Redis, if the connection names it.
 
     Returns:
-        An empty text where they are not known.
+        The message; with a name like the one that was asked for before it, and all
+        names behind it, as far as they are known.
     """
     try:
         known = known_queues(connection, redis, TIMEOUT)
     except RunqyError as error:
         log.warning("The queues of runqy cannot be listed: %s", error)
-        return ""
-    return f" Its queues: {', '.join(sorted(known))}." if known else ""
+        return message
+    if not known:
+        return message
+    # As a user would write them: without the sub-queue, if it is the default one.
+    names = {name.removesuffix(".default"): name for name in known} | {
+        name: name for name in known
+    }
+    similar = difflib.get_close_matches(asked, names, n=1)
+    hint = f"Did you mean {similar[0]!r}? " if similar else ""
+    return f"{hint}{message} Its queues: {', '.join(sorted(known))}."
 
 
 def served_queues(

@@ -114,7 +114,7 @@ def send(
             allow_redirects=False,
         )
     except RequestException as error:
-        raise transport_error(request, connection, error) from error
+        raise transport_error(request, connection, error) from None
     return result(request, connection, response.status_code, response.content)
 
 
@@ -169,8 +169,8 @@ def result(
     )
     if is_unavailable and request.path != "/healthz":
         raise RetryableServerError(
-            f"runqy at {connection.server_url} could not {request.what} just now: "
-            f"{status}"
+            f"runqy at {connection.server_url} could not {request.what} just now: it "
+            f"answered {status}."
         )
     try:
         return request.read(api.ApiResponse(status, body))
@@ -187,7 +187,7 @@ def transport_error(
 ) -> ServerUnavailable:
     """Return the error of a request without a response; retryable where it may be."""
     server = f"runqy at {connection.server_url} (connection {connection.conn_id!r})"
-    reason = f"{type(error).__name__}: {error}".rstrip(": ")
+    reason = _reason(error)
     if _was_never_sent(error) or request.is_repeatable:
         return RetryableServerError(
             f"{server} cannot be reached to {request.what}: {reason}. Check that the "
@@ -199,6 +199,16 @@ def transport_error(
         "The job may have been enqueued; the request was not repeated, so that the job "
         "does not run twice."
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Return type and text of the innermost error, which says what happened."""
+    while True:
+        wrapped = getattr(error.args[0], "reason", None) if error.args else None
+        inner = wrapped or error.__cause__ or error.__context__
+        if not isinstance(inner, BaseException):
+            return f"{type(error).__name__}: {error}".rstrip(":. ")
+        error = inner
 
 
 def _was_never_sent(error: httpx.TransportError | RequestException) -> bool:

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runqy_provider.errors import Misconfigured
+from runqy_provider.errors import DeliveryIdTaken, Misconfigured
 from runqy_provider.inbox.callback_url import check_delivery_id
 from runqy_provider.inbox.channel import channel_of
+from runqy_provider.models import JobRef
 from runqy_provider.sinks import failure_channel
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
+from runqy_provider.waiters.wait_any import poll_now
 
 if TYPE_CHECKING:
     from runqy_provider.context import SinkContext
@@ -63,6 +65,30 @@ class DeliveryFields:
                 f"sink='{bound.sink.uri} webhook'."
             )
         bound.check()
+
+    def check_is_new(self, delivery_id: str) -> None:
+        """Check, before a job is enqueued, that its sink has no delivery with this id.
+
+        The result of another job would be taken for that of the new one.
+
+        Raises:
+            DeliveryIdTaken: It has.
+            SinkError: The sink cannot say.
+        """
+        bound = self._bound
+        try:
+            job = JobRef(delivery_id, self.sink_uri)
+            targets = failure_channel.all_targets(bound, job)
+        except Misconfigured:
+            return  # the job itself holds its result, and has an id of its own
+        found = poll_now([target for target in targets if not target.relays])
+        if found is not None:
+            raise DeliveryIdTaken(
+                f"Nothing was enqueued: the sink {self.sink_uri!r} has a delivery "
+                f"{delivery_id} already, at {found.result_uri}. It would be taken for "
+                "that of the new job. Choose another delivery_id for each job: "
+                "RunqyHook.new_delivery_id()."
+            )
 
     def of(self, delivery_id: str) -> dict[str, Any]:
         """Prepare the sink for a delivery, and return the fields that ask for it.

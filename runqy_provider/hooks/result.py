@@ -79,7 +79,8 @@ class RunqyResultHook(BaseHook):
         with RunqyResultHook().read(ti.xcom_pull("render")).stream() as image:
             shutil.copyfileobj(image, out)
 
-    :param runqy_conn_id: The runqy connection that the job was enqueued through.
+    :param runqy_conn_id: The runqy connection to read through. None: that which a
+        reference names, and else ``runqy_default``.
     """
 
     conn_name_attr = "runqy_conn_id"
@@ -87,15 +88,20 @@ class RunqyResultHook(BaseHook):
     conn_type = "runqy"
     hook_name = "runqy"
 
-    def __init__(self, runqy_conn_id: str = DEFAULT_CONN_ID) -> None:
+    def __init__(self, runqy_conn_id: str | None = None) -> None:
         super().__init__()
-        self.runqy_conn_id = runqy_conn_id
+        self.runqy_conn_id = runqy_conn_id or DEFAULT_CONN_ID
+        self._is_named = runqy_conn_id is not None
+        self._others: dict[str, SinkContext] = {}
 
     @classmethod
     def from_context(cls, context: SinkContext) -> Self:
-        """Return a hook for a connection that was fetched already."""
-        hook = cls(context.connection.conn_id)
-        hook.context = context
+        """Return a hook for a connection that was fetched already.
+
+        It opens a reference that names another connection by that one.
+        """
+        hook = cls()
+        hook.runqy_conn_id, hook.context = context.connection.conn_id, context
         return hook
 
     @functools.cached_property
@@ -124,7 +130,16 @@ class RunqyResultHook(BaseHook):
         if conn_id is not None:
             sink = sink.with_connection(conn_id)
         with _our_errors():
-            return StoredResult(sink.bind(self.context).open(known.uri))
+            return StoredResult(sink.bind(self._context_of(known)).open(known.uri))
+
+    def _context_of(self, reference: Reference) -> SinkContext:
+        """Return the connection by which a reference is to be read."""
+        named = reference.runqy_conn_id
+        if self._is_named or named is None or named == self.runqy_conn_id:
+            return self.context
+        if named not in self._others:
+            self._others[named] = load_context(named)
+        return self._others[named]
 
     def link(self, sink: Sink, reference: Reference | dict[str, Any]) -> str | None:
         """Return a URL under which people find a result, for ``[runqy] link_seconds``.
@@ -142,8 +157,8 @@ class RunqyResultHook(BaseHook):
         seconds = self.context.config.link_seconds
         if seconds <= 0:
             return None
-        uri = Reference.from_xcom(reference).uri
-        return sink.bind(self.context).link(uri, seconds)
+        known = Reference.from_xcom(reference)
+        return sink.bind(self._context_of(known)).link(known.uri, seconds)
 
     def collect(
         self, sink: Sink, delivery_id: str, uri: str, returns: str = AUTO
@@ -191,7 +206,7 @@ class RunqyResultHook(BaseHook):
             self._show_log(fetched.log)
         if fetched.error is not None:
             raise job_failed(delivery_id, fetched.error)
-        reference = _reference_to(fetched, delivery_id)
+        reference = self._reference_to(fetched, delivery_id)
         limit = self.context.config.xcom_limit
         if returns != REFERENCE and fetched.is_json and _is_small(fetched, limit):
             value = fetched.value()
@@ -224,7 +239,7 @@ class RunqyResultHook(BaseHook):
             raise job_failed(delivery_id, fetched.error)
         if fetched.is_json and _is_small(fetched, small):
             return fetched.value(), None
-        return None, _reference_to(fetched, delivery_id)
+        return None, self._reference_to(fetched, delivery_id)
 
     def read_batch(
         self,
@@ -252,6 +267,17 @@ class RunqyResultHook(BaseHook):
         with self.read(reference).stream() as manifest:
             yield from results_in(manifest, first, last)
 
+    def _reference_to(self, fetched: FetchedResult, delivery_id: str) -> Reference:
+        metadata = fetched.metadata
+        return Reference(
+            uri=fetched.uri,
+            content_type=storable(fetched.content_type),
+            size=fetched.size,
+            delivery_id=delivery_id,
+            metadata=metadata if is_kept_by_xcom(metadata) else None,
+            runqy_conn_id=self.runqy_conn_id,
+        )
+
     def _show_log(self, text: str) -> None:
         """Show what the job has logged; Airflow's page folds a group."""
         lines = storable(text).splitlines()
@@ -268,17 +294,6 @@ class RunqyResultHook(BaseHook):
             SinkUnavailable: Redis is unavailable; the delivery stays for its whole TTL.
         """
         InboxBackend(self.context).forget(uri)
-
-
-def _reference_to(fetched: FetchedResult, delivery_id: str) -> Reference:
-    metadata = fetched.metadata
-    return Reference(
-        uri=fetched.uri,
-        content_type=storable(fetched.content_type),
-        size=fetched.size,
-        delivery_id=delivery_id,
-        metadata=metadata if is_kept_by_xcom(metadata) else None,
-    )
 
 
 def _is_small(fetched: FetchedResult, limit: int) -> bool:

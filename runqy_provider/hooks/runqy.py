@@ -23,7 +23,7 @@ from runqy_provider.client import requests as api
 from runqy_provider.client import transport
 from runqy_provider.client.job_options import JobOptions
 from runqy_provider.client.payload import plain_payload
-from runqy_provider.client.queues import full_queue_name, queues_sentence
+from runqy_provider.client.queues import full_queue_name, name_queues
 from runqy_provider.connection_form import form_widgets, ui_field_behaviour
 from runqy_provider.connections import DEFAULT_CONN_ID, REDIS, RunqyConnection
 from runqy_provider.context import context_of
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import httpx
     import requests
     from airflow.sdk import Connection
+    from tenacity import RetryCallState
     from typing_extensions import Self
 
     from runqy_provider.client.models import Job, Worker
@@ -53,8 +54,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds for which a request to an unavailable server is retried.
-RETRY_FOR = 60.0
+#: Seconds for which a request to an unavailable server is retried, and between two
+#: messages that say so.
+RETRY_FOR, RETRY_LOG_INTERVAL = 60.0, 20.0
 
 
 class RunqyHook(BaseHook):
@@ -209,12 +211,14 @@ class RunqyHook(BaseHook):
         Raises:
             InvalidPayload: It is not an object, or has a reserved field.
             Misconfigured: The delivery_id, or a field of the connection, is not valid.
+            DeliveryIdTaken: The sink has a delivery with this id already.
             SinkError: The result could not be read later: nothing was enqueued.
             Rejected: runqy refuses the job.
         """
         payload = plain_payload(payload, runqy_queue)
         fields = DeliveryFields(self.context, sink, deadline)
         fields.check(delivery_id)
+        fields.check_is_new(delivery_id)
         asked = fields.of(delivery_id)
         enqueued_at = round(time.time(), 3)
         job = self.enqueue(
@@ -261,7 +265,7 @@ class RunqyHook(BaseHook):
         if self.settings.transport == REDIS:
             return self._enqueue_in_redis(runqy_queue, [(job_id, payload)], chosen)[0]
         chosen.check_http(self.runqy_conn_id, job_id)
-        with self._queues_named():
+        with self._queues_named(runqy_queue):
             return self._call(api.enqueue(runqy_queue, payload, chosen.timeout))
 
     def enqueue_batch(
@@ -285,8 +289,8 @@ class RunqyHook(BaseHook):
             The ids of the jobs; fewer than jobs where runqy could enqueue a part only.
 
         Raises:
-            RetryableServerError: The server is unavailable: nothing was enqueued.
-            ServerUnavailable: The same, and they may have been enqueued.
+            ServerUnavailable: The server is unavailable: nothing was enqueued. If it is
+                an ``AnswerLost``, they may have been enqueued.
             Rejected: As in ``enqueue``: nothing was enqueued.
         """
         chosen = options or JobOptions()
@@ -296,7 +300,7 @@ class RunqyHook(BaseHook):
         for job_id, _ in jobs:
             chosen.check_http(self.runqy_conn_id, job_id)
         payloads = [payload for _, payload in jobs]
-        with self._queues_named():
+        with self._queues_named(runqy_queue):
             return self._call(api.enqueue_batch(runqy_queue, payloads, chosen.timeout))
 
     async def aenqueue(
@@ -397,19 +401,34 @@ class RunqyHook(BaseHook):
 
     def _call(self, request: api.ApiRequest[T]) -> T:
         client = self._client
-        for attempt in Retrying(**self._retry_options()):
-            with attempt:
-                return transport.send(client, request, self.settings)
+        with self._end_of_retries():
+            for attempt in Retrying(**self._retry_options()):
+                with attempt:
+                    return transport.send(client, request, self.settings)
         raise AssertionError  # pragma: no cover - Retrying returns or raises
 
     @contextmanager
-    def _queues_named(self) -> Iterator[None]:
-        """Name the queues that there are where one was not found."""
+    def _end_of_retries(self) -> Iterator[None]:
+        """Raise the last error as the class that the docs name, and say how long."""
+        began = time.monotonic()
+        try:
+            yield
+        except transport.RetryableServerError as error:
+            tried = time.monotonic() - began
+            after = f" It was tried for {tried:.0f} s." if self.retry_for else ""
+            raise ServerUnavailable(f"{error}{after}") from None
+
+    @contextmanager
+    def _queues_named(self, runqy_queue: str) -> Iterator[None]:
+        """Name the queues that there are if one was not found."""
         try:
             yield
         except QueueNotFound as error:
-            queues = queues_sentence(self.settings, self.context.runqy_redis)
-            raise QueueNotFound(f"{error}{queues}") from error
+            raise self._queue_not_found(str(error), runqy_queue) from None
+
+    def _queue_not_found(self, message: str, runqy_queue: str) -> QueueNotFound:
+        redis = self.context.runqy_redis
+        return QueueNotFound(name_queues(message, runqy_queue, self.settings, redis))
 
     def _enqueue_in_redis(
         self,
@@ -456,12 +475,12 @@ class RunqyHook(BaseHook):
             api.list_queues()
         ):
             return
-        queues = queues_sentence(self.settings, self.context.runqy_redis)
-        raise QueueNotFound(
+        raise self._queue_not_found(
             f"runqy has no queue {queue!r}: in its Redis no job was ever enqueued to "
             f"it, and no live worker serves it. Check its name, start a worker, or "
             f"enter an admin key in the connection {self.runqy_conn_id!r}, with which "
-            f"the server is asked.{queues}"
+            "the server is asked.",
+            queue,
         )
 
     async def _asettings(self) -> RunqyConnection:
@@ -475,9 +494,10 @@ class RunqyHook(BaseHook):
         settings = await self._asettings()
         if self._async_client is None:
             self._async_client = transport.open_async_client(settings)
-        async for attempt in AsyncRetrying(**self._retry_options()):
-            with attempt:
-                return await transport.asend(self._async_client, request, settings)
+        with self._end_of_retries():
+            async for attempt in AsyncRetrying(**self._retry_options()):
+                with attempt:
+                    return await transport.asend(self._async_client, request, settings)
         raise AssertionError  # pragma: no cover - AsyncRetrying returns or raises
 
     def _retry_options(
@@ -488,7 +508,31 @@ class RunqyHook(BaseHook):
             "wait": wait_random_exponential(multiplier=0.2, max=10),
             "stop": stop_after_delay(self.retry_for),
             "reraise": True,
-            "before_sleep": lambda state: self.log.warning(
-                "%s; will retry", state.outcome.exception()
-            ),
+            "before_sleep": _RetryLog(self.log, self.retry_for),
         }
+
+
+class _RetryLog:
+    """Says once why a request is repeated, and then now and then that it still is.
+
+    Args:
+        log: The logger of the hook.
+        retry_for: For how many seconds the request is repeated.
+    """
+
+    def __init__(self, log: Any, retry_for: float) -> None:
+        self._log, self._retry_for = log, retry_for
+        self._next: float | None = None
+
+    def __call__(self, state: RetryCallState) -> None:
+        tried = state.seconds_since_start or 0.0
+        if self._next is None:
+            error = state.outcome.exception() if state.outcome else None
+            self._log.warning(
+                "%s It is tried again for up to %.0f s.", error, self._retry_for
+            )
+        elif tried >= self._next:
+            self._log.info("Still unavailable after %.0f s; it is tried again.", tried)
+        else:
+            return
+        self._next = tried + RETRY_LOG_INTERVAL

@@ -20,6 +20,24 @@ if TYPE_CHECKING:
 NAMESPACE = uuid.UUID("6f1d3f5e-6d0b-5c9e-9a53-2f1b7c0a4e11")
 
 
+def map_index_of(ti: Any) -> int:
+    """Return the index of a mapped task; -1 if it is not mapped."""
+    return -1 if ti.map_index is None else int(ti.map_index)
+
+
+def identity_of(ti: Any) -> list[str | int]:
+    """Return what tells a task instance from all others, the same for all its tries.
+
+    Since Airflow 3.4 a task of a loop runs several times in a DAG run; its region and
+    its index there tell the iterations apart, as in Airflow's own task state store.
+    """
+    identity = [ti.dag_id, ti.run_id, ti.task_id, map_index_of(ti)]
+    region = getattr(ti, "region_id", None)
+    if region is not None and region.int:
+        identity += [str(region), ti.region_index]
+    return identity
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One attempt of a task instance, and its job.
@@ -48,6 +66,14 @@ class Attempt:
     def with_job(self, job: JobRef) -> Attempt:
         """Return the attempt with the job that it enqueued."""
         return dataclasses.replace(self, job=job)
+
+    def with_new_id(self) -> Attempt:
+        """Return the attempt with a delivery id that no other attempt can have."""
+        delivery_id = str(uuid.uuid4())
+        job_id = None if self.job.job_id is None else delivery_id
+        return self.with_job(
+            dataclasses.replace(self.job, delivery_id=delivery_id, job_id=job_id)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the attempt as plain JSON."""

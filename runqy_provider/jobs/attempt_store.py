@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from runqy_provider.connections import DEFAULT_REDIS_CONN_ID
 from runqy_provider.errors import NoAccess, SinkUnavailable
 from runqy_provider.inbox import keys
-from runqy_provider.jobs.attempt import NAMESPACE, Attempt
+from runqy_provider.jobs.attempt import NAMESPACE, Attempt, identity_of
 from runqy_provider.redis_client import client, redis_errors
 
 if TYPE_CHECKING:
@@ -134,8 +134,7 @@ def record_name(ti: Any, started_at: datetime | None) -> str:
         started_at: When its run started. A run that is created again, or cleared after
             its end, starts at another time.
     """
-    index = -1 if ti.map_index is None else ti.map_index
-    name = [ti.dag_id, ti.run_id, ti.task_id, index, str(started_at)]
+    name = [*identity_of(ti), str(started_at)]
     return str(uuid.uuid5(NAMESPACE, json.dumps(name)))
 
 

@@ -22,6 +22,7 @@ from airflow.sdk.execution_time.xcom import XCom
 from runqy_provider.airflow_compat import ask, in_thread, supervisor_lock
 from runqy_provider.client.models import PENDING, RETRY, SCHEDULED
 from runqy_provider.errors import JobVanished, RunqyError
+from runqy_provider.jobs.attempt import map_index_of
 from runqy_provider.models import JOB_KEY
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _question_of(ti: AnyTaskInstance) -> GetTaskStates:
 def _state_in(answer: object, ti: AnyTaskInstance) -> str:
     if not isinstance(answer, TaskStatesResult):
         return UNKNOWN
-    index = -1 if ti.map_index is None else ti.map_index
+    index = map_index_of(ti)
     name = ti.task_id if index < 0 else f"{ti.task_id}_{index}"
     state = answer.task_states.get(ti.run_id, {}).get(name, DELETED)
     # A task with no state is about to be scheduled: a user has just cleared it.

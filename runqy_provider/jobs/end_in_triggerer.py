@@ -25,6 +25,7 @@ from airflow.sdk.execution_time.xcom import XCom
 from runqy_provider.airflow_compat import count_success, in_thread
 from runqy_provider.errors import RunqyError
 from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.jobs.attempt import map_index_of
 from runqy_provider.jobs.received import ReceivedDelivery
 from runqy_provider.models import DELIVERY_KEY, LINK_KEY, RETURN_KEY
 
@@ -139,7 +140,7 @@ def _write(
         "dag_id": ti.dag_id,
         "task_id": ti.task_id,
         "run_id": ti.run_id,
-        "map_index": -1 if ti.map_index is None else ti.map_index,
+        "map_index": map_index_of(ti),
     }
     if end.pushes_receipt:
         XCom.set(key=DELIVERY_KEY, value=received.receipt, **names)

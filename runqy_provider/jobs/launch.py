@@ -13,6 +13,7 @@ from runqy_delivery.wire import COMPLETED
 from runqy_provider.client import models as job_states
 from runqy_provider.connections import REDIS
 from runqy_provider.errors import (
+    DeliveryIdTaken,
     JobVanished,
     Misconfigured,
     ResultLost,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from runqy_provider.context import SinkContext
     from runqy_provider.jobs.attempt import Attempt
+    from runqy_provider.jobs.attempt_store import AttemptStore
     from runqy_provider.jobs.submission import JobSpec
 
 log = logging.getLogger(__name__)
@@ -77,17 +79,12 @@ def reattach_or_submit(
             if spec.deletes and job.job_id is not None:
                 # It is not waited for any more, and must not run beside the new one.
                 log.info(delete_if_pending(hook, job.runqy_queue or "", job.job_id))
-        store.save(attempt)
-        job = hook.submit(
-            spec.sink,
-            runqy_queue=spec.runqy_queue,
-            payload=spec.payload,
-            delivery_id=attempt.job.delivery_id,
-            deadline=deadline,
-            options=spec.options,
-        )
-    attempt = attempt.with_job(job)
-    store.update(attempt)
+        try:
+            attempt = _submit(hook, store, spec, attempt, deadline)
+        except DeliveryIdTaken as error:
+            log.warning("%s Another id is used for this attempt.", error)
+            attempt = _submit(hook, store, spec, attempt.with_new_id(), deadline)
+    job = attempt.job
     count_enqueued(job)
     log.info(
         "Enqueued job %s in queue %r; its result goes to %r as delivery %s.",
@@ -96,6 +93,27 @@ def reattach_or_submit(
         job.sink,
         job.delivery_id,
     )
+    return attempt
+
+
+def _submit(
+    hook: RunqyHook,
+    store: AttemptStore,
+    spec: JobSpec,
+    attempt: Attempt,
+    deadline: float,
+) -> Attempt:
+    store.save(attempt)
+    job = hook.submit(
+        spec.sink,
+        runqy_queue=spec.runqy_queue,
+        payload=spec.payload,
+        delivery_id=attempt.job.delivery_id,
+        deadline=deadline,
+        options=spec.options,
+    )
+    attempt = attempt.with_job(job)
+    store.update(attempt)
     return attempt
 
 

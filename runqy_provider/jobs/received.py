@@ -93,7 +93,8 @@ class ReceivedDelivery:
     def _arrival_message(self, reference: Reference) -> str:
         size = "" if reference.size is None else f"{reference.size:,} bytes of "
         event = self.event
-        waited = event.delivered_at - event.job.enqueued_at
+        # A store may write times in whole seconds.
+        waited = max(0.0, event.delivered_at - event.job.enqueued_at)
         after = f", {waited:.1f} s after the job was enqueued"
         return (
             f"The result has arrived: {size}{reference.content_type} at "

@@ -15,11 +15,11 @@ from runqy_provider.client.job_options import JobOptions
 from runqy_provider.client.payload import plain_payload
 from runqy_provider.client.queues import full_queue_name
 from runqy_provider.hooks.delivery_fields import LATE_DELIVERY
-from runqy_provider.jobs.attempt import NAMESPACE, Attempt
+from runqy_provider.jobs.attempt import NAMESPACE, Attempt, identity_of
 from runqy_provider.models import JobRef
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from airflow.sdk import Context
@@ -115,20 +115,19 @@ class JobSpec:
         that shares a bucket.
         """
         ti = context["ti"]
-        index = -1 if ti.map_index is None else ti.map_index
         # A run is without it in tests only; then Airflow's id of the attempt must do.
         started = context["dag_run"].start_date or ti.id
         work = json.dumps([str(started), ti.max_tries or 0, self.digest])
-        return delivery_id_of(ti.dag_id, ti.run_id, ti.task_id, index, try_number, work)
+        return delivery_id_of(identity_of(ti), try_number, work)
 
 
-def delivery_id_of(  # noqa: PLR0917 - all six are one attempt, and none has a default
-    dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int, work: str
-) -> str:
+def delivery_id_of(identity: Sequence[str | int], try_number: int, work: str) -> str:
     """Return the delivery id of one attempt of one task instance.
 
-    ``work`` tells it from attempts with the same five other values.
+    Args:
+        identity: What ``identity_of`` says of the task instance.
+        try_number: Number of the attempt.
+        work: Tells it from attempts with the same identity and number.
     """
-    # JSON, so that no two different sixes give the same text.
-    name = json.dumps([dag_id, run_id, task_id, map_index, try_number, work])
-    return str(uuid.uuid5(NAMESPACE, name))
+    # JSON, so that no two different lists give the same text.
+    return str(uuid.uuid5(NAMESPACE, json.dumps([*identity, try_number, work])))

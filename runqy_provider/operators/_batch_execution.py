@@ -30,7 +30,6 @@ from runqy_provider.jobs.cancellation import has_ended
 from runqy_provider.jobs.deferral import TimeLimit, defer, in_seconds
 from runqy_provider.jobs.read_again import while_unavailable
 from runqy_provider.jobs.telemetry import count_batch
-from runqy_provider.links.queue import queue_url
 from runqy_provider.models import (
     ARRIVED,
     DEADLINE,
@@ -44,7 +43,13 @@ from runqy_provider.models import (
     Reference,
 )
 from runqy_provider.operators._batch_checks import check_arguments, check_sinks
-from runqy_provider.operators._task_fields import add_to_outlets, job_options
+from runqy_provider.operators._task_fields import (
+    add_to_outlets,
+    hide_links,
+    job_options,
+    show_queue_link,
+    show_result_link,
+)
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.batch import BatchTrigger
 
@@ -70,6 +75,7 @@ class BatchExecution:
 
     def __init__(self, task: RunqyBatchOperator, context: Context) -> None:
         self.task = task
+        hide_links(task)
         self._airflow = context
         self._context = load_context(task.runqy_conn_id)
         self._store = attempt_store(context, self._context)
@@ -265,9 +271,8 @@ class BatchExecution:
         )
         self._push_receipt(batch, reference)
         try:
-            self.task.download_url = results.link(
-                sink_from_uri(self._manifest_sink(batch)), reference
-            )
+            sink = sink_from_uri(self._manifest_sink(batch))
+            show_result_link(self.task, results.link(sink, reference))
         except SinkError as error:
             # The results are there: a missing link is not worth a failure.
             self.task.log.warning("No link to the manifest could be made: %s", error)
@@ -356,4 +361,4 @@ class BatchExecution:
     def _link_queue(self, batch: BatchProgress) -> None:
         """Set what Airflow reads for the link each time that this process ends."""
         server_url = self._context.connection.server_url
-        self.task.queue_url = queue_url(server_url, batch.runqy_queue)
+        show_queue_link(self.task, server_url, batch.runqy_queue)

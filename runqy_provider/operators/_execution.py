@@ -20,6 +20,7 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.result import RunqyResultHook, check_returns
 from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.jobs.attempt import map_index_of
 from runqy_provider.jobs.attempt_store import attempt_store
 from runqy_provider.jobs.cancellation import delete_if_pending, has_ended
 from runqy_provider.jobs.deferral import (
@@ -36,7 +37,6 @@ from runqy_provider.jobs.submission import JobSpec
 from runqy_provider.jobs.task_end import task_end_of
 from runqy_provider.jobs.telemetry import count_failed
 from runqy_provider.jobs.waiting import look_once, wait_in_slot
-from runqy_provider.links.queue import queue_url
 from runqy_provider.models import (
     ARRIVED,
     DEADLINE,
@@ -46,7 +46,13 @@ from runqy_provider.models import (
     DeliveryEvent,
     JobRef,
 )
-from runqy_provider.operators._task_fields import add_to_outlets, job_options
+from runqy_provider.operators._task_fields import (
+    add_to_outlets,
+    hide_links,
+    job_options,
+    show_queue_link,
+    show_result_link,
+)
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.delivery import DeliveryTrigger
@@ -78,6 +84,7 @@ class Execution:
 
     def __init__(self, task: RunqyOperator, own: type[RunqyOperator]) -> None:
         self.task = task
+        hide_links(task)
         self._own = own
         self.sink_context = load_context(task.runqy_conn_id)
         self.job: JobRef | None = None
@@ -142,8 +149,9 @@ class Execution:
         """Return the job that this attempt waits for."""
         ti = context["ti"]
         # Both are given, as Airflow's versions differ in what they take instead.
-        index = -1 if ti.map_index is None else ti.map_index
-        value = ti.xcom_pull(task_ids=ti.task_id, key=JOB_KEY, map_indexes=index)
+        value = ti.xcom_pull(
+            task_ids=ti.task_id, key=JOB_KEY, map_indexes=map_index_of(ti)
+        )
         return None if value is None else JobRef.from_xcom(value)
 
     def _abandon(self, context: Context) -> None:
@@ -256,7 +264,8 @@ class Execution:
             raise
         finally:
             context["ti"].xcom_push(key=DELIVERY_KEY, value=received.receipt)
-        task.download_url, task.receipt = received.download_url, received.receipt
+        show_result_link(task, received.download_url)
+        task.receipt = received.receipt
         if received.reference is not None:
             add_to_outlets(task, context, received.reference)
         received.forget()
@@ -266,7 +275,7 @@ class Execution:
         """Set what Airflow reads for the link each time that this process ends."""
         if job.runqy_queue is not None:
             server_url = self.sink_context.connection.server_url
-            self.task.queue_url = queue_url(server_url, job.runqy_queue)
+            show_queue_link(self.task, server_url, job.runqy_queue)
 
     def _raise_not_arrived(self, context: Context, event: DeliveryEvent) -> NoReturn:
         if event.kind == SILENT:

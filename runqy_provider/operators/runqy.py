@@ -14,12 +14,15 @@ from airflow.sdk import BaseOperator, Context
 
 from runqy_provider.airflow_compat import TaskDeferralTimeout
 from runqy_provider.connections import DEFAULT_CONN_ID
+from runqy_provider.errors import InvalidPayload
 from runqy_provider.links.queue import QueueLink
 from runqy_provider.links.result import ResultLink
 from runqy_provider.models import AUTO
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+    from airflow.sdk import BaseOperatorLink
 
     from runqy_provider.models import Returns
     from runqy_provider.operators._execution import Execution
@@ -79,7 +82,7 @@ class RunqyOperator(BaseOperator):
     template_fields: Sequence[str] = ("runqy_queue", "payload", "sink", "runqy_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"payload": "json"}
     ui_color = "#e3f0e8"
-    operator_extra_links = (ResultLink(), QueueLink())
+    operator_extra_links: Collection[BaseOperatorLink] = (ResultLink(), QueueLink())
 
     def __init__(
         self,
@@ -103,6 +106,12 @@ class RunqyOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if isinstance(payload, (list, tuple, set, int, float, bytes)):
+            raise InvalidPayload(
+                f"The payload of task {self.task_id!r} is a {type(payload).__name__}. "
+                "It must be an object: payload={'input': ...}. For a job for each item "
+                "of a list, use RunqyBatchOperator(payloads=...) or .expand()."
+            )
         self.runqy_queue = runqy_queue
         self.payload = {} if payload is None else payload
         self.sink = sink
@@ -165,5 +174,9 @@ class RunqyOperator(BaseOperator):
         from runqy_provider.operators._execution import (  # noqa: PLC0415 - not needed to parse a DAG
             Execution,
         )
+        from runqy_provider.operators._task_fields import (  # noqa: PLC0415 - same
+            check_texts,
+        )
 
+        check_texts(self, ("runqy_queue", "runqy_conn_id"), ("sink",))
         return Execution(self, RunqyOperator)

@@ -21,8 +21,10 @@ from runqy_provider.models import AUTO
 from runqy_provider.operators.runqy import DEFER_AFTER, DELIVERY_TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import timedelta
+
+    from airflow.sdk import BaseOperatorLink
 
     from runqy_provider.models import Reference, Returns
     from runqy_provider.operators._batch_execution import BatchExecution
@@ -83,7 +85,7 @@ class RunqyBatchOperator(BaseOperator):
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"payloads": "json"}
     ui_color = "#e3f0e8"
-    operator_extra_links = (ResultLink(), QueueLink())
+    operator_extra_links: Collection[BaseOperatorLink] = (ResultLink(), QueueLink())
 
     def __init__(
         self,
@@ -163,6 +165,10 @@ class RunqyBatchOperator(BaseOperator):
         from runqy_provider.operators._batch_execution import (  # noqa: PLC0415 - not needed to parse a DAG
             BatchExecution,
         )
+        from runqy_provider.operators._task_fields import (  # noqa: PLC0415 - same
+            check_texts,
+        )
 
+        check_texts(self, ("runqy_queue", "runqy_conn_id"), ("sink", "manifest"))
         self._execution = BatchExecution(self, context)
         return self._execution

@@ -29,6 +29,7 @@ from runqy_provider.jobs.received import ReceivedDelivery
 from runqy_provider.jobs.task_end import task_end_of
 from runqy_provider.jobs.waiting import look_once
 from runqy_provider.models import ARRIVED, AUTO, DEADLINE, DeliveryEvent, JobRef
+from runqy_provider.operators._task_fields import check_texts
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.delivery import DeliveryTrigger
 
@@ -97,6 +98,7 @@ class RunqySensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Look once, then defer; or poke."""
+        self._check_texts()
         check_delivery_id(self.delivery_id)
         check_returns(self.returns)
         if not self.deferrable:
@@ -126,6 +128,7 @@ class RunqySensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:  # noqa: ARG002 - Airflow's signature
         """Return the result of the delivery for which the trigger fired."""
+        self._check_texts()
         sink_context = load_context(self.runqy_conn_id)
         return self._finish(sink_context, DeliveryEvent.from_payload(event))
 
@@ -139,6 +142,7 @@ class RunqySensor(BaseSensorOperator):
             if not is_deferral_timeout(error):
                 raise
             # The result may have arrived while no triggerer ran.
+            self._check_texts()
             sink_context = load_context(self.runqy_conn_id)
             event = look_once(sink_context, self._job(sink_context))
             if event.kind != ARRIVED:
@@ -148,6 +152,10 @@ class RunqySensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow's signature
         """Look once."""
         return self._poke(load_context(self.runqy_conn_id))
+
+    def _check_texts(self) -> None:
+        required = ("delivery_id", "runqy_conn_id")
+        check_texts(self, required, ("sink", "job_id", "runqy_queue"))
 
     def _poke(self, sink_context: SinkContext) -> PokeReturnValue:
         event = look_once(sink_context, self._job(sink_context))

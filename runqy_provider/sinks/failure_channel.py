@@ -16,6 +16,7 @@ from runqy_provider.sinks.inbox import InboxBackend, is_in_inbox
 
 if TYPE_CHECKING:
     from runqy_delivery import DeliveryRequest
+    from runqy_provider.models import JobRef
     from runqy_provider.sinks.base import BoundSink
     from runqy_provider.sinks.result import FetchedResult
     from runqy_provider.waiters.registry import WaitTarget
@@ -48,6 +49,15 @@ def targets(sink: BoundSink, delivery_id: str) -> list[WaitTarget]:
         return []
     inbox = InboxBackend(sink.context)
     return [inbox.target(delivery_id, is_required=False, takes_results=False)]
+
+
+def all_targets(sink: BoundSink, job: JobRef) -> list[WaitTarget]:
+    """Return all sources at which the delivery of a job may arrive.
+
+    Raises:
+        Misconfigured: The job, or the connection, lacks what is needed to look.
+    """
+    return [*sink.targets(job), *targets(sink, job.delivery_id)]
 
 
 def open_arrival(sink: BoundSink, delivery_id: str, uri: str) -> FetchedResult:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from airflow.triggers.base import BaseTrigger
@@ -72,6 +73,15 @@ class DeletingTrigger(BaseTrigger):
     def _ti(self) -> TaskInstanceDTO | None:
         # ``dag.test()`` runs triggers without a task instance.
         return getattr(self, "task_instance", None)
+
+    async def _settle(self, not_before: float) -> None:
+        """Wait until the task may be resumed on a worker.
+
+        Before that, Airflow's scheduler could take the end of the process that deferred
+        for the end of the task. ``dag.test()`` has no scheduler.
+        """
+        if self._ti is not None:
+            await asyncio.sleep(max(0.0, not_before - time.time()))
 
     def _start_deletion(self) -> asyncio.Task[None] | None:
         """Begin to delete the jobs, unless the event was made.

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TriggerEvent
@@ -85,7 +83,7 @@ class BatchTrigger(DeletingTrigger):
 
     async def _event(self) -> TriggerEvent:
         payload = await self._wait()
-        await asyncio.sleep(max(0.0, self.not_before - time.time()))
+        await self._settle(self.not_before)
         return TriggerEvent(payload)  # type: ignore[no-untyped-call] # Airflow's
 
     async def _wait(self) -> dict[str, Any]:

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
@@ -135,7 +133,7 @@ class DeliveryTrigger(DeletingTrigger):
             )
             if await self._ends_here(context, event):
                 return TaskSuccessEvent()
-        await asyncio.sleep(max(0.0, self.not_before - time.time()))
+        await self._settle(self.not_before)
         return TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call] # Airflow's
 
     async def _ends_here(self, context: SinkContext, event: DeliveryEvent) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from runqy_provider.errors import JobFailed, JobVanished, RunqyError
 from runqy_provider.waiters.backoff import backoff_delays
 from runqy_provider.waiters.liveness import LivenessMonitor
 from runqy_provider.waiters.race import Race
-from runqy_provider.waiters.registry import shared_waiter
+from runqy_provider.waiters.registry import close_waiters, shared_waiter
 from runqy_provider.waiters.source import StatusUpdate
 
 if TYPE_CHECKING:
@@ -94,6 +95,20 @@ async def poll_once(targets: Sequence[WaitTarget]) -> Arrival | None:
     if arrival is None and error is not None:
         raise error
     return arrival
+
+
+def poll_now(targets: Sequence[WaitTarget]) -> Arrival | None:
+    """Poll each source once as ``poll_once`` does, from code that is not async."""
+
+    async def poll_and_close() -> Arrival | None:
+        try:
+            return await poll_once(targets)
+        finally:
+            await close_waiters()
+
+    # The calling thread may have an event loop, in which no other may run.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, poll_and_close()).result()
 
 
 def doubt_about(

@@ -246,11 +246,10 @@ def test_error_class_is_found_by_name() -> None:
     assert by_name("KeyError") is RunqyError
 
 
+PLACES = st.tuples(st.text(), st.text(), st.text(), st.integers(-1, 1000))
+REGIONS = st.tuples() | st.tuples(st.uuids().map(str), st.integers(0, 1000))
 ATTEMPTS = st.tuples(
-    st.text(),
-    st.text(),
-    st.text(),
-    st.integers(-1, 1000),
+    st.builds(lambda place, region: [*place, *region], PLACES, REGIONS),
     st.integers(1, 100),
     st.uuids().map(str),
 )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from runqy_provider.client.queues import full_queue_name
 from runqy_provider.connections import REDIS
-from runqy_provider.hooks.delivery_fields import LATE_DELIVERY
-from runqy_provider.jobs.attempt import NAMESPACE
+from runqy_provider.hooks.delivery_fields import LATE_DELIVERY, DeliveryFields
+from runqy_provider.jobs.attempt import NAMESPACE, identity_of
 from runqy_provider.jobs.batch.deletion import delete_pending
 from runqy_provider.jobs.batch.progress import BatchProgress
 from runqy_provider.jobs.batch.wait import find_results
@@ -54,11 +54,15 @@ def begin(
         deletes: Whether the pending jobs of another batch are deleted.
 
     Raises:
+        DeliveryIdTaken: There is no record of a batch, and yet its first result.
         RunqyError: The sink cannot be used, so that it is not known what has arrived.
     """
     new = _new_batch(context, sink_context, payloads, sink, deadline)
     record = store.read() or {}
     previous = _previous(record)
+    if previous is None or previous.batch_id != new.batch_id:
+        fields = DeliveryFields(sink_context, sink, deadline)
+        fields.check_is_new(new.delivery_id(0))
     if previous is None:
         return new
     conn_id = sink_context.connection.conn_id
@@ -126,7 +130,6 @@ def _batch_id(context: Context, asked: list[Any]) -> str:
     again; a run that is deleted and created again starts at another time.
     """
     ti = context["ti"]
-    index = -1 if ti.map_index is None else ti.map_index
     started = str(context["dag_run"].start_date or ti.id)
-    name = [ti.dag_id, ti.run_id, ti.task_id, index, started, ti.max_tries or 0, asked]
+    name = [*identity_of(ti), started, ti.max_tries or 0, asked]
     return str(uuid.uuid5(NAMESPACE, json.dumps(name)))

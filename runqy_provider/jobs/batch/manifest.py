@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from runqy_delivery import BadDelivery as WireBadDelivery
@@ -18,6 +17,7 @@ from runqy_provider.errors import (
     RunqyError,
 )
 from runqy_provider.hooks.batch_result import BatchResult
+from runqy_provider.jobs.batch.payloads import scratch_file
 from runqy_provider.jobs.batch.wait import look
 from runqy_provider.models import Reference, looks_like_reference
 from runqy_provider.sanitize import storable
@@ -90,13 +90,14 @@ class BatchManifest:
         target = sink_from_uri(sink).bind(self._results.context)
         failed = itertools.islice(self._batch.failed, MOST_READ_REASONS)
         self._failures = self._look_for(list(failed))
-        with tempfile.TemporaryFile() as file:
+        with scratch_file() as file:
             for result in self._all():
                 file.write(result.to_line())
             size = file.tell()
             file.seek(0)
             uri = target.write_manifest(batch_id, file)
-        return Reference(uri, MANIFEST_TYPE, size, batch_id)
+        conn_id = self._results.runqy_conn_id
+        return Reference(uri, MANIFEST_TYPE, size, batch_id, runqy_conn_id=conn_id)
 
     def forget(self, manifest: Reference) -> None:
         """Let an inbox drop the deliveries whose values a manifest has.

@@ -10,10 +10,12 @@ another, and are enqueued from the file.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import logging
 import tempfile
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from runqy_provider.client.payload import plain_payload
 from runqy_provider.client.requests import MAX_BODY
@@ -31,11 +33,30 @@ if TYPE_CHECKING:
 
     from runqy_provider.context import SinkContext
 
+log = logging.getLogger(__name__)
+
 #: The most bytes of a payload: the delivery request is added to it.
 MOST_BYTES = MAX_BODY - 64 * 1024
 
 #: Bytes up to which the file is in memory.
 IN_MEMORY = 1024 * 1024
+
+
+def scratch_file() -> BinaryIO:
+    """Return a file for bytes that only this process needs; it is gone when closed.
+
+    It is in memory if it is small, or if no folder for temporary files is writable.
+    """
+    try:
+        with tempfile.TemporaryFile():
+            return cast("BinaryIO", tempfile.SpooledTemporaryFile(IN_MEMORY))
+    except OSError as error:
+        log.warning(
+            "The batch is kept in memory, as no folder for temporary files can be "
+            "written to (%s). For large batches, set TMPDIR to one that can.",
+            error,
+        )
+        return io.BytesIO()
 
 
 class Payloads:
@@ -48,7 +69,7 @@ class Payloads:
     """
 
     def __init__(self, runqy_queue: str) -> None:
-        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed by __exit__
+        self._file = scratch_file()
         self.runqy_queue = runqy_queue
         self._hash = hashlib.sha256()
         self.total = 0

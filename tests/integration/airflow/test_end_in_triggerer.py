@@ -252,7 +252,7 @@ class Backend(BaseXCom):
     assert json.loads(stored.removeprefix("own:")) == {"a": 1}
 
 
-def test_task_end_without_task_instance_resumes_task(
+def test_task_end_without_task_instance_resumes_task_at_once(
     stack: Stack, connect: Callable[..., Any]
 ) -> None:
     """``dag.test()`` runs triggers like this, and resumes the task after any event."""
@@ -266,7 +266,8 @@ def test_task_end_without_task_instance_resumes_task(
         runqy_conn_id="runqy_default",
         delivery_id=delivery_id,
         sink="s3://results/end",
-        deadline=time.time() + 60,
+        deadline=time.time() + 600,
+        not_before=time.time() + 600,
         task_end=END.to_json(),
     )
     _put(stack, f"end/{delivery_id}", b"1", "application/json")
@@ -279,4 +280,4 @@ def test_task_end_without_task_instance_resumes_task(
         finally:
             await close_waiters()
 
-    assert asyncio.run(first_event())["event"] == "arrived"
+    assert asyncio.run(asyncio.wait_for(first_event(), 300))["event"] == "arrived"

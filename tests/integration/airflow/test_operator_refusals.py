@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from runqy_provider.errors import (
     ServerUnavailable,
     SinkUnavailable,
 )
+from runqy_provider.hooks.runqy import RunqyHook
 from runqy_sandbox.process.net import free_port
 from tests.support.harness import outcome_of, run_of
 
@@ -36,6 +38,7 @@ pytestmark = pytest.mark.usefixtures("connect", "no_settling")
         ("nope", {}, QueueNotFound, "no queue 'nope'"),
         ("split", {}, QueueNotFound, "'split.default': name the sub-queue"),
         ("typed", {"prompt": 3}, InvalidPayload, "field 'prompt' has type number"),
+        ("helpr", {}, QueueNotFound, "Did you mean 'helper'?"),
         ("helper", {"x": {1, 2}}, InvalidPayload, "is not JSON"),
         ("helper", [1, 2], InvalidPayload, "must be an object"),
         ("helper", {"webhook_url": "x"}, InvalidPayload, "'webhook_url'"),
@@ -119,8 +122,61 @@ def test_operator_server_unavailable_fails_after_retries(
     url = f"http://127.0.0.1:{free_port()}"
     connect(fields={"host": url})
 
-    with pytest.raises(ServerUnavailable, match=f"runqy at {url}"):
-        outcome_of(run_of({"value": 1}))
+    run = run_of({"value": 1}).execute()
+
+    assert type(run.error) is ServerUnavailable
+    assert f"runqy at {url}" in str(run.error)
+    assert "tried for" in str(run.error)
+    assert run.error.__cause__ is None
+
+
+def test_hook_server_unavailable_is_logged_once_and_then_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, connect: Any
+) -> None:
+    monkeypatch.setattr("runqy_provider.hooks.runqy.RETRY_LOG_INTERVAL", 1.0)
+    connect(fields={"host": f"http://127.0.0.1:{free_port()}"})
+
+    caplog.set_level(logging.INFO)
+    with RunqyHook(retry_for=4.0) as hook:
+        # Airflow's own logger of hooks does not reach pytest.
+        hook._log = logging.getLogger("tests.hook")
+        with pytest.raises(ServerUnavailable):
+            hook.enqueue("helper", {})
+    messages = [
+        (record.levelname, record.getMessage())
+        for record in caplog.records
+        if "again" in record.getMessage()
+    ]
+    levels = [level for level, _ in messages]
+    assert levels[0] == "WARNING"
+    assert set(levels[1:]) == {"INFO"}
+    assert len(levels) <= 5
+    assert not any(".." in message or ".;" in message for _, message in messages)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error", "text"),
+    [
+        ("runqy_queue", 1234, QueueNotFound, "'1234'"),
+        ("runqy_queue", None, Misconfigured, "runqy_queue of task 't' is None"),
+        ("runqy_queue", ["a"], Misconfigured, "runqy_queue of task 't' is a list"),
+        ("runqy_queue", True, Misconfigured, "runqy_queue of task 't' is a bool"),
+        ("sink", 123, Misconfigured, "'123'"),
+        ("sink", {"a": 1}, Misconfigured, "sink of task 't' is a dict"),
+        ("sink", ["webhook", None], Misconfigured, "sink of task 't' is None"),
+        ("runqy_conn_id", {}, Misconfigured, "runqy_conn_id of task 't' is a dict"),
+    ],
+)
+def test_operator_template_field_not_text_is_text_or_refused(
+    stack: Stack, field: str, value: Any, error: type[Exception], text: str
+) -> None:
+    before = _jobs(stack)
+    run = run_of({"value": 1})
+    setattr(run.task, field, value)
+
+    with pytest.raises(error, match=re.escape(text)):
+        outcome_of(run)
+    assert _jobs(stack) == before
 
 
 def test_operator_bucket_without_access_enqueues_nothing(

@@ -12,14 +12,18 @@ from runqy_provider.errors import (
     BadDelivery,
     JobFailed,
     NoAccess,
+    SinkError,
 )
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.models import is_reference
 from runqy_provider.sinks.object_store.s3_store import s3_client
+from runqy_sandbox.process.net import free_port
 from tests.support.harness import outcome_of, run_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.support.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
@@ -39,6 +43,34 @@ def test_operator_large_or_binary_result_is_readable_reference(sink: str) -> Non
     with hook.read(image).stream() as stream:
         assert stream.read(4) == b"xxxx"
     assert len(hook.read(image).bytes()) == 3_000_000
+
+
+def test_reference_is_read_through_the_connection_that_it_names(
+    connect: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default connection of another store does not have the object."""
+    two = connect()["runqy_default"]
+    nowhere = {"endpoint_url": f"http://127.0.0.1:{free_port()}"}
+    elsewhere = {"conn_type": "aws", "extra": nowhere}
+    monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", json.dumps(elsewhere))
+    monkeypatch.setenv("AIRFLOW_CONN_TWO", json.dumps(two))
+    sink = "s3://results/two"
+    image = outcome_of(run_of({"bytes": 3}, sink=sink, runqy_conn_id="two"))
+    connect(aws_conn_id="elsewhere")
+
+    assert image["runqy_conn_id"] == "two"
+    assert RunqyResultHook().read(image).bytes() == b"xxx"
+    assert RunqyResultHook("two").read(image).bytes() == b"xxx"
+    with pytest.raises(SinkError):
+        RunqyResultHook("runqy_default").read(image).bytes()
+
+
+def test_reference_without_connection_is_read_through_the_one_of_the_hook() -> None:
+    image = outcome_of(run_of({"bytes": 3}, sink="s3://results/old"))
+    del image["runqy_conn_id"]
+
+    assert is_reference(image)
+    assert RunqyResultHook().read(image).bytes() == b"xxx"
 
 
 def test_operator_result_above_webhook_limit_fails_with_advice() -> None:
@@ -82,7 +114,11 @@ def test_operator_value_like_a_reference_is_returned_as_reference() -> None:
         "metadata": None,
     }
     value = outcome_of(run_of({"value": forged}))
+    forged["runqy_conn_id"] = "two"
+    named = outcome_of(run_of({"value": forged}))
 
+    assert named["uri"].startswith("inbox://")
+    del forged["runqy_conn_id"]
     assert value["uri"].startswith("inbox://")
     assert RunqyResultHook().read(value).json() == forged
 

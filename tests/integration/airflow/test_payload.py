@@ -103,6 +103,12 @@ def test_payload_ambiguous_value_is_refused(value: Any) -> None:
         plain_payload({"x": value}, "q")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_payload_float_without_json_form_is_refused_with_advice(value: float) -> None:
+    with pytest.raises(InvalidPayload, match=rf"{value} at payload\['x'\]\[0\].*null"):
+        plain_payload({"x": [value]}, "q")
+
+
 def test_payload_containing_itself_is_refused() -> None:
     payload: dict[str, Any] = {}
     payload["self"] = payload

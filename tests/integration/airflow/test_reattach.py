@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import uuid
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -11,6 +13,7 @@ import pytest
 from redis import Redis
 
 from runqy_provider.errors import (
+    DeliveryIdTaken,
     DeliveryTimeout,
     JobFailed,
     NotThere,
@@ -18,9 +21,11 @@ from runqy_provider.errors import (
     SinkUnavailable,
 )
 from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.jobs.attempt import identity_of
 from runqy_provider.jobs.attempt_store import NoStore
 from runqy_sandbox.process.net import free_port
 from tests.support.harness import Run, outcome_of, run_of, started
+from tests.support.versions import HAS_STATE_STORE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -275,6 +280,51 @@ def test_recreated_run_ignores_result_of_deleted_run(sink: str) -> None:
     refresh.run_id = first.run_id
 
     assert outcome_of(refresh) == "new"
+
+
+@pytest.mark.skipif(not HAS_STATE_STORE, reason="the record in Redis would be found")
+@pytest.mark.parametrize("sink", ["webhook", "s3://results/taken"])
+def test_operator_id_with_a_delivery_is_not_used_again(sink: str) -> None:
+    """As in a loop whose iterations Airflow does not tell apart by run and task."""
+    first = run_of({"value": 1}, sink=sink)
+    outcome_of(first)
+    again = Run(first.task, run_id=first.run_id, started_at=first.started_at)
+
+    assert outcome_of(again) == 1
+    jobs = [run.xcoms["runqy_job"] for run in (first, again)]
+    assert jobs[0]["delivery_id"] != jobs[1]["delivery_id"]
+    assert jobs[0]["job_id"] != jobs[1]["job_id"]
+    assert again.record["delivery_id"] == jobs[1]["delivery_id"]
+
+
+@pytest.mark.parametrize("sink", ["webhook", "s3://results/taken"])
+def test_submit_id_with_a_delivery_is_refused(sink: str, stack: Stack) -> None:
+    first = run_of({"value": 1}, sink=sink)
+    outcome_of(first)
+    before = jobs_in(stack, "helper.default")
+
+    with RunqyHook() as hook, pytest.raises(DeliveryIdTaken):
+        hook.submit(
+            sink,
+            runqy_queue="helper",
+            payload={"value": 2},
+            delivery_id=first.xcoms["runqy_job"]["delivery_id"],
+            deadline=time.time() + 60,
+        )
+    assert jobs_in(stack, "helper.default") == before
+
+
+def test_identity_tells_iterations_of_a_loop_apart() -> None:
+    def ti(**fields: Any) -> SimpleNamespace:
+        place = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
+        return SimpleNamespace(**place, **fields)
+
+    old, region = identity_of(ti()), uuid.uuid4()
+    outside = identity_of(ti(region_id=uuid.UUID(int=0), region_index=-1))
+    inside = [identity_of(ti(region_id=region, region_index=n)) for n in range(3)]
+
+    assert old == outside == ["d", "r", "t", -1]
+    assert len({str(each) for each in [old, *inside]}) == 4
 
 
 @pytest.fixture

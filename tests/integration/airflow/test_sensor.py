@@ -18,12 +18,12 @@ from runqy_provider.errors import (
     Misconfigured,
 )
 from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.models import JobRef
 from runqy_provider.sensors.runqy import RunqySensor
 from runqy_sandbox.process.net import free_port
-from tests.support.harness import Run
+from tests.support.harness import Run, started
 
 if TYPE_CHECKING:
-    from runqy_provider.models import JobRef
     from tests.support.stack import Gate, Stack
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
@@ -74,6 +74,35 @@ def test_sensor_result_already_delivered_needs_no_deferral() -> None:
     again = sensor(job).execute()
 
     assert (first.value, again.state, again.value) == (3, "success", 3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("delivery_id", None, "delivery_id of task 't' is None"),
+        ("delivery_id", ["a"], "delivery_id of task 't' is a list"),
+        ("delivery_id", {"a": 1}, "delivery_id of task 't' is a dict"),
+        ("job_id", ["a"], "job_id of task 't' is a list"),
+        ("runqy_queue", {}, "runqy_queue of task 't' is a dict"),
+    ],
+)
+def test_sensor_template_field_not_text_is_refused(
+    field: str, value: Any, text: str
+) -> None:
+    run = sensor(JobRef("d", "webhook"))
+    setattr(run.task, field, value)
+
+    assert isinstance(run.execute().error, Misconfigured)
+    assert text in str(run.error)
+
+
+def test_sensor_template_fields_with_numbers_are_texts() -> None:
+    run = sensor(JobRef("d", "webhook"))
+    for field, value in (("delivery_id", 12345), ("job_id", 777), ("sink", "webhook")):
+        setattr(run.task, field, value)
+
+    job = started(run).trigger.job
+    assert (job.delivery_id, job.job_id) == ("12345", "777")
 
 
 def test_sensor_reschedule_mode_frees_slot(gate: Gate) -> None:

@@ -133,7 +133,7 @@ def test_shared_queue_known_message_is_not_copied_to_rejected(
     context = load_context("runqy_default")
     sink_from_uri(sink).bind(context).check()
     channel.queue_declare(f"{queue}.rejected", durable=True)
-    of_a_job = delivery_id_of("d", "r", queue, -1, 1, "ti")
+    of_a_job = delivery_id_of(["d", "r", queue, -1], 1, "ti")
 
     async def scenario() -> None:
         wait = start_wait(context, sink, "waited-for")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -9,11 +11,18 @@ import pytest
 from redis import Redis
 
 from runqy_provider.client.transport import AnswerLost
-from runqy_provider.errors import BatchFailed, InvalidPayload, ServerUnavailable
+from runqy_provider.errors import (
+    BatchFailed,
+    DeliveryIdTaken,
+    InvalidPayload,
+    ServerUnavailable,
+)
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.inbox.keys import READ_TTL
 from runqy_provider.jobs.batch.manifest import BatchManifest
 from tests.integration.batch.conftest import batch_of, run_to_end
+from tests.support.harness import Run
+from tests.support.versions import HAS_STATE_STORE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +51,33 @@ def enqueued(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def redis(stack: Stack) -> Iterator[Any]:
     with Redis.from_url(stack.sandbox.redis_url) as redis:
         yield redis
+
+
+@pytest.mark.skipif(not HAS_STATE_STORE, reason="the record in Redis would be found")
+@pytest.mark.usefixtures("connect")
+def test_batch_id_with_a_delivery_is_refused(enqueued: list[int]) -> None:
+    first = batch_of([{"value": n} for n in range(3)])
+    run_to_end(first)
+    again = Run(first.task, run_id=first.run_id, started_at=first.started_at)
+
+    assert isinstance(again.execute().error, DeliveryIdTaken)
+    assert enqueued == [3]
+
+
+@pytest.mark.usefixtures("connect")
+def test_batch_without_writable_temporary_folder_ends_as_usual(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_folder() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", no_folder)
+    monkeypatch.setattr(tempfile, "_gettempdir", no_folder)
+    payloads = [{"value": "x" * 1000} for _ in range(2000)]
+
+    run = run_to_end(batch_of(payloads))
+
+    assert run.state == "success", run.error
 
 
 class Killed(BaseException):
