@@ -115,40 +115,23 @@ class DeliveryEvent:
 
     def to_payload(self) -> dict[str, Any]:
         """Return the event as plain JSON; empty fields are left out."""
-        payload = {
-            "delivery_id": self.job.delivery_id,
-            "job_id": self.job.job_id,
-            "runqy_queue": self.job.runqy_queue,
-            "sink": self.job.sink,
-            "enqueued_at": self.job.enqueued_at,
+        fields = {
+            name: getattr(self, name)
+            for name in _event_fields()
+            if getattr(self, name) not in ("", None, 0.0)
         }
-        for name, key in _EVENT_KEYS.items():
-            value = getattr(self, name)
-            if value not in ("", None, 0.0):
-                payload[key] = value
-        return payload
+        return {**asdict(self.job), **fields}
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> DeliveryEvent:
-        """Read an event, also one of another version of this provider.
+        """Read an event, as ``to_payload`` wrote it.
 
         Raises:
             Misconfigured: It lacks what every event has.
         """
         try:
-            job = JobRef(
-                payload["delivery_id"],
-                payload["sink"],
-                payload.get("job_id"),
-                payload.get("runqy_queue"),
-                payload.get("enqueued_at", 0.0),
-            )
-            given = {
-                name: payload[key]
-                for name, key in _EVENT_KEYS.items()
-                if payload.get(key) is not None
-            }
-            return cls(job, **given)
+            job = JobRef(**{name: payload[name] for name in _names(JobRef)})
+            return cls(job, **{k: payload[k] for k in _event_fields() if k in payload})
         except (KeyError, TypeError) as error:
             raise Misconfigured(
                 f"The event of the trigger cannot be read ({error!r}). Do triggerer "
@@ -156,21 +139,13 @@ class DeliveryEvent:
             ) from error
 
 
-#: Fields of an event beside its job, and their keys in the payload, which triggers of
-#: other versions write and read.
-_EVENT_KEYS = {
-    "kind": "event",
-    "status": "status",
-    "result_uri": "where",
-    "delivered_at": "delivered_at",
-    "error": "error",
-    "message": "message",
-    "progress": "progress",
-    "last_poll": "last_look",
-    "last_error": "trouble",
-    "unreachable": "unseen",
-    "last_sign": "last_sign",
-}
+def _names(kind: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _event_fields() -> list[str]:
+    """Return the names of the fields of an event beside its job."""
+    return _names(DeliveryEvent)[1:]
 
 
 @dataclass(frozen=True)
@@ -226,8 +201,8 @@ class Reference:
 
 def is_reference(value: object) -> bool:
     """Return whether a value is what a task leaves in XCom for a large result."""
-    names = {field.name for field in dataclasses.fields(Reference)}
-    # Those that an earlier version has left do not name their connection.
+    names = set(_names(Reference))
+    # One that was made by hand may leave its connection out.
     return isinstance(value, Mapping) and {*value, "runqy_conn_id"} == names
 
 

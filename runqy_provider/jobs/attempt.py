@@ -82,13 +82,13 @@ class Attempt:
             "digest": self.digest,
             "max_tries": self.max_tries,
             "expires": self.expires,
-            "is_given_up": self.is_abandoned,
+            "is_abandoned": self.is_abandoned,
             "retries": self.retries,
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Read the record of an attempt, also one of another version of this provider.
+        """Read the record of an attempt, as ``to_json`` wrote it.
 
         Raises:
             KeyError: It lacks what every record has.
@@ -105,6 +105,6 @@ class Attempt:
             record["digest"],
             record["max_tries"],
             record["expires"],
-            record.get("is_given_up", False),
+            record["is_abandoned"],
             record.get("retries", 0),
         )

@@ -119,14 +119,14 @@ class BatchExecution:
 
     def resume(self, event: dict[str, Any]) -> Any:
         """Enqueue more jobs and wait again; or return the results."""
-        if event["event"] == ERROR:
+        if event["kind"] == ERROR:
             raise by_name(event["error"])(event["message"])
         batch = self._batch = self._recorded()
         batch.update(BatchProgress.from_json(event["batch"]))
         self._save(batch)
         self._link_queue(batch)
-        if event["event"] != ARRIVED or not batch.left or self._has_failed(batch):
-            return self._finish(batch, event["event"])
+        if event["kind"] != ARRIVED or not batch.left or self._has_failed(batch):
+            return self._finish(batch, event["kind"])
         with self._payloads() as payloads:
             if (payloads.total, payloads.digest) != (batch.total, batch.digest):
                 raise InvalidPayload(

@@ -103,8 +103,8 @@ class BatchTrigger(DeletingTrigger):
             )
         except (RunqyError, AirflowNotFoundException) as error:
             name = type(error).__name__
-            return {"event": ERROR, "error": name, "message": storable(str(error))}
-        return {"event": kind, "batch": batch.to_json(), "deadline": self.deadline}
+            return {"kind": ERROR, "error": name, "message": storable(str(error))}
+        return {"kind": kind, "batch": batch.to_json(), "deadline": self.deadline}
 
     async def _delete_if_abandoned(self, ti: TaskInstanceDTO) -> None:
         batch = BatchProgress.from_json(self.batch)

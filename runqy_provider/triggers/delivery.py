@@ -94,8 +94,6 @@ class DeliveryTrigger(DeletingTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make an equal trigger."""
-        # Left out where it is not known, as in the rows of an earlier version.
-        known = {"enqueued_at": self.job.enqueued_at} if self.job.enqueued_at else {}
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -109,7 +107,7 @@ class DeliveryTrigger(DeletingTrigger):
                 "heartbeat": self.heartbeat,
                 "delete_on_kill": self.delete_on_kill,
                 "task_end": self.task_end,
-                **known,
+                "enqueued_at": self.job.enqueued_at,
             },
         )
 

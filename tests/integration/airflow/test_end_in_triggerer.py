@@ -201,7 +201,7 @@ def test_task_end_mapped_task_downstream_records_length(
 def test_task_end_result_needing_worker_resumes_task(
     cases: dict[str, Case], name: str
 ) -> None:
-    assert cases[name].event["event"] == "arrived"
+    assert cases[name].event["kind"] == "arrived"
     assert cases[name].xcoms == {}
 
 
@@ -225,7 +225,7 @@ def test_task_end_large_object_is_reference_with_link(
 
 
 def test_task_end_xcom_refused_resumes_task(cases: dict[str, Case]) -> None:
-    assert cases["refused"].event["event"] == "arrived"
+    assert cases["refused"].event["kind"] == "arrived"
     assert "return_value" not in cases["refused"].xcoms
 
 
@@ -280,4 +280,4 @@ def test_task_end_without_task_instance_resumes_task_at_once(
         finally:
             await close_waiters()
 
-    assert asyncio.run(asyncio.wait_for(first_event(), 300))["event"] == "arrived"
+    assert asyncio.run(asyncio.wait_for(first_event(), 300))["kind"] == "arrived"

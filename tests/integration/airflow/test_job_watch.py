@@ -119,7 +119,7 @@ def test_monitor_server_unavailable_keeps_waiting(
     connect(without=("runqy_redis_conn_id",), fields={"host": url})
     event = run.fire()
 
-    assert event["event"] == "arrived"
+    assert event["kind"] == "arrived"
     lines = capsys.readouterr().out.splitlines()
     # Airflow 3.0 prints the requests of httpx, too, and what it sends itself.
     others = ("HTTP Request", "[debug")
@@ -142,7 +142,7 @@ def test_monitor_wrong_redis_login_keeps_waiting(
     connect(runqy_redis_conn_id="refusing")
     event = run.fire()
 
-    assert event["event"] == "arrived"
+    assert event["kind"] == "arrived"
     output = capsys.readouterr().out
     assert "Polling failed, will retry: Could not look at jobs" in output
     assert "Check login and password of connection 'refusing'" in output
@@ -233,7 +233,7 @@ def test_monitor_worker_killed_is_logged(
         for worker in redis.keys("asynq:workers:*"):
             redis.delete(worker)  # runqy lets these keys expire
     try:
-        assert run.fire()["event"] == "deadline"
+        assert run.fire()["kind"] == "deadline"
     finally:
         stack.sandbox.worker.start()
     assert "its worker was lost" in capsys.readouterr().out
@@ -254,7 +254,7 @@ def test_monitor_lease_expired_is_logged_while_other_workers_live(
         stack.sandbox.worker.kill()
         redis.zadd(leases, {job_id: time.time() - 60}, xx=True)
     try:
-        assert run.fire()["event"] == "deadline"
+        assert run.fire()["kind"] == "deadline"
     finally:
         stack.sandbox.worker.start()
     output = capsys.readouterr().out

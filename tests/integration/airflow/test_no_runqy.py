@@ -126,7 +126,7 @@ def test_operator_foreign_server_responds_keeps_waiting(
         connect(without=("runqy_redis_conn_id",), fields={"host": address(server)})
         event = run.fire()
 
-    assert event["event"] == "deadline", event
+    assert event["kind"] == "deadline", event
 
 
 async def test_job_status_reader_silent_server_gets_few_requests(

@@ -139,7 +139,7 @@ def test_hook_server_unavailable_is_logged_once_and_then_now_and_then(
     caplog.set_level(logging.INFO)
     with RunqyHook(retry_for=4.0) as hook:
         # Airflow's own logger of hooks does not reach pytest.
-        hook._log = logging.getLogger("tests.hook")
+        hook._log = logging.getLogger("tests.hook")  # type: ignore[assignment] # Airflow names its own
         with pytest.raises(ServerUnavailable):
             hook.enqueue("helper", {})
     messages = [

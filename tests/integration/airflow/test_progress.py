@@ -27,7 +27,7 @@ def test_progress_received_is_logged(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = started(run_of({"value": 1, "progress": 0.25, "seconds": 1}))
-    assert run.fire()["event"] == "arrived"
+    assert run.fire()["kind"] == "arrived"
     output = capsys.readouterr().out
     assert "Progress: 25% rendering" in output
 
@@ -74,7 +74,7 @@ def test_heartbeat_timeout_below_poll_interval_ignores_pending_job(
         )
     )
 
-    assert run.fire()["event"] == "deadline"
+    assert run.fire()["kind"] == "deadline"
 
 
 def test_heartbeat_timeout_time_in_queue_is_not_counted(

@@ -394,7 +394,7 @@ def test_retry_sink_missing_for_a_moment_keeps_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["cleared", "given up", "reattach off"])
 def test_retry_abandoned_pending_job_is_deleted(how: str, stack: Stack) -> None:
     first = idle_run(reattach=how != "reattach off")
-    first.change_record(is_given_up=how == "given up")
+    first.change_record(is_abandoned=how == "given up")
     second = first.retried(is_cleared=how == "cleared").execute()
 
     assert job_of(second) != job_of(first)

@@ -198,7 +198,7 @@ def test_sensor_deferral_timeout_result_delivered_is_taken(
     assert run.state == "deferred"
     gate.open()
     assert (
-        run.fire()["event"] == "arrived"
+        run.fire()["kind"] == "arrived"
     )  # the result is delivered, and this event is lost
 
     assert run.time_out().value == 3

@@ -131,7 +131,7 @@ def test_triggers_hundred_webhook_waits_share_one_subscription(
     redis.close()
 
     assert failures == {}
-    assert {event["event"] for event in events.values()} == {"arrived"}
+    assert {event["kind"] for event in events.values()} == {"arrived"}
     assert len(subscribed) == 1
     assert sorted(asked) == ["redis_default", "runqy_default"]
 
@@ -192,7 +192,7 @@ def test_trigger_connection_missing_fires_error_event(
     trigger = _trigger(1, "webhook")
     event = asyncio.run(_first_event(trigger))
 
-    assert (event["event"], event["error"]) == ("error", "Misconfigured")
+    assert (event["kind"], event["error"]) == ("error", "Misconfigured")
     assert "runqy_default" in event["message"]
 
 
@@ -231,7 +231,7 @@ def test_trigger_connection_missing_for_a_moment_keeps_waiting(
         await asyncio.to_thread(_deliver, stack, trigger.job.delivery_id)
         return await waiting
 
-    assert asyncio.run(scenario())["event"] == "arrived"
+    assert asyncio.run(scenario())["kind"] == "arrived"
 
 
 async def _first_event(trigger: DeliveryTrigger) -> dict[str, Any]:
@@ -251,7 +251,7 @@ def test_trigger_sink_error_fires_error_event(stack: Stack, tmp_path: Path) -> N
         triggerer.run_until(lambda: triggerer.events)
         event = triggerer.events["1"]
 
-    assert (event["event"], event["error"]) == ("error", "NotThere")
+    assert (event["kind"], event["error"]) == ("error", "NotThere")
     assert "s3://no-bucket-here" in event["message"]
 
 
@@ -341,7 +341,7 @@ def test_trigger_already_fired_deletes_no_job(monkeypatch: pytest.MonkeyPatch) -
         )
         trigger.task_instance = ti
         if is_fired:
-            assert (await _first_event(trigger))["event"] == "deadline"
+            assert (await _first_event(trigger))["kind"] == "deadline"
         await trigger.on_kill()
 
     asyncio.run(scenario(is_fired=False))

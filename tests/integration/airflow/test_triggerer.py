@@ -91,7 +91,7 @@ def test_triggerer_fifty_cancellations_keep_the_other_waits(
 
     assert failures == {}
     assert sorted(map(int, events)) == kept
-    assert {event["event"] for event in events.values()} == {"arrived"}
+    assert {event["kind"] for event in events.values()} == {"arrived"}
     assert pending == kept
 
 

@@ -70,7 +70,7 @@ def test_two_triggerers_and_receivers_wake_each_wait_once(
         assert {int(n): event["delivery_id"] for n, event in events.items()} == {
             n: f"two-{n}" for n in share
         }
-        assert {event["event"] for event in events.values()} == {"arrived"}
+        assert {event["kind"] for event in events.values()} == {"arrived"}
         assert firings == len(share)
 
 

@@ -105,7 +105,7 @@ def test_combined_sink_table_alone_ends_the_wait(
 
     event = run.fire()
 
-    assert event["where"].startswith(SQL)
+    assert event["result_uri"].startswith(SQL)
     assert run.resume(event).value == 1
     assert run.xcoms["runqy_delivery"]["where"].startswith(S3)
 

@@ -110,7 +110,7 @@ def test_sql_sink_sensor_without_job_waits_for_row(
         await close_waiters()
         return event
 
-    assert asyncio.run(scenario()).payload["event"] == "arrived"
+    assert asyncio.run(scenario()).payload["kind"] == "arrived"
 
 
 def test_sql_sink_timeout_names_status_of_row(table: str) -> None:
