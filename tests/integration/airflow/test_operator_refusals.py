@@ -65,7 +65,7 @@ def _jobs(stack: Stack) -> set[bytes]:
         ({"fields": {"host": ""}}, "webhook", Misconfigured, "has no host"),
         ({"without": ("callback_url",)}, "webhook", Misconfigured, "no callback_url"),
         ({"without": ("callback_secret",)}, "webhook", Misconfigured, "openssl rand"),
-        ({"callback_secret": "short"}, "webhook", Misconfigured, "fewer than 16"),
+        ({"callback_secret": "short"}, "webhook", Misconfigured, "fewer than 24"),
         ({"callback_url": "ftp://x"}, "webhook", Misconfigured, "must be the receiver"),
         ({"redis_conn_id": "no"}, "webhook", Misconfigured, "does not exist"),
         ({}, "s3://no-such-bucket-here", NotThere, "does not exist"),
