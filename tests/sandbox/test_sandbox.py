@@ -25,6 +25,20 @@ if TYPE_CHECKING:
 
 PROCESSES = ("redis", "s3", "server", "worker")
 
+FAILED_LOAD = """
+from runqy_python import load, run, task
+
+@load
+def load_model():
+    1 / 0
+
+@task
+def handle(payload, context):
+    return payload
+
+run()
+"""
+
 
 class PathLike(os.PathLike[str]):
     """A path that is neither a text nor a ``pathlib.Path``."""
@@ -195,11 +209,7 @@ def test_sandbox_task_code_fails_to_start_raises_error_with_its_output(
     [
         ("raise SystemExit('no model here')", 60, "no model here"),
         ("import time; time.sleep(60)", 1, "was not ready within 1 s"),
-        (
-            "from runqy_python import *\n@load\ndef l(): 1/0\nrun()",
-            60,
-            "division by zero",
-        ),
+        (FAILED_LOAD, 60, "division by zero"),
     ],
 )
 def test_sandbox_code_of_one_queue_does_not_start_others_run(
