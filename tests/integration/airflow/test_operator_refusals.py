@@ -66,6 +66,12 @@ def _jobs(stack: Stack) -> set[bytes]:
         ({"without": ("callback_url",)}, "webhook", Misconfigured, "no callback_url"),
         ({"without": ("callback_secret",)}, "webhook", Misconfigured, "openssl rand"),
         ({"callback_secret": "short"}, "webhook", Misconfigured, "fewer than 24"),
+        (
+            {"signing_secret": "whsec_c2hvcnQ="},
+            "webhook",
+            Misconfigured,
+            "openssl rand",
+        ),
         ({"callback_url": "ftp://x"}, "webhook", Misconfigured, "must be the receiver"),
         ({"redis_conn_id": "no"}, "webhook", Misconfigured, "does not exist"),
         ({}, "s3://no-such-bucket-here", NotThere, "does not exist"),
