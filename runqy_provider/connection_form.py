@@ -89,8 +89,8 @@ CONN_FIELDS: dict[str, Any] = {
     "signing_secret": {
         "label": "Signing secret (optional)",
         "description": "If set, workers must sign their deliveries with it "
-        "(Standard Webhooks, whsec_...). Give it to them as "
-        "RUNQY_DELIVERY_SIGNING_SECRET.",
+        "(Standard Webhooks). Make one: echo whsec_$(openssl rand -base64 32). "
+        "Give it to them as RUNQY_DELIVERY_SIGNING_SECRET.",
         "schema": _SECRET,
     },
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-from runqy_delivery.signature import decode_secret
+from runqy_delivery.signature import SHORTEST_KEY, decode_secret
 from runqy_provider.connection_fields import boolean, first_given, whole_number
 from runqy_provider.errors import Misconfigured
 
@@ -32,9 +32,6 @@ LOOKUP_FIELDS = ("cluster", "startup_nodes", "sentinels", "sentinel_master")
 #: How jobs are enqueued.
 HTTP, REDIS = "http", "redis"
 TRANSPORTS = (HTTP, REDIS)
-
-#: A shorter secret can be guessed; 128 bits in base64 or hex are longer than this.
-SHORTEST_SECRET = 16
 
 
 class ConnectionLike(Protocol):
@@ -124,14 +121,7 @@ class RunqyConnection:
                 "for another type."
             )
         extra = extra_of(connection)
-        secrets = _secrets(extra.get("callback_secret"))
-        for secret in secrets:
-            if len(secret) < SHORTEST_SECRET:
-                raise Misconfigured(
-                    f"callback_secret of connection {conn_id!r} has fewer than "
-                    f"{SHORTEST_SECRET} characters, so that callback URLs could be "
-                    "guessed. Make one: openssl rand -hex 32."
-                )
+        of_conn = f"of connection {conn_id!r}"
         return cls(
             conn_id=conn_id,
             server_url=_server_url(connection),
@@ -142,8 +132,12 @@ class RunqyConnection:
             aws_conn_id=extra.get("aws_conn_id") or DEFAULT_AWS_CONN_ID,
             sink=extra.get("sink") or DEFAULT_SINK,
             callback_url=_callback_url(conn_id, extra.get("callback_url")),
-            callback_secrets=secrets,
-            signing_secrets=_signing_secrets(conn_id, extra.get("signing_secret")),
+            callback_secrets=callback_secrets(
+                f"callback_secret {of_conn}", extra.get("callback_secret")
+            ),
+            signing_secrets=signing_secrets(
+                f"signing_secret {of_conn}", extra.get("signing_secret")
+            ),
             transport=_transport(conn_id, extra),
         )
 
@@ -278,20 +272,45 @@ def _transport(conn_id: str, extra: Mapping[str, Any]) -> str:
     return transport
 
 
-def _signing_secrets(conn_id: str, value: object) -> tuple[str, ...]:
+def callback_secrets(name: str, value: object) -> tuple[str, ...]:
+    """Return the secrets that sign callback URLs, from a field that may hold several.
+
+    Args:
+        name: The name of the field, for messages.
+        value: The field: secrets that are separated by blanks.
+
+    Raises:
+        Misconfigured: One is shorter than ``SHORTEST_KEY`` bytes.
+    """
+    secrets = _secrets(value)
+    if any(len(secret.encode()) < SHORTEST_KEY for secret in secrets):
+        raise Misconfigured(
+            f"{name} has fewer than {SHORTEST_KEY} characters, so that callback URLs "
+            "could be guessed. Make one: openssl rand -hex 32."
+        )
+    return secrets
+
+
+def signing_secrets(name: str, value: object) -> tuple[str, ...]:
+    """Return the secrets that sign bodies, from a field that may hold several.
+
+    Args:
+        name: The name of the field, for messages.
+        value: The field: secrets ``whsec_...`` that are separated by blanks.
+
+    Raises:
+        Misconfigured: One is not valid, or its key is shorter than ``SHORTEST_KEY``.
+    """
     secrets = _secrets(value)
     for secret in secrets:
         try:
             decode_secret(secret)
         except ValueError as error:
-            raise Misconfigured(
-                f"signing_secret of connection {conn_id!r} cannot be used: {error}"
-            ) from error
+            raise Misconfigured(f"{name} cannot be used: {error}") from error
     return secrets
 
 
 def _secrets(value: object) -> tuple[str, ...]:
-    """Split a field that may hold several secrets, separated by blanks."""
     return tuple(str(value).split()) if value else ()
 
 

@@ -13,9 +13,9 @@ import requests
 from requests.exceptions import ConnectTimeout, RequestException, SSLError
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from runqy_delivery.proxy import proxy_for
 from runqy_provider.client import requests as api
-from runqy_provider.client.proxy import proxy_for
-from runqy_provider.errors import NotAllowed, ServerUnavailable
+from runqy_provider.errors import Misconfigured, NotAllowed, ServerUnavailable
 
 if TYPE_CHECKING:
     from runqy_provider.connections import RunqyConnection
@@ -56,11 +56,11 @@ def open_session_for(url: str) -> requests.Session:
         Misconfigured: The environment names a proxy that is not a URL.
     """
     session = requests.Session()
-    # A .netrc would replace our key, and ``proxy_for`` reads all of NO_PROXY.
+    # A .netrc would replace our key, and requests does not read all of NO_PROXY.
     session.trust_env = False
-    proxy = proxy_for(url)
-    if proxy is not None:
-        session.proxies = {urlsplit(url).scheme: proxy}
+    found = _proxy_for(url)
+    if found is not None:
+        session.proxies = {urlsplit(url).scheme: found}
     bundles = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
     session.verify = next((os.environ[n] for n in bundles if os.environ.get(n)), True)
     return session
@@ -78,11 +78,23 @@ def open_async_client(
         base_url=connection.server_url,
         timeout=REQUEST_TIMEOUT,
         limits=httpx.Limits(max_connections=most_connections),
-        proxy=proxy_for(connection.server_url),
+        proxy=_proxy_for(connection.server_url),
         # For the certificates only: httpx does not know networks in NO_PROXY.
         verify=httpx.create_ssl_context(),
         trust_env=False,
     )
+
+
+def _proxy_for(url: str) -> str | None:
+    """Return the proxy for a URL; None: it is reached directly.
+
+    Raises:
+        Misconfigured: The environment names a proxy that is not a URL.
+    """
+    try:
+        return proxy_for(url)
+    except ValueError as error:
+        raise Misconfigured(str(error)) from error
 
 
 def send(

@@ -208,7 +208,8 @@ class JobMonitor:
             return self._pending.message(uri)
         return (
             f"Job {job.job_id} is {found.state}, and no live worker serves the queue "
-            f"{job.runqy_queue!r}: start one, or wait for one. (Seen in "
+            f"{job.runqy_queue!r}: start one, or wait for one. A worker does not "
+            "serve a queue whose task code does not start; its log says why. (Seen in "
             f"{self._reader.location}.)"
         )
 

@@ -19,8 +19,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import uvicorn
 
-from runqy_delivery.signature import decode_secret
-from runqy_provider.connections import DEFAULT_CONN_ID, SHORTEST_SECRET, RedisConnection
+from runqy_provider.connections import (
+    DEFAULT_CONN_ID,
+    RedisConnection,
+    callback_secrets,
+    signing_secrets,
+)
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.connections import MAX_BODY, CallbackConnection, Limits
 
@@ -47,20 +51,12 @@ def connection_from(environment: Mapping[str, str], conn_id: str) -> CallbackCon
             f"names as redis_conn_id, and the callback_secret of connection "
             f"{conn_id!r}."
         )
-    secrets = tuple(environment[CALLBACK_SECRET].split())
-    if any(len(secret) < SHORTEST_SECRET for secret in secrets):
-        raise ValueError(
-            f"{CALLBACK_SECRET} has fewer than {SHORTEST_SECRET} characters, so that "
-            "callback URLs could be guessed. Make one: openssl rand -hex 32."
-        )
-    settings = RedisConnection.from_connection(_UrlConnection(environment[REDIS_URL]))
-    signing = tuple(environment.get(SIGNING_SECRET, "").split())
-    for secret in signing:
-        try:
-            decode_secret(secret)
-        except ValueError as error:
-            raise ValueError(f"{SIGNING_SECRET} cannot be used: {error}") from error
-    return CallbackConnection(conn_id, settings, secrets, signing)
+    return CallbackConnection(
+        conn_id,
+        RedisConnection.from_connection(_UrlConnection(environment[REDIS_URL])),
+        callback_secrets(CALLBACK_SECRET, environment[CALLBACK_SECRET]),
+        signing_secrets(SIGNING_SECRET, environment.get(SIGNING_SECRET)),
+    )
 
 
 class _UrlConnection:

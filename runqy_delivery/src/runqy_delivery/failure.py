@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import traceback
 
+from runqy_delivery.log_tail import MAX_BYTES, LogTail
 from runqy_delivery.wire import FAILED, Delivery, JobError
 
 #: The longest traceback and error message that are sent, in characters. Longer ones
 #: lose their middle, so that a failure always fits into its sink.
 MAX_TRACEBACK, MAX_MESSAGE = 20_000, 10_000
+
+#: How much of a failed command's output is looked at, from its end.
+MAX_OUTPUT = 4 * MAX_BYTES
 
 
 def failure_of(
@@ -36,6 +40,44 @@ def failure_of(
         ),
         log=log or None,
     )
+
+
+def note_output(error: BaseException, tail: LogTail) -> None:
+    """Add to the log what a failed command wrote, if an error has it.
+
+    Such an error, like ``subprocess.CalledProcessError``, has attributes ``stdout`` and
+    ``stderr``, which its message leaves out. It may be the cause of the error.
+
+    Args:
+        error: The error that the handler raised.
+        tail: The log.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        for name in ("stdout", "stderr"):
+            text = _output_of(current, name)
+            if text:
+                tail.end_line()
+                tail.write(f"{name} of the command that failed:\n{text}\n")
+        seen.add(id(current))
+        hidden = None if current.__suppress_context__ else current.__context__
+        current = current.__cause__ or hidden
+
+
+def _output_of(error: BaseException, name: str) -> str:
+    """Return the last whole lines of an output that an error has; empty without one."""
+    try:
+        output = getattr(error, name, None)
+    except Exception:  # noqa: BLE001 - a property of task code may raise anything
+        return ""
+    if not isinstance(output, (bytes, str)):
+        return ""
+    end = output[-MAX_OUTPUT:]
+    text = end if isinstance(end, str) else end.decode("utf-8", "replace")
+    text = text.replace("\r\n", "\n").rstrip()
+    # A line without its beginning may have a part of a secret, which is not recognised.
+    return text if len(end) == len(output) else text.partition("\n")[2]
 
 
 def _message_of(error: BaseException) -> str:

@@ -5,6 +5,12 @@
 Nothing is added to the root logger: with a handler there, ``logging.basicConfig()`` in
 task code would do nothing. Instead each log record is noted when it is made, and stderr
 is wrapped. All this is undone after the call, and all output still goes where it went.
+
+What does not pass through ``sys.stderr`` is not captured: the output of child processes
+and of C code. File descriptor 2 stays as it is, because nothing can take its place
+safely. With a pipe or a file there, the last words of a process that is killed or
+crashes would be lost, and so would the output of children that outlive the call; a full
+pipe would block C code that holds Python's lock.
 """
 
 from __future__ import annotations
@@ -145,6 +151,22 @@ class _Tee:
     def writelines(self, lines: Any) -> None:
         for line in lines:
             self.write(line)
+
+    @property
+    def buffer(self) -> Any:
+        """The binary stream below, which task code may write to as well."""
+        return _BinaryTee(self._stream.buffer)
+
+
+class _BinaryTee(_Tee):
+    """The binary stream of a text stream; it also writes to the tail."""
+
+    def write(self, data: Any) -> Any:
+        written = self._stream.write(data)
+        tail = _current()
+        if tail is not None and not _is_called_by_logging():
+            tail.write(bytes(data).decode("utf-8", "replace"))
+        return written
 
 
 def _is_called_by_logging() -> bool:

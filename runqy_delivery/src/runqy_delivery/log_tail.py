@@ -50,11 +50,16 @@ class LogTail:
             start = rest.rstrip("\r").rfind("\r") + 1
             self._unfinished = rest[start:][-MAX_BYTES:]
 
-    def text(self) -> str:
-        """Return the last lines that fit; the first line says how many are missing."""
+    def end_line(self) -> None:
+        """End a line that has begun."""
         with self._lock:
             if self._unfinished:
                 self.write("\n")
+
+    def text(self) -> str:
+        """Return the last lines that fit; the first line says how many are missing."""
+        with self._lock:
+            self.end_line()
             kept: deque[str] = deque()
             left = MAX_BYTES
             for line in reversed(self._lines):

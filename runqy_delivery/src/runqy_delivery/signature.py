@@ -29,12 +29,19 @@ MAX_TIMESTAMP_DIGITS = 12
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the scheme's prefix, not a secret
 
+#: The shortest key that may sign, in bytes (Standard Webhooks): a shorter one may be
+#: guessed.
+SHORTEST_KEY = 24
+
+_MAKE_ONE = "Make one: echo whsec_$(openssl rand -base64 32)"
+
 
 def decode_secret(secret: str) -> bytes:
     """Return the key that a ``whsec_...`` secret encodes.
 
     Raises:
-        ValueError: It is not base64, or empty. The message does not repeat it.
+        ValueError: It is not base64, or the key has fewer than ``SHORTEST_KEY`` bytes.
+            The message says how to make one, and does not repeat it.
     """
     text = secret.removeprefix(SECRET_PREFIX)
     try:
@@ -43,7 +50,13 @@ def decode_secret(secret: str) -> bytes:
         key = b""
     if not key:
         raise ValueError(
-            "The signing secret is not of the form whsec_BASE64 (Standard Webhooks)."
+            "The signing secret is not of the form whsec_BASE64 (Standard Webhooks). "
+            f"{_MAKE_ONE}"
+        )
+    if len(key) < SHORTEST_KEY:
+        raise ValueError(
+            f"The signing secret is a key of {len(key)} bytes, but Standard Webhooks "
+            f"asks for at least {SHORTEST_KEY}. {_MAKE_ONE}"
         )
     return key
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def normalize(name: str) -> str:
     return name if "." in name else f"{name}.default"
 
 
-def read_queues(source: Mapping[str, Any] | Path | str) -> dict[str, Any]:
+def read_queues(source: Mapping[str, Any] | os.PathLike[str] | str) -> dict[str, Any]:
     """Read and check the configuration of queues.
 
     Args:
@@ -97,7 +98,7 @@ def read_queues(source: Mapping[str, Any] | Path | str) -> dict[str, Any]:
     Raises:
         SandboxError: The configuration is not valid.
     """
-    if isinstance(source, Path | str):
+    if isinstance(source, os.PathLike | str):
         path = Path(source)
         config, where, base = _load(path), str(path), path.parent
     else:

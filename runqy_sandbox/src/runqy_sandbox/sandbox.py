@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from runqy_sandbox.errors import SandboxError
 from runqy_sandbox.process.child import Child, Program
 from runqy_sandbox.process.net import HOST, free_port, http_status
 from runqy_sandbox.process.watchdog import Watchdog
-from runqy_sandbox.queues import read_queues
+from runqy_sandbox.queues import parse_queues, read_queues
 from runqy_sandbox.redis_server import redis_program, redis_responds, redis_url
 from runqy_sandbox.s3_server import (
     ACCESS_KEY,
@@ -29,13 +30,15 @@ from runqy_sandbox.s3_server import (
     s3_url,
 )
 from runqy_sandbox.settings import ServerSettings, WorkerSettings
-from runqy_sandbox.worker.heartbeat import worker_id
+from runqy_sandbox.worker.heartbeat import served_queues, worker_id
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping
 
     from typing_extensions import Self
 
+log = logging.getLogger("runqy.sandbox")
 
 #: What has a port of its own.
 PORTS = ("redis", "s3", "server")
@@ -49,6 +52,9 @@ class Sandbox:
 
         with Sandbox("queues.yaml") as sandbox:
             print(sandbox.server_url, sandbox.client_key)
+
+    A queue whose code does not start is not served: an error with the reason is logged,
+    and the jobs of that queue stay pending.
 
     Args:
         queues: The queues: the path of a YAML file for runqy, or a mapping with the
@@ -77,7 +83,8 @@ class Sandbox:
         worker_key: The API key of a worker.
 
     Raises:
-        SandboxError: An argument is not valid, or a process did not start.
+        SandboxError: An argument is not valid, a process did not start, or the code of
+            no queue starts.
     """
 
     redis: Child
@@ -87,7 +94,7 @@ class Sandbox:
 
     def __init__(
         self,
-        queues: Mapping[str, Any] | Path | str,
+        queues: Mapping[str, Any] | os.PathLike[str] | str,
         *,
         buckets: Iterable[str] = ("results",),
         retry_unit: float = 10.0,
@@ -95,7 +102,7 @@ class Sandbox:
         concurrency: int = 2,
         processes: int = 1,
         environment: Mapping[str, str] | None = None,
-        directory: Path | None = None,
+        directory: os.PathLike[str] | str | None = None,
         redis_appendonly: bool = False,
         ports: Mapping[str, int | None] | None = None,
     ) -> None:
@@ -111,7 +118,7 @@ class Sandbox:
         self._concurrency = concurrency
         self._processes = processes
         self._environment = dict(environment or {})
-        self._directory = directory
+        self._directory = None if directory is None else Path(directory)
         self._redis_appendonly = redis_appendonly
         self._ports = dict(ports or {})
         self._cleanup = contextlib.ExitStack()
@@ -221,6 +228,23 @@ class Sandbox:
             other.wait_until_ready()
         for bucket in self._buckets:
             create_bucket(self.s3_port, bucket)
+        self._report_queues_not_served()
+
+    def _report_queues_not_served(self) -> None:
+        served = served_queues(self.redis_url, self.worker.pid)
+        missing = [
+            queue.name
+            for queue in parse_queues(self._queues).served
+            if not served.issuperset(sub.name for sub in queue.sub_queues)
+        ]
+        if missing:
+            log.error(
+                "The sandbox's worker does not serve %s, because task code did not "
+                "start: jobs of these queues stay pending. Correct the code, and start "
+                "the sandbox again. %s",
+                ", ".join(missing),
+                self.worker.describe_log(),
+            )
 
     def _server_program(self) -> Program:
         settings = ServerSettings(

@@ -97,6 +97,8 @@ def test_check_server_wrong_field_fails_with_advice(
         ({"callback_url": "closed"}, "Callback URL", "cannot be reached"),
         ({"callback_url": "page"}, "Callback URL", "it is not the receiver"),
         ({"signing_secret": "whsec_" + "YWJj" * 8}, "Callback URL", ""),
+        ({"signing_secret": "whsec_" + "YWJj" * 7}, "Connection", "openssl rand"),
+        ({"callback_secret": "x" * 23}, "Connection", "openssl rand"),
         ({"sink": "s3://no-such-bucket/x"}, "Default sink", "no-such-bucket"),
         ({"sink": "sql://none_such/results"}, "Default sink", "none_such"),
         ({"sink": "ftp://x"}, "Default sink", "not a valid sink"),

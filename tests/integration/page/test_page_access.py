@@ -97,7 +97,7 @@ def test_page_json_contains_no_secret(
     fields = connect(
         fields={"host": address},
         callback_secret="a-callback-secret-of-40-characters",
-        signing_secret="whsec_c2lnbnMgYm9kaWVzIGZvciB0ZXN0cw==",
+        signing_secret="whsec_c2lnbnMgYm9kaWVzIGZvciBhbGwgdGVzdHM=",
     )["runqy_default"]
 
     view = view_of("runqy_default")

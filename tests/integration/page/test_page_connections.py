@@ -143,7 +143,7 @@ def test_connections_misconfigured_one_is_named(
 
     view = view_of("runqy_default")
 
-    assert "fewer than 16 characters" in view["problem"]
+    assert "fewer than 24 characters" in view["problem"]
     assert view["server"] is None
 
 

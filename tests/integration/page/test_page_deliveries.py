@@ -119,7 +119,7 @@ def test_deliveries_missing_signature_is_shown_with_reason(
     from runqy_provider.plugins import receiver
 
     monkeypatch.setattr(receiver, "REFRESH_AFTER", 0.0)
-    connect(signing_secret="whsec_c2lnbnMgYm9kaWVzIGZvciB0ZXN0cw==")
+    connect(signing_secret="whsec_c2lnbnMgYm9kaWVzIGZvciBhbGwgdGVzdHM=")
     body = Delivery(delivery_id, result=1).to_json()
     # The receiver remembers the connection; a bad token makes it look again.
     assert send(delivery_id, body, forged=True) == 403

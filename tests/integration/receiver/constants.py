@@ -11,7 +11,7 @@ from runqy_provider.receiver.connections import Limits
 
 SECRET = "a secret of the receiver"
 OLD_SECRET = "the old secret of the receiver"
-SIGNING = "whsec_" + base64.b64encode(b"signs bodies").decode()
+SIGNING = "whsec_" + base64.b64encode(b"signs bodies, with 32 bytes here").decode()
 LIMITS = Limits(
     max_body_bytes=2000,
     max_drain_bytes=2000,

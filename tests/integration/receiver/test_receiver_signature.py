@@ -38,7 +38,7 @@ async def test_receiver_signing_secret_unsigned_body_is_refused(
     now = int(time.time())
     unsigned = await client.post(url(), content=GOOD)
     forged = await client.post(
-        url(), content=GOOD, headers=sign("AAAA", "d", now, GOOD)
+        url(), content=GOOD, headers=sign("A" * 32, "d", now, GOOD)
     )
     stale = sign(SIGNING, "d", now - 7200, GOOD)
     old = await client.post(url(), content=GOOD, headers=stale)

@@ -144,9 +144,11 @@ class Child:
         self.stop()
         raise self._error(f"was not ready within {START_TIMEOUT:g} s")
 
-    def _error(self, problem: str) -> SandboxError:
+    def describe_log(self) -> str:
+        """Return the path of the log, and its end, for a message."""
         output = self.log.read_bytes()[-LOG_TAIL:].decode("utf-8", "replace").strip()
-        return SandboxError(
-            f"The sandbox's {self._program.name} {problem}. "
-            f"The end of its log, {self.log}:\n{output or '(empty)'}"
-        )
+        return f"The end of its log, {self.log}:\n{output or '(empty)'}"
+
+    def _error(self, problem: str) -> SandboxError:
+        name = self._program.name
+        return SandboxError(f"The sandbox's {name} {problem}. {self.describe_log()}")

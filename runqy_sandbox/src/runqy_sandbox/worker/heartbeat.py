@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from redis import Redis as BlockingRedis
 
 from runqy_sandbox.asynq.keys import WORKERS, worker_key
 
@@ -29,6 +32,14 @@ MEMBERSHIP_TTL = 30 * 60
 def worker_id(pid: int | None = None) -> str:
     """Return the id of the worker with a process id; the default is this process."""
     return f"{socket.gethostname()}:{pid or os.getpid()}"
+
+
+def served_queues(redis_url: str, pid: int) -> set[str]:
+    """Return the queues that the worker with a process id serves, by its heartbeat."""
+    with BlockingRedis.from_url(redis_url) as redis:
+        found = redis.hget(worker_key(worker_id(pid)), "queues")
+    text = cast("bytes | None", found) or b""
+    return set(re.findall(r"([^\[ ]+):\d+", text.decode()))
 
 
 async def write(

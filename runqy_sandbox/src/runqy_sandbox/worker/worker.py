@@ -69,12 +69,20 @@ class Worker:
         self._has_failed = asyncio.Event()
 
     async def run(self) -> None:
-        """Start the task processes, and run jobs until ``stop`` is called."""
+        """Start the task processes, and run jobs until ``stop`` is called.
+
+        Raises:
+            TaskFailed: The code of no queue starts.
+        """
         processes = [p for group in self._processes.values() for p in group]
         loops: list[asyncio.Task[None]] = []
         try:
-            await asyncio.gather(*(process.start() for process in processes))
-            loops += [asyncio.create_task(p.supervise()) for p in processes]
+            await self._start()
+            loops += [
+                asyncio.create_task(process.supervise())
+                for group in self._processes.values()
+                for process in group
+            ]
             loops += [
                 asyncio.create_task(self._send_heartbeats()),
                 asyncio.create_task(self._maintain()),
@@ -92,6 +100,28 @@ class Worker:
     def stop(self) -> None:
         """Take no more jobs, and make ``run`` return."""
         self._stopping.set()
+
+    async def _start(self) -> None:
+        """Start the task processes; a queue whose code does not start is not served.
+
+        Raises:
+            TaskFailed: There are queues, and the code of none of them starts.
+        """
+        names = list(self._processes)
+        errors = await asyncio.gather(
+            *(_start_all(self._processes[name]) for name in names)
+        )
+        failed = {n: e for n, e in zip(names, errors, strict=True) if e is not None}
+        if failed and len(failed) == len(names):
+            raise failed[names[0]]
+        for name, error in failed.items():
+            log.error("Queue %s is not served: %s", name, error)
+            del self._processes[name]
+        self._queues = {
+            sub: queue
+            for sub, queue in self._queues.items()
+            if queue.name not in failed
+        }
 
     @property
     def _by_priority(self) -> list[SubQueue]:
@@ -209,6 +239,22 @@ class Worker:
         until_due = min(due.values(), default=math.inf) - now
         longest = min(MAX_INTERVAL, self._settings.lease_seconds / 4)
         return max(MIN_INTERVAL, min(until_due, longest))
+
+
+async def _start_all(processes: Iterable[TaskProcess]) -> TaskFailed | None:
+    """Start the processes of a queue: all of them, or none; return the first error."""
+    processes = list(processes)
+    started = await asyncio.gather(
+        *(process.start() for process in processes), return_exceptions=True
+    )
+    errors = [error for error in started if error is not None]
+    for error in errors:
+        if not isinstance(error, TaskFailed):
+            raise error
+    if not errors:
+        return None
+    await asyncio.gather(*(process.stop() for process in processes))
+    return next(error for error in errors if isinstance(error, TaskFailed))
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
