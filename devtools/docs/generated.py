@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,30 +160,11 @@ def _signature(found: Any) -> str:
         return ""
     signature = inspect.signature(function)
     without_types = (
-        each.replace(annotation=inspect.Parameter.empty, default=_default(each.default))
+        each.replace(annotation=inspect.Parameter.empty)
         for name, each in signature.parameters.items()
         if name not in {"self", "cls"}
     )
-    return str(inspect.Signature(list(without_types), __validate_parameters__=False))
-
-
-class _Shown:
-    """A default value, as it is shown."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-def _default(value: object) -> object:
-    """Return a default that is the same on all machines and versions of Python."""
-    if isinstance(value, Enum):
-        return _Shown(str(value))
-    if inspect.isfunction(value) or inspect.isclass(value):
-        return value if value is inspect.Parameter.empty else _Shown(value.__name__)
-    return value
+    return str(inspect.Signature(list(without_types)))
 
 
 def _is_documented(member: Any) -> bool:
