@@ -11,7 +11,7 @@ endif
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup check-python lint types layers delivery test-airflow unit e2e faults bench docs screenshots release-check clean
+.PHONY: help demo test setup check-python lint types layers delivery test-airflow unit e2e faults bench docs docs-tables screenshots release-check clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -67,6 +67,9 @@ bench: setup ## the benchmarks: tables and plots, in 30 minutes (QUICK=1: in 10;
 
 docs: setup ## the documentation site, built into site/ (SERVE=1 serves it instead)
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs $(if $(SERVE),serve,build --strict)
+
+docs-tables: setup ## the parts of the docs that are generated from the code
+	$(RUN) -m devtools.docs.generated
 
 screenshots: setup ## the screenshots of the docs, made by the tests in a browser
 	RUNQY_SCREENSHOTS=1 $(RUN) -m pytest -q tests/e2e/test_new_user.py tests/e2e/test_page.py

@@ -5,19 +5,23 @@ from __future__ import annotations
 import inspect
 import re
 from configparser import ConfigParser
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import tomllib
 from packaging.requirements import Requirement
 
-from devtools.docs import configuration
+from devtools.docs import generated
+from runqy_provider import errors
 from runqy_provider.get_provider_info import get_provider_info
 from runqy_provider.operators import runqy
 from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.receiver.app import create_app
 from runqy_provider.sensors.runqy import RunqySensor
 from tests.support.doc_blocks import PAGES, ROOT, all_blocks, blocks_of, read_page
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: Each language, and what checks its blocks.
 RULES = {
@@ -152,9 +156,72 @@ def test_docs_name_every_metric() -> None:
     assert all(f"| `{name}` |" in text for name in sent)
 
 
-def test_configuration_tables_have_every_field_and_option() -> None:
+def test_docs_configuration_has_every_field_and_option() -> None:
     fields = get_provider_info()["connection-types"][0]["conn-fields"]
-    page = configuration.on_page_markdown(read_page("docs/reference/configuration.md"))
+    page = read_page("docs/reference/configuration.md")
 
     assert all(f"| `{name}` |" in page for name in [*fields, *OPTIONS, "host", "port"])
-    assert "<!-- table" not in page
+
+
+@pytest.mark.parametrize("page", generated.PAGES, ids=lambda page: page.name)
+def test_docs_generated_part_equals_the_code(page: Path) -> None:
+    text = page.read_text()
+
+    assert text.count("<!-- generated: ") == text.count("<!-- end -->") > 0
+    assert generated.generate(text) == text, "run: make docs-tables"
+
+
+def test_generate_outdated_part_is_written_again() -> None:
+    text = read_page("docs/reference/configuration.md").replace("`xcom_limit`", "``")
+
+    assert "| `xcom_limit` |" in generated.generate(text)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_docs_page_has_no_syntax_of_the_site_only(page: str) -> None:
+    """Code hosts show it as plain text: directives, notes, tabs, snippets."""
+    text = _prose(page)
+
+    assert re.findall(r"^ *(?::::|!!!|\?\?\?|===|--8<--).*", text, re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_docs_link_within_the_repository_leads_to_a_heading(page: str) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", _prose(page)):
+        path, _, anchor = link.partition("#")
+        if path.startswith(("http:", "https:")):
+            continue
+        found = (ROOT / page).parent / path if path else ROOT / page
+        assert found.exists(), link
+        if anchor and found.suffix == ".md":
+            assert anchor in _anchors(found.read_text()), link
+
+
+def _prose(page: str) -> str:
+    """Return the text of a page without its blocks of code."""
+    return re.sub(
+        r"^ *```.*?^ *```$", "", read_page(page), flags=re.MULTILINE | re.DOTALL
+    )
+
+
+def _anchors(text: str) -> set[str]:
+    """Return what a code host makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in headings
+    }
+
+
+def test_docs_table_of_errors_has_every_error() -> None:
+    text = read_page("docs/reference/operator.md")
+    table = text.partition("| error | when |")[2].partition("\n\n")[0]
+    named = set(
+        re.findall(r"`(\w+)`", "".join(re.findall(r"^\|[^|]+\|", table, re.MULTILINE)))
+    )
+    classes = {
+        name
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and kind.__module__ == errors.__name__
+    }
+    assert named == classes - {"RunqyError"}

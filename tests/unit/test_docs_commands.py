@@ -42,7 +42,7 @@ PROJECTS = {
 }
 
 #: Words that are followed by no option of ours.
-OTHER_PROGRAMS = {"git", "cd", "curl", ".", "python3"}
+OTHER_PROGRAMS = {"git", "cd", "curl", ".", "mkdir", "python3"}
 
 
 @pytest.mark.parametrize("block", all_blocks("console", "shell"), ids=str)
