@@ -1,12 +1,12 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where an attempt of a task leaves its record for the next one.
+"""Where the attempts of a task instance leave a record for the next one.
 
-| store | used where |
+| store | used if |
 |---|---|
 | ``AirflowStore`` | Airflow has a task state store: 3.3 and newer |
 | ``RedisStore`` | webhooks are set up, or the connection names a Redis of its own |
-| ``NoStore`` | neither: the next attempt computes the ids of the earlier ones |
+| None | neither: the next attempt computes the ids of the earlier ones |
 
 A record is written before the job is enqueued: so there is a trace of it, whatever
 fails in between.
@@ -14,23 +14,20 @@ fails in between.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from runqy_provider.connections import DEFAULT_REDIS_CONN_ID
-from runqy_provider.errors import NoAccess, SinkUnavailable
 from runqy_provider.inbox import keys
-from runqy_provider.jobs.attempt import NAMESPACE, Attempt, identity_of
 from runqy_provider.redis_client import client, redis_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from airflow.sdk import Context
@@ -41,6 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Namespace of our ids. Another one would change the id of every attempt.
+NAMESPACE = uuid.UUID("6f1d3f5e-6d0b-5c9e-9a53-2f1b7c0a4e11")
+
 #: Key in the task state store.
 ATTEMPT_KEY = "runqy_attempt"
 
@@ -48,56 +48,26 @@ ATTEMPT_KEY = "runqy_attempt"
 SHORTEST_TTL = 24 * 3600
 
 
-class AttemptStore(Protocol):
-    """Where an attempt leaves its record for the next one."""
-
-    #: Whether it keeps anything.
-    keeps_records: ClassVar[bool]
-
-    def read(self) -> dict[str, Any] | None:
-        """Return the record, whatever it holds; None where there is none.
-
-        Raises:
-            SinkUnavailable: The store is unavailable.
-        """
-
-    def write(self, record: Mapping[str, Any], expires: float) -> None:
-        """Store a record in place of the one before.
-
-        Args:
-            record: Plain JSON.
-            expires: Until when it is needed, in seconds since 1970.
-
-        Raises:
-            SinkUnavailable: The store is unavailable.
-        """
-
-    def previous(self, computed: Iterable[Attempt]) -> Iterable[Attempt]:
-        """Return the earlier attempts of the task, the latest first.
-
-        Args:
-            computed: What they may have been, where none left a record.
-
-        Raises:
-            SinkUnavailable: The store is unavailable.
-        """
-
-    def save(self, attempt: Attempt) -> None:
-        """Store the record of an attempt that is about to enqueue its job.
-
-        Raises:
-            SinkUnavailable: The store is unavailable.
-        """
-
-    def update(self, attempt: Attempt) -> None:
-        """Store the record of an attempt that has its job."""
-
-    def abandon(self) -> None:
-        """Record that later attempts must not wait for the job of this one."""
+def map_index_of(ti: Any) -> int:
+    """Return the index of a mapped task; -1 if it is not mapped."""
+    return -1 if ti.map_index is None else int(ti.map_index)
 
 
-def attempt_store(context: Context, sink_context: SinkContext) -> AttemptStore:
-    """Return the best store that there is for the attempts of a task.
+def identity_of(ti: Any) -> list[str | int]:
+    """Return what tells a task instance from all others, the same for all its tries.
+
+    Since Airflow 3.4 a task of a loop runs several times in a DAG run; its region and
+    its index there tell the iterations apart, as in Airflow's own task state store.
+    """
+    identity = [ti.dag_id, ti.run_id, ti.task_id, map_index_of(ti)]
+    region = getattr(ti, "region_id", None)
+    if region is not None and region.int:
+        identity += [str(region), ti.region_index]
+    return identity
+
+
+def attempt_store(context: Context, sink_context: SinkContext) -> AttemptStore | None:
+    """Return the best store that there is for the attempts of a task, or None.
 
     Args:
         context: The task instance's.
@@ -123,7 +93,7 @@ def attempt_store(context: Context, sink_context: SinkContext) -> AttemptStore:
             "still runs is not. Set redis_conn_id to a Redis connection of your own.",
             connection.conn_id,
         )
-    return NoStore()
+    return None
 
 
 def record_name(ti: Any, started_at: datetime | None) -> str:
@@ -146,8 +116,6 @@ class AirflowStore:
         store: What the context calls ``task_state_store``.
     """
 
-    keeps_records: ClassVar[bool] = True
-
     store: Any
 
     def read(self) -> dict[str, Any] | None:
@@ -155,26 +123,9 @@ class AirflowStore:
         record = self.store.get(ATTEMPT_KEY)
         return record if isinstance(record, dict) else None
 
-    def write(self, record: Mapping[str, Any], expires: float) -> None:  # noqa: ARG002 - the protocol's
+    def write(self, record: Mapping[str, Any], expires: float) -> None:  # noqa: ARG002 - as RedisStore
         """Store a record in place of the one before."""
         self.store.set(ATTEMPT_KEY, dict(record))
-
-    def previous(self, computed: Iterable[Attempt]) -> Iterable[Attempt]:  # noqa: ARG002 - the protocol's
-        """Return the record, if there is one."""
-        return _parsed(self.read())
-
-    def save(self, attempt: Attempt) -> None:
-        """Store a record in place of the one before."""
-        self.write(attempt.to_json(), attempt.expires)
-
-    def update(self, attempt: Attempt) -> None:
-        """Store a record in place of the one before."""
-        self.save(attempt)
-
-    def abandon(self) -> None:
-        """Record that later attempts must not wait for the job of this one."""
-        for attempt in self.previous(()):
-            self.save(dataclasses.replace(attempt, is_abandoned=True))
 
 
 @dataclass(frozen=True)
@@ -185,8 +136,6 @@ class RedisStore:
         redis: The Redis.
         key: The key of the record.
     """
-
-    keeps_records: ClassVar[bool] = True
 
     redis: RedisConnection
     key: str
@@ -205,38 +154,16 @@ class RedisStore:
     def write(self, record: Mapping[str, Any], expires: float) -> None:
         """Store a record in place of the one before.
 
+        Args:
+            record: Plain JSON.
+            expires: Until when it is needed, in seconds since 1970.
+
         Raises:
             SinkUnavailable: Redis is unavailable: nothing may be enqueued.
         """
         ttl = max(SHORTEST_TTL, int(expires - time.time()))
         with self._opened("record this attempt, so nothing was enqueued") as redis:
             redis.set(self.key, json.dumps(record), ex=ttl)
-
-    def previous(self, computed: Iterable[Attempt]) -> Iterable[Attempt]:  # noqa: ARG002 - the protocol's
-        """Return the record, if there is one; raises what ``read`` does."""
-        return _parsed(self.read())
-
-    def save(self, attempt: Attempt) -> None:
-        """Store a record in place of the one before; raises what ``write`` does."""
-        self.write(attempt.to_json(), attempt.expires)
-
-    def update(self, attempt: Attempt) -> None:
-        """Store a record in place of the one before, if Redis is available.
-
-        The job is enqueued by now, and its result is worth more than the record.
-        """
-        try:
-            self.save(attempt)
-        except (SinkUnavailable, NoAccess) as error:
-            log.warning("A retry will not find the job of this attempt: %s", error)
-
-    def abandon(self) -> None:
-        """Record that later attempts must not wait for the job of this one."""
-        try:
-            for attempt in self.previous(()):
-                self.update(dataclasses.replace(attempt, is_abandoned=True))
-        except (SinkUnavailable, NoAccess) as error:
-            log.warning("A retry will wait for the job of this attempt: %s", error)
 
     @contextmanager
     def _opened(self, what: str) -> Iterator[Redis]:
@@ -248,35 +175,5 @@ class RedisStore:
             redis.close()
 
 
-class NoStore:
-    """No store: an attempt computes the ids that earlier ones had."""
-
-    keeps_records: ClassVar[bool] = False
-
-    def read(self) -> None:
-        """Return None."""
-
-    def write(self, record: Mapping[str, Any], expires: float) -> None:
-        """Do nothing."""
-
-    def previous(self, computed: Iterable[Attempt]) -> Iterable[Attempt]:
-        """Return what the earlier attempts may have been."""
-        return computed
-
-    def save(self, attempt: Attempt) -> None:
-        """Do nothing."""
-
-    def update(self, attempt: Attempt) -> None:
-        """Do nothing."""
-
-    def abandon(self) -> None:
-        """Do nothing."""
-
-
-def _parsed(record: Mapping[str, Any] | None) -> list[Attempt]:
-    if record is None:
-        return []
-    try:
-        return [Attempt.from_json(record)]
-    except KeyError:
-        return []
+#: Both have ``read`` and ``write``, and raise SinkUnavailable if they are unavailable.
+AttemptStore: TypeAlias = "AirflowStore | RedisStore"

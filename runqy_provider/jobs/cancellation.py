@@ -22,7 +22,7 @@ from airflow.sdk.execution_time.xcom import XCom
 from runqy_provider.airflow_compat import ask, in_thread, supervisor_lock
 from runqy_provider.client.models import PENDING, RETRY, SCHEDULED
 from runqy_provider.errors import JobVanished, RunqyError
-from runqy_provider.jobs.attempt import map_index_of
+from runqy_provider.jobs.attempt_store import map_index_of
 from runqy_provider.models import JOB_KEY
 
 if TYPE_CHECKING:

@@ -1,39 +1,55 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Start an attempt of a task: with the job of the previous one, or with a new job."""
+"""Start an attempt of a task: what it asks for, its id, the attempt before, its job.
+
+A ``JobSpec`` says what the task asks of runqy, an ``Attempt`` what one try of it has
+made of that. The record of an attempt tells the next one which job to wait for.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
+import json
 import logging
 import time
-from typing import TYPE_CHECKING
+import uuid
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import COMPLETED
 from runqy_provider.client import models as job_states
+from runqy_provider.client.job_options import JobOptions
+from runqy_provider.client.payload import plain_payload
+from runqy_provider.client.queues import full_queue_name
 from runqy_provider.connections import REDIS
 from runqy_provider.errors import (
     DeliveryIdTaken,
     JobVanished,
     Misconfigured,
+    NoAccess,
     ResultLost,
     SinkUnavailable,
     by_name,
 )
+from runqy_provider.hooks.delivery_fields import LATE_DELIVERY
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.jobs.attempt_store import attempt_store
+from runqy_provider.jobs.attempt_store import NAMESPACE, attempt_store, identity_of
 from runqy_provider.jobs.cancellation import delete_if_pending
 from runqy_provider.jobs.telemetry import count_enqueued
 from runqy_provider.jobs.waiting import look_once
-from runqy_provider.models import ARRIVED, ERROR
+from runqy_provider.models import ARRIVED, ERROR, JobRef
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
     from airflow.sdk import Context
+    from typing_extensions import Self
 
     from runqy_provider.context import SinkContext
-    from runqy_provider.jobs.attempt import Attempt
     from runqy_provider.jobs.attempt_store import AttemptStore
-    from runqy_provider.jobs.submission import JobSpec
+    from runqy_provider.sinks.base import Sink
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +60,184 @@ RUNNING = (
     job_states.RETRY,
     job_states.SCHEDULED,
 )
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What a task asks of runqy.
+
+    Attributes:
+        runqy_conn_id: The connection.
+        runqy_queue: The queue; without a dot, its default sub-queue.
+        payload: What the handler receives.
+        sink: Where the result is to be delivered.
+        options: What else is asked for the job.
+        deletes: Whether a job that is no longer waited for is deleted, if it has not
+            started.
+    """
+
+    runqy_conn_id: str
+    runqy_queue: str
+    payload: Mapping[str, Any]
+    sink: Sink
+    options: JobOptions = field(default_factory=JobOptions)
+    deletes: bool = True
+
+    @property
+    def full_queue(self) -> str:
+        """Full name of the queue: ``parent.sub``."""
+        return full_queue_name(self.runqy_queue)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest that is equal for two specs that ask for the same work.
+
+        Raises:
+            InvalidPayload: The payload is not a JSON object.
+        """
+        payload = plain_payload(self.payload, self.runqy_queue)
+        asked = [self.runqy_conn_id, self.full_queue, self.sink.uri, payload]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    def attempt(
+        self, context: Context, deadline: float, *, chooses_id: bool = False
+    ) -> Attempt:
+        """Return the attempt of a task instance that asks for this, without a job yet.
+
+        Args:
+            context: The task instance's.
+            deadline: Until when the result is waited for, in seconds since 1970.
+            chooses_id: Whether the job will have the id of its delivery.
+        """
+        ti = context["ti"]
+        delivery_id = self._delivery_id(context, ti.try_number)
+        job = JobRef(
+            delivery_id,
+            self.sink.uri,
+            job_id=delivery_id if chooses_id else None,
+            runqy_queue=self.full_queue,
+        )
+        return Attempt(
+            job,
+            digest=self.digest,
+            max_tries=ti.max_tries or 0,
+            expires=deadline + LATE_DELIVERY,
+            retries=ti.task.retries or 0,
+        )
+
+    def earlier_attempts(self, context: Context, attempt: Attempt) -> Iterator[Attempt]:
+        """Yield what the earlier attempts would have been that asked for the same.
+
+        Args:
+            context: The task instance's.
+            attempt: The one that begins now.
+        """
+        for try_number in range(context["ti"].try_number - 1, 0, -1):
+            delivery_id = self._delivery_id(context, try_number)
+            chooses_id = attempt.job.job_id is not None
+            job = dataclasses.replace(
+                attempt.job,
+                delivery_id=delivery_id,
+                job_id=delivery_id if chooses_id else None,
+            )
+            yield attempt.with_job(job)
+
+    def _delivery_id(self, context: Context, try_number: int) -> str:
+        """Return the delivery id of one attempt to do this.
+
+        A retry computes the same id for the attempt before it. No other task does, even
+        if the run was deleted, created again or cleared, or if a second Airflow uses
+        the bucket.
+        """
+        ti = context["ti"]
+        # A run is without it in tests only; then Airflow's id of the attempt must do.
+        started = context["dag_run"].start_date or ti.id
+        work = json.dumps([str(started), ti.max_tries or 0, self.digest])
+        return delivery_id_of(identity_of(ti), try_number, work)
+
+
+def delivery_id_of(identity: Sequence[str | int], try_number: int, work: str) -> str:
+    """Return the delivery id of one attempt of one task instance.
+
+    Args:
+        identity: What ``identity_of`` says of the task instance.
+        try_number: Number of the attempt.
+        work: Tells it from attempts with the same identity and number.
+    """
+    # JSON, so that no two different lists give the same text.
+    return str(uuid.uuid5(NAMESPACE, json.dumps([*identity, try_number, work])))
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of a task instance, and its job.
+
+    Attributes:
+        job: The job; its ``job_id`` is None while it is being enqueued.
+        digest: Digest of what the attempt asked for; see ``JobSpec``.
+        max_tries: The task instance's. Airflow raises it when a user clears the task
+            and at no other time, which tells a clear from a retry.
+        expires: Until when the delivery is accepted, in seconds since 1970.
+        is_abandoned: Whether later attempts must not wait for this job.
+        retries: The task's, as its DAG had them.
+    """
+
+    job: JobRef
+    digest: str
+    max_tries: int
+    expires: float
+    is_abandoned: bool = False
+    retries: int = 0
+
+    def is_same_work(self, other: Attempt) -> bool:
+        """Return whether another attempt asks for the same, without a clear between."""
+        return (self.digest, self.max_tries) == (other.digest, other.max_tries)
+
+    def with_job(self, job: JobRef) -> Attempt:
+        """Return the attempt with the job that it enqueued."""
+        return dataclasses.replace(self, job=job)
+
+    def with_new_id(self) -> Attempt:
+        """Return the attempt with a delivery id that no other attempt can have."""
+        delivery_id = str(uuid.uuid4())
+        job_id = None if self.job.job_id is None else delivery_id
+        return self.with_job(
+            dataclasses.replace(self.job, delivery_id=delivery_id, job_id=job_id)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the attempt as plain JSON."""
+        return {
+            **asdict(self.job),
+            "digest": self.digest,
+            "max_tries": self.max_tries,
+            "expires": self.expires,
+            "is_abandoned": self.is_abandoned,
+            "retries": self.retries,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Read the record of an attempt, as ``to_json`` wrote it.
+
+        Raises:
+            KeyError: It lacks what every record has.
+        """
+        job = JobRef(
+            record["delivery_id"],
+            record["sink"],
+            record.get("job_id"),
+            record["runqy_queue"],
+            record.get("enqueued_at", 0.0),
+        )
+        return cls(
+            job,
+            record["digest"],
+            record["max_tries"],
+            record["expires"],
+            record["is_abandoned"],
+            record.get("retries", 0),
+        )
 
 
 def reattach_or_submit(
@@ -70,10 +264,10 @@ def reattach_or_submit(
     attempt = spec.attempt(context, deadline, chooses_id=chooses_id)
     store = attempt_store(context, sink_context)
     with RunqyHook.from_context(sink_context) as hook:
-        for previous in store.previous(spec.earlier_attempts(context, attempt)):
+        for previous in previous_attempts(store, spec, context, attempt):
             found = _reattach(hook, previous, attempt) if reattach else None
             if found is not None:
-                store.update(found)
+                update(store, found)
                 return found
             job = previous.job
             if spec.deletes and job.job_id is not None:
@@ -98,12 +292,13 @@ def reattach_or_submit(
 
 def _submit(
     hook: RunqyHook,
-    store: AttemptStore,
+    store: AttemptStore | None,
     spec: JobSpec,
     attempt: Attempt,
     deadline: float,
 ) -> Attempt:
-    store.save(attempt)
+    if store is not None:
+        store.write(attempt.to_json(), attempt.expires)
     job = hook.submit(
         spec.sink,
         runqy_queue=spec.runqy_queue,
@@ -113,8 +308,52 @@ def _submit(
         options=spec.options,
     )
     attempt = attempt.with_job(job)
-    store.update(attempt)
+    update(store, attempt)
     return attempt
+
+
+def update(store: AttemptStore | None, attempt: Attempt) -> None:
+    """Store the record of an attempt that has its job, if the store is available.
+
+    The job is enqueued by now, and its result is worth more than the record.
+    """
+    if store is None:
+        return
+    try:
+        store.write(attempt.to_json(), attempt.expires)
+    except (SinkUnavailable, NoAccess) as error:
+        log.warning("A retry will not find the job of this attempt: %s", error)
+
+
+def abandon(store: AttemptStore | None) -> None:
+    """Record that later attempts must not wait for the job of this one."""
+    try:
+        for attempt in recorded(store):
+            update(store, dataclasses.replace(attempt, is_abandoned=True))
+    except (SinkUnavailable, NoAccess) as error:
+        log.warning("A retry will wait for the job of this attempt: %s", error)
+
+
+def recorded(store: AttemptStore | None) -> list[Attempt]:
+    """Return the attempt of which there is a record, if there is one.
+
+    Raises:
+        SinkUnavailable: The store is unavailable.
+    """
+    record = None if store is None else store.read()
+    try:
+        return [] if record is None else [Attempt.from_json(record)]
+    except KeyError:
+        return []
+
+
+def previous_attempts(
+    store: AttemptStore | None, spec: JobSpec, context: Context, attempt: Attempt
+) -> Iterable[Attempt]:
+    """Return the earlier attempts of the task, the latest first."""
+    if store is None:
+        return spec.earlier_attempts(context, attempt)
+    return recorded(store)
 
 
 def _reattach(hook: RunqyHook, previous: Attempt, attempt: Attempt) -> Attempt | None:
@@ -165,8 +404,8 @@ def find_previous(
     except SinkUnavailable as error:
         log.warning("The result of the previous attempt is not known: %s", error)
         has_result = None  # a job that has not ended is waited for all the same
-    # Where a result is there, it was returned, and a user cleared the task: Airflow
-    # then adds the retries to max_tries, which may give the same number again.
+    # A result and a changed number of retries: a user cleared the task. Airflow then
+    # adds the retries to max_tries, which may give the same number again.
     is_cleared = previous.retries != attempt.retries
     if has_result is not None:
         return previous if has_result and not is_cleared else None

@@ -8,25 +8,43 @@ from typing import TYPE_CHECKING
 
 from runqy_provider.errors import Misconfigured
 from runqy_provider.hooks.result import check_returns
+from runqy_provider.jobs.attempt_store import attempt_store
 from runqy_provider.jobs.batch.wait import targets_of_batch
 from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from runqy_provider.context import SinkContext
     from runqy_provider.jobs.attempt_store import AttemptStore
     from runqy_provider.jobs.batch.progress import BatchProgress
     from runqy_provider.operators.runqy_batch import RunqyBatchOperator
 
 
-def check_arguments(task: RunqyBatchOperator, store: AttemptStore) -> None:
-    """Check the arguments of a task, and that its progress can be recorded.
-
-    Args:
-        task: The task.
-        store: Where the record is to be kept.
+def store_of(
+    task: RunqyBatchOperator, context: Context, sink_context: SinkContext
+) -> AttemptStore:
+    """Return where the progress of a batch is recorded.
 
     Raises:
-        Misconfigured: An argument is not valid, or progress cannot be recorded.
+        Misconfigured: There is no such place.
+    """
+    store = attempt_store(context, sink_context)
+    if store is None:
+        raise Misconfigured(
+            "A batch needs a record of how far it is, or a retry would enqueue all "
+            "jobs again, and this Airflow keeps none. Use Airflow 3.3 or newer, "
+            "set up webhooks, or set redis_conn_id of connection "
+            f"{task.runqy_conn_id!r} to a Redis connection of your own."
+        )
+    return store
+
+
+def check_arguments(task: RunqyBatchOperator) -> None:
+    """Check the arguments of a task.
+
+    Raises:
+        Misconfigured: One of them is not valid.
     """
     check_returns(task.returns)
     if task.max_in_flight < 1:
@@ -39,13 +57,6 @@ def check_arguments(task: RunqyBatchOperator, store: AttemptStore) -> None:
         raise Misconfigured(
             "max_failed must be a number of jobs, or a share of all of them as a "
             f"float from 0.0 and below 1.0, not {given!r}."
-        )
-    if not store.keeps_records:
-        raise Misconfigured(
-            "A batch needs a record of how far it is, or a retry would enqueue all "
-            "jobs again, and this Airflow keeps none. Use Airflow 3.3 or newer, "
-            "set up webhooks, or set redis_conn_id of connection "
-            f"{task.runqy_conn_id!r} to a Redis connection of your own."
         )
 
 

@@ -17,7 +17,6 @@ from runqy_provider.errors import (
     by_name,
 )
 from runqy_provider.hooks.result import RunqyResultHook
-from runqy_provider.jobs.attempt_store import attempt_store
 from runqy_provider.jobs.batch.begin import begin
 from runqy_provider.jobs.batch.deletion import delete_pending
 from runqy_provider.jobs.batch.enqueue import BatchEnqueuer
@@ -42,7 +41,11 @@ from runqy_provider.models import (
     JobRef,
     Reference,
 )
-from runqy_provider.operators._batch_checks import check_arguments, check_sinks
+from runqy_provider.operators._batch_checks import (
+    check_arguments,
+    check_sinks,
+    store_of,
+)
 from runqy_provider.operators._task_fields import (
     add_to_outlets,
     hide_links,
@@ -78,13 +81,13 @@ class BatchExecution:
         hide_links(task)
         self._airflow = context
         self._context = load_context(task.runqy_conn_id)
-        self._store = attempt_store(context, self._context)
+        self._store = store_of(task, context, self._context)
         self._batch: BatchProgress | None = None
 
     def execute(self) -> Any:
         """Enqueue the first jobs, or go on with those of the attempt before; wait."""
         task = self.task
-        check_arguments(task, self._store)
+        check_arguments(task)
         sink = sink_from_uri(task.sink or self._context.connection.sink)
         deadline = time.time() + self._limit.seconds
         with self._payloads() as payloads:

@@ -20,8 +20,7 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.result import RunqyResultHook, check_returns
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.jobs.attempt import map_index_of
-from runqy_provider.jobs.attempt_store import attempt_store
+from runqy_provider.jobs.attempt_store import attempt_store, map_index_of
 from runqy_provider.jobs.cancellation import delete_if_pending, has_ended
 from runqy_provider.jobs.deferral import (
     DEFERRAL_GRACE,
@@ -30,10 +29,9 @@ from runqy_provider.jobs.deferral import (
     in_seconds,
     raise_not_arrived,
 )
-from runqy_provider.jobs.launch import reattach_or_submit
+from runqy_provider.jobs.launch import JobSpec, abandon, reattach_or_submit
 from runqy_provider.jobs.read_again import while_unavailable
 from runqy_provider.jobs.received import ReceivedDelivery
-from runqy_provider.jobs.submission import JobSpec
 from runqy_provider.jobs.task_end import task_end_of
 from runqy_provider.jobs.telemetry import count_failed
 from runqy_provider.jobs.waiting import look_once, wait_in_slot
@@ -156,7 +154,7 @@ class Execution:
 
     def _abandon(self, context: Context) -> None:
         """Let no later attempt wait for the job of this one."""
-        attempt_store(context, self.sink_context).abandon()
+        abandon(attempt_store(context, self.sink_context))
 
     def kill(self) -> None:
         """Delete the job of a task that a user ended, if runqy has not started it."""

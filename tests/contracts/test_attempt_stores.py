@@ -18,20 +18,20 @@ from runqy_provider.config import load_config
 from runqy_provider.connections import RunqyConnection
 from runqy_provider.context import SinkContext
 from runqy_provider.errors import SinkUnavailable
+from runqy_provider.jobs import launch
 from runqy_provider.jobs.attempt_store import (
     SHORTEST_TTL,
     AirflowStore,
-    NoStore,
     RedisStore,
     attempt_store,
 )
-from runqy_provider.jobs.submission import JobSpec
+from runqy_provider.jobs.launch import JobSpec
 from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
     from runqy_provider.connections import RedisConnection
-    from runqy_provider.jobs.attempt import Attempt
     from runqy_provider.jobs.attempt_store import AttemptStore
+    from runqy_provider.jobs.launch import Attempt
 
 SPEC = JobSpec("runqy_default", "q", {"n": 1}, sink_from_uri("s3://bucket/prefix"))
 
@@ -81,7 +81,7 @@ class Subject:
     sink_context: SinkContext
     states: dict[Any, StateStore] = field(default_factory=dict)
 
-    def store(self, of: Try) -> AttemptStore:
+    def store(self, of: Try) -> AttemptStore | None:
         context = of.context
         if self.kind == "Airflow":
             # It belongs to the task instance: a run that is created again has another.
@@ -92,17 +92,17 @@ class Subject:
     def start(self, of: Try, spec: JobSpec = SPEC) -> Attempt:
         """Start an attempt and enqueue its job."""
         attempt = spec.attempt(of.context, time.time() + 60)
-        self.store(of).save(attempt)
+        store = self.store(of)
+        launch.update(store, attempt)
         job = dataclasses.replace(attempt.job, job_id=f"job-{of.number}")
         attempt = attempt.with_job(job)
-        self.store(of).update(attempt)
+        launch.update(store, attempt)
         return attempt
 
     def found(self, of: Try, spec: JobSpec = SPEC) -> list[Attempt]:
         """Return the earlier attempts that asked for the same, as a retry does."""
         attempt = spec.attempt(of.context, time.time() + 60)
-        computed = spec.earlier_attempts(of.context, attempt)
-        previous = self.store(of).previous(computed)
+        previous = launch.previous_attempts(self.store(of), spec, of.context, attempt)
         return [each for each in previous if each.is_same_work(attempt)]
 
 
@@ -118,7 +118,7 @@ def subject(request: pytest.FixtureRequest, redis_settings: RedisConnection) -> 
 
 
 def test_store_kind_is_the_one_that_is_tested(subject: Subject) -> None:
-    kinds = {"Airflow": AirflowStore, "Redis": RedisStore, "none": NoStore}
+    kinds = {"Airflow": AirflowStore, "Redis": RedisStore, "none": type(None)}
     assert type(subject.store(Try())) is kinds[subject.kind]
 
 
@@ -186,7 +186,7 @@ def test_store_abandoned_attempt_is_marked_where_there_is_a_record(
 ) -> None:
     first = Try()
     subject.start(first)
-    subject.store(first).abandon()
+    launch.abandon(subject.store(first))
 
     [found] = subject.found(first.next())
     assert found.is_abandoned == (subject.kind != "none")
@@ -223,13 +223,14 @@ def test_redis_store_unavailable_refuses_to_start_and_to_retry(
     subject, first = Subject("Redis", context), Try()
     attempt = SPEC.attempt(first.context, time.time() + 60)
     store = subject.store(first)
+    assert store is not None
 
     with pytest.raises(SinkUnavailable, match="nothing was enqueued"):
-        store.save(attempt)
+        store.write(attempt.to_json(), attempt.expires)
     with pytest.raises(SinkUnavailable, match="nothing was enqueued"):
-        store.previous(())
-    store.update(attempt)
-    store.abandon()
+        launch.recorded(store)
+    launch.update(store, attempt)
+    launch.abandon(store)
     assert "A retry will not find the job of this attempt" in caplog.text
     assert "A retry will wait for the job of this attempt" in caplog.text
 
@@ -243,8 +244,8 @@ def test_redis_that_airflow_made_up_is_not_used(
         sink_context(unreachable_redis),
         sink_context(unreachable_redis, redis_conn_id="ours"),
     )
-    assert isinstance(attempt_store(Try().context, unused), NoStore)
+    assert attempt_store(Try().context, unused) is None
     assert caplog.text == ""
-    assert isinstance(attempt_store(Try(number=2).context, unused), NoStore)
+    assert attempt_store(Try(number=2).context, unused) is None
     assert "Set redis_conn_id" in caplog.text
     assert isinstance(attempt_store(Try().context, named), RedisStore)

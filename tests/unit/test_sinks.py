@@ -19,7 +19,7 @@ from runqy_provider.errors import (
     by_name,
 )
 from runqy_provider.inbox import callback_url
-from runqy_provider.jobs.submission import delivery_id_of
+from runqy_provider.jobs.launch import delivery_id_of
 from runqy_provider.models import Reference, is_reference
 from runqy_provider.sinks.combined import CombinedSink
 from runqy_provider.sinks.object_store.azure import AzureSink

@@ -21,8 +21,8 @@ from runqy_provider.errors import (
     SinkUnavailable,
 )
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.jobs.attempt import identity_of
-from runqy_provider.jobs.attempt_store import NoStore
+from runqy_provider.jobs import launch
+from runqy_provider.jobs.attempt_store import identity_of
 from runqy_sandbox.process.net import free_port
 from tests.support.harness import Run, outcome_of, run_of, started
 from tests.support.versions import HAS_STATE_STORE
@@ -175,9 +175,7 @@ def test_retry_without_any_store_takes_delivered_result(
     connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, gate: Gate
 ) -> None:
     """As before Airflow 3.3 where no Redis is in use."""
-    monkeypatch.setattr(
-        "runqy_provider.jobs.launch.attempt_store", lambda *_: NoStore()
-    )
+    monkeypatch.setattr(launch, "attempt_store", lambda *_: None)
     connect(redis_conn_id="nothing_there", without=("callback_secret",))
     payload = {"value": 7, **gate.closed}
     first = started(run_of(payload, sink="s3://results/no-store"))

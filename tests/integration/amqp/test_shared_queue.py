@@ -11,7 +11,7 @@ import pytest
 
 from runqy_provider.context import load_context
 from runqy_provider.hooks.result import RunqyResultHook
-from runqy_provider.jobs.submission import delivery_id_of
+from runqy_provider.jobs.launch import delivery_id_of
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
 from tests.integration.amqp.messages import (

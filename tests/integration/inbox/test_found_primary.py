@@ -24,8 +24,9 @@ from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.inbox.records import read_recent
 from runqy_provider.inbox.source import InboxSource
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
-from runqy_provider.jobs.attempt import Attempt
+from runqy_provider.jobs import launch
 from runqy_provider.jobs.attempt_store import RedisStore
+from runqy_provider.jobs.launch import Attempt
 from runqy_provider.models import JobRef
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.connections import CallbackConnection
@@ -150,11 +151,11 @@ def test_attempt_store_found_primary_record_is_kept_and_abandoned(
     store = RedisStore(found_redis.for_namespace(conn_id), key)
     job = JobRef("runqy_default", "s3://bucket", "d")
     attempt = Attempt(job, "digest", max_tries=1, expires=time.time() + 60)
-    assert store.previous([]) == []
-    store.save(attempt)
-    store.abandon()
+    assert launch.recorded(store) == []
+    launch.update(store, attempt)
+    launch.abandon(store)
 
-    [previous] = store.previous([])
+    [previous] = launch.recorded(store)
     assert previous.job == job
     assert previous.is_abandoned
 
