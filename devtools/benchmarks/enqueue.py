@@ -21,8 +21,7 @@ from redis import Redis
 
 from devtools.benchmarks.servers import CONN_ID
 from devtools.benchmarks.table import Table
-from runqy_provider.client import requests as api
-from runqy_provider.client import transport
+from runqy_provider.client import api
 from runqy_provider.client.job_options import JobOptions
 from runqy_provider.client.redis_keys import QUEUES, hash_key, pending_key, reverse_key
 from runqy_provider.client.redis_transport import _ENQUEUE, NewJob, RedisTransport
@@ -102,7 +101,7 @@ def redis_ways(port: int, stack: contextlib.ExitStack) -> dict[str, Any]:
 def http_ways(sandbox: Sandbox, stack: contextlib.ExitStack) -> dict[str, Any]:
     """Return the same for HTTP, where a round trip is a request."""
     connection = RunqyConnection(CONN_ID, sandbox.server_url, sandbox.client_key)
-    ours = stack.enter_context(transport.open_session(connection))
+    ours = stack.enter_context(api.open_session(connection))
     session = stack.enter_context(requests.Session())
     headers = {
         "Authorization": f"Bearer {sandbox.client_key}",
@@ -112,10 +111,10 @@ def http_ways(sandbox: Sandbox, stack: contextlib.ExitStack) -> dict[str, Any]:
     def enqueue(jobs: Sequence[NewJob]) -> None:
         payloads = [job.payload for job in jobs]
         if len(payloads) == 1:
-            transport.send(ours, api.enqueue(QUEUE, payloads[0], None), connection)
+            api.send(ours, api.enqueue(QUEUE, payloads[0], None), connection)
         else:
             request = api.enqueue_batch(QUEUE, payloads, None)
-            transport.send(ours, request, connection)
+            api.send(ours, request, connection)
 
     def bare(jobs: Sequence[NewJob]) -> None:
         payloads = [job.payload for job in jobs]

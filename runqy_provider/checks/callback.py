@@ -14,7 +14,7 @@ import requests
 from runqy_delivery.signature import sign
 from runqy_delivery.sinks.webhook import RECEIVER_FIELDS
 from runqy_provider.checks.result import FAILED, OK, CheckResult
-from runqy_provider.client.transport import open_session_for
+from runqy_provider.client.api import open_session_for
 from runqy_provider.errors import NotThere, RunqyError
 from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.sinks.inbox import InboxBackend

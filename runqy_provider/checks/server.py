@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runqy_provider.checks.result import FAILED, OK, WARNING, CheckResult
-from runqy_provider.client import requests, transport
+from runqy_provider.client import api
 from runqy_provider.client.queues import known_queues, served_queues
 from runqy_provider.errors import RunqyError
 
@@ -35,10 +35,7 @@ def check_server(context: SinkContext) -> Iterator[CheckResult]:
 def _reach(connection: RunqyConnection) -> CheckResult:
     subject = "Server"
     try:
-        with transport.open_session(connection) as session:
-            is_healthy = transport.send(
-                session, requests.health(), connection, timeout=TIMEOUT
-            )
+        is_healthy = api.ask(connection, api.health(), TIMEOUT)
     except RunqyError as error:
         return CheckResult(subject, FAILED, str(error))
     if not is_healthy:
@@ -56,8 +53,7 @@ def _reach(connection: RunqyConnection) -> CheckResult:
 
 def _api_key(connection: RunqyConnection) -> CheckResult:
     try:
-        with transport.open_session(connection) as session:
-            transport.send(session, requests.check_key(), connection, timeout=TIMEOUT)
+        api.ask(connection, api.check_key(), TIMEOUT)
     except RunqyError as error:
         return CheckResult("API key", FAILED, str(error))
     return CheckResult("API key", OK, "Accepted, and may enqueue jobs.")

@@ -9,9 +9,9 @@ import dataclasses
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from runqy_provider.client import requests, transport
+from runqy_provider.client import api
 from runqy_provider.client.redis_keys import (
     WORKERS,
     hash_key,
@@ -31,11 +31,13 @@ from runqy_provider.redis_client import async_client, redis_errors
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    import httpx
+    import requests
     from redis.asyncio import Redis
 
     from runqy_provider.connections import RedisConnection, RunqyConnection
     from runqy_provider.errors import RunqyError
+
+T = TypeVar("T")
 
 #: How many jobs the server is asked about at once.
 AT_ONCE = 4
@@ -234,7 +236,7 @@ class ApiJobStatusReader:
 
     def __init__(self, connection: RunqyConnection) -> None:
         self._connection = connection
-        self._opened: httpx.AsyncClient | None = None
+        self._opened: requests.Session | None = None
 
     @property
     def location(self) -> str:
@@ -251,10 +253,7 @@ class ApiJobStatusReader:
             async with turns:
                 # A server that is unavailable is not asked a thousand times: each takes
                 # long.
-                if any(
-                    isinstance(error, transport.RetryableServerError)
-                    for error in errors
-                ):
+                if any(isinstance(error, api.RetryableServerError) for error in errors):
                     return
                 try:
                     seen[job] = await self._ask(job[1])
@@ -273,9 +272,7 @@ class ApiJobStatusReader:
         if self._connection.admin_key is None:
             return None
         try:
-            workers = await transport.asend(
-                self._client(), requests.list_workers(), self._connection
-            )
+            workers = await self._send(api.list_workers())
         except (ServerUnavailable, Rejected):
             return None
         alive = [queues_of(one.queues) for one in workers if not one.is_stale]
@@ -297,23 +294,25 @@ class ApiJobStatusReader:
 
     async def aclose(self) -> None:
         """Close the HTTP session."""
-        client, self._opened = self._opened, None
-        if client is not None:
-            await client.aclose()
+        session, self._opened = self._opened, None
+        if session is not None:
+            session.close()
 
     async def _ask(self, job_id: str) -> JobStatus | None:
         # Its errors go to the logs of all waits, so they must not name a job.
-        request = dataclasses.replace(requests.get_job(job_id), what="look at jobs")
+        request = dataclasses.replace(api.get_job(job_id), what="look at jobs")
         try:
-            job = await transport.asend(self._client(), request, self._connection)
+            job = await self._send(request)
         except JobVanished:
             return None
         return JobStatus(job.state, retried=job.retried)
 
-    def _client(self) -> httpx.AsyncClient:
+    async def _send(self, request: api.ApiRequest[T]) -> T:
         if self._opened is None:
-            self._opened = transport.open_async_client(self._connection, AT_ONCE)
-        return self._opened
+            self._opened = api.open_session(self._connection)
+        return await asyncio.to_thread(
+            api.send, self._opened, request, self._connection
+        )
 
 
 def job_status_reader(

@@ -9,7 +9,7 @@ import difflib
 import logging
 from typing import TYPE_CHECKING, cast
 
-from runqy_provider.client import requests, transport
+from runqy_provider.client import api
 from runqy_provider.client.job_status import job_status_reader
 from runqy_provider.client.redis_keys import QUEUES
 from runqy_provider.errors import RunqyError
@@ -47,9 +47,7 @@ def known_queues(
         RunqyError: The server is unavailable, or refuses the admin key.
     """
     if connection.admin_key is not None:
-        with transport.open_session(connection) as session:
-            request = requests.list_queues()
-            return transport.send(session, request, connection, timeout=timeout)
+        return api.ask(connection, api.list_queues(), timeout)
     if redis is None:
         return None
     opened = client(redis)

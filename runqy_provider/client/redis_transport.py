@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import NoScriptError
 
+from runqy_provider.client.api import MAX_BODY
 from runqy_provider.client.models import PENDING, Job
 from runqy_provider.client.redis_keys import (
     QUEUES,
@@ -28,7 +29,6 @@ from runqy_provider.client.redis_keys import (
     reverse_key,
     worker_key,
 )
-from runqy_provider.client.requests import MAX_BODY
 from runqy_provider.client.task_message import (
     DEFAULT_TIMEOUT,
     MAX_RETRY,

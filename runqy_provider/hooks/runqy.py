@@ -11,16 +11,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import (
-    AsyncRetrying,
     Retrying,
     retry_if_exception_type,
     stop_after_delay,
     wait_random_exponential,
 )
 
-from runqy_provider.airflow_compat import BaseHook, in_thread
-from runqy_provider.client import requests as api
-from runqy_provider.client import transport
+from runqy_provider.airflow_compat import BaseHook
+from runqy_provider.client import api
 from runqy_provider.client.job_options import JobOptions
 from runqy_provider.client.payload import plain_payload
 from runqy_provider.client.queues import full_queue_name, name_queues
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
-    import httpx
     import requests
     from airflow.sdk import Connection
     from tenacity import RetryCallState
@@ -62,8 +59,8 @@ RETRY_FOR, RETRY_LOG_INTERVAL = 60.0, 20.0
 class RunqyHook(BaseHook):
     """Talk to a runqy server.
 
-    A hook has one HTTP session for sync calls, and one for async calls: use it as a
-    context manager, or as an async one, to close them.
+    A hook has one HTTP session: use it as a context manager to close it. From async
+    code, call it in a thread.
 
     :param runqy_conn_id: The runqy connection.
     :param retry_for: Seconds (60 by default) for which a request to an unavailable
@@ -82,8 +79,6 @@ class RunqyHook(BaseHook):
         super().__init__()
         self.runqy_conn_id = runqy_conn_id
         self.retry_for = RETRY_FOR if retry_for is None else retry_for
-        self._async_client: httpx.AsyncClient | None = None
-        self._async_settings: RunqyConnection | None = None
         self._found_queues: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -96,20 +91,6 @@ class RunqyHook(BaseHook):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-        client, self._async_client = self._async_client, None
-        if client is not None:
-            await client.aclose()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -145,7 +126,7 @@ class RunqyHook(BaseHook):
 
     @functools.cached_property
     def _client(self) -> requests.Session:
-        return transport.open_session(self.settings)
+        return api.open_session(self.settings)
 
     @functools.cached_property
     def _redis(self) -> RedisTransport:
@@ -303,20 +284,6 @@ class RunqyHook(BaseHook):
         with self._queues_named(runqy_queue):
             return self._call(api.enqueue_batch(runqy_queue, payloads, chosen.timeout))
 
-    async def aenqueue(
-        self,
-        runqy_queue: str,
-        payload: Mapping[str, Any],
-        *,
-        job_timeout: float | None = None,
-    ) -> Job:
-        """Enqueue a job from async code; see enqueue."""
-        if (await self._asettings()).transport == REDIS:
-            return await in_thread(
-                lambda: self.enqueue(runqy_queue, payload, job_timeout=job_timeout)
-            )
-        return await self._acall(api.enqueue(runqy_queue, payload, job_timeout))
-
     def get_job(self, job_id: str) -> Job:
         """Return the state of a job.
 
@@ -324,10 +291,6 @@ class RunqyHook(BaseHook):
             JobVanished: runqy does not know it, or has forgotten it.
         """
         return self._call(api.get_job(job_id))
-
-    async def aget_job(self, job_id: str) -> Job:
-        """Return the state of a job from async code; see get_job."""
-        return await self._acall(api.get_job(job_id))
 
     def delete_job(self, runqy_queue: str, job_id: str) -> bool:
         """Delete a job that has not started; needs the admin key.
@@ -357,17 +320,9 @@ class RunqyHook(BaseHook):
         """
         return self._redis.delete_pending(runqy_queue, job_ids)
 
-    async def adelete_job(self, runqy_queue: str, job_id: str) -> bool:
-        """Delete a job from async code; see delete_job."""
-        return await self._acall(api.delete_job(runqy_queue, job_id))
-
     def list_workers(self) -> list[Worker]:
         """Return the live workers; needs the admin key."""
         return self._call(api.list_workers())
-
-    async def alist_workers(self) -> list[Worker]:
-        """Return the live workers from async code; see list_workers."""
-        return await self._acall(api.list_workers())
 
     def check_key(self) -> None:
         """Check that the server accepts our key; enqueues nothing.
@@ -376,14 +331,6 @@ class RunqyHook(BaseHook):
             NotAllowed: It does not.
         """
         self._call(api.check_key())
-
-    def is_healthy(self) -> bool:
-        """Return whether the server answers and reaches its Redis."""
-        return self._call(api.health())
-
-    async def ais_healthy(self) -> bool:
-        """Return from async code whether the server is healthy; see is_healthy."""
-        return await self._acall(api.health())
 
     def test_connection(self) -> tuple[bool, str]:
         """Check all that tasks need, for Airflow's Test button and command line.
@@ -404,7 +351,7 @@ class RunqyHook(BaseHook):
         with self._end_of_retries():
             for attempt in Retrying(**self._retry_options()):
                 with attempt:
-                    return transport.send(client, request, self.settings)
+                    return api.send(client, request, self.settings)
         raise AssertionError  # pragma: no cover - Retrying returns or raises
 
     @contextmanager
@@ -413,7 +360,7 @@ class RunqyHook(BaseHook):
         began = time.monotonic()
         try:
             yield
-        except transport.RetryableServerError as error:
+        except api.RetryableServerError as error:
             tried = time.monotonic() - began
             after = f" It was tried for {tried:.0f} s." if self.retry_for else ""
             raise ServerUnavailable(f"{error}{after}") from None
@@ -483,25 +430,8 @@ class RunqyHook(BaseHook):
             queue,
         )
 
-    async def _asettings(self) -> RunqyConnection:
-        if self._async_settings is None:
-            self._async_settings = RunqyConnection.from_connection(
-                await in_thread(self.get_connection, self.runqy_conn_id)
-            )
-        return self._async_settings
-
-    async def _acall(self, request: api.ApiRequest[T]) -> T:
-        settings = await self._asettings()
-        if self._async_client is None:
-            self._async_client = transport.open_async_client(settings)
-        with self._end_of_retries():
-            async for attempt in AsyncRetrying(**self._retry_options()):
-                with attempt:
-                    return await transport.asend(self._async_client, request, settings)
-        raise AssertionError  # pragma: no cover - AsyncRetrying returns or raises
-
     def _retry_options(
-        self, kind: type[Exception] = transport.RetryableServerError
+        self, kind: type[Exception] = api.RetryableServerError
     ) -> dict[str, Any]:
         return {
             "retry": retry_if_exception_type(kind),

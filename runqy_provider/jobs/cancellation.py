@@ -116,18 +116,6 @@ def delete_if_pending(hook: RunqyHook, runqy_queue: str, job_id: str) -> str:
     return _message(job_id, state, deleted=deleted)
 
 
-async def adelete_if_pending(hook: RunqyHook, runqy_queue: str, job_id: str) -> str:
-    """Delete a job from async code; see ``delete_if_pending``."""
-    try:
-        state = (await hook.aget_job(job_id)).state
-        deleted = state in PENDING_STATES and await hook.adelete_job(
-            runqy_queue, job_id
-        )
-    except RunqyError as error:
-        return _error_message(job_id, error)
-    return _message(job_id, state, deleted=deleted)
-
-
 def _error_message(job_id: str, error: RunqyError) -> str:
     if isinstance(error, JobVanished):
         return f"Job {job_id} is gone from runqy already."

@@ -14,8 +14,8 @@ from urllib.parse import quote, unquote
 
 from runqy_delivery import DeliveryRequest
 from runqy_delivery.wire import COMPLETED, FAILED
+from runqy_provider.client import api
 from runqy_provider.client import models as job_states
-from runqy_provider.client import requests, transport
 from runqy_provider.client.job_status import BATCH, job_status_reader
 from runqy_provider.client.redis_keys import hash_key
 from runqy_provider.errors import (
@@ -177,9 +177,7 @@ class BoundRedisStorage(BoundSink):
         """Return result, error and time of a job, as the server says."""
         connection = self.context.connection
         try:
-            with transport.open_session(connection) as session:
-                request = requests.get_job(job.job_id)
-                found = transport.send(session, request, connection)
+            found = api.ask(connection, api.get_job(job.job_id))
         except ServerUnavailable as error:
             raise SinkUnavailable(str(error)) from error
         if found.state == job_states.ARCHIVED:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from runqy_delivery.wire import COMPLETED
-from runqy_provider.airflow_compat import AirflowNotFoundException
+from runqy_provider.airflow_compat import AirflowNotFoundException, in_thread
 from runqy_provider.errors import RunqyError
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.jobs.cancellation import adelete_if_pending, is_abandoned
+from runqy_provider.jobs.cancellation import delete_if_pending, is_abandoned
 from runqy_provider.jobs.end_in_triggerer import end_task, prepare
 from runqy_provider.jobs.task_end import TaskEnd
 from runqy_provider.jobs.waiting import error_event, fetch_context, wait_for
@@ -145,6 +145,9 @@ class DeliveryTrigger(DeletingTrigger):
         if job_id is None or not await is_abandoned(ti, job_id):
             return
         queue = self.job.runqy_queue or ""
-        async with RunqyHook(self.runqy_conn_id, retry_for=DELETE_RETRY_FOR) as hook:
-            message = await adelete_if_pending(hook, queue, job_id)
-        self.log.info("A user ended the task. %s", message)
+
+        def delete() -> str:
+            with RunqyHook(self.runqy_conn_id, retry_for=DELETE_RETRY_FOR) as hook:
+                return delete_if_pending(hook, queue, job_id)
+
+        self.log.info("A user ended the task. %s", await in_thread(delete))

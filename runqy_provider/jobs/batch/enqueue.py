@@ -16,7 +16,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from runqy_provider.client.transport import AnswerLost
+from runqy_provider.client.api import AnswerLost
 from runqy_provider.errors import RunqyError, ServerUnavailable
 from runqy_provider.hooks.delivery_fields import LATE_DELIVERY, DeliveryFields
 from runqy_provider.hooks.runqy import RunqyHook

@@ -17,8 +17,8 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from runqy_provider.client.api import MAX_BODY
 from runqy_provider.client.payload import plain_payload
-from runqy_provider.client.requests import MAX_BODY
 from runqy_provider.errors import InvalidPayload, PayloadTooLarge
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.lines import lines_of

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from runqy_provider.client import requests, transport
+from runqy_provider.client import api
 from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.inbox.records import RecentDeliveries, read_recent
 from runqy_provider.plugins.page.connections import load_connection
@@ -109,9 +109,7 @@ async def _check_server(context: SinkContext) -> Check:
     connection = context.connection
 
     async def ask() -> bool:
-        client = await asyncio.to_thread(transport.open_async_client, connection)
-        async with client:
-            return await transport.asend(client, requests.health(), connection)
+        return await asyncio.to_thread(api.ask, connection, api.health())
 
     is_healthy, problem = await _within_limit(context, ask())
     if is_healthy is False:
@@ -145,9 +143,7 @@ async def _count(context: SinkContext) -> tuple[list[QueueCounts] | None, str]:
         if redis is not None:
             async with opened(redis, "count the jobs of all queues") as client:
                 return await counts_in_redis(client)
-        server = await asyncio.to_thread(transport.open_async_client, connection)
-        async with server:
-            return await counts_from_api(server, connection)
+        return await counts_from_api(connection)
 
     if redis is None and connection.admin_key is None:
         return None, (

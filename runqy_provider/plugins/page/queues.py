@@ -4,18 +4,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from runqy_provider.client import requests, transport
+from runqy_provider.client import api
 from runqy_provider.client.redis_keys import QUEUES, WORKERS, queues_of, worker_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import httpx
     from redis.asyncio import Redis
 
     from runqy_provider.connections import RunqyConnection
@@ -81,17 +81,15 @@ async def counts_in_redis(client: Redis) -> list[QueueCounts]:
     return counts
 
 
-async def counts_from_api(
-    client: httpx.AsyncClient, connection: RunqyConnection
-) -> list[QueueCounts]:
+async def counts_from_api(connection: RunqyConnection) -> list[QueueCounts]:
     """Ask the server, which needs the admin key.
 
     Raises:
         RunqyError: The server is unavailable, or refuses the key.
     """
     # First, as it says what is wrong with a key.
-    listed = await transport.asend(client, requests.list_workers(), connection)
-    rows = await transport.asend(client, _list_counts(), connection)
+    listed = await asyncio.to_thread(api.ask, connection, api.list_workers())
+    rows = await asyncio.to_thread(api.ask, connection, _list_counts())
     workers = _count_workers(one.queues for one in listed if not one.is_stale)
     return [
         QueueCounts(
@@ -107,13 +105,13 @@ async def counts_from_api(
     ]
 
 
-def _list_counts() -> requests.ApiRequest[Sequence[Any]]:
+def _list_counts() -> api.ApiRequest[Sequence[Any]]:
     what = "count the jobs of all queues"
 
-    def read(response: requests.ApiResponse) -> Sequence[Any]:
+    def read(response: api.ApiResponse) -> Sequence[Any]:
         return response.part("queues", what, _rows)
 
-    return requests.ApiRequest(what, "GET", "/api/queues", read, needs="admin")
+    return api.ApiRequest(what, "GET", "/api/queues", read, needs="admin")
 
 
 def _rows(items: Any) -> Sequence[Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.client import transport as server_http
+from runqy_provider.client import api as server_http
 from runqy_provider.client.job_status import ApiJobStatusReader
 from runqy_provider.connections import RunqyConnection
 from runqy_provider.errors import (

@@ -15,7 +15,6 @@ from runqy_provider.client.job_options import JobOptions
 from runqy_provider.client.task_message import MAX_RETRY, task_message
 from runqy_provider.errors import (
     InvalidPayload,
-    JobVanished,
     Misconfigured,
     PayloadTooLarge,
     QueueNotFound,
@@ -218,15 +217,6 @@ def test_redis_transport_redis_unavailable_says_that_a_retry_is_safe(
         pytest.raises(ServerUnavailable, match="it will not run twice"),
     ):
         hook.enqueue("idle", {})
-
-
-async def test_redis_transport_async_enqueue_is_the_same() -> None:
-    async with RunqyHook(retry_for=0) as hook:
-        job = await hook.aenqueue("idle", {"a": 1})
-        assert (await hook.aget_job(job.job_id)).payload == {"a": 1}
-        assert await hook.adelete_job("idle.default", job.job_id)
-        with pytest.raises(JobVanished):
-            await hook.aget_job(job.job_id)
 
 
 @pytest.mark.usefixtures("no_settling")

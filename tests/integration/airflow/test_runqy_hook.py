@@ -7,13 +7,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from redis import Redis
 
-from runqy_provider.client import requests as calls
+from runqy_provider.client import api
+from runqy_provider.client.api import ApiResponse
 from runqy_provider.client.models import Job
-from runqy_provider.client.requests import ApiResponse
 from runqy_provider.errors import (
     InvalidPayload,
     JobVanished,
@@ -59,19 +58,6 @@ def test_hook_enqueue_get_and_delete_job_succeed(hook: RunqyHook) -> None:
         hook.delete_job("idle.default", job.job_id)
 
 
-async def test_hook_async_calls_return_same_results() -> None:
-    async with RunqyHook(retry_for=0) as hook:
-        job = await hook.aenqueue("idle", {"a": 1})
-        assert await hook.aget_job(job.job_id) == job
-        assert await hook.ais_healthy()
-        assert await hook.alist_workers()
-        assert await hook.adelete_job("idle.default", job.job_id)
-        with pytest.raises(JobVanished):
-            await hook.aget_job(job.job_id)
-        with pytest.raises(QueueNotFound):
-            await hook.aenqueue("nope", {})
-
-
 def test_hook_get_unknown_job_raises_job_vanished(hook: RunqyHook) -> None:
     with pytest.raises(JobVanished, match="does not know job"):
         hook.get_job("00000000-0000-4000-8000-000000000000")
@@ -87,10 +73,10 @@ def test_hook_list_workers_returns_live_workers(hook: RunqyHook) -> None:
 
 
 def test_hook_get_conn_reuses_session(hook: RunqyHook) -> None:
-    assert hook.is_healthy()
+    assert hook.list_workers()
     assert hook.get_conn() is hook.get_conn()
     hook.close()
-    assert hook.is_healthy()
+    assert hook.list_workers()
 
 
 def test_hook_delete_running_job_returns_false(
@@ -140,7 +126,7 @@ def test_hook_payload_not_json_is_not_sent(hook: RunqyHook, value: Any) -> None:
 
 def test_hook_payload_over_fifty_mebibytes_is_not_sent(hook: RunqyHook) -> None:
     with pytest.raises(PayloadTooLarge, match="object store"):
-        hook.enqueue("idle", {"x": "y" * calls.MAX_BODY})
+        hook.enqueue("idle", {"x": "y" * api.MAX_BODY})
 
 
 class Flaky:
@@ -196,16 +182,6 @@ def test_hook_get_job_broken_connection_is_retried(connect: Any) -> None:
     assert len(flaky.requests) == 3
 
 
-async def test_hook_async_get_job_broken_connection_is_retried(connect: Any) -> None:
-    info = b'{"Info": {"id": "j", "queue": "q.default", "state": "active"}}'
-    flaky = Flaky([b"", answer(200, info)])
-    connect(fields={"host": flaky.url})
-
-    async with RunqyHook(retry_for=20) as hook:
-        assert (await hook.aget_job("j")).state == "active"
-    flaky.close()
-
-
 def test_hook_server_unavailable_for_a_moment_is_retried(connect: Any) -> None:
     port = free_port()
     connect(fields={"host": f"http://127.0.0.1:{port}"})
@@ -247,15 +223,15 @@ def test_enqueue_response_errors_raise_matching_exceptions(
     given: ApiResponse, error: type[Exception]
 ) -> None:
     with pytest.raises(error) as caught:
-        calls.enqueue("q.x", {}, None).read(given)
+        api.enqueue("q.x", {}, None).read(given)
     assert type(caught.value) is error
 
 
-@pytest.mark.parametrize("call", [calls.get_job("j"), calls.delete_job("q", "j")])
+@pytest.mark.parametrize("call", [api.get_job("j"), api.delete_job("q", "j")])
 def test_job_response_unknown_500_is_not_job_vanished(call: Any) -> None:
     with pytest.raises(ServerUnavailable):
         call.read(ApiResponse(500, b'{"errors": ["redis: nil"]}'))
-    for message in calls.GONE:
+    for message in api.GONE:
         with pytest.raises(JobVanished):
             call.read(ApiResponse(500, b'{"errors": ["' + message.encode() + b'"]}'))
 
@@ -289,9 +265,10 @@ def test_connection_extra_not_json_object_is_refused(
         RunqyConnection.from_connection(connection)
 
 
-def test_hook_invalid_host_raises_no_httpx_error(hook: RunqyHook, connect: Any) -> None:
+def test_hook_invalid_host_raises_is_an_error_of_the_connection(
+    hook: RunqyHook, connect: Any
+) -> None:
     connect(fields={"host": "http://[::1"})
 
-    with pytest.raises((Misconfigured, ValueError)) as caught:
-        RunqyHook(retry_for=0).is_healthy()
-    assert not isinstance(caught.value, httpx.HTTPError)
+    with pytest.raises((Misconfigured, ValueError)):
+        RunqyHook(retry_for=0).list_workers()

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from redis import Redis
 
-from runqy_provider.client.transport import AnswerLost
+from runqy_provider.client.api import AnswerLost
 from runqy_provider.errors import (
     BatchFailed,
     DeliveryIdTaken,
