@@ -101,9 +101,10 @@ class S3Store:
         client = self._client()
         with self._errors("list", folder):
             client.list_objects_v2(Bucket=self.bucket, Prefix=folder, MaxKeys=1)
+        if not self.put.once:
+            return
         bucket = (client.meta.endpoint_url, self.bucket)
-        is_known = "amazonaws.com" in bucket[0] or bucket in _takes_once
-        if self.put.once and not is_known:
+        if "amazonaws.com" not in bucket[0] and bucket not in _takes_once:
             with self._errors("write", folder):
                 _check_once(client, self.bucket, f"{folder}.runqy-check", self.url)
             _takes_once.add(bucket)
