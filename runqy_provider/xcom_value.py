@@ -3,12 +3,14 @@
 """Whether a JSON value comes out of Airflow's XCom exactly as it went in.
 
 Airflow's own code decides: its serializer, the message to the supervisor, and its
-deserializer. A result that one of them refuses or changes is not put into XCom; a
-reference to it is.
+deserializer. So does its database: PostgreSQL's type jsonb stores some floats as
+integers. A result that one of them refuses or changes is not put into XCom; a reference
+to it is.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.execution_time.comms import SetXCom, _RequestFrame
@@ -28,6 +30,10 @@ _TASK: dict[str, Any] = {
     "map_index": -1,
 }
 
+#: Python writes a float from here on with an exponent, as in 1e+16. jsonb writes it out
+#: as an integer, which is another type, and may be too large for Airflow to read.
+_LARGE = 1e16
+
 
 def is_kept_by_xcom(value: Any) -> bool:
     """Return whether XCom gives a JSON value back unchanged, and as plain JSON.
@@ -39,13 +45,13 @@ def is_kept_by_xcom(value: Any) -> bool:
             return False
         message = SetXCom(value=value, **_TASK)
         _RequestFrame(id=0, body=message.model_dump()).as_bytes()
-        return all(_is_plain(each) for each in _objects(value))
+        return all(map(_is_plain, _objects_and_floats(value)))
     except Exception:  # noqa: BLE001 - whatever Airflow raises now it would raise then
         return False
 
 
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield all JSON objects within a value."""
+def _objects_and_floats(value: Any) -> Iterator[dict[str, Any] | float]:
+    """Yield all JSON objects and all floats within a value."""
     left = [value]
     while left:
         one = left.pop()
@@ -54,9 +60,14 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
             left += one.values()
         elif isinstance(one, list):
             left += one
+        elif isinstance(one, float):
+            yield one
 
 
-def _is_plain(one: dict[str, Any]) -> bool:
+def _is_plain(one: dict[str, Any] | float) -> bool:
+    if isinstance(one, float):
+        # jsonb has no negative zero.
+        return abs(one) < _LARGE and (one != 0 or math.copysign(1, one) > 0)
     # Without nested values, and so that Airflow describes a class instead of importing
     # it (``full``); in lists it would import it all the same.
     bare = {k: None if isinstance(v, (dict, list)) else v for k, v in one.items()}

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,15 +29,28 @@ class Postgres:
 
     port: int
     child: Child
+    database: str = "postgres"
 
     @property
     def url(self) -> str:
-        """Address of its one database."""
-        return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+        """Address of the database."""
+        return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{self.database}"
 
     def connect(self) -> psycopg.Connection:
         """Return a connection that commits by itself."""
-        return psycopg.connect(self.url, autocommit=True)
+        return psycopg.connect(self.url, autocommit=True, client_encoding="utf8")
+
+    def with_database(self, encoding: str) -> Postgres:
+        """Return the server with another database, which has an encoding."""
+        name = encoding.lower()
+        with self.connect() as connection:
+            query = "SELECT 1 FROM pg_database WHERE datname = %s"
+            if connection.execute(query, [name]).fetchone() is None:
+                connection.execute(
+                    f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' "
+                    "TEMPLATE template0"
+                )
+        return replace(self, database=name)
 
 
 def find_program(name: str) -> str | None:

@@ -29,14 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from devtools.servers.mariadb import MariaDB
     from runqy_provider.sinks.base import BoundSink
     from runqy_provider.waiters.registry import WaitTarget
 
 #: Sinks whose server can be unavailable: a folder has none.
-WITH_SERVER = ("webhook", "s3", "sql", "redis_storage")
+WITH_SERVER = ("webhook", "s3", "sql", "mariadb", "redis_storage")
 
 #: Sinks that know where a result will be before its job is enqueued.
-WITH_RESULT_URI = ("webhook", "folder", "s3", "sql")
+WITH_RESULT_URI = ("webhook", "folder", "s3", "sql", "mariadb")
 
 RESULT = {"text": "delivered", "numbers": [1, 2.5, None]}
 
@@ -155,6 +156,33 @@ def sql_backend(database: Path, port: int) -> Backend:
     unavailable = {"conn_type": "postgres", "host": "127.0.0.1", "port": port}
     return Backend(
         "sql://contract_db/results?insert=false",
+        SqlSource,
+        deliver,
+        {"contract_db": unavailable},
+    )
+
+
+def mariadb_backend(mariadb: MariaDB, port: int) -> Backend:
+    """Return a table in MariaDB."""
+    table = f"t_{uuid.uuid4().hex}"
+    columns = "id varchar(36) PRIMARY KEY, status text, result text, completed_at "
+    mariadb.execute(f"CREATE TABLE {table} ({columns} timestamp NULL)")
+
+    def deliver(job: JobRef) -> None:
+        mariadb.execute(
+            f"REPLACE INTO {table} VALUES (%s, 'completed', %s, CURRENT_TIMESTAMP)",
+            job.delivery_id,
+            json.dumps(RESULT),
+        )
+
+    unavailable = {
+        "conn_type": "mysql",
+        "host": "127.0.0.1",
+        "port": port,
+        "extra": {"client": "pymysql"},
+    }
+    return Backend(
+        f"sql://contract_db/{table}?insert=false",
         SqlSource,
         deliver,
         {"contract_db": unavailable},

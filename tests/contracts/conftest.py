@@ -17,9 +17,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from devtools.servers.mariadb import MariaDB
     from tests.support.stack import Stack
 
-SINKS = ("webhook", "folder", "s3", "sql", "redis_storage")
+SINKS = ("webhook", "folder", "s3", "sql", "mariadb", "redis_storage")
+
+
+@pytest.fixture(scope="package")
+def mariadb() -> Iterator[MariaDB]:
+    """A real MariaDB."""
+    from devtools.servers.mariadb import running_mariadb
+
+    with running_mariadb() as mariadb:
+        yield mariadb
 
 
 @pytest.fixture(params=SINKS)
@@ -33,7 +43,10 @@ def backend(
     """One sink; ``runqy_default`` names all servers that it needs."""
     sandbox, port = stack.sandbox, free_port()
     database = tmp_path / "results.db"
-    monkeypatch.setenv("AIRFLOW_CONN_CONTRACT_DB", f"sqlite:///{database}")
+    url = f"sqlite:///{database}"
+    if request.param == "mariadb":
+        url = request.getfixturevalue("mariadb").airflow_url
+    monkeypatch.setenv("AIRFLOW_CONN_CONTRACT_DB", url)
     monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "0.2")
     monkeypatch.setenv("AIRFLOW__RUNQY__POLL_SECONDS", "0.2")
     redis = json.dumps(stack.connections["redis_default"])
@@ -46,6 +59,9 @@ def backend(
         "folder": lambda: backends.folder_backend(tmp_path / "shared"),
         "s3": lambda: backends.s3_backend(sandbox.s3_url, port),
         "sql": lambda: backends.sql_backend(database, port),
+        "mariadb": lambda: backends.mariadb_backend(
+            request.getfixturevalue("mariadb"), port
+        ),
         "redis_storage": lambda: backends.redis_storage_backend(
             sandbox.redis_url, port
         ),

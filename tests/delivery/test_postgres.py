@@ -60,6 +60,21 @@ def url(postgres: Postgres, scheme: str, monkeypatch: pytest.MonkeyPatch) -> str
     return url
 
 
+@pytest.fixture(params=["LATIN1", "WIN1252", "SQL_ASCII"])
+def encoded(
+    request: pytest.FixtureRequest,
+    postgres: Postgres,
+    scheme: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Postgres:
+    """A database whose encoding is not UTF-8."""
+    encoded = postgres.with_database(request.param)
+    url = encoded.url.replace("postgresql", scheme)
+    monkeypatch.setenv(URL_VARIABLE, url)
+    monkeypatch.setenv(RETRY_FOR_VARIABLE, "300")
+    return encoded
+
+
 class Table:
     def __init__(self, postgres: Postgres, result_type: str) -> None:
         self.name = f"t_{uuid.uuid4().hex}"
@@ -93,6 +108,29 @@ class Table:
 
         request = DeliveryRequest("d-1", sink="sql", table=self.names)
         assert handle(request.to_fields()) is None
+
+
+@pytest.mark.parametrize("result_type", ["text", "jsonb"])
+def test_write_database_of_other_encoding_has_result(
+    encoded: Postgres, result_type: str
+) -> None:
+    table = Table(encoded, result_type)
+    # SQL_ASCII cannot convert the escapes of other characters for jsonb.
+    is_ascii = encoded.database == "sql_ascii" and result_type == "jsonb"
+    table.deliver("u" if is_ascii else "ü")
+
+    [(_, status, text)] = table.rows()
+    assert (status, json.loads(text)) == ("completed", "u" if is_ascii else "ü")
+
+
+def test_write_character_unknown_to_encoding_is_a_failure(encoded: Postgres) -> None:
+    table = Table(encoded, "jsonb")
+    table.deliver("😀")
+
+    [(_, status, text)] = table.rows()
+    reason = "conversion" if encoded.database == "sql_ascii" else "does not accept"
+    assert status == "failed"
+    assert reason in text
 
 
 @pytest.mark.usefixtures("url")

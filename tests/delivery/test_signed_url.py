@@ -95,6 +95,27 @@ def test_put_other_code_with_status_400_is_not_an_expiry(server: HttpServer) -> 
     assert str(caught.value).endswith("ExpiredToken</Error>")
 
 
+@pytest.mark.parametrize("status", [501, 307])
+def test_put_store_without_if_none_match_names_the_option(
+    server: HttpServer, status: int
+) -> None:
+    server.responses = [(status, {"Location": server.url}, b"<Error/>")]
+    payload = s3_payload(server, webhook=False, put_headers={"If-None-Match": "*"})
+
+    with pytest.raises(DeliveryUndeliverable, match="once=false"):
+        delivers(lambda _payload: 1)(payload)
+
+
+def test_put_not_implemented_without_if_none_match_names_no_option(
+    server: HttpServer,
+) -> None:
+    server.responses = [(501, {}, b"<Error/>")]
+
+    with pytest.raises(DeliveryUndeliverable) as caught:
+        delivers(lambda _payload: 1)(s3_payload(server, webhook=False))
+    assert "once=false" not in str(caught.value)
+
+
 def test_put_connection_closed_after_expiry_is_not_retried(
     server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

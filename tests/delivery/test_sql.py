@@ -7,7 +7,6 @@ import logging
 import sqlite3
 import sys
 import time
-import types
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -202,42 +201,6 @@ def no_retry(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_write_missing_table_or_column_raises_at_once(field: str, message: str) -> None:
     with pytest.raises(DeliveryUndeliverable, match=message):
         write({**TABLE, field: "others"}, "d-1", "completed", b"1")
-
-
-@pytest.mark.usefixtures("no_retry")
-def test_write_missing_mysql_column_raises_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A fake pymysql, which reports a missing column as an operational error."""
-    given: dict[str, Any] = {}
-
-    def connect(**arguments: Any) -> None:
-        given.update(arguments)
-        raise sqlite3.OperationalError(1054, "Unknown column 'others'")
-
-    driver = types.SimpleNamespace(
-        __name__="pymysql",
-        Error=sqlite3.Error,
-        DataError=sqlite3.DataError,
-        IntegrityError=sqlite3.IntegrityError,
-        InterfaceError=sqlite3.InterfaceError,
-        OperationalError=sqlite3.OperationalError,
-        connect=connect,
-    )
-    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
-    monkeypatch.setitem(sys.modules, "pymysql", driver)
-    monkeypatch.setenv(URL_VARIABLE, "mysql://u:p/w@x%21@h/results")
-
-    with pytest.raises(DeliveryUndeliverable, match="Unknown column"):
-        write(TABLE, "d-1", "completed", b"1")
-    expected = {
-        "host": "h",
-        "port": 3306,
-        "user": "u",
-        "password": "p/w@x!",
-        "database": "results",
-    }
-    assert expected == given
 
 
 def limit_result(database: Path, max_length: int) -> None:

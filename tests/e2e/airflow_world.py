@@ -70,7 +70,7 @@ def airflow_world(folder: Path) -> Iterator[World]:
     port, secret = free_port(), secrets.token_hex(32)
     callback_url = f"http://127.0.0.1:{port}/runqy"
     environment = {
-        "RUNQY_DELIVERY_DATABASE_URL": "mysql://results.example.com/results",
+        "RUNQY_DELIVERY_DATABASE_URL": "oracle://results.example.com/results",
         "RUNQY_DELIVERY_RETRY_FOR": str(RETRY_FOR),
     }
     with ExitStack() as stack:

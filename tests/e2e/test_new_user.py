@@ -174,7 +174,7 @@ BROKEN = {
     "callback_unreachable": (120, "cannot be reached from this machine"),
     "callback_web_page": (120, "it is another web application, or a login page"),
     "wrong_secret": (120, "Give both sides the same secret"),
-    "no_driver": (120, "The driver for mysql:// is not installed"),
+    "no_driver": (120, "The driver for oracle:// is not installed"),
     "returns_silently": (150, "Check that its task code delivers: with @delivers"),
     "crashes": (150, "runqy will run job"),
     "no_worker": (150, "Check that a runqy worker serves the queue 'idle.default'"),

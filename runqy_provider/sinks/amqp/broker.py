@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from aiormq.exceptions import (
 from runqy_provider.airflow_compat import AirflowNotFoundException, get_connection
 from runqy_provider.connections import extra_of
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
+from runqy_provider.python_compat import is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +39,16 @@ _DENIED = (
     ChannelAccessRefused,
     ChannelLockedResource,
     ConnectionNotAllowed,
+)
+
+#: aio-pika's list of errors of a connection, with RuntimeError for a closed channel,
+#: and what asyncio raises besides.
+_ENDED = (
+    *exceptions.CONNECTION_EXCEPTIONS,
+    asyncio.CancelledError,
+    asyncio.InvalidStateError,
+    asyncio.TimeoutError,
+    EOFError,
 )
 
 
@@ -150,13 +162,29 @@ def amqp_errors(conn_id: str, operation: str) -> Iterator[None]:
             f"arguments than durable: {_message(error)}. Name another queue, or use it "
             "as it is: amqp://conn_id/queue?declare=false."
         ) from error
-    except exceptions.CONNECTION_EXCEPTIONS as error:
-        # aio-pika's list; it includes RuntimeError, for a channel closed meanwhile.
+    except (asyncio.CancelledError, Exception) as error:
+        is_ours = isinstance(error, asyncio.CancelledError) and is_cancelled()
+        if is_ours or not _is_of_connection(error):
+            raise
         raise SinkUnavailable(
             f"Could not {operation} (connection {conn_id!r}): {_message(error)}"
         ) from error
 
 
+def _is_of_connection(error: BaseException) -> bool:
+    """Return whether an error says that a connection or a channel has ended.
+
+    aiormq raises ``Exception`` itself, or a cancellation, for what waits for an answer
+    as a connection ends.
+    """
+    return type(error) is Exception or isinstance(error, _ENDED)
+
+
 def _message(error: BaseException) -> str:
     details: Any = error.args[0] if error.args else ""
-    return f"{type(error).__name__}: {details}".rstrip(": ")
+    if not details:
+        return (
+            "the connection to the broker, or a channel of it, was closed meanwhile "
+            f"({type(error).__name__}). Check that the broker runs, and its log."
+        )
+    return f"{type(error).__name__}: {details}"

@@ -82,7 +82,7 @@ class S3Sink(ObjectSink):
         return S3Store(
             self.bucket,
             self.aws_conn_id or context.connection.aws_conn_id,
-            S3Put(self.once, self.sse, self.kms_key_id, self.acl),
+            S3Put(self.once and self.presign, self.sse, self.kms_key_id, self.acl),
             self.signed_endpoint,
         )
 

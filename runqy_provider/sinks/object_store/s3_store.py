@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -39,6 +41,26 @@ DEFAULTS: dict[str, Any] = {
     "retries": {"max_attempts": 2},
     "signature_version": "s3v4",
 }
+
+#: What to do where a store lacks the newer checksums, for messages.
+CHECKSUM_HINT = (
+    'add "config_kwargs": {"request_checksum_calculation": "when_required"} to the '
+    "extra of the AWS connection."
+)
+
+#: Codes by which a store says that it lacks them.
+_LACKS_CHECKSUMS = frozenset({"MissingContentLength", "NotImplemented"})
+
+_NOT_IMPLEMENTED, _REDIRECTS = 501, range(300, 400)
+
+#: The MD5 sum of no content that is known.
+_WRONG_MD5 = "AAAAAAAAAAAAAAAAAAAAAA=="
+
+#: How much of a stream is read at once, in bytes.
+_PIECE = 1024 * 1024
+
+#: Endpoints and buckets that have taken ``If-None-Match``.
+_takes_once: set[tuple[str, str]] = set()
 
 _DENIED = frozenset(
     {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
@@ -75,9 +97,17 @@ class S3Store:
         return f"AWS connection {self.aws_conn_id!r}"
 
     def check(self, folder: str) -> None:
-        """Check that the bucket exists, and that waits will be able to list it."""
+        """Check that the bucket can be listed, and takes what workers will send."""
+        client = self._client()
         with self._errors("list", folder):
-            self._client().list_objects_v2(Bucket=self.bucket, Prefix=folder, MaxKeys=1)
+            client.list_objects_v2(Bucket=self.bucket, Prefix=folder, MaxKeys=1)
+        if not self.put.once:
+            return
+        bucket = (client.meta.endpoint_url, self.bucket)
+        if "amazonaws.com" not in bucket[0] and bucket not in _takes_once:
+            with self._errors("write", folder):
+                _check_once(client, self.bucket, f"{folder}.runqy-check", self.url)
+            _takes_once.add(bucket)
 
     def list_folder(self, folder: str) -> Listing:
         """List the objects in a folder, without those in its subfolders."""
@@ -137,8 +167,13 @@ class S3Store:
         return cast("BinaryIO", response["Body"])
 
     def write(self, key: str, content: BinaryIO, content_type: str) -> None:
-        """Store an object."""
+        """Store an object.
+
+        With a checksum of our own: for one of boto3's, the body is sent in chunks,
+        which some stores refuse with ``MissingContentLength``.
+        """
         options = replace(self.put, once=False).parameters
+        options["ChecksumCRC32"] = _crc32(content)
         with self._errors("write", key):
             self._client().put_object(
                 Bucket=self.bucket,
@@ -202,6 +237,39 @@ class S3Store:
         location = f"{self.url}/{key}" if key else self.url
         with s3_errors(location, self.access_hint, operation):
             yield
+
+
+def _crc32(content: BinaryIO) -> str:
+    """Return the checksum of what is left of a stream, as S3 writes it; rewind it."""
+    start, checksum = content.tell(), 0
+    while piece := content.read(_PIECE):
+        checksum = zlib.crc32(piece, checksum)
+    content.seek(start)
+    return base64.b64encode(checksum.to_bytes(4, "big")).decode()
+
+
+def _check_once(client: Any, bucket: str, key: str, url: str) -> None:
+    """Check that a store takes ``If-None-Match``, by a PUT that stores nothing.
+
+    Raises:
+        Misconfigured: It does not.
+    """
+    try:
+        client.put_object(
+            Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*", ContentMD5=_WRONG_MD5
+        )
+        # Some stores do not check the MD5 sum, and have stored an empty object.
+        client.delete_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status != _NOT_IMPLEMENTED and status not in _REDIRECTS:
+            return  # it takes the header, and refuses the PUT for another reason
+        message = error.response.get("Error", {}).get("Message") or status
+        raise Misconfigured(
+            f"The store of {url} refused a PUT with the header If-None-Match "
+            f"({status}: {message}). Add once=false to the sink, as in "
+            f"{url}?once=false. If that does not help: {CHECKSUM_HINT}"
+        ) from error
 
 
 def _end_of_credentials(client: Any) -> float | None:
@@ -341,8 +409,11 @@ def s3_errors(location: str, hint: str, operation: str) -> Iterator[None]:
                 f"Could not {operation} {location}: it does not exist ({message}). "
                 f"Check the sink's bucket, and region and endpoint of {hint}."
             ) from error
+        hint = ""
+        if code in _LACKS_CHECKSUMS:
+            hint = f" The store may lack newer checksums: {CHECKSUM_HINT}"
         raise SinkUnavailable(
-            f"Could not {operation} {location}: {code}: {message}"
+            f"Could not {operation} {location}: {code}: {message}{hint}"
         ) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise NoAccess(

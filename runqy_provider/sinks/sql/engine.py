@@ -15,6 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
+from runqy_delivery.sinks.sql_drivers import CONNECT_ARGUMENTS
 from runqy_provider.airflow_compat import get_connection
 from runqy_provider.caching import TtlCache
 from runqy_provider.errors import Misconfigured
@@ -113,6 +114,7 @@ def _create_engine(conn_id: str) -> Engine:
     more = {
         **connect_timeouts(engine.driver),
         **POOLER_ARGUMENTS.get(engine.driver, {}),
+        **CONNECT_ARGUMENTS.get(engine.driver, {}),
         **_driver_extras(connection, hook),
     }
 

@@ -48,11 +48,17 @@ class _ErrorKind:
 
 _DENIED = _ErrorKind(
     frozenset({"28000", "28P01", "42501"}),
-    ("authentication failed", "access denied", "permission denied"),
+    ("authentication failed", "access denied", "command denied", "permission denied"),
 )
 _MISSING = _ErrorKind(
     frozenset({"42P01", "42703", "42S02", "42S22", "3D000", "3F000"}),
-    ("no such table", "no such column", "doesn't exist", "unknown column"),
+    (
+        "no such table",
+        "no such column",
+        "doesn't exist",
+        "unknown column",
+        "unknown database",
+    ),
 )
 _WRONG_TYPE = _ErrorKind(frozenset({"22P02", "42883", "42804"}))
 

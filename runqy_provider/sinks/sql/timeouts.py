@@ -56,8 +56,6 @@ _CONNECT_ARGUMENTS: dict[str, dict[str, Any]] = {
     "mysqldb": _MYSQL,
     "pymysql": _MYSQL,
     "mysqlconnector": {"connection_timeout": _SECONDS},
-    # Not its ``timeout``, which applies to the whole process.
-    "pymssql": {"login_timeout": _SECONDS},
     "pysqlite": {"timeout": TIMEOUT},
 }
 

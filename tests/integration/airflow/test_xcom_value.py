@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
+import sqlalchemy
+from airflow.models.xcom import XComModel
 from airflow.sdk.execution_time.comms import SetXCom, _RequestFrame
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from devtools.servers.postgres import running_postgres
 from runqy_provider.airflow_compat import deserialize, serialize
 from runqy_provider.errors import Misconfigured, TooLarge
 from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.models import is_reference
 from runqy_provider.xcom_value import is_kept_by_xcom
 from tests.support.harness import outcome_of, run_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import Connection
 
 CONNECTION = {"conn_id": "x", "conn_type": "http", "host": "h"}
 REFERENCE = {
@@ -48,7 +59,16 @@ CHANGED_OR_REFUSED = {
     "class name": {"nodes": [{"__classname__": "x"}]},
     "large number": {"seed": 2**70},
     "deep": nested(300),
+    "large float": {"seed": [1e22]},
+    "negative zero": [-0.0],
 }
+
+#: A table with a column of the type that Airflow stores XComs in.
+STORED = sqlalchemy.Table(
+    "stored",
+    sqlalchemy.MetaData(),
+    sqlalchemy.Column("value", XComModel.__table__.c.value.type),
+)
 
 #: Keys with a meaning for one of Airflow's serializers, and ordinary ones.
 NAMES = st.sampled_from(
@@ -73,13 +93,34 @@ VALUES = st.recursive(
 )
 
 
-def _through_xcom(value: Any) -> Any:
-    """Serialize and deserialize a value as a worker and XCom do."""
+@pytest.fixture(scope="module")
+def database() -> Iterator[Connection]:
+    """A PostgreSQL with the table STORED; each value is rolled back."""
+    with running_postgres() as postgres:
+        engine = sqlalchemy.create_engine(postgres.url)
+        STORED.metadata.create_all(engine)
+        with engine.connect() as connection:
+            yield connection
+        engine.dispose()
+
+
+def _through_xcom(value: Any, database: Connection) -> Any:
+    """Serialize, store and deserialize a value as a worker and the API server do."""
     message = SetXCom(
         key="k", value=serialize(value), dag_id="d", run_id="r", task_id="t"
     )
     _RequestFrame(id=1, body=message.model_dump()).as_bytes()
-    return deserialize(json.loads(json.dumps(message.value)))
+    try:
+        database.execute(STORED.insert().values(value=message.value))
+        stored = database.execute(STORED.select()).scalar_one()
+    finally:
+        database.rollback()
+    return deserialize(stored)
+
+
+def _text(value: Any) -> str:
+    """Return JSON text: Python treats True, 1 and 1.0 as equal, and 0.0 and -0.0."""
+    return json.dumps(value, sort_keys=True)
 
 
 @pytest.mark.parametrize("name", CHANGED_OR_REFUSED)
@@ -89,44 +130,69 @@ def test_xcom_value_changed_or_refused_by_airflow_is_not_kept(name: str) -> None
 
 @given(VALUES)
 @settings(max_examples=500, deadline=None)
-def test_xcom_value_kept_is_unchanged(value: Any) -> None:
-    if not is_kept_by_xcom(value):
-        return
-    out = _through_xcom(value)
-    # Python treats True as equal to 1; JSON text does not.
-    assert json.dumps(out, sort_keys=True) == json.dumps(value, sort_keys=True)
+def test_xcom_value_kept_is_unchanged(database: Connection, value: Any) -> None:
+    if is_kept_by_xcom(value):
+        assert _text(_through_xcom(value, database)) == _text(value)
 
 
 @given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4), max_leaves=12))
-def test_xcom_value_without_objects_is_kept_if_numbers_fit(
-    value: Any,
+@settings(max_examples=500, deadline=None)
+def test_xcom_value_without_objects_is_kept_if_database_keeps_it(
+    database: Connection, value: Any
 ) -> None:
-    numbers = [int(n) for n in _numbers(value)]
-    fits = all(-(2**63) <= n < 2**64 for n in numbers)
-    assert is_kept_by_xcom(value) is (fits and "\x00" not in str(_texts(value)))
+    try:
+        is_unchanged = _text(_through_xcom(value, database)) == _text(value)
+    except (OverflowError, sqlalchemy.exc.SQLAlchemyError):
+        is_unchanged = False
+
+    assert is_kept_by_xcom(value) is is_unchanged
 
 
-def _numbers(value: Any) -> list[int]:
-    if isinstance(value, list):
-        return [n for one in value for n in _numbers(one)]
-    return [value] if type(value) is int else []
+@given(st.floats(allow_nan=False, allow_infinity=False))
+@settings(max_examples=1000, deadline=None)
+@example(1e16)
+@example(math.nextafter(1e16, 0))
+@example(-1e16)
+@example(-0.0)
+@example(5e-324)
+@example(1.7976931348623157e308)
+def test_xcom_value_float_is_kept_if_database_keeps_it(
+    database: Connection, value: float
+) -> None:
+    stored = _through_xcom([value], database)
 
-
-def _texts(value: Any) -> str:
-    if isinstance(value, list):
-        return "".join(_texts(one) for one in value)
-    return value if isinstance(value, str) else ""
+    assert is_kept_by_xcom([value]) is (_text(stored) == _text([value]))
 
 
 @pytest.mark.usefixtures("connect", "no_settling")
-@pytest.mark.parametrize("name", ["old dict", "connection in a list", "large number"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "old dict",
+        "connection in a list",
+        "large number",
+        "large float",
+        "negative zero",
+    ],
+)
 @pytest.mark.parametrize("sink", ["webhook", "s3://results"])
 def test_xcom_value_changed_by_xcom_is_reference(name: str, sink: str) -> None:
     value = CHANGED_OR_REFUSED[name]
     outcome = outcome_of(run_of({"json": json.dumps(value)}, sink=sink))
 
     assert is_reference(outcome)
-    assert RunqyResultHook().read(outcome).json() == value
+    assert _text(RunqyResultHook().read(outcome).json()) == _text(value)
+
+
+@pytest.mark.usefixtures("connect", "no_settling")
+def test_xcom_value_metadata_changed_by_database_is_left_out() -> None:
+    run = run_of({}, "idle", returns="reference").execute()
+    with RunqyHook() as hook:
+        payload = hook.get_job(run.xcoms["runqy_job"]["job_id"]).payload
+    delivery = {"task_id": payload["task_id"], "result": 1, "metadata": {"x": 1e22}}
+    httpx.post(payload["webhook_url"], json=delivery).raise_for_status()
+
+    assert run.resume(run.fire()).value["metadata"] is None
 
 
 @pytest.mark.usefixtures("connect", "no_settling")

@@ -9,9 +9,12 @@ import pytest
 from redis import Redis
 
 from runqy_provider.context import load_context
-from runqy_provider.errors import NotThere
+from runqy_provider.errors import NotThere, SinkUnavailable
 from runqy_provider.models import JobRef
-from runqy_provider.python_compat import timeout
+from runqy_provider.python_compat import cancel, timeout
+from runqy_provider.sinks.amqp.broker import BrokerSettings, amqp_errors
+from runqy_provider.sinks.amqp.consumer import Consumer
+from runqy_provider.sinks.amqp.queue import AmqpQueue
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import close_waiters
 from runqy_provider.waiters.wait_any import poll_status
@@ -65,6 +68,55 @@ def test_amqp_source_deleted_queue_is_declared_again(
     assert arrival is not None
     assert f"Queue '{queue}' (connection 'mq') is not consumed any more" in error
     assert "was the queue deleted?" in error
+
+
+def test_amqp_consumer_connection_closed_at_any_moment_is_unavailable(
+    queue: str,
+) -> None:
+    """A connection closes in each step of opening a channel and counting messages."""
+
+    async def error_after(turns: int) -> str:
+        connection = await BrokerSettings.fetch("mq").connect()
+        consumer = Consumer(AmqpQueue("mq", queue), connection)
+        await consumer.start()
+        counting = asyncio.ensure_future(count(consumer))
+        for _ in range(turns):
+            await asyncio.sleep(0)  # one turn of the event loop
+        await connection.close()
+        with pytest.raises(SinkUnavailable, match="Could not count") as caught:
+            await counting
+        return str(caught.value)
+
+    async def count(consumer: Consumer) -> bool:
+        with amqp_errors("mq", "count"):
+            return await consumer.is_drained()
+
+    async def scenario() -> list[str]:
+        return [await error_after(turns) for turns in range(1, 12)]
+
+    errors = asyncio.run(scenario())
+    assert any("closed meanwhile" in error for error in errors)
+    assert not any(error.rstrip().endswith(":") for error in errors)
+
+
+def test_amqp_errors_cancellation_of_the_task_stays() -> None:
+    async def scenario() -> None:
+        with amqp_errors("mq", "wait"):
+            await asyncio.Event().wait()
+
+    async def cancelled() -> bool:
+        task = asyncio.ensure_future(scenario())
+        await asyncio.sleep(0)
+        cancel(task)
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert asyncio.run(cancelled())
+
+
+def test_amqp_errors_error_of_our_own_stays() -> None:
+    with pytest.raises(KeyError), amqp_errors("mq", "wait"):
+        raise KeyError
 
 
 def test_amqp_source_queue_deleted_without_declare_ends_wait(

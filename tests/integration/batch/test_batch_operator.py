@@ -83,6 +83,16 @@ def test_batch_that_waits_in_its_slot_for_a_while_returns_the_results() -> None:
 
 
 @pytest.mark.usefixtures("connect")
+@pytest.mark.parametrize("value", [1e22, -0.0])
+def test_batch_float_changed_by_database_is_in_the_manifest(value: float) -> None:
+    run = run_to_end(batch_of([{"value": 1}, {"json": json.dumps(value)}]))
+
+    assert is_reference(run.value)
+    results = [result.value for result in RunqyResultHook().read_batch(run.value)]
+    assert json.dumps(results) == json.dumps([1, value])
+
+
+@pytest.mark.usefixtures("connect")
 def test_batch_without_payloads_returns_an_empty_list() -> None:
     assert batch_of([]).execute().value == []
 

@@ -16,6 +16,7 @@ from runqy_provider.context import load_context
 from runqy_provider.errors import NoAccess
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.models import is_reference
+from runqy_provider.sinks.object_store.s3_put import S3Put
 from runqy_provider.sinks.object_store.s3_store import S3Store
 from runqy_provider.sinks.registry import sink_from_uri
 
@@ -111,7 +112,7 @@ def test_s3_check_needs_only_permissions_of_the_prefix(
             return {}
 
     monkeypatch.setattr(S3Store, "_client", lambda _self: Client())
-    store = S3Store("results", "aws_default")
+    store = S3Store("results", "aws_default", S3Put(once=False))
 
     store.check("team/")
     assert requests == [{"Bucket": "results", "Prefix": "team/", "MaxKeys": 1}]

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import threading
 import time
 import uuid
+import zlib
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
 import httpx
 import pytest
+from botocore.exceptions import ClientError
 
 from runqy_delivery import DeliveryRequest, delivers
 from runqy_provider.context import load_context
-from runqy_provider.errors import Misconfigured
+from runqy_provider.errors import Misconfigured, SinkUnavailable
 from runqy_provider.sinks.object_store import s3_store
 from runqy_provider.sinks.object_store.clients import clear_clients
 from runqy_provider.sinks.registry import sink_from_uri
 from tests.integration.object_store.helpers import store_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from tests.support.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("connect")
@@ -63,6 +72,124 @@ def test_s3_second_put_is_refused(s3: Any) -> None:
     stored = s3.get_object(Bucket="results", Key=request.key)["Body"].read()
     assert again.status_code == 412
     assert json.loads(stored) == "first"
+
+
+@dataclass
+class OlderStore:
+    """A store in front of the sandbox's, without what S3 has added since 2024.
+
+    Attributes:
+        url: Its endpoint.
+        status: What it answers to a PUT with ``If-None-Match``.
+        puts: The headers of the PUTs, with names in lower case.
+    """
+
+    url: str = ""
+    status: int = 501
+    puts: list[dict[str, str]] = field(default_factory=list)
+
+
+@pytest.fixture
+def older(
+    stack: Stack, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[OlderStore]:
+    """The store of ``aws_default``."""
+    store = OlderStore()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            if self.command == "PUT":
+                store.puts.append(headers)
+            if "if-none-match" in headers:
+                self._respond(
+                    store.status, b"<Error><Code>NotImplemented</Code></Error>"
+                )
+            elif "chunked" in headers.get("content-encoding", ""):
+                text = b"<Error><Code>MissingContentLength</Code></Error>"
+                self._respond(411, text)
+            else:
+                url = stack.sandbox.s3_url + self.path
+                del headers["host"]
+                answer = httpx.request(self.command, url, content=body, headers=headers)
+                self._respond(answer.status_code, answer.content)
+
+        def _respond(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Location", store.url)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_PUT = do_HEAD = do_DELETE = _serve  # noqa: N815 - the base class's
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    store.url = f"http://127.0.0.1:{server.server_port}"
+    aws = connect()["aws_default"]
+    aws["extra"]["endpoint_url"] = store.url
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(aws))
+    clear_clients()
+    yield store
+    server.shutdown()
+    server.server_close()
+    clear_clients()
+
+
+def _check(sink: str) -> None:
+    sink_from_uri(sink).bind(load_context("runqy_default")).check()
+
+
+@pytest.mark.parametrize("status", [501, 307])
+def test_s3_store_without_if_none_match_is_found_by_check(
+    older: OlderStore, status: int
+) -> None:
+    older.status = status
+
+    with pytest.raises(Misconfigured, match="once=false"):
+        _check("s3://results/older")
+    for option in ("once=false", "presign=false"):
+        _check(f"s3://results/older?{option}")
+
+
+def test_s3_check_stores_no_object_and_is_made_once(stack: Stack, s3: Any) -> None:
+    folder = uuid.uuid4().hex
+    _check(f"s3://results/{folder}")
+
+    listing = s3.list_objects_v2(Bucket="results", Prefix=folder)
+    assert listing["KeyCount"] == 0
+    endpoints = {endpoint for endpoint, _ in s3_store._takes_once}
+    assert stack.sandbox.s3_url in endpoints
+
+
+def test_s3_manifest_is_sent_with_its_length_and_checksum(
+    older: OlderStore, s3: Any
+) -> None:
+    key = f"{uuid.uuid4().hex}.jsonl"
+    store_of("s3://results/older?once=false").write(key, BytesIO(b"lines"), "text/x")
+
+    assert s3.get_object(Bucket="results", Key=key)["Body"].read() == b"lines"
+    (headers,) = older.puts
+    assert headers["content-length"] == "5"
+    assert "x-amz-trailer" not in headers
+    crc32 = zlib.crc32(b"lines").to_bytes(4, "big")
+    assert headers["x-amz-checksum-crc32"] == base64.b64encode(crc32).decode()
+
+
+@pytest.mark.parametrize("code", ["MissingContentLength", "NotImplemented"])
+def test_s3_store_without_checksums_names_the_option(code: str) -> None:
+    refused = ClientError({"Error": {"Code": code, "Message": ""}}, "PutObject")
+
+    with (
+        pytest.raises(SinkUnavailable, match="request_checksum_calculation"),
+        s3_store.s3_errors("s3://b/k", "AWS connection 'aws'", "write"),
+    ):
+        raise refused
 
 
 def test_s3_once_false_does_not_send_if_none_match() -> None:

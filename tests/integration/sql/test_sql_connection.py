@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,6 +83,47 @@ def test_sql_engine_extras_reach_both_drivers(
         return int(row[0])
 
     assert asyncio.run(scenario()) == 2
+
+
+@DRIVERS
+@pytest.mark.parametrize("encoding", ["LATIN1", "WIN1252", "SQL_ASCII"])
+@pytest.mark.parametrize("result_type", ["text", "jsonb"])
+def test_sql_table_database_of_other_encoding_is_read(
+    driver: str,
+    encoding: str,
+    result_type: str,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoded, name = postgres.with_database(encoding), f"t_{uuid.uuid4().hex}"
+    with encoded.connect() as admin:
+        admin.execute(
+            f"CREATE TABLE {name} (id text, status text, result {result_type}, "
+            "completed_at timestamptz)"
+        )
+    url = f"{encoded.url}?sqlalchemy_scheme=postgresql%2B{driver}"
+    monkeypatch.setenv("AIRFLOW_CONN_ENCODED", url)
+    rows = SqlTable("encoded", name)
+    rows.insert("ü")
+    with encoded.connect() as admin:
+        admin.execute(f"UPDATE {name} SET result = '\"ü\"'")
+
+    row = rows.read("ü")
+    assert row is not None
+    assert (row.id, row.result) == ("ü", "ü" if row.is_parsed else '"ü"')
+    assert row.is_parsed == (result_type == "jsonb")
+    assert asyncio.run(first_hint(rows)) is None
+
+
+@DRIVERS
+def test_sql_engine_client_encoding_of_the_connection_is_kept(
+    driver: str, postgres: Postgres, connection: Any
+) -> None:
+    connection(client_encoding="latin1", sqlalchemy_scheme=f"postgresql+{driver}")
+
+    with engine.sql_engine("pg").connect() as connected:
+        encoding = connected.exec_driver_sql("SHOW client_encoding").scalar_one()
+    assert encoding.lower() == "latin1"
 
 
 @DRIVERS

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("runqy_delivery")
 
-SUCCESS = range(200, 300)
+SUCCESS, REDIRECTS, NOT_IMPLEMENTED = range(200, 300), range(300, 400), 501
 FORBIDDEN, PRECONDITION_FAILED, TOO_LARGE = 403, 412, 413
 
 #: Error codes with status 400 by which S3 and Google say that a URL has expired.
@@ -80,7 +80,7 @@ def put_signed(url: str, headers: Mapping[str, str] | None, content: Content) ->
         if is_expired():
             raise Expired(f"{error} {_expiry_hint(url)}") from error
         raise
-    _check(response, url)
+    _check(response, url, headers or {})
 
 
 def expiry_of(url: str) -> datetime | None:
@@ -101,7 +101,7 @@ def expiry_of(url: str) -> datetime | None:
     return None
 
 
-def _check(response: Response, url: str) -> None:
+def _check(response: Response, url: str, headers: Mapping[str, str]) -> None:
     """Raise the error of a final response; return where the object is stored."""
     if response.status in SUCCESS:
         return
@@ -116,6 +116,13 @@ def _check(response: Response, url: str) -> None:
         raise Expired(f"{message}. {_expiry_hint(url)}")
     if response.status == TOO_LARGE:
         raise ResultRefused(message)
+    if "If-None-Match" in headers and (
+        response.status == NOT_IMPLEMENTED or response.status in REDIRECTS
+    ):
+        message = (
+            f"{message}. The store may not support If-None-Match: add once=false to "
+            "the sink of the task in Airflow, as in s3://bucket/prefix?once=false"
+        )
     raise DeliveryImpossible(message)
 
 

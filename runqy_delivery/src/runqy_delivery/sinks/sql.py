@@ -38,6 +38,19 @@ _NO_SUCH = re.compile(r"no such (table|column)|has no column named")
 #: MySQL's error number for a column that does not exist.
 _UNKNOWN_COLUMN = 1054
 
+#: MySQL's error number for a statement that is larger than ``max_allowed_packet``.
+_TOO_LARGE = 1153
+
+#: MySQL's error numbers for a bad value that its drivers report as operational errors:
+#: the last are not JSON, and a violated constraint in MySQL and in MariaDB.
+_MYSQL_VALUE_ERRORS = (_TOO_LARGE, 3140, 3819, 4025)
+
+#: Bytes of a statement without the result, at most.
+_REST_OF_STATEMENT = 2048
+
+#: Characters that MySQL's drivers escape.
+_ESCAPED = "\"'\\\0\n\r\x1a"
+
 #: Classes of SQLSTATE that PostgreSQL uses for a bad value: data exceptions, and
 #: exceeded limits of a type, a row or an index.
 _VALUE_ERRORS = ("22", "54")
@@ -113,14 +126,19 @@ def _is_permanent(error: Exception) -> bool:
     return (
         _NO_SUCH.search(str(error)) is not None
         or error.args[:1] == (_UNKNOWN_COLUMN,)
-        or _sqlstate(error).startswith(_VALUE_ERRORS)
+        or _is_about_values(error)
     )
 
 
 def _is_value_error(error: Exception, driver: Any) -> bool:
     """True where the values of the row caused the error."""
     is_value_class = isinstance(error, (driver.DataError, driver.IntegrityError))
-    return is_value_class or _sqlstate(error).startswith(_VALUE_ERRORS)
+    return is_value_class or _is_about_values(error)
+
+
+def _is_about_values(error: Exception) -> bool:
+    code = error.args[0] if error.args else None
+    return code in _MYSQL_VALUE_ERRORS or _sqlstate(error).startswith(_VALUE_ERRORS)
 
 
 def _sqlstate(error: Exception) -> str:
@@ -147,6 +165,8 @@ class _Row:
     def finish(self, status: str, result: str) -> None:
         """Write a final status and commit; a final status that is there is kept."""
         names = self._names
+        if self._driver.__name__ in ("pymysql", "MySQLdb"):
+            self._check_packet(result)
         changed = self._execute(
             "UPDATE {name} SET {status} = ?, {result} = ?, "
             "{completed_at} = CURRENT_TIMESTAMP "
@@ -162,6 +182,21 @@ class _Row:
         if "notify" in names and self._driver.__name__.startswith("psycopg"):
             self._execute("SELECT pg_notify(?, ?)", [names["notify"], self._id])
         self._connection.commit()
+
+    def _check_packet(self, result: str) -> None:
+        """Refuse what MySQL would answer with a broken connection.
+
+        Raises:
+            OperationalError: The result is larger than MySQL's ``max_allowed_packet``.
+        """
+        [limit] = self._execute("SELECT @@max_allowed_packet", []).fetchone()
+        size = len(result.encode()) + sum(map(result.count, _ESCAPED))
+        if size > limit - _REST_OF_STATEMENT:
+            raise self._driver.OperationalError(
+                _TOO_LARGE,
+                f"the statement would be larger than max_allowed_packet, {limit:,} "
+                "bytes; raise it in MySQL's settings",
+            )
 
     def _insert(self, status: str, result: str) -> bool:
         """Insert the row; return False where it exists already."""

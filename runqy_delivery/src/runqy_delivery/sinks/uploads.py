@@ -27,9 +27,19 @@ PERMANENT_CODES = frozenset(
         "AccessDenied",
         "AllAccessDisabled",
         "InvalidAccessKeyId",
+        "MissingContentLength",
         "NoSuchBucket",
+        "NotImplemented",
         "SignatureDoesNotMatch",
     }
+)
+
+#: Error codes of S3 by which a store says that it lacks the newer checksums of boto3.
+CHECKSUM_CODES = ("MissingContentLength", "NotImplemented")
+
+CHECKSUM_HINT = (
+    ". The store may lack newer checksums: set AWS_REQUEST_CHECKSUM_CALCULATION to "
+    "when_required in a vault of this queue."
 )
 
 #: Class names of errors that a retry does not change: botocore's, obstore's, Python's.
@@ -145,9 +155,10 @@ def _not_written(uri: str, error: BaseException) -> DeliveryUndeliverable:
     """Return the error for an upload that failed."""
     message = str(error).partition("\n\nDebug source")[0]  # obstore's details in Rust
     error_class = DeliveryImpossible if _is_permanent(error) else DeliveryUndeliverable
+    hint = CHECKSUM_HINT if any(code in message for code in CHECKSUM_CODES) else ""
     return error_class(
         f"{uri} could not be written with the worker's own credentials: "
-        f"{type(error).__name__}: {message}"
+        f"{type(error).__name__}: {message}{hint}"
     )
 
 
