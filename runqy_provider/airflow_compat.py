@@ -59,6 +59,7 @@ __all__ = [
     "get_listener_manager",
     "in_thread",
     "metrics",
+    "position",
     "readable_connections",
     "resolve",
     "serialize",
@@ -282,6 +283,16 @@ def count_success(
         statistics.incr(f"operator_successes_{operator}", tags=dict(tags))
     if seconds is not None:
         statistics.timing("task.duration", seconds * 1000, tags=dict(tags))
+
+
+def position(ti: Any) -> str:
+    """Return which task instance this is, the same in all its tries.
+
+    Since 3.4, an iteration of a loop has the task id and the map index of the others.
+    """
+    parts = ["map_index", "region_id", "region_index"]
+    known = [str(getattr(ti, part)) for part in parts if hasattr(ti, part)]
+    return "/".join([ti.dag_id, ti.run_id, ti.task_id, *known])
 
 
 async def _to_its_end(answer: Coroutine[Any, Any, T]) -> T:
