@@ -135,11 +135,12 @@ BURSTS = Asset(
 )
 
 
-@dag(schedule=[BURSTS])
+@dag(schedule=[BURSTS], max_active_runs=2)
 def taking() -> None:
     """Take what is on a channel."""
 
-    @task
+    # On a loaded machine, Airflow cannot start each task in time.
+    @task(retries=5, retry_delay=timedelta(seconds=1))
     def take() -> list[Any]:
         hook = RunqyResultHook("good")
         return [
