@@ -350,12 +350,8 @@ class RunqyResultHook(BaseHook):
 
 def _acknowledge_at_success(ti: Any, taker: ChannelTaker, entry_ids: list[str]) -> None:
     """Have Airflow say when the task has ended: only then its work is done."""
-    mine = position(ti)
 
-    def at_end(context: Any, *, is_success: bool) -> None:
-        # dag.test() runs other task instances with the same operator.
-        if position(context["ti"]) != mine:
-            return
+    def at_end(_context: Any, *, is_success: bool) -> None:
         try:
             if is_success:
                 taker.acknowledge(entry_ids)
@@ -364,6 +360,7 @@ def _acknowledge_at_success(ti: Any, taker: ChannelTaker, entry_ids: list[str]) 
         finally:
             taker.close()
 
+    # Airflow has copied the operator for this execution.
     for kind in ("on_success_callback", *_OTHER_ENDS):
         call = functools.partial(at_end, is_success=kind not in _OTHER_ENDS)
         setattr(ti.task, kind, [*getattr(ti.task, kind), call])
