@@ -73,6 +73,6 @@ def _taken(client: AirflowClient) -> list[int]:
     taken: list[Any] = []
     for run in _runs(client):
         if run["state"] == "success":
-            [ti] = client.task_instances(DAG, run["dag_run_id"])
-            taken += client.xcom(ti)
+            for ti in client.task_instances(DAG, run["dag_run_id"]):
+                taken += client.xcom(ti)
     return taken

@@ -137,17 +137,16 @@ BURSTS = Asset(
 
 @dag(schedule=[BURSTS], max_active_runs=2)
 def taking() -> None:
-    """Take what is on a channel."""
+    """Take what is on a channel, by two tasks that share it."""
 
     # On a loaded machine, Airflow cannot start each task in time.
     @task(retries=5, retry_delay=timedelta(seconds=1))
-    def take() -> list[Any]:
+    def take(most: int) -> list[Any]:
         hook = RunqyResultHook("good")
-        return [
-            hook.read(delivery["reference"]).json() for delivery in hook.take("bursts")
-        ]
+        taken = hook.take("bursts", most=most)
+        return [hook.read(delivery["reference"]).json() for delivery in taken]
 
-    take()
+    take.expand(most=[20, 1000])
 
 
 results()
