@@ -26,13 +26,13 @@ transcripts = Asset(
 def runqy_channel() -> None:
     """Read each transcript that arrives, whoever enqueued its job."""
 
-    @task(inlets=[transcripts])
-    def read(triggering_asset_events: Any = None) -> list[Any]:
-        """Return the results of all deliveries that started this run."""
+    @task(retries=2)
+    def read() -> list[Any]:
+        """Return the results of all deliveries that no run has taken yet."""
         hook = RunqyResultHook()
         return [
-            hook.read(event.extra["payload"]["reference"]).json()
-            for event in triggering_asset_events[transcripts]
+            hook.read(delivery["reference"]).json()
+            for delivery in hook.take("transcripts")
         ]
 
     read()

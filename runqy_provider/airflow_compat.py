@@ -57,7 +57,9 @@ __all__ = [
     "determine_kwargs",
     "get_connection",
     "get_listener_manager",
+    "identity_of",
     "in_thread",
+    "map_index_of",
     "metrics",
     "readable_connections",
     "resolve",
@@ -282,6 +284,24 @@ def count_success(
         statistics.incr(f"operator_successes_{operator}", tags=dict(tags))
     if seconds is not None:
         statistics.timing("task.duration", seconds * 1000, tags=dict(tags))
+
+
+def map_index_of(ti: Any) -> int:
+    """Return the index of a mapped task; -1 if it is not mapped."""
+    return -1 if ti.map_index is None else int(ti.map_index)
+
+
+def identity_of(ti: Any) -> list[str | int]:
+    """Return what tells a task instance from all others, the same for all its tries.
+
+    Since Airflow 3.4 a task of a loop runs several times in a DAG run; its region and
+    its index there tell the iterations apart, as in Airflow's own task state store.
+    """
+    identity = [ti.dag_id, ti.run_id, ti.task_id, map_index_of(ti)]
+    region = getattr(ti, "region_id", None)
+    if region is not None and region.int:
+        identity += [str(region), ti.region_index]
+    return identity
 
 
 async def _to_its_end(answer: Coroutine[Any, Any, T]) -> T:

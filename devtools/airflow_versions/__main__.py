@@ -34,6 +34,7 @@ SUITES = (
     "tests/unit/test_imports.py",
     "tests/unit/test_provider.py",
     "tests/contracts/test_attempt_stores.py",
+    "tests/integration/airflow/test_channel_trigger.py",
     "tests/integration/airflow/test_end_in_triggerer.py",
     "tests/integration/airflow/test_job_watch.py",
     "tests/integration/airflow/test_operator.py",

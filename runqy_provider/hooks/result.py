@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import functools
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from runqy_delivery import BadDelivery as WireBadDelivery
-from runqy_provider.airflow_compat import BaseHook
+from runqy_provider.airflow_compat import BaseHook, identity_of
 from runqy_provider.connections import DEFAULT_CONN_ID
 from runqy_provider.context import load_context
 from runqy_provider.errors import (
@@ -19,6 +20,7 @@ from runqy_provider.errors import (
     RunqyError,
     TooLarge,
 )
+from runqy_provider.inbox.channel import MOST_KEPT, check_channel
 from runqy_provider.models import (
     AUTO,
     REFERENCE,
@@ -41,8 +43,14 @@ if TYPE_CHECKING:
     from runqy_delivery import JobError
     from runqy_provider.context import SinkContext
     from runqy_provider.hooks.batch_result import BatchResult
+    from runqy_provider.inbox.channel_reader import ChannelTaker
     from runqy_provider.sinks.base import Sink
     from runqy_provider.sinks.result import FetchedResult
+
+log = logging.getLogger(__name__)
+
+#: Airflow's lists of what it calls when an execution of a task ends without success.
+_OTHER_ENDS = ("on_failure_callback", "on_retry_callback", "on_skipped_callback")
 
 
 class StoredResult:
@@ -278,6 +286,80 @@ class RunqyResultHook(BaseHook):
             runqy_conn_id=self.runqy_conn_id,
         )
 
+    def take(
+        self,
+        channel: str,
+        consumer: str | None = None,
+        *,
+        with_failures: bool = False,
+        most: int = MOST_KEPT,
+    ) -> list[dict[str, Any]]:
+        """Take the deliveries that are on a channel, in a running task.
+
+        They are acknowledged when the task succeeds. Until then they are held: a retry
+        of the task takes them again at once. If there is none, other runs take them
+        some minutes after the task's process has ended. So each delivery is taken at
+        least once by each consumer, whichever event started the run.
+
+        ::
+
+            @task
+            def handle():
+                hook = RunqyResultHook()
+                for delivery in hook.take("renders"):
+                    image = hook.read(delivery["reference"]).bytes()
+
+        Args:
+            channel: The channel.
+            consumer: For whom: each consumer gets all deliveries, and all tasks that
+                name the same consumer share them. By default the DAG's id.
+            with_failures: Whether failed jobs are of interest.
+            most: How many the task may hold. A second call gives the same deliveries
+                again, and others that came meanwhile.
+
+        Returns:
+            For each delivery the payload of its event, the oldest first: see
+            ``DeliveryChannelTrigger``. ``read`` opens its ``reference``. An empty list
+            where an earlier run has taken all.
+
+        Raises:
+            Misconfigured: No task runs here, or an argument is not valid.
+            SinkUnavailable: Redis is unavailable.
+            NoAccess: It denies access.
+        """
+        from airflow.sdk import get_current_context  # noqa: PLC0415 - heavy
+
+        from runqy_provider.inbox.channel_reader import (  # noqa: PLC0415 - few need it
+            ChannelTaker,
+        )
+
+        check_channel(channel)
+        if most < 1:
+            raise Misconfigured(f"take: most must be 1 or more, not {most!r}.")
+        try:
+            ti: Any = get_current_context()["ti"]
+        except RuntimeError as error:
+            raise Misconfigured(
+                f"Could not take from channel {channel!r}: no task runs here. Call "
+                "take in a task, such as a function with @task."
+            ) from error
+        inbox = InboxBackend(self.context)
+        taker = ChannelTaker(
+            inbox.redis,
+            inbox.namespace,
+            channel,
+            consumer or ti.dag_id,
+            "/".join(map(str, identity_of(ti))),
+        )
+        entries = taker.take(most, with_failures=with_failures)
+        log.info("Took %d deliveries from channel %r.", len(entries), channel)
+        if entries:
+            taker.hold()
+            _acknowledge_at_success(ti, taker, [entry_id for entry_id, _ in entries])
+        else:
+            taker.close()
+        return [event for _, event in entries]
+
     def _show_log(self, text: str) -> None:
         """Show what the job has logged; Airflow's page folds a group."""
         lines = storable(text).splitlines()
@@ -294,6 +376,24 @@ class RunqyResultHook(BaseHook):
             SinkUnavailable: Redis is unavailable; the delivery stays for its whole TTL.
         """
         InboxBackend(self.context).forget(uri)
+
+
+def _acknowledge_at_success(ti: Any, taker: ChannelTaker, entry_ids: list[str]) -> None:
+    """Have Airflow say when the task has ended: only then its work is done."""
+
+    def at_end(_context: Any, *, is_success: bool) -> None:
+        try:
+            if is_success:
+                taker.acknowledge(entry_ids)
+        except RunqyError as error:
+            log.warning("Another run will take the same deliveries: %s", error)
+        finally:
+            taker.close()
+
+    # Airflow has copied the operator for this execution.
+    for kind in ("on_success_callback", *_OTHER_ENDS):
+        call = functools.partial(at_end, is_success=kind not in _OTHER_ENDS)
+        setattr(ti.task, kind, [*getattr(ti.task, kind), call])
 
 
 def _is_small(fetched: FetchedResult, limit: int) -> bool:

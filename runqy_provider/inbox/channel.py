@@ -14,6 +14,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from runqy_provider.errors import Misconfigured
+from runqy_provider.inbox import keys
 
 if TYPE_CHECKING:
     from runqy_delivery import Delivery
@@ -60,13 +61,13 @@ def channel_of(delivery_id: str) -> str | None:
     return None if found is None else found[1]
 
 
-def event_of(delivery: Delivery, size: int, uri: str, at: float) -> dict[str, Any]:
+def event_of(delivery: Delivery, size: int, conn_id: str, at: float) -> dict[str, Any]:
     """Return what a DAG learns of a delivery, as plain JSON without its result.
 
     Args:
         delivery: The delivery.
         size: Size of its body, in bytes.
-        uri: Where the delivery is, for a result that is part of it.
+        conn_id: The runqy connection whose webhook it came by.
         at: When it arrived, in seconds since 1970.
     """
     event: dict[str, Any] = {
@@ -82,10 +83,11 @@ def event_of(delivery: Delivery, size: int, uri: str, at: float) -> dict[str, An
     if metadata is not None and len(json.dumps(metadata)) > LONGEST_METADATA:
         metadata = None
     event["reference"] = {
-        "uri": delivery.result_url or uri,
+        "uri": delivery.result_url or keys.delivery_uri(conn_id, delivery.delivery_id),
         "content_type": delivery.content_type or "application/json",
         "size": size if delivery.size is None else delivery.size,
         "delivery_id": delivery.delivery_id,
         "metadata": metadata,
+        "runqy_conn_id": conn_id,
     }
     return event

@@ -1,20 +1,31 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Read the deliveries of a channel, each at least once."""
+"""Read the deliveries of a channel, each at least once.
+
+A ``ChannelReader`` reads them for a trigger, which makes events of them. An event is a
+hint: a ``ChannelTaker`` takes them for the task that works on them, and the reader
+looks whether something is left that no task has taken or acknowledged.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import threading
 import uuid
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from redis.exceptions import ResponseError
 
+from runqy_delivery.wire import COMPLETED
+from runqy_provider.errors import NoAccess, RunqyError
 from runqy_provider.inbox import keys
-from runqy_provider.redis_client import async_client, redis_errors
+from runqy_provider.inbox.scripts import ACKNOWLEDGE, HOLD, TAKE
+from runqy_provider.redis_client import async_client, client, redis_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from redis.asyncio import Redis
 
@@ -26,8 +37,31 @@ BLOCK = 5000
 #: How many deliveries are read at once.
 AT_ONCE = 100
 
+#: Seconds after which deliveries that were taken and not acknowledged are taken by
+#: others. An attempt that lives says three times in between that it still has them.
+HELD_FOR = 600.0
+
+#: How the names of the groups begin whose readers are tasks.
+TAKERS = "take:"
+
 #: One delivery of a channel: its id in the stream, and its event.
 Entry = tuple[str, dict[str, Any]]
+
+log = logging.getLogger(__name__)
+
+
+class Leftover(NamedTuple):
+    """A delivery that a consumer should have taken, or acknowledged, by now.
+
+    Attributes:
+        consumer: The consumer.
+        mark: What stays the same while that consumer makes no progress.
+        entry: The delivery.
+    """
+
+    consumer: str
+    mark: str
+    entry: Entry
 
 
 class ChannelReader:
@@ -88,9 +122,51 @@ class ChannelReader:
         with redis_errors(self._connection, "acknowledge deliveries"):
             await self._client.xack(self._key, self._group, *entry_ids)
 
+    async def leftovers(
+        self, is_wanted: Callable[[dict[str, Any]], bool], ttl: float
+    ) -> list[Leftover]:
+        """Return what tasks have left: for each consumer the oldest such delivery.
+
+        Args:
+            is_wanted: Whether the event of a delivery is of interest.
+            ttl: A consumer that has taken nothing for so many seconds, although
+                something was there, does not count: it is gone.
+
+        Raises:
+            SinkUnavailable: Redis is unavailable.
+            NoAccess: It denies access.
+        """
+        with redis_errors(self._connection, "look what is left on a channel"):
+            newest: Any = await self._client.xrevrange(self._key, count=1)
+            if not newest:
+                return []
+            groups: Any = await self._client.xinfo_groups(self._key)
+            found = []
+            for group in groups:
+                name, last = group["name"].decode(), group["last-delivered-id"]
+                age = _milliseconds(newest[0][0]) - _milliseconds(last)
+                if name.startswith(TAKERS) and age <= ttl * 1000:
+                    found += await self._left_by(name, last, is_wanted)
+        return found
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    async def _left_by(
+        self, group: str, last: bytes, is_wanted: Callable[[dict[str, Any]], bool]
+    ) -> list[Leftover]:
+        held: Any = await self._client.xpending_range(
+            self._key, group, "-", "+", AT_ONCE, idle=int(HELD_FOR * 1000)
+        )
+        ids = [row["message_id"] for row in held]
+        for start, end in [*((each, each) for each in ids), (b"(" + last, b"+")]:
+            rows: Any = await self._client.xrange(self._key, start, end, AT_ONCE)
+            for entry in _entries(rows):
+                if is_wanted(entry[1]):
+                    mark = f"{start.decode()} {end.decode()}"
+                    return [Leftover(group.removeprefix(TAKERS), mark, entry)]
+        return []
 
     async def _open(self) -> list[Entry]:
         """Join the group, and take over what another reader has left behind."""
@@ -112,6 +188,129 @@ class ChannelReader:
             found += _entries(answer[1])
             if start == b"0-0":
                 return found
+
+
+class ChannelTaker:
+    """Takes the deliveries of one channel for one attempt of a task.
+
+    Args:
+        redis: The Redis of the inbox.
+        namespace: The namespace; see ``keys``.
+        channel: The channel.
+        consumer: For whom: each consumer gets all deliveries, once.
+        attempt: The task instance: all tries of it share what they hold.
+    """
+
+    def __init__(
+        self,
+        redis: RedisConnection,
+        namespace: str,
+        channel: str,
+        consumer: str,
+        attempt: str,
+    ) -> None:
+        self._connection = redis.for_namespace(namespace)
+        self._key = keys.channel(redis.in_keys(namespace), channel)
+        self._group = f"{TAKERS}{consumer}"
+        self._attempt = attempt
+        self._client = client(self._connection)
+        self._ended = threading.Event()
+        self._holding: threading.Thread | None = None
+
+    def take(self, most: int, *, with_failures: bool) -> list[Entry]:
+        """Return the deliveries that the attempt now holds, the oldest first.
+
+        Args:
+            most: How many it may hold.
+            with_failures: Whether failed jobs are of interest; else they count as
+                acknowledged.
+
+        Raises:
+            SinkUnavailable: Redis is unavailable.
+            NoAccess: It denies access.
+        """
+        while True:
+            with self._errors("take from a channel"):
+                rows = self._run(TAKE, int(HELD_FOR * 1000), most)
+            entries = _entries((row[0], _fields(row[1])) for row in rows)
+            unwanted = [
+                entry_id
+                for entry_id, event in entries
+                if not with_failures and event["status"] != COMPLETED
+            ]
+            if not unwanted:
+                return entries
+            self.acknowledge(unwanted)
+
+    def acknowledge(self, entry_ids: Sequence[str]) -> None:
+        """Record that the work on deliveries is done, so that nobody takes them again.
+
+        Raises:
+            SinkUnavailable: Redis is unavailable.
+            NoAccess: It denies access.
+        """
+        with self._errors("acknowledge deliveries"):
+            self._run(ACKNOWLEDGE, *entry_ids)
+
+    def hold(self) -> None:
+        """Keep what the attempt holds from others, as long as its process lives."""
+        self._holding = threading.Thread(
+            target=self._hold, name="runqy-channel", daemon=True
+        )
+        self._holding.start()
+
+    def close(self) -> None:
+        """Hold nothing any more, and close the connections."""
+        self._ended.set()
+        if self._holding is not None:
+            self._holding.join()
+        self._client.close()
+
+    def _hold(self) -> None:
+        while not self._ended.wait(HELD_FOR / 3):
+            try:
+                with self._errors("hold deliveries"):
+                    self._run(HOLD)
+            except RunqyError as error:
+                log.warning("Other runs may take the same deliveries: %s", error)
+
+    def _run(self, script: str, *args: str | int) -> Any:
+        return self._client.eval(
+            script,
+            1,
+            self._key,
+            self._group,
+            self._attempt,
+            *args,
+        )
+
+    @contextlib.contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        with redis_errors(self._connection, what):
+            try:
+                yield
+            except ResponseError as error:
+                # Redis denies a command of a script with an error of the script.
+                if not any(text in str(error) for text in _DENIED):
+                    raise
+                raise NoAccess(
+                    f"Could not {what}: Redis at {self._connection.address} denies a "
+                    f"command: {error}. Give the user of connection "
+                    f"{self._connection.conn_id!r} all permissions that the page "
+                    "'Use Redis Cluster, Sentinel, TLS and users' lists."
+                ) from error
+
+
+#: What Redis says, in several versions, where a script may not run a command.
+_DENIED = ("NOPERM", "no permissions", "can't run this command")
+
+
+def _fields(pairs: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(pairs[::2], pairs[1::2], strict=True))
+
+
+def _milliseconds(entry_id: bytes) -> int:
+    return int(entry_id.split(b"-")[0])
 
 
 def _entries(rows: Any) -> list[Entry]:

@@ -43,6 +43,14 @@ CHECK_PREFIX = "check-"
 
 _QUEUES = "amqp/"
 
+#: Scheme of the URIs of deliveries in the inbox.
+SCHEME = "inbox://"
+
+
+def delivery_uri(namespace: str, delivery_id: str) -> str:
+    """Return the URI of a delivery in the inbox."""
+    return f"{SCHEME}{namespace}/{delivery_id}"
+
 
 def queue_namespace(amqp_conn_id: str, queue: str) -> str:
     """Return the namespace of a message queue.

@@ -47,14 +47,6 @@ end
 return found
 """
 
-#: Scheme of the URIs of deliveries in the inbox.
-SCHEME = "inbox://"
-
-
-def delivery_uri(namespace: str, delivery_id: str) -> str:
-    """Return the URI of a delivery in the inbox."""
-    return f"{SCHEME}{namespace}/{delivery_id}"
-
 
 class InboxSource:
     """Final deliveries in one namespace; each wait has a delivery id.
@@ -89,7 +81,7 @@ class InboxSource:
             if status and (self._takes_results or status == FAILED.encode()):
                 results[delivery_id] = Arrival(
                     status=status.decode(),
-                    result_uri=delivery_uri(self._namespace, delivery_id),
+                    result_uri=keys.delivery_uri(self._namespace, delivery_id),
                     delivered_at=float(at),
                 )
             elif progress:

@@ -18,7 +18,6 @@ from runqy_provider.inbox.records import MOST_RECORDS, DeliveryRecord
 from runqy_provider.inbox.replicas import ReplicaCheck
 from runqy_provider.inbox.scripts import NOTE, PUT, publish_command
 from runqy_provider.inbox.shared_script import SharedScript
-from runqy_provider.inbox.source import delivery_uri
 from runqy_provider.redis_client import redis_errors
 
 if TYPE_CHECKING:
@@ -122,8 +121,7 @@ class InboxWriter:
         channel = channel_of(delivery_id)
         event = ""
         if channel is not None:
-            uri = delivery_uri(self._namespace, delivery_id)
-            event = json.dumps(event_of(delivery, len(body), uri, now))
+            event = json.dumps(event_of(delivery, len(body), self._namespace, now))
         answer: bytes = await self._put(
             keys=[
                 keys.delivery(in_keys, delivery_id),

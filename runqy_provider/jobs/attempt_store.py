@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from runqy_provider.airflow_compat import identity_of
 from runqy_provider.connections import DEFAULT_REDIS_CONN_ID
 from runqy_provider.inbox import keys
 from runqy_provider.redis_client import client, redis_errors
@@ -46,24 +47,6 @@ ATTEMPT_KEY = "runqy_attempt"
 
 #: Seconds for which a record stays in Redis at least: a retry may begin late.
 SHORTEST_TTL = 24 * 3600
-
-
-def map_index_of(ti: Any) -> int:
-    """Return the index of a mapped task; -1 if it is not mapped."""
-    return -1 if ti.map_index is None else int(ti.map_index)
-
-
-def identity_of(ti: Any) -> list[str | int]:
-    """Return what tells a task instance from all others, the same for all its tries.
-
-    Since Airflow 3.4 a task of a loop runs several times in a DAG run; its region and
-    its index there tell the iterations apart, as in Airflow's own task state store.
-    """
-    identity = [ti.dag_id, ti.run_id, ti.task_id, map_index_of(ti)]
-    region = getattr(ti, "region_id", None)
-    if region is not None and region.int:
-        identity += [str(region), ti.region_index]
-    return identity
 
 
 def attempt_store(context: Context, sink_context: SinkContext) -> AttemptStore | None:

@@ -19,10 +19,9 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
 from airflow.sdk.execution_time.xcom import XCom
 
-from runqy_provider.airflow_compat import ask, in_thread, supervisor_lock
+from runqy_provider.airflow_compat import ask, in_thread, map_index_of, supervisor_lock
 from runqy_provider.client.models import PENDING, RETRY, SCHEDULED
 from runqy_provider.errors import JobVanished, RunqyError
-from runqy_provider.jobs.attempt_store import map_index_of
 from runqy_provider.models import JOB_KEY
 
 if TYPE_CHECKING:

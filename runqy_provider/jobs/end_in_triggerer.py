@@ -22,10 +22,9 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import SetXCom
 from airflow.sdk.execution_time.xcom import XCom
 
-from runqy_provider.airflow_compat import count_success, in_thread
+from runqy_provider.airflow_compat import count_success, in_thread, map_index_of
 from runqy_provider.errors import RunqyError
 from runqy_provider.hooks.result import RunqyResultHook
-from runqy_provider.jobs.attempt_store import map_index_of
 from runqy_provider.jobs.received import ReceivedDelivery
 from runqy_provider.models import DELIVERY_KEY, LINK_KEY, RETURN_KEY
 

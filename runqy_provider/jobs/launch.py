@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import COMPLETED
+from runqy_provider.airflow_compat import identity_of
 from runqy_provider.client import models as job_states
 from runqy_provider.client.job_options import JobOptions
 from runqy_provider.client.payload import plain_payload
@@ -35,7 +36,7 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.delivery_fields import LATE_DELIVERY
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.jobs.attempt_store import NAMESPACE, attempt_store, identity_of
+from runqy_provider.jobs.attempt_store import NAMESPACE, attempt_store
 from runqy_provider.jobs.cancellation import delete_if_pending
 from runqy_provider.jobs.telemetry import count_enqueued
 from runqy_provider.jobs.waiting import look_once

@@ -8,6 +8,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from runqy_provider.airflow_compat import map_index_of
 from runqy_provider.context import load_context
 from runqy_provider.errors import (
     BadDelivery,
@@ -20,7 +21,7 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.result import RunqyResultHook, check_returns
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.jobs.attempt_store import attempt_store, map_index_of
+from runqy_provider.jobs.attempt_store import attempt_store
 from runqy_provider.jobs.cancellation import delete_if_pending, has_ended
 from runqy_provider.jobs.deferral import (
     DEFERRAL_GRACE,

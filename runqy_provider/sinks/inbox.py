@@ -16,7 +16,7 @@ from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.inbox import callback_url, keys
 from runqy_provider.inbox.check import check_inbox
 from runqy_provider.inbox.reader import InboxReader
-from runqy_provider.inbox.source import BATCH, SCHEME, InboxSource, delivery_uri
+from runqy_provider.inbox.source import BATCH, InboxSource
 from runqy_provider.sinks.base import MANIFEST_TYPE
 from runqy_provider.sinks.result import FetchedResult
 from runqy_provider.waiters.registry import WaitTarget
@@ -43,7 +43,7 @@ DELIVERY_FIELDS_BYTES = 4096
 
 def is_in_inbox(uri: str) -> bool:
     """Return whether a URI is that of a delivery in the inbox."""
-    return uri.startswith(SCHEME)
+    return uri.startswith(keys.SCHEME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class InboxBackend:
 
     def uri(self, delivery_id: str) -> str:
         """Return the URI of a delivery in the inbox."""
-        return delivery_uri(self.namespace, delivery_id)
+        return keys.delivery_uri(self.namespace, delivery_id)
 
     def target(
         self, delivery_id: str, *, is_required: bool = True, takes_results: bool = True
@@ -281,7 +281,7 @@ def _fetched(stored: StoredDelivery, uri: str, open_url: UrlOpener) -> FetchedRe
 
 def _parts(uri: str) -> tuple[str, str]:
     """Return the namespace and the delivery id of a URI."""
-    namespace, _, delivery_id = uri.removeprefix(SCHEME).rpartition("/")
+    namespace, _, delivery_id = uri.removeprefix(keys.SCHEME).rpartition("/")
     return namespace, delivery_id
 
 

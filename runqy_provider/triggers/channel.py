@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
@@ -17,7 +18,7 @@ from runqy_provider.airflow_compat import (
 )
 from runqy_provider.connections import DEFAULT_CONN_ID
 from runqy_provider.context import aload_context
-from runqy_provider.errors import RunqyError
+from runqy_provider.errors import NoAccess, RunqyError
 from runqy_provider.inbox.channel import check_channel
 from runqy_provider.inbox.channel_reader import ChannelReader
 from runqy_provider.sinks.inbox import InboxBackend
@@ -33,17 +34,29 @@ if TYPE_CHECKING:
     )
 
     from runqy_provider.airflow_compat import AdvanceItem
+    from runqy_provider.inbox.channel_reader import Entry, Leftover
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two tries to read a channel.
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 
+#: Seconds between two looks at what tasks have left on a channel.
+LOOK_EVERY = 15.0
+
+#: Seconds after which a delivery that was left there fires again: at first, and at most
+#: where it stays there.
+FIRST_REMINDER, LAST_REMINDER = 60.0, 3600.0
+
 
 class DeliveryChannelTrigger(BaseEventTrigger):
     """Fire for each delivery on a channel; for an ``AssetWatcher``.
 
     Each delivery fires at least once, also those of the time in which no triggerer ran.
+    An event only says that something is there: Airflow may start one run for several.
+    A run gets all deliveries, whichever event started it, by ``RunqyResultHook.take``.
+    What no run takes, or acknowledges, fires again: after a minute, then ever later.
+
     The event's payload is plain JSON: ``channel``, ``delivery_id``, ``status``,
     ``delivered_at``, and ``reference``, which ``RunqyResultHook.read`` opens; for a
     failure ``error`` instead of the reference.
@@ -124,13 +137,16 @@ class ChannelProducer(SharedStreamProducer):
         self._conn_id = runqy_conn_id
         self._with_failures = with_failures
         self._reader: ChannelReader | None = None
+        self._ttl = 0.0
+        self._reminders = Reminders()
+        self._next_look = 0.0
 
     async def open_stream(self) -> AsyncGenerator[tuple[Any, str], None]:
         """Yield each delivery's event, and its id in the channel."""
         delays = self._delays()
         while True:
             try:
-                entries = await (await self._open()).read()
+                entries = await self._next_entries()
             except (RunqyError, AirflowNotFoundException) as error:
                 delay = next(delays)
                 log.warning(
@@ -143,7 +159,7 @@ class ChannelProducer(SharedStreamProducer):
                 continue
             delays = self._delays()
             for entry_id, event in entries:
-                if self._with_failures or event["status"] == COMPLETED:
+                if self._is_wanted(event):
                     yield event, entry_id
                 else:
                     await self.acknowledge([entry_id])
@@ -173,9 +189,43 @@ class ChannelProducer(SharedStreamProducer):
         if reader is not None:
             await reader.aclose()
 
+    def _is_wanted(self, event: dict[str, Any]) -> bool:
+        return self._with_failures or event["status"] == COMPLETED
+
+    async def _next_entries(self) -> list[Entry]:
+        """Return deliveries that came; now and then those that fire again."""
+        reader, now = await self._open(), time.monotonic()
+        if now < self._next_look:
+            return await reader.read()
+        self._next_look = now + LOOK_EVERY
+        try:
+            left = await reader.leftovers(self._is_wanted, self._ttl)
+        except NoAccess as error:
+            # A user of an earlier version: deliveries still fire.
+            log.warning(
+                "Deliveries on channel %r that no run takes do not fire again: the "
+                "user of Redis lacks a permission of those in the documentation. %s",
+                self._channel,
+                error,
+            )
+            self._next_look = float("inf")
+            return []
+        for each in (due := self._reminders.due(left, now)):
+            log.info(
+                "Delivery %s on channel %r fires again: consumer %r has not taken or "
+                "acknowledged it.",
+                each.entry[1]["delivery_id"],
+                self._channel,
+                each.consumer,
+            )
+        # Several consumers may have left the same one.
+        return list(dict([each.entry for each in due]).items())
+
     async def _open(self) -> ChannelReader:
         if self._reader is None:
-            backend = InboxBackend(await aload_context(self._conn_id))
+            context = await aload_context(self._conn_id)
+            self._ttl = context.config.unread_ttl
+            backend = InboxBackend(context)
             # Other arguments make another group, which reads everything itself.
             group = "all" if self._with_failures else COMPLETED
             self._reader = ChannelReader(
@@ -186,3 +236,30 @@ class ChannelProducer(SharedStreamProducer):
     @staticmethod
     def _delays() -> Iterator[float]:
         return backoff_delays(FIRST_DELAY, LONGEST_DELAY)
+
+
+class Reminders:
+    """Says when a delivery that was left on a channel is due to fire again."""
+
+    def __init__(self) -> None:
+        #: For each consumer: its mark, since when, and the seconds to wait.
+        self._known: dict[str, tuple[str, float, float]] = {}
+
+    def due(self, left: Sequence[Leftover], now: float) -> list[Leftover]:
+        """Return those that are due.
+
+        Args:
+            left: What is left now.
+            now: The time, of a clock that nobody sets.
+        """
+        known, self._known = self._known, {}
+        due = []
+        for each in left:
+            mark, since, wait = known.get(each.consumer, ("", now, FIRST_REMINDER))
+            if mark != each.mark:
+                since, wait = now, FIRST_REMINDER
+            if now - since >= wait:
+                due.append(each)
+                since, wait = now, min(2 * wait, LAST_REMINDER)
+            self._known[each.consumer] = (each.mark, since, wait)
+        return due

@@ -22,6 +22,7 @@ from runqy_provider.connection_form import CONN_FIELDS
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_sandbox.process.net import free_port
 from runqy_sandbox.sandbox import Sandbox
+from tests.e2e.bursts import deliver_in_bursts
 from tests.support.stack import DAGS
 
 if TYPE_CHECKING:
@@ -198,6 +199,10 @@ def test_batch_marked_failed_deletes_its_pending_jobs(world: World) -> None:
     world.client.patch(path, {"new_state": "failed"})
 
     wait_for(lambda: world.jobs() == before)
+
+
+def test_channel_deliveries_in_bursts_are_each_taken_once(world: World) -> None:
+    deliver_in_bursts(world.client, "good")
 
 
 @pytest.mark.skipif(RELEASE < (3, 1, 8), reason="Airflow needs its FAB provider")

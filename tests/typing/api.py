@@ -62,7 +62,8 @@ def hooks() -> None:
     results = RunqyResultHook()
     stream: BinaryIO = results.read({"uri": state}).stream()
     value: Any = results.read(Reference("s3://b/k", "", None, "d-1")).json()
-    assert is_reference(value) or stream
+    taken: list[dict[str, Any]] = results.take("transcripts", "archive", most=10)
+    assert is_reference(value) or stream or taken
 
 
 def errors() -> None:

@@ -10,10 +10,11 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from runqy_provider.airflow_compat import identity_of
 from runqy_provider.client.queues import full_queue_name
 from runqy_provider.connections import REDIS
 from runqy_provider.hooks.delivery_fields import LATE_DELIVERY, DeliveryFields
-from runqy_provider.jobs.attempt_store import NAMESPACE, identity_of
+from runqy_provider.jobs.attempt_store import NAMESPACE
 from runqy_provider.jobs.batch.deletion import delete_pending
 from runqy_provider.jobs.batch.progress import BatchProgress
 from runqy_provider.jobs.batch.wait import find_results

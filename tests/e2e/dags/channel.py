@@ -19,13 +19,13 @@ TRANSCRIPTS = Asset(
 def channel() -> None:
     """Read what has arrived."""
 
-    @task(inlets=[TRANSCRIPTS])
-    def read(triggering_asset_events: Any = None) -> list[Any]:
+    @task
+    def read() -> list[Any]:
         """Return the results."""
         hook = RunqyResultHook("good")
         return [
-            hook.read(event.extra["payload"]["reference"]).json()
-            for event in triggering_asset_events[TRANSCRIPTS]
+            hook.read(delivery["reference"]).json()
+            for delivery in hook.take("transcripts")
         ]
 
     read()

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from redis import Redis
 
+from runqy_provider.airflow_compat import identity_of
 from runqy_provider.errors import (
     DeliveryIdTaken,
     DeliveryTimeout,
@@ -22,7 +23,6 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.jobs import launch
-from runqy_provider.jobs.attempt_store import identity_of
 from runqy_sandbox.process.net import free_port
 from tests.support.harness import Run, outcome_of, run_of, started
 from tests.support.versions import HAS_STATE_STORE

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,13 +14,13 @@ from runqy_delivery import Delivery, JobError
 from runqy_provider.errors import Misconfigured, SinkUnavailable
 from runqy_provider.inbox import channel_reader, keys
 from runqy_provider.inbox.channel import channel_of, new_channel_delivery_id
-from runqy_provider.inbox.channel_reader import ChannelReader
+from runqy_provider.inbox.channel_reader import ChannelReader, ChannelTaker
 from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.redis_client import async_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from runqy_provider.connections import RedisConnection
 
@@ -210,3 +212,258 @@ def test_channel_of_new_delivery_id_is_the_channel(channel: str) -> None:
 @pytest.mark.parametrize("delivery_id", ["d", "channel--c--1", "channel--c"])
 def test_channel_of_other_delivery_ids_is_none(delivery_id: str) -> None:
     assert channel_of(delivery_id) is None
+
+
+@pytest.fixture
+def taker(
+    redis_settings: RedisConnection, conn_id: str
+) -> Iterator[Callable[..., ChannelTaker]]:
+    """Make takers of the channel ``c``."""
+    made: list[ChannelTaker] = []
+
+    def make(consumer: str = "dag", attempt: str = "run/task") -> ChannelTaker:
+        made.append(ChannelTaker(redis_settings, conn_id, "c", consumer, attempt))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    with Redis.from_url(redis_url) as redis:
+        yield redis
+
+
+async def deliver_many(writer: InboxWriter, count: int) -> list[int]:
+    await asyncio.gather(*(deliver(writer, number) for number in range(count)))
+    return list(range(count))
+
+
+def ids_of(entries: list[channel_reader.Entry]) -> list[str]:
+    return [entry_id for entry_id, _ in entries]
+
+
+def take(taker: ChannelTaker, most: int = 1000) -> list[str]:
+    return ids_of(taker.take(most, with_failures=False))
+
+
+def age(redis: Redis, key: str, attempt: str, ids: list[str]) -> None:
+    """Let it be long ago that an attempt took entries, or said that it holds them."""
+    long = int(channel_reader.HELD_FOR * 1000) + 1
+    redis.xclaim(key, "take:dag", attempt, 0, ids, idle=long, justid=True)  # type: ignore[arg-type] # its types are too narrow
+
+
+def consumers(redis: Redis, key: str) -> list[Any]:
+    found: list[Any] = redis.xinfo_consumers(key, "take:dag")
+    return found
+
+
+async def test_channel_taker_delivery_is_taken_once_by_each_consumer(
+    writer: InboxWriter,
+    taker: Callable[..., ChannelTaker],
+    redis: Redis,
+    conn_id: str,
+) -> None:
+    await deliver_many(writer, 250)
+    first = taker()
+    ids = take(first)
+    assert len(ids) == 250
+    assert take(taker(attempt="run 2/task")) == []
+    first.acknowledge(ids)
+    assert take(taker(attempt="run 3/task")) == []
+
+    assert take(taker(consumer="other")) == ids
+    assert consumers(redis, keys.channel(conn_id, "c")) == [], "all have ended"
+
+
+async def test_channel_taker_at_once_share_what_is_there(
+    writer: InboxWriter, taker: Callable[..., ChannelTaker]
+) -> None:
+    await deliver_many(writer, 200)
+    takers = [taker(attempt=f"run/task/{index}") for index in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(lambda each: take(each, 25), takers))
+
+    assert [len(ids) for ids in taken] == [25] * 8
+    assert len({entry_id for ids in taken for entry_id in ids}) == 200
+
+
+async def test_channel_taker_next_try_takes_what_the_one_before_held(
+    writer: InboxWriter, taker: Callable[..., ChannelTaker]
+) -> None:
+    await deliver(writer, 1)
+    ids = take(taker())
+    await deliver(writer, 2)
+    again = take(taker())
+
+    assert again[:1] == ids
+    assert len(again) == 2
+    assert take(taker(), most=1) == ids
+
+
+async def test_channel_taker_dead_attempt_leaves_deliveries_to_others(
+    writer: InboxWriter,
+    taker: Callable[..., ChannelTaker],
+    redis: Redis,
+    conn_id: str,
+) -> None:
+    key = keys.channel(conn_id, "c")
+    await deliver_many(writer, 30)
+    held = take(taker(attempt="held"), 20)
+    dead = take(taker(attempt="dead"), 10)
+    assert take(taker(attempt="next")) == []
+    age(redis, key, "dead", dead)
+
+    following = taker(attempt="next")
+    assert take(following, 3) == dead[:3], "older ones are held by another"
+    assert take(following) == dead
+    assert set(held).isdisjoint(dead)
+
+
+async def test_channel_taker_living_attempt_keeps_what_it_holds(
+    writer: InboxWriter,
+    taker: Callable[..., ChannelTaker],
+    redis: Redis,
+    conn_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await deliver(writer, 1)
+    holder = taker()
+    ids = take(holder)
+    age(redis, keys.channel(conn_id, "c"), "run/task", ids)
+    with monkeypatch.context() as patch:
+        patch.setattr(channel_reader, "HELD_FOR", 0.1)
+        holder.hold()
+        end = time.monotonic() + 30
+        while take_idle(redis, conn_id) > 1000:
+            assert time.monotonic() < end, "it does not say that it holds them"
+
+    assert take(taker(attempt="other")) == []
+    holder.acknowledge(ids)
+
+
+def take_idle(redis: Redis, conn_id: str) -> int:
+    """Return the milliseconds for which an entry is held."""
+    [row] = redis.xpending_range(keys.channel(conn_id, "c"), "take:dag", "-", "+", 10)
+    return int(row["time_since_delivered"])
+
+
+async def test_channel_taker_removed_entry_counts_as_acknowledged(
+    writer: InboxWriter,
+    taker: Callable[..., ChannelTaker],
+    redis: Redis,
+    conn_id: str,
+) -> None:
+    key = keys.channel(conn_id, "c")
+    await deliver_many(writer, 3)
+    ids = take(taker(attempt="dead"))
+    age(redis, key, "dead", ids)
+    redis.xdel(key, *ids[:2])
+
+    assert take(taker()) == ids[2:]
+    [row] = redis.xpending_range(key, "take:dag", "-", "+", 10)
+    assert row["message_id"] == ids[2].encode()
+
+
+async def test_channel_taker_failures_are_taken_only_where_wanted(
+    writer: InboxWriter, taker: Callable[..., ChannelTaker]
+) -> None:
+    await deliver(writer, status="failed", error=JobError("broken"))
+    await deliver(writer, 1)
+    assert len(take(taker())) == 1
+
+    other = taker(consumer="other").take(10, with_failures=True)
+    assert [event["status"] for _, event in other] == ["failed", "completed"]
+
+
+async def test_channel_taker_channel_without_deliveries_has_none(
+    taker: Callable[..., ChannelTaker], redis: Redis, conn_id: str
+) -> None:
+    assert take(taker()) == []
+    assert not redis.exists(keys.channel(conn_id, "c"))
+
+
+async def test_channel_event_of_expired_delivery_is_removed(
+    writer: InboxWriter,
+    taker: Callable[..., ChannelTaker],
+    redis: Redis,
+    conn_id: str,
+) -> None:
+    seconds, _ = redis.time()
+    old, younger = (seconds - 101) * 1000, (seconds - 50) * 1000
+    for at in (old, younger):
+        redis.xadd(
+            keys.channel(conn_id, "c"),
+            {"event": '{"status": "completed"}'},
+            id=f"{at}-0",
+        )
+    await deliver(writer, 1)
+
+    ids = take(taker())
+    assert len(ids) == 2
+    assert ids[0] == f"{younger}-0"
+
+
+def is_completed(event: dict[str, Any]) -> bool:
+    return bool(event["status"] == "completed")
+
+
+async def test_channel_leftovers_are_what_no_task_has_taken(
+    writer: InboxWriter,
+    reader: Callable[..., ChannelReader],
+    taker: Callable[..., ChannelTaker],
+) -> None:
+    await deliver(writer, 1)
+    reading = reader()
+    await reading.read()
+    assert await reading.leftovers(is_completed, 100) == [], "no task takes"
+    first = taker()
+    ids = take(first)
+    assert await reading.leftovers(is_completed, 100) == [], "it is being worked on"
+    first.acknowledge(ids)
+    assert await reading.leftovers(is_completed, 100) == []
+
+    await deliver(writer, status="failed", error=JobError("broken"))
+    assert await reading.leftovers(is_completed, 100) == []
+    delivery_id = await deliver(writer, 2)
+    await deliver(writer, 3)
+    [left] = await reading.leftovers(is_completed, 100)
+    assert left.consumer == "dag"
+    assert left.entry[1]["delivery_id"] == delivery_id
+
+
+async def test_channel_leftovers_are_what_a_dead_attempt_held(
+    writer: InboxWriter,
+    reader: Callable[..., ChannelReader],
+    taker: Callable[..., ChannelTaker],
+    redis: Redis,
+    conn_id: str,
+) -> None:
+    await deliver_many(writer, 3)
+    ids = take(taker())
+    age(redis, keys.channel(conn_id, "c"), "run/task", ids[1:])
+
+    [left] = await reader().leftovers(is_completed, 100)
+    assert left.entry[0] == ids[1]
+
+
+async def test_channel_leftovers_of_a_consumer_that_is_gone_do_not_count(
+    writer: InboxWriter,
+    reader: Callable[..., ChannelReader],
+    taker: Callable[..., ChannelTaker],
+    redis: Redis,
+    conn_id: str,
+) -> None:
+    await deliver(writer, 1)
+    take(taker())
+    later = redis.time()[0] + 101
+    redis.xadd(
+        keys.channel(conn_id, "c"),
+        {"event": '{"status": "completed"}'},
+        id=f"{later * 1000}-0",
+    )
+
+    assert await reader().leftovers(is_completed, 100) == []
+    assert len(await reader().leftovers(is_completed, 200)) == 1

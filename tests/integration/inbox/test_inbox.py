@@ -14,7 +14,7 @@ from runqy_provider.connections import RedisConnection
 from runqy_provider.errors import NoAccess, NotThere, SinkUnavailable
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.reader import InboxReader
-from runqy_provider.inbox.source import InboxSource, delivery_uri
+from runqy_provider.inbox.source import InboxSource
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.redis_client import async_client
 from runqy_provider.waiters.source import StatusUpdate
@@ -208,7 +208,7 @@ async def test_inbox_source_hint_ends_wait_at_once(
     assert arrival is not None
     assert (arrival.status, arrival.result_uri) == (
         "failed",
-        delivery_uri(conn_id, "early"),
+        keys.delivery_uri(conn_id, "early"),
     )
 
     wait = asyncio.create_task(waiter.wait("late", deadline=time.time() + 20))

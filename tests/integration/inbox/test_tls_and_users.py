@@ -18,7 +18,7 @@ from runqy_provider.connections import RedisConnection
 from runqy_provider.errors import NoAccess, SinkUnavailable
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.channel import new_channel_delivery_id
-from runqy_provider.inbox.channel_reader import ChannelReader
+from runqy_provider.inbox.channel_reader import ChannelReader, ChannelTaker
 from runqy_provider.inbox.check import check_inbox
 from runqy_provider.inbox.manifest import InboxManifest
 from runqy_provider.inbox.reader import InboxReader, StoredDelivery
@@ -117,6 +117,11 @@ async def use_everything(redis: RedisConnection, conn_id: str) -> None:
     channel = ChannelReader(redis, conn_id, "c", "g")
     [(entry_id, _)] = await channel.read()
     await channel.acknowledge([entry_id])
+    taker = ChannelTaker(redis, conn_id, "c", "dag", "run")
+    [(entry_id, _)] = taker.take(10, with_failures=False)
+    assert await channel.leftovers(bool, 100) == []
+    taker.acknowledge([entry_id])
+    taker.close()
     await channel.aclose()
     store = RedisStore(namespace, keys.attempt(in_keys, "name"))
     store.write({"some": "record"}, time.time() + 60)
@@ -188,6 +193,31 @@ def test_inbox_documented_user_cannot_touch_other_keys(
         for act in (redis.flushdb, redis.dbsize, lambda: redis.get("other")):
             with pytest.raises(NoPermissionError):
                 act()
+
+
+async def test_channel_user_of_an_earlier_version_is_told_what_it_lacks(
+    redis_url: str, user_settings: RedisConnection, conn_id: str
+) -> None:
+    from redis import Redis
+
+    await use_everything(user_settings, conn_id)
+    with Redis.from_url(redis_url) as redis:
+        execute: Any = redis.execute_command  # it has no types
+        execute("ACL", "SETUSER", USER, "-xrange", "-xinfo", "-xtrim")
+    taker = ChannelTaker(user_settings, conn_id, "c", "dag", "run")
+    with pytest.raises(NoAccess, match="permissions"):
+        taker.take(10, with_failures=False)
+    taker.close()
+    async with async_client(user_settings, most_connections=1) as client:
+        delivery = Delivery(new_channel_delivery_id("c"), result=1)
+        writer = InboxWriter(client, user_settings, conn_id, ttl=100)
+        outcome = await writer.put(delivery, delivery.to_json(), digest(delivery))
+    assert outcome is Outcome.STORED
+    channel = ChannelReader(user_settings, conn_id, "c", "g")
+    assert len(await channel.read()) == 1
+    with pytest.raises(NoAccess):
+        await channel.leftovers(bool, 100)
+    await channel.aclose()
 
 
 def test_inbox_wrong_password_is_not_in_the_message(
