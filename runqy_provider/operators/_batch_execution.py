@@ -26,7 +26,7 @@ from runqy_provider.jobs.batch.manifest import BatchManifest, values_in
 from runqy_provider.jobs.batch.outcome import not_ended, silent, too_many_failed
 from runqy_provider.jobs.batch.payloads import Payloads
 from runqy_provider.jobs.batch.progress import BatchProgress
-from runqy_provider.jobs.batch.wait import wait_for_batch_in_slot
+from runqy_provider.jobs.batch.wait import find_refusal, wait_for_batch_in_slot
 from runqy_provider.jobs.cancellation import has_ended, is_last_attempt
 from runqy_provider.jobs.deferral import TimeLimit, defer, in_seconds
 from runqy_provider.jobs.read_again import while_unavailable
@@ -319,15 +319,17 @@ class BatchExecution:
         return reference.to_xcom()
 
     def _raise_not_ended(self, batch: BatchProgress, kind: str) -> NoReturn:
-        task = self.task
+        task, refusal = self.task, find_refusal(self._context, batch)
         if self._has_failed(batch):
             error: RunqyError = too_many_failed(batch, task.max_failed)
         elif kind == SILENT:
             if not is_last_attempt(self._airflow["ti"]):
                 self._give_up(batch)
-            error = silent(batch, f"heartbeat_timeout ({task.heartbeat_timeout})")
+            error = silent(
+                batch, f"heartbeat_timeout ({task.heartbeat_timeout})", refusal
+            )
         else:
-            error = not_ended(batch, str(self._limit), self._context)
+            error = not_ended(batch, str(self._limit), self._context, refusal)
         self._save(batch)
         raise error
 

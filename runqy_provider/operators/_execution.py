@@ -138,15 +138,17 @@ class Execution:
         Raises:
             DeliveryTimeout: None has arrived.
         """
-        job = self._job_of(context)
+        job, refusal = self._job_of(context), ""
         if job is not None:
             event = look_once(self.sink_context, job)
             if event.kind == ARRIVED:
                 return self._finish(context, event)
             self._delete_if_last(context, job)
+            refusal = event.refusal and f" {event.refusal}"
         raise DeliveryTimeout(
             f"Airflow ended the wait {DEFERRAL_GRACE} after {self._limit}: no "
             "triggerer did so before. Check that one runs, and has capacity."
+            f"{refusal}"
         ) from error
 
     @staticmethod
