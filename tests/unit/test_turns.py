@@ -16,9 +16,9 @@ def wait_for(key: str, since: float = 0.0) -> Wait:
     return Wait(key, 1e12, LivenessMonitor(), lambda *_: None, since=since)
 
 
-def turns_of(count: int, batch: int | None = None, **options: float) -> Turns:
+def turns_of(count: int, batch: int | None = None) -> Turns:
     """Return turns whose waits have been polled once."""
-    turns = Turns(INTERVAL, batch=batch, **options)
+    turns = Turns(INTERVAL, batch=batch)
     turns.restart(NOW)
     for n in range(count):
         turns.add(wait_for(f"k{n}"))

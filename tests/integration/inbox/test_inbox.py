@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis import Redis
@@ -294,7 +294,7 @@ async def test_inbox_refusal_is_a_hint_and_an_update_until_a_delivery_arrives(
     writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
 ) -> None:
     source = InboxSource(redis_settings, conn_id)
-    hints = source.hints()
+    hints: Any = source.hints()
     try:
         assert await anext(hints) is None
         await writer.note_refusal("d", "The receiver refused it:\nstatus is 'done'.")
