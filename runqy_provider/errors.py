@@ -93,7 +93,31 @@ class BatchFailed(RunqyError):
 
 
 class JobVanished(RunqyError):
-    """Runqy does not know the job, or has forgotten it."""
+    """Runqy does not know the job, or has forgotten it.
+
+    Args:
+        message: What has happened.
+        advice: What to check.
+        seen: What was seen, and where.
+        has_trace: False where runqy has not even a trace of the job, as after its Redis
+            was emptied.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        advice: str = "",
+        seen: str = "",
+        has_trace: bool = True,
+    ) -> None:
+        super().__init__(" ".join(part for part in (message, advice, seen) if part))
+        self._message, self._seen = message, seen
+        self.has_trace = has_trace
+
+    def because(self, reason: str) -> JobVanished:
+        """Return the same error with a reason that is known, in place of advice."""
+        return JobVanished(self._message, advice=reason, seen=self._seen)
 
 
 class DeliveryTimeout(RunqyError):

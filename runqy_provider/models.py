@@ -98,6 +98,7 @@ class DeliveryEvent:
         unreachable: Why sources that may hold the result cannot be polled; empty where
             all can.
         last_sign: When the job last gave a sign of life, in seconds since 1970.
+        refusal: Why a delivery of the job was refused; empty where none was.
     """
 
     job: JobRef
@@ -112,6 +113,7 @@ class DeliveryEvent:
     last_error: str = ""
     unreachable: str = ""
     last_sign: float | None = None
+    refusal: str = ""
 
     def to_payload(self) -> dict[str, Any]:
         """Return the event as plain JSON; empty fields are left out."""

@@ -73,7 +73,7 @@ OPTIONS = {
     ),
     "vanished_grace_seconds": _option(
         "float",
-        "30",
+        "15",
         "Seconds for which a delivery is still waited for once runqy has forgotten its "
         "job, or says that it is completed.",
     ),

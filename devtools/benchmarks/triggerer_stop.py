@@ -59,7 +59,7 @@ def _ours() -> dict[int, Any]:
                 deadline=time.time() + 3600,
                 job_id=hook.enqueue("idle", {"n": n}).job_id,
                 runqy_queue="idle.default",
-                delete_on_kill=True,
+                delete_abandoned=True,
             )
             for n in range(WAITS)
         }

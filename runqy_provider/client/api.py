@@ -43,8 +43,9 @@ MAX_BODY = 50 * 1024 * 1024
 OK, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 200, 400, 401, 403
 NOT_FOUND, TOO_LARGE, SERVER_ERROR = 404, 413, 500
 
-#: Text of the two 500s by which the server says that a job is gone.
-GONE = ("asynq: task not found", "asynq: queue not found")
+#: Texts of the two 500s by which the server says that a job is gone: it has ended, or
+#: nothing at all is left.
+NO_TASK, NO_QUEUE = "asynq: task not found", "asynq: queue not found"
 
 #: Texts of a 400 that is not an error of the caller: the server's Redis is unavailable.
 REDIS_UNAVAILABLE = (
@@ -348,8 +349,16 @@ def _raise_if_gone(response: ApiResponse, job_id: str) -> None:
     message = response.message()
     # A 404 of a proxy says nothing about the job.
     if response.status == NOT_FOUND and response.is_from_runqy:
-        raise JobVanished(f"runqy does not know job {job_id} ({message}).")
-    if response.status == SERVER_ERROR and message in GONE:
+        raise JobVanished(
+            f"runqy does not know job {job_id} ({message}).", has_trace=False
+        )
+    if response.status == SERVER_ERROR and message == NO_QUEUE:
+        raise JobVanished(
+            f"runqy has forgotten job {job_id} ({message}): its Redis was emptied, or "
+            "replaced.",
+            has_trace=False,
+        )
+    if response.status == SERVER_ERROR and message == NO_TASK:
         raise JobVanished(
             f"runqy has forgotten job {job_id} ({message}): it finished, failed for "
             "good "

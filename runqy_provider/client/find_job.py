@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Find the job that carries a delivery request, in runqy's own Redis.
+"""Find the jobs that carry a delivery request, in runqy's own Redis.
 
 Over HTTP runqy chooses the id of a job. A worker that dies before it has read the
 response does not know it; but the payload of the job has the delivery id.
@@ -14,7 +14,7 @@ from runqy_provider.client.redis_keys import hash_key
 from runqy_provider.redis_client import client, redis_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from redis import Redis
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 #: How many jobs are read in one round trip.
 AT_ONCE = 200
+
+#: The lists of a queue, and those of its jobs that wait for a worker.
+ALL = ("active", "pending", "retry", "completed", "archived")
+WAITING = ("pending", "retry")
 
 #: A job that moves from one list to the next may be missed by one pass.
 PASSES = 2
@@ -43,23 +47,43 @@ def find_job(
     Raises:
         SinkUnavailable: Redis is unavailable.
     """
-    wanted = delivery_id.encode()
+    found = _find(connection, runqy_queue, delivery_id, ALL)
+    return next(found, None)
+
+
+def find_waiting(
+    connection: RedisConnection, runqy_queue: str, batch_id: str
+) -> list[str]:
+    """Return the ids of those jobs of a batch that wait for a worker.
+
+    Args:
+        connection: runqy's own Redis.
+        runqy_queue: Full name of the queue.
+        batch_id: The batch; the ids of its deliveries begin with it.
+
+    Raises:
+        SinkUnavailable: Redis is unavailable.
+    """
+    return list(dict.fromkeys(_find(connection, runqy_queue, batch_id, WAITING)))
+
+
+def _find(
+    connection: RedisConnection, runqy_queue: str, text: str, lists: Sequence[str]
+) -> Iterator[str]:
+    """Yield the ids of the jobs in these lists whose payload contains a text."""
     redis = client(connection)
     try:
         with redis_errors(connection, "look for a job"):
             for _ in range(PASSES):
-                for ids in _ids(redis, f"asynq:{{{runqy_queue}}}"):
-                    found = _find_in(redis, runqy_queue, ids, wanted)
-                    if found is not None:
-                        return found
+                for ids in _ids(redis, f"asynq:{{{runqy_queue}}}", lists):
+                    yield from _find_in(redis, runqy_queue, ids, text.encode())
     finally:
         redis.close()
-    return None
 
 
-def _ids(redis: Redis, prefix: str) -> Iterator[list[bytes]]:
-    """Yield the ids of all jobs of a queue, in batches."""
-    for name in ("active", "pending", "retry", "completed", "archived"):
+def _ids(redis: Redis, prefix: str, lists: Sequence[str]) -> Iterator[list[bytes]]:
+    """Yield the ids of the jobs in some lists of a queue, in batches."""
+    for name in lists:
         read = redis.lrange if name in ("active", "pending") else redis.zrange
         start = 0
         while ids := read(f"{prefix}:{name}", start, start + AT_ONCE - 1):
@@ -69,7 +93,7 @@ def _ids(redis: Redis, prefix: str) -> Iterator[list[bytes]]:
 
 def _find_in(
     redis: Redis, runqy_queue: str, ids: list[bytes], wanted: bytes
-) -> str | None:
+) -> Iterator[str]:
     with redis.pipeline(transaction=False) as pipeline:
         for job_id in ids:
             pipeline.hget(hash_key(runqy_queue, job_id.decode()), "msg")
@@ -78,5 +102,4 @@ def _find_in(
         # The message contains the payload unchanged, and a UUID does not occur by
         # chance.
         if message is not None and wanted in message:
-            return job_id.decode()
-    return None
+            yield job_id.decode()

@@ -11,13 +11,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from runqy_provider.client import api
+from runqy_provider.client import api, models
 from runqy_provider.client.redis_keys import (
     WORKERS,
     hash_key,
     lease_key,
     pending_key,
     queues_of,
+    reverse_key,
     worker_key,
 )
 from runqy_provider.errors import (
@@ -44,6 +45,9 @@ AT_ONCE = 4
 
 #: How many jobs are polled at once: the event loop is blocked for some milliseconds.
 BATCH = 200
+
+#: States in which a job waits for a worker.
+WAITING = (models.PENDING, models.SCHEDULED, models.RETRY)
 
 #: How many of a queue's oldest jobs are searched for one.
 MOST_SEARCHED = 1000
@@ -86,6 +90,64 @@ class QueuePosition:
 #: Jobs by queue and id; None for one that is gone.
 Seen = dict[tuple[str, str], JobStatus | None]
 
+#: Our own state of a job of which runqy has no trace: it keeps one of jobs that ended.
+UNKNOWN = "unknown"
+
+#: Seconds after which a job that is not looked at any more is forgotten.
+FORGET_AFTER = 600.0
+
+
+def is_gone(found: JobStatus | None) -> bool:
+    """Return whether runqy does not have a job any more."""
+    return found is None or found.state == UNKNOWN
+
+
+class LastSeen:
+    """Remembers in which state jobs were last seen, to explain why one is gone."""
+
+    def __init__(self) -> None:
+        #: By what the caller calls a job, in the order in which they were last polled.
+        self._jobs: dict[str, tuple[str, float]] = {}
+
+    def update(self, found: Mapping[str, JobStatus | None]) -> None:
+        """Record the states of some jobs; of one that is gone, the last one stays."""
+        now = time.time()
+        # One object for each state, as there may be thousands of jobs.
+        states: dict[str, tuple[str, float]] = {}
+        for job, status in found.items():
+            known = self._jobs.pop(job, None)
+            if status is not None and not is_gone(status):
+                known = states.setdefault(status.state, (status.state, now))
+            if known is not None:
+                self._jobs[job] = known
+        while self._jobs:
+            oldest = next(iter(self._jobs))
+            if now - self._jobs[oldest][1] <= FORGET_AFTER:
+                return
+            del self._jobs[oldest]
+
+    def explain(self, job: str, found: JobStatus | None) -> str:
+        """Say what was last seen of a job that is gone, and what that means."""
+        state, at = self._jobs.get(job, ("", 0.0))
+        seen = (
+            f"It was {state} when last seen {time.time() - at:.0f} s ago" if at else ""
+        )
+        if found is not None and found.state == UNKNOWN:
+            lost = (
+                "runqy has no trace of it now: runqy's Redis was emptied, or replaced"
+            )
+            ran = ". It has probably not run" if state in WAITING else ""
+            return (
+                f"{seen}, and {lost}{ran}." if seen else f"{lost[0].upper()}{lost[1:]}."
+            )
+        if state in WAITING:
+            return f"{seen}: it has run and ended since, or it was deleted."
+        return f"{seen}." if seen else ""
+
+    def clear(self) -> None:
+        """Forget all jobs."""
+        self._jobs.clear()
+
 
 class JobStatusReader(Protocol):
     """Reads the status of jobs."""
@@ -99,7 +161,8 @@ class JobStatusReader(Protocol):
         """Read the status of jobs, each a queue and an id.
 
         Returns:
-            The status of each; jobs for which there was no response are left out.
+            The status of each, ``UNKNOWN`` for one of which there is no trace; jobs for
+            which there was no response are left out.
 
         Raises:
             SinkUnavailable: There was no response at all.
@@ -167,7 +230,16 @@ class RedisJobStatusReader:
                     key = hash_key(queue, job_id)
                     pipeline.hmget(key, FIELDS)
                 rows = await pipeline.execute()
-        return {job: _of_row(row) for job, row in zip(jobs, rows, strict=True)}
+            found = {job: _of_row(row) for job, row in zip(jobs, rows, strict=True)}
+            gone = [job for job, status in found.items() if status is None]
+            if gone:
+                async with self._client().pipeline(transaction=False) as pipeline:
+                    for _, job_id in gone:
+                        pipeline.exists(reverse_key(job_id))
+                    traces = await pipeline.execute()
+                for job, has_trace in zip(gone, traces, strict=True):
+                    found[job] = None if has_trace else JobStatus(UNKNOWN)
+        return found
 
     async def served_queues(self) -> Counter[str]:
         """Read what the live workers serve."""
@@ -303,8 +375,8 @@ class ApiJobStatusReader:
         request = dataclasses.replace(api.get_job(job_id), what="look at jobs")
         try:
             job = await self._send(request)
-        except JobVanished:
-            return None
+        except JobVanished as error:
+            return None if error.has_trace else JobStatus(UNKNOWN)
         return JobStatus(job.state, retried=job.retried)
 
     async def _send(self, request: api.ApiRequest[T]) -> T:

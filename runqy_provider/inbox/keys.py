@@ -5,6 +5,7 @@
 runqy:inbox:NAMESPACE:delivery:DELIVERY_ID   hash: status, body, digest, at
 runqy:inbox:NAMESPACE:seen:DELIVERY_ID       text: its digest, while its URL is valid
 runqy:inbox:NAMESPACE:progress:DELIVERY_ID   text: the newest progress message
+runqy:inbox:NAMESPACE:refused:DELIVERY_ID    text: why a delivery was refused
 runqy:inbox:NAMESPACE:attempt:NAME           text: a task's record for its next attempt
 runqy:inbox:NAMESPACE:manifest:BATCH_ID      text: the manifest of a batch
 runqy:inbox:NAMESPACE:arrivals               channel: ids of deliveries as they arrive
@@ -80,6 +81,11 @@ def seen(namespace: str, delivery_id: str) -> str:
 def progress(namespace: str, delivery_id: str) -> str:
     """Return the key of the newest progress message."""
     return f"{PREFIX}:{namespace}:progress:{delivery_id}"
+
+
+def refused(namespace: str, delivery_id: str) -> str:
+    """Return the key of the reason why the newest one of its deliveries was refused."""
+    return f"{PREFIX}:{namespace}:refused:{delivery_id}"
 
 
 def attempt(namespace: str, name: str) -> str:

@@ -132,7 +132,10 @@ class InboxReader:
                 pipeline.expire(
                     keys.delivery(self._in_keys, delivery_id), keys.READ_TTL
                 )
-                pipeline.delete(keys.progress(self._in_keys, delivery_id))
+                pipeline.delete(
+                    keys.progress(self._in_keys, delivery_id),
+                    keys.refused(self._in_keys, delivery_id),
+                )
             pipeline.execute()
 
 

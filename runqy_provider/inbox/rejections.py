@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from runqy_provider.connections import RedisConnection
+    from runqy_provider.inbox.writer import InboxWriter
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two writes. Whatever comes in between, with the same reason, becomes
 #: one record.
 WRITE_INTERVAL = 1.0
+
+#: How many waiting tasks can be told in one write.
+MOST_UNTOLD = 1000
 
 #: The longest id that is kept, in characters.
 LONGEST_ID = 128
@@ -52,6 +56,7 @@ class RejectionRecorder:
         self._client_of = client_of
         self._ttl = ttl
         self._pending: dict[_List, dict[str, DeliveryRecord]] = {}
+        self._untold: dict[tuple[str, str], tuple[InboxWriter, str]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def add(
@@ -61,6 +66,8 @@ class RejectionRecorder:
         delivery_id: str,
         reason: str,
         detail: str = "",
+        *,
+        writer: InboxWriter | None = None,
     ) -> None:
         """Record one rejected delivery of a connection that exists.
 
@@ -70,6 +77,8 @@ class RejectionRecorder:
             delivery_id: The id in the URL.
             reason: One of a few texts: rejections with the same one are counted.
             detail: More about this one.
+            writer: Tells the waiting task; None where it is not to be told: without a
+                valid token, a sender must not write into the log of a task.
         """
         records = self._pending.setdefault(_List(redis, key), {})
         before = records.get(reason)
@@ -79,6 +88,9 @@ class RejectionRecorder:
             count=1 if before is None else before.count + 1,
             outcome=f"{reason}: {detail}" if detail else reason,
         )
+        if writer is not None and len(self._untold) < MOST_UNTOLD:
+            text = f"The receiver refused a delivery of {delivery_id}: "
+            self._untold[key, delivery_id] = writer, text + (detail or reason)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._write_regularly())
 
@@ -104,6 +116,12 @@ class RejectionRecorder:
                     await self._push(self._client_of(redis), key, entries)
             except (SinkUnavailable, NoAccess) as error:
                 log.warning("%s", error)
+        untold, self._untold = self._untold, {}
+        for (_, delivery_id), (writer, text) in untold.items():
+            try:
+                await writer.note_refusal(delivery_id, text)
+            except (SinkUnavailable, NoAccess) as error:
+                log.warning("The waiting task was not told: %s", error)
 
     async def _push(self, client: Redis, key: str, entries: list[str]) -> None:
         async with client.pipeline(transaction=False) as pipeline:

@@ -32,16 +32,18 @@ CONNECTIONS = 2
 BATCH = 500
 
 # A script, as almost all waits have nothing to say: a pipeline would take twenty times
-# the processor time for the same poll. The first half of the keys are those of
-# deliveries, the second half those of progress.
+# the processor time for the same poll. The first third of the keys are those of
+# deliveries, the second those of progress, the last those of refusals.
 _LOOK = """
-local half = #KEYS / 2
-local progress = redis.call('MGET', unpack(KEYS, half + 1))
+local count = #KEYS / 3
+local others = redis.call('MGET', unpack(KEYS, count + 1))
 local found = {}
-for i = 1, half do
+for i = 1, count do
   local delivery = redis.call('HMGET', KEYS[i], 'status', 'at')
-  if delivery[1] or progress[i] then
-    table.insert(found, {i, delivery[1] or '', delivery[2] or '', progress[i] or ''})
+  local progress, refused = others[i], others[count + i]
+  if delivery[1] or progress or refused then
+    table.insert(found, {i, delivery[1] or '', delivery[2] or '', progress or '',
+                         refused or ''})
   end
 end
 return found
@@ -72,11 +74,12 @@ class InboxSource:
         ids, in_keys = list(delivery_ids), self._in_keys
         wanted = [keys.delivery(in_keys, delivery_id) for delivery_id in ids]
         wanted += [keys.progress(in_keys, delivery_id) for delivery_id in ids]
+        wanted += [keys.refused(in_keys, delivery_id) for delivery_id in ids]
         look = self._client().register_script(_LOOK)
         with redis_errors(self._redis, "look for deliveries"):
             rows: Any = await look(keys=wanted)
         results: dict[str, PollResult] = {}
-        for index, status, at, progress in rows:
+        for index, status, at, progress, refused in rows:
             delivery_id = ids[index - 1]
             if status and (self._takes_results or status == FAILED.encode()):
                 results[delivery_id] = Arrival(
@@ -84,9 +87,13 @@ class InboxSource:
                     result_uri=keys.delivery_uri(self._namespace, delivery_id),
                     delivered_at=float(at),
                 )
-            elif progress:
-                known = Progress.from_json(progress)
-                results[delivery_id] = StatusUpdate(str(known), reported_at=known.at)
+            elif progress or refused:
+                known = Progress.from_json(progress) if progress else None
+                results[delivery_id] = StatusUpdate(
+                    message="" if known is None else str(known),
+                    reported_at=None if known is None else known.at,
+                    refusal=refused.decode("utf-8", "replace"),
+                )
         return results
 
     async def hints(self) -> AsyncIterator[str | None]:

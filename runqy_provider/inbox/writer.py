@@ -19,6 +19,7 @@ from runqy_provider.inbox.replicas import ReplicaCheck
 from runqy_provider.inbox.scripts import NOTE, PUT, publish_command
 from runqy_provider.inbox.shared_script import SharedScript
 from runqy_provider.redis_client import redis_errors
+from runqy_provider.sanitize import one_line
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 #: Writes JSON so that the same values give the same text.
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
+#: The longest text about a refused delivery that is kept, in characters.
+LONGEST_REFUSAL = 500
 
 
 class Outcome(Enum):
@@ -103,6 +108,26 @@ class InboxWriter:
             if delivery.is_final:
                 return await self._store(delivery, body, mark, until)
             return await self._store_progress(delivery)
+
+    async def note_refusal(self, delivery_id: str, text: str) -> None:
+        """Tell the task that waits for a delivery why one of its job was refused.
+
+        Args:
+            delivery_id: Id of the delivery, which is known to be one of ours: each has
+                a key in Redis.
+            text: Who refused what, and why; a sentence.
+
+        Raises:
+            SinkUnavailable: Redis is unavailable.
+            NoAccess: Redis denies access.
+        """
+        at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        note = f"{one_line(text, LONGEST_REFUSAL).rstrip('.')} (at {at})."
+        names = [keys.refused(self._in_keys, delivery_id), keys.arrivals(self._in_keys)]
+        with redis_errors(self._connection, "record a refused delivery"):
+            await self._client.eval(
+                NOTE, len(names), *names, note, self._ttl, delivery_id, self._publish
+            )
 
     async def _store_progress(self, delivery: Delivery) -> Outcome:
         in_keys, delivery_id = self._in_keys, delivery.delivery_id

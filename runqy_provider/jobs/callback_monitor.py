@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 #: Seconds between two checks.
 INTERVAL = 60.0
 
+#: The same where a job has just ended without a delivery.
+SHORT_INTERVAL = 15.0
+
 
 class CallbackMonitor:
-    """Checks the callback URL of one connection, at most once in ``INTERVAL``.
+    """Checks the callback URL of one connection, and remembers the answer for a while.
 
     Args:
         context: The runqy connection and the options.
@@ -32,14 +35,19 @@ class CallbackMonitor:
         self._checked_at = -INTERVAL
         self._problem = ""
 
-    async def problem(self) -> str:
-        """Return why deliveries cannot arrive; an empty text where they can."""
+    async def problem(self, *, has_ended: bool = False) -> str:
+        """Return why deliveries cannot arrive; an empty text where they can.
+
+        Args:
+            has_ended: Whether a job has just ended without a delivery.
+        """
         from runqy_provider.checks.callback import (  # noqa: PLC0415 - rarely needed
             check_callback,
         )
         from runqy_provider.checks.result import FAILED  # noqa: PLC0415 - same
 
-        if time.monotonic() - self._checked_at >= INTERVAL:
+        interval = SHORT_INTERVAL if has_ended else INTERVAL
+        if time.monotonic() - self._checked_at >= interval:
             found = await in_thread(check_callback, self._context)
             self._problem = found.message if found.status == FAILED else ""
             self._checked_at = time.monotonic()

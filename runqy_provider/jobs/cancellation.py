@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Delete the job of a task that a user ended, and of no other.
+"""Delete a job for which no attempt waits any more, and no other.
 
 Airflow calls a trigger's ``on_kill`` whenever the trigger is no longer assigned to its
 triggerer: also when a stalled triggerer lost it to another one, and when the next try
@@ -99,6 +99,12 @@ def has_ended(ti: AnyTaskInstance) -> bool:
     finding.start()
     finding.join(ANSWER_TIMEOUT)
     return bool(states) and states[0] in ENDED
+
+
+def is_last_attempt(ti: RuntimeTaskInstanceProtocol) -> bool:
+    """Return whether no other attempt of a task follows if this one fails."""
+    tries: int = ti.max_tries or 0
+    return ti.try_number > tries
 
 
 def delete_if_pending(hook: RunqyHook, runqy_queue: str, job_id: str) -> str:

@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING
 from runqy_provider.client import models as job_states
 from runqy_provider.client.job_status import (
     BATCH,
+    UNKNOWN,
+    WAITING,
     JobStatus,
+    LastSeen,
     QueuePosition,
     RedisJobStatusReader,
+    is_gone,
     job_status_reader,
 )
 from runqy_provider.errors import (
@@ -45,8 +49,9 @@ if TYPE_CHECKING:
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
 
-#: States in which a job waits for a worker.
-WAITING = (job_states.PENDING, job_states.SCHEDULED, job_states.RETRY)
+#: Seconds after the start of a wait at which its job is looked at, beside the regular
+#: looks: a job that ends at once, or that no worker takes, is reported soon.
+EARLY_LOOKS = (4.0, 12.0, 30.0)
 
 #: Our own state of an active job whose worker has let its lease expire.
 LOST = "lost"
@@ -59,6 +64,12 @@ NO_DELIVERY = (
     "Check that its task code delivers: with @delivers of runqy_delivery, or with a "
     "request of its own. Then see the log of the runqy worker: the delivery may have "
     "been refused, or the handler failed at every retry. (Or the job was deleted.)"
+)
+
+#: What to do where runqy's Redis has lost a job.
+FIND_LOSS = (
+    "Find out why that Redis lost its data (FLUSHALL, no persistence, a limit of its "
+    "memory), and run the task again: that enqueues a new job."
 )
 
 #: The longest text of an error that is quoted, in characters.
@@ -77,7 +88,17 @@ def monitor_target(context: SinkContext, job: JobRef) -> WaitTarget | None:
     uri = JobResultUri(connection.conn_id, job.runqy_queue, job.job_id, job.delivery_id)
     has_webhook = sink_from_uri(job.sink).delivers_by_webhook
     factory = _WaiterFactory(connection, context.runqy_redis, has_webhook, context)
-    return WaitTarget(factory, str(uri))
+    return WaitTarget(factory, _key_of(uri, job.enqueued_at))
+
+
+def _key_of(uri: JobResultUri, enqueued_at: float) -> str:
+    """Return the key of a wait: where runqy would store the result, and since when."""
+    return f"{uri}#{enqueued_at:.0f}"
+
+
+def _parse(key: str) -> tuple[JobResultUri, float]:
+    uri, _, enqueued_at = key.partition("#")
+    return JobResultUri.parse(uri), float(enqueued_at or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +116,14 @@ class _WaiterFactory:
             CallbackMonitor(self.context) if self.has_webhook else None,
             served_for=config.watch_interval / 2,
         )
-        return Waiter(monitor, config.watch_interval, batch=BATCH)
+        early = [age for age in EARLY_LOOKS if age <= config.watch_interval]
+        return Waiter(monitor, config.watch_interval, batch=BATCH, early=early)
 
 
 class JobMonitor:
     """Observes jobs; each wait has the URI under which runqy would store its result.
+
+    After a ``#`` it has the time at which the job was enqueued, 0 where not known.
 
     Args:
         reader: Reads the status of jobs.
@@ -121,6 +145,7 @@ class JobMonitor:
         self._callback = callback
         self._callback_problem = ""
         self._pending = PendingJobs()
+        self._last_seen = LastSeen()
         self._served_for = served_for
         self._served: Counter[str] | None = None
         self._read_again = 0.0
@@ -134,15 +159,19 @@ class JobMonitor:
             SinkUnavailable: runqy does not answer, or refuses to. That ends no wait:
                 the delivery may arrive all the same.
         """
-        jobs = {uri: JobResultUri.parse(uri) for uri in keys}
+        parsed = {key: _parse(key) for key in keys}
+        jobs = {key: job for key, (job, _) in parsed.items()}
         try:
             found = await self._reader.poll([job.job for job in jobs.values()])
             served = await self._served_queues()
             active = [job for job, status in found.items() if _is_active(status)]
             lost = await self._reader.expired_leases(active) if active else set()
-            await self._report_pending(jobs, found, served)
+            await self._report_pending(parsed, found, served)
         except (Rejected, NoAccess) as error:
             raise SinkUnavailable(str(error)) from error
+        self._last_seen.update(
+            {key: found[job.job] for key, job in jobs.items() if job.job in found}
+        )
         for job_id in lost:
             found[job_id] = JobStatus(LOST)
         await self._check_callback(found)
@@ -169,6 +198,7 @@ class JobMonitor:
     async def aclose(self) -> None:
         """Close the connections, and forget what was observed."""
         self._ended.clear()
+        self._last_seen.clear()
         self._to_judge = asyncio.Queue()
         await self._reader.aclose()
 
@@ -184,7 +214,7 @@ class JobMonitor:
                 f"The job failed: runqy gave job {job.job_id} up after {found.retried} "
                 f"retries, and nothing was delivered. {self._reason(found)}"
             )
-        if found is None or found.state == job_states.COMPLETED:
+        if found is None or is_gone(found) or found.state == job_states.COMPLETED:
             return self._ended_without_delivery(uri, job, found)
         self._ended.pop(uri, None)
         is_served = served is None or job.runqy_queue in served
@@ -215,11 +245,16 @@ class JobMonitor:
 
     async def _report_pending(
         self,
-        jobs: Mapping[str, JobResultUri],
+        parsed: Mapping[str, tuple[JobResultUri, float]],
         found: Seen,
         served: Counter[str] | None,
     ) -> None:
-        pending = [uri for uri, job in jobs.items() if _is_pending(found.get(job.job))]
+        jobs = {key: job for key, (job, _) in parsed.items()}
+        pending = {
+            key: _pending_since(found[job.job], enqueued_at)
+            for key, (job, enqueued_at) in parsed.items()
+            if _is_pending(found.get(job.job))
+        }
         due = self._pending.update(jobs, pending)
         if not due:
             return
@@ -235,9 +270,11 @@ class JobMonitor:
 
     async def _check_callback(self, found: Seen) -> None:
         """Check the callback URL, if a job runs or has run."""
-        has_run = any(not _is_pending(status) for status in found.values())
+        states = found.values()
+        has_run = any(not _is_pending(each) and not _is_lost(each) for each in states)
         if self._callback is not None and has_run:
-            self._callback_problem = await self._callback.problem()
+            has_ended = any(_has_ended(status) for status in states)
+            self._callback_problem = await self._callback.problem(has_ended=has_ended)
 
     def _lost(self, job: JobResultUri, *, is_served: bool) -> StatusUpdate:
         if is_served:
@@ -263,16 +300,24 @@ class JobMonitor:
             since = self._ended[uri] = now
             self._to_judge.put_nowait((now + self._grace, uri))
         if now - since < self._grace:
-            # Nothing to say yet: most often the delivery is about to be read.
-            return StatusUpdate()
-        # Should the wait continue all the same, the grace begins again.
-        del self._ended[uri]
-        what = "has forgotten the job" if found is None else "says it is completed"
+            # Nothing else to say yet: most often the delivery is about to be read.
+            return StatusUpdate(self._callback_problem)
+        # It stays ended: should the wait continue all the same, because a source cannot
+        # be polled, the next look is the end of it, and no other grace.
+        what = "has forgotten the job" if is_gone(found) else "says it is completed"
+        name = f"Job {job.job_id} in queue {job.runqy_queue!r}"
+        last = self._last_seen.explain(uri, found) if is_gone(found) else ""
+        if _is_lost(found):
+            message = f"{name} is gone, and nothing was delivered. {last}"
+            advice = FIND_LOSS
+        else:
+            message = f"{name} ended, or died, without delivering. {last}".rstrip()
+            advice = self._callback_problem or NO_DELIVERY
         return JobVanished(
-            f"Job {job.job_id} in queue {job.runqy_queue!r} ended, or died, without "
-            f"delivering. {self._callback_problem or NO_DELIVERY} "
-            f"({self._reader.location} {what} since {_utc(since)}, and nothing arrived "
-            f"in the {self._grace:g} s after.)"
+            message,
+            advice=advice,
+            seen=f"({self._reader.location} {what} since {_utc(since)}, and nothing "
+            f"arrived in the {self._grace:g} s after.)",
         )
 
     def _forget_old(self, now: float) -> None:
@@ -297,6 +342,20 @@ class JobMonitor:
 
 def _is_pending(found: JobStatus | None) -> bool:
     return found is not None and found.state == job_states.PENDING
+
+
+def _pending_since(found: JobStatus | None, enqueued_at: float) -> float:
+    """Return since when a job is pending; 0 where that is not known."""
+    # One that has run before is pending since then.
+    return 0.0 if found is None or found.retried else enqueued_at
+
+
+def _is_lost(found: JobStatus | None) -> bool:
+    return found is not None and found.state == UNKNOWN
+
+
+def _has_ended(found: JobStatus | None) -> bool:
+    return found is None or found.state == job_states.COMPLETED
 
 
 def _is_active(found: JobStatus | None) -> bool:

@@ -65,7 +65,7 @@ def _diagnostics(event: DeliveryEvent, context: SinkContext) -> str:
     job = event.job
     sink = sink_from_uri(job.sink).bind(context)
     sentences = [
-        sink.describe_timeout(job),
+        event.refusal or sink.describe_timeout(job),
         f"Last successful poll: {_utc(event.last_poll)}.",
     ]
     if event.last_error:

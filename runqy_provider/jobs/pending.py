@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from runqy_provider.client.job_status import QueuePosition
 
 #: Seconds for which a job may be pending before its task's log mentions it.
-SLOW_AFTER = 45.0
+SLOW_AFTER = 30.0
 
 #: The next report comes when the job has been pending for this many times as long.
 GROWTH = 2.0
@@ -28,11 +28,16 @@ MOST_AT_ONCE = 100
 
 @dataclass(slots=True)
 class Pending:
-    """A job that has been pending since ``since``; it is reported at ``due``."""
+    """A job that has been pending since ``since``; it is reported at ``due``.
+
+    Times are in seconds since 1970. ``is_exact`` says whether ``since`` is when the job
+    was enqueued, and not when it was first seen.
+    """
 
     since: float
     due: float
     seen: float
+    is_exact: bool = False
     message: str = ""
 
 
@@ -43,20 +48,25 @@ class PendingJobs:
         #: In the order in which they were last seen.
         self._jobs: dict[str, Pending] = {}
 
-    def update(self, polled: Collection[str], pending: Collection[str]) -> list[str]:
+    def update(
+        self, polled: Collection[str], pending: Mapping[str, float]
+    ) -> list[str]:
         """Record which of the jobs are pending now.
 
         Args:
             polled: The jobs that were looked at: some of all.
-            pending: Those of them that are pending.
+            pending: Those of them that are pending, and since when, in seconds since
+                1970; 0 where that is not known.
 
         Returns:
             Those that are to be reported now.
         """
-        now = time.monotonic()
+        now = time.time()
         known = {job: self._jobs.pop(job, None) for job in polled}
-        for job in pending:
-            each = known.get(job) or Pending(now, now + SLOW_AFTER, now)
+        for job, at in pending.items():
+            # A clock of another machine may be ahead of ours.
+            since = min(at, now) if at else now
+            each = known.get(job) or Pending(since, since + SLOW_AFTER, now, at > 0)
             each.seen = now
             self._jobs[job] = each
         self._forget_old(now)
@@ -75,10 +85,11 @@ class PendingJobs:
         self, job: str, job_id: str, runqy_queue: str, position: QueuePosition | None
     ) -> None:
         """Make the report of a job, which stays until the next one."""
-        known, now = self._jobs[job], time.monotonic()
+        known, now = self._jobs[job], time.time()
         waited = now - known.since
         known.due = known.since + waited * GROWTH
-        since = f"Job {job_id} has been pending for {waited:.0f} s"
+        least = "" if known.is_exact else "at least "
+        since = f"Job {job_id} has been pending for {least}{waited:.0f} s"
         if position is None:
             known.message = (
                 f"{since}. Check that a runqy worker serves the queue {runqy_queue!r}. "

@@ -139,14 +139,15 @@ def look_once(context: SinkContext, job: JobRef) -> DeliveryEvent:
 
 
 async def _look_once(context: SinkContext, job: JobRef) -> DeliveryEvent:
+    liveness = LivenessMonitor()
     try:
         targets = targets_of(context, job)
-        arrival = await poll_once(targets)
+        arrival = await poll_once(targets, liveness)
     except RunqyError as error:
         return error_event(job, error)
     if arrival is not None:
         return _arrived(job, arrival)
-    return _not_arrived(job, targets, DEADLINE)
+    return _not_arrived(job, targets, DEADLINE, liveness)
 
 
 def targets_of(context: SinkContext, job: JobRef) -> list[WaitTarget]:
@@ -213,17 +214,18 @@ def _not_arrived(
     job: JobRef,
     targets: list[WaitTarget],
     kind: str,
-    liveness: LivenessMonitor | None = None,
+    liveness: LivenessMonitor,
 ) -> DeliveryEvent:
     status = poll_status(targets)
     return DeliveryEvent(
         job,
         kind,
-        progress=liveness.progress if liveness else "",
-        last_sign=liveness.last_sign if liveness else None,
+        progress=liveness.progress,
+        last_sign=liveness.last_sign,
         last_poll=status.last_poll,
         last_error=status.last_error,
         unreachable=status.unreachable,
+        refusal=liveness.refusal,
     )
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runqy_provider.context import load_context
@@ -24,8 +25,8 @@ from runqy_provider.jobs.batch.manifest import BatchManifest, values_in
 from runqy_provider.jobs.batch.outcome import not_ended, silent, too_many_failed
 from runqy_provider.jobs.batch.payloads import Payloads
 from runqy_provider.jobs.batch.progress import BatchProgress
-from runqy_provider.jobs.batch.wait import wait_for_batch_in_slot
-from runqy_provider.jobs.cancellation import has_ended
+from runqy_provider.jobs.batch.wait import find_refusal, wait_for_batch_in_slot
+from runqy_provider.jobs.cancellation import has_ended, is_last_attempt
 from runqy_provider.jobs.deferral import TimeLimit, defer, in_seconds
 from runqy_provider.jobs.read_again import while_unavailable
 from runqy_provider.jobs.telemetry import count_batch
@@ -57,6 +58,8 @@ from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.batch import BatchTrigger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow.sdk import Context
 
     from runqy_provider.operators.runqy_batch import RunqyBatchOperator
@@ -86,6 +89,10 @@ class BatchExecution:
 
     def execute(self) -> Any:
         """Enqueue the first jobs, or go on with those of the attempt before; wait."""
+        with self._deleting_if_last():
+            return self._execute()
+
+    def _execute(self) -> Any:
         task = self.task
         check_arguments(task)
         sink = sink_from_uri(task.sink or self._context.connection.sink)
@@ -98,7 +105,7 @@ class BatchExecution:
                 payloads,
                 sink=sink,
                 deadline=deadline,
-                deletes=task.delete_on_kill,
+                deletes=task.delete_abandoned,
             )
             manifest = self._written_manifest(batch)
             if manifest is not None:
@@ -122,6 +129,10 @@ class BatchExecution:
 
     def resume(self, event: dict[str, Any]) -> Any:
         """Enqueue more jobs and wait again; or return the results."""
+        with self._deleting_if_last():
+            return self._resume(event)
+
+    def _resume(self, event: dict[str, Any]) -> Any:
         if event["kind"] == ERROR:
             raise by_name(event["error"])(event["message"])
         batch = self._batch = self._recorded()
@@ -147,11 +158,12 @@ class BatchExecution:
         Raises:
             DeliveryTimeout: Some have not arrived.
         """
-        batch = self._batch = self._recorded()
-        try:
-            return self._finish(batch, DEADLINE)
-        except RunqyError as late:
-            raise late from error
+        with self._deleting_if_last():
+            batch = self._batch = self._recorded()
+            try:
+                return self._finish(batch, DEADLINE)
+            except RunqyError as late:
+                raise late from error
 
     def _recorded(self) -> BatchProgress:
         """Return the batch as this attempt has recorded it.
@@ -171,12 +183,32 @@ class BatchExecution:
     def kill(self) -> None:
         """Delete the jobs of a task that a user ended, if they have not started."""
         task, batch = self.task, self._batch
-        if batch is None or not task.delete_on_kill:
+        if batch is None or not task.delete_abandoned:
             return
         if has_ended(self._airflow["ti"]):
             delete_pending(task.runqy_conn_id, batch, task.log)
         else:
             task.log.info("No job is deleted: the task may run again.")
+
+    @contextmanager
+    def _deleting_if_last(self) -> Iterator[None]:
+        """Delete the jobs in flight, if an error leaves no attempt to wait for them."""
+        try:
+            yield
+        except RunqyError:
+            if self.task.delete_abandoned and is_last_attempt(self._airflow["ti"]):
+                self._delete_pending()
+            raise
+
+    def _delete_pending(self) -> None:
+        task = self.task
+        try:
+            batch = self._batch or self._recorded()
+        except RunqyError as error:
+            task.log.warning("No job of the batch is deleted: %s", error)
+            return
+        if batch.outstanding:
+            delete_pending(task.runqy_conn_id, batch, task.log)
 
     def _run(
         self, batch: BatchProgress, payloads: Payloads, deadline: float, slot: float
@@ -231,7 +263,7 @@ class BatchExecution:
             deadline=deadline,
             not_before=time.time() + self._context.config.settle_seconds,
             heartbeat=in_seconds(self.task.heartbeat_timeout),
-            delete_on_kill=self.task.delete_on_kill,
+            delete_abandoned=self.task.delete_abandoned,
         )
 
     def _finish(self, batch: BatchProgress, kind: str) -> Any:
@@ -295,14 +327,17 @@ class BatchExecution:
         return reference.to_xcom()
 
     def _raise_not_ended(self, batch: BatchProgress, kind: str) -> NoReturn:
-        task = self.task
+        task, refusal = self.task, find_refusal(self._context, batch)
         if self._has_failed(batch):
             error: RunqyError = too_many_failed(batch, task.max_failed)
         elif kind == SILENT:
-            self._give_up(batch)
-            error = silent(batch, f"heartbeat_timeout ({task.heartbeat_timeout})")
+            if not is_last_attempt(self._airflow["ti"]):
+                self._give_up(batch)
+            error = silent(
+                batch, f"heartbeat_timeout ({task.heartbeat_timeout})", refusal
+            )
         else:
-            error = not_ended(batch, str(self._limit), self._context)
+            error = not_ended(batch, str(self._limit), self._context, refusal)
         self._save(batch)
         raise error
 

@@ -14,6 +14,7 @@ from runqy_provider.errors import (
     BadDelivery,
     DeliveryTimeout,
     JobFailed,
+    JobVanished,
     Misconfigured,
     NotThere,
     ResultLost,
@@ -22,7 +23,11 @@ from runqy_provider.errors import (
 from runqy_provider.hooks.result import RunqyResultHook, check_returns
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.jobs.attempt_store import attempt_store
-from runqy_provider.jobs.cancellation import delete_if_pending, has_ended
+from runqy_provider.jobs.cancellation import (
+    delete_if_pending,
+    has_ended,
+    is_last_attempt,
+)
 from runqy_provider.jobs.deferral import (
     DEFERRAL_GRACE,
     TimeLimit,
@@ -66,6 +71,12 @@ if TYPE_CHECKING:
 
 #: Errors that reading again cannot fix: a retry must enqueue a new job.
 PERMANENT_ERRORS = (JobFailed, BadDelivery, NotThere)
+
+#: Errors that say that the job has ended: there is nothing to delete.
+ENDED_ERRORS = (JobFailed, JobVanished)
+
+#: Seconds for which an unavailable server is asked again to delete a job.
+DELETE_RETRY_FOR = 5.0
 
 #: Seconds by which a wait in the slot ends before Airflow's execution_timeout ends it.
 TIMEOUT_HEADROOM = 3.0
@@ -118,7 +129,7 @@ class Execution:
             deadline=deadline,
             not_before=time.time() + self.sink_context.config.settle_seconds,
             heartbeat=in_seconds(task.heartbeat_timeout),
-            delete_on_kill=task.delete_on_kill,
+            delete_abandoned=task.delete_abandoned,
             task_end=None if end is None else end.to_json(),
         )
         return defer(task, trigger, deadline)
@@ -133,14 +144,17 @@ class Execution:
         Raises:
             DeliveryTimeout: None has arrived.
         """
-        job = self._job_of(context)
+        job, refusal = self._job_of(context), ""
         if job is not None:
             event = look_once(self.sink_context, job)
             if event.kind == ARRIVED:
                 return self._finish(context, event)
+            self._delete_if_last(context, job)
+            refusal = event.refusal and f" {event.refusal}"
         raise DeliveryTimeout(
             f"Airflow ended the wait {DEFERRAL_GRACE} after {self._limit}: no "
             "triggerer did so before. Check that one runs, and has capacity."
+            f"{refusal}"
         ) from error
 
     @staticmethod
@@ -160,7 +174,7 @@ class Execution:
     def kill(self) -> None:
         """Delete the job of a task that a user ended, if runqy has not started it."""
         task, job = self.task, self.job
-        if job is None or self.ti is None or not task.delete_on_kill:
+        if job is None or self.ti is None or not task.delete_abandoned:
             return
         if not has_ended(self.ti):
             task.log.info(
@@ -168,9 +182,19 @@ class Execution:
                 job.job_id,
             )
             return
-        with RunqyHook.from_context(self.sink_context, retry_for=0) as hook:
-            message = delete_if_pending(hook, job.runqy_queue or "", job.job_id or "")
-        task.log.info(message)
+        self._delete(job, retry_for=0)
+
+    def _delete_if_last(self, context: Context, job: JobRef) -> None:
+        """Delete a job, if no attempt of the task is left to wait for it."""
+        if self.task.delete_abandoned and is_last_attempt(context["ti"]):
+            self._delete(job, retry_for=DELETE_RETRY_FOR)
+
+    def _delete(self, job: JobRef, retry_for: float) -> None:
+        if job.job_id is None:
+            return
+        with RunqyHook.from_context(self.sink_context, retry_for=retry_for) as hook:
+            message = delete_if_pending(hook, job.runqy_queue or "", job.job_id)
+        self.task.log.info(message)
 
     @property
     def _limit(self) -> TimeLimit:
@@ -193,7 +217,7 @@ class Execution:
             task.payload,
             sink,
             job_options(task),
-            deletes=task.delete_on_kill,
+            deletes=task.delete_abandoned,
         )
 
     def _wait(self, job: JobRef, deadline: float) -> DeliveryEvent:
@@ -248,6 +272,8 @@ class Execution:
             return self._result(context, event)
         except RunqyError as error:
             count_failed(event.job, error)
+            if event.kind != ARRIVED and not isinstance(error, ENDED_ERRORS):
+                self._delete_if_last(context, event.job)
             raise
 
     def _result(self, context: Context, event: DeliveryEvent) -> Any:

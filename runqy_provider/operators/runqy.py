@@ -74,9 +74,9 @@ class RunqyOperator(BaseOperator):
     :param returns: What the task returns: ``auto``, the result itself where XCom can
         hold it, else a reference; ``value``, the result, and the task fails where it
         is too large; ``reference``, always a reference.
-    :param delete_on_kill: Delete the job, if it has not started, when a user ends the
-        task, or when a later attempt enqueues another one; needs the connection's
-        admin key.
+    :param delete_abandoned: Delete the job, if it has not started, where no attempt
+        waits for it any more: a user ends the task, the last attempt fails, or a later
+        one enqueues another job. Needs the connection's admin key.
     """
 
     template_fields: Sequence[str] = ("runqy_queue", "payload", "sink", "runqy_conn_id")
@@ -100,7 +100,7 @@ class RunqyOperator(BaseOperator):
         active_timeout: timedelta | None = None,
         ttl_completed: timedelta | None = None,
         reattach: bool = True,
-        delete_on_kill: bool = True,
+        delete_abandoned: bool = True,
         end_from_trigger: bool | None = None,
         returns: Returns = AUTO,
         **kwargs: Any,
@@ -125,7 +125,7 @@ class RunqyOperator(BaseOperator):
         self.active_timeout = active_timeout
         self.ttl_completed = ttl_completed
         self.reattach = reattach
-        self.delete_on_kill = delete_on_kill
+        self.delete_abandoned = delete_abandoned
         self.end_from_trigger = end_from_trigger
         self.returns = returns
         self.download_url: str | None = None

@@ -72,8 +72,9 @@ class RunqyBatchOperator(BaseOperator):
     :param returns: What the task returns: ``auto``, the list where XCom can hold it;
         ``value``, the list, and the task fails where it is too large; ``reference``,
         always the reference to the manifest.
-    :param delete_on_kill: Delete the jobs that have not started, when a user ends the
-        task; with the transport ``redis`` only.
+    :param delete_abandoned: Delete the jobs that have not started, where no attempt
+        waits for them any more: a user ends the task, or the last attempt fails. Needs
+        runqy's own Redis in the connection.
     """
 
     template_fields: Sequence[str] = (
@@ -106,7 +107,7 @@ class RunqyBatchOperator(BaseOperator):
         active_timeout: timedelta | None = None,
         ttl_completed: timedelta | None = None,
         returns: Returns = AUTO,
-        delete_on_kill: bool = True,
+        delete_abandoned: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -130,7 +131,7 @@ class RunqyBatchOperator(BaseOperator):
         self.active_timeout = active_timeout
         self.ttl_completed = ttl_completed
         self.returns = returns
-        self.delete_on_kill = delete_on_kill
+        self.delete_abandoned = delete_abandoned
         self.download_url: str | None = None
         self.queue_url: str | None = None
         self._execution: BatchExecution | None = None

@@ -161,7 +161,17 @@ class Receiver:
         except HttpRejection as rejection:
             reason, detail = reason_of(rejection)
             if reason:
-                self._reject(connection, keys.rejected, delivery_id, reason, detail)
+                # A sender that is to come back has not been refused for good.
+                is_final = rejection.retry_after is None
+                writer = self._writer(connection) if is_final else None
+                self._reject(
+                    connection,
+                    keys.rejected,
+                    delivery_id,
+                    reason,
+                    detail,
+                    writer=writer,
+                )
             raise
 
     def _reject(
@@ -171,12 +181,16 @@ class Receiver:
         delivery_id: str,
         reason: str,
         detail: str = "",
+        *,
+        writer: InboxWriter | None = None,
     ) -> None:
         """Count and record a rejected delivery, in one of the lists of ``keys``."""
         self._on_rejected(reason)
         redis = connection.redis.for_namespace(connection.conn_id)
         key = records(redis.in_keys(connection.conn_id))
-        self._rejections.add(redis, key, delivery_id, reason, detail)
+        if delivery_id.startswith(keys.CHECK_PREFIX):
+            writer = None  # no task waits for it
+        self._rejections.add(redis, key, delivery_id, reason, detail, writer=writer)
 
     async def _take(
         self, connection: CallbackConnection, request: Request, delivery_id: str
@@ -186,7 +200,11 @@ class Receiver:
                 request.receive, request.headers.get("content-length"), self._limits
             )
             _check_signature(connection, request, body)
-            delivery, mark = await self._parse(body, delivery_id)
+            try:
+                delivery, mark = await self._parse(body, delivery_id)
+            except BadDelivery as error:
+                message = f"{error}{_how_to_encode(request)}"
+                raise HttpRejection(400, message) from error
             # The token covers it, so it is a number.
             until = int(request.query_params["expires"])
             return await self._store(connection, delivery, body, mark, until)
@@ -297,14 +315,11 @@ class Receiver:
         return outcome
 
     async def _parse(self, body: bytes, delivery_id: str) -> tuple[Delivery, str]:
-        try:
-            if len(body) > LARGE:
-                async with self._large:
-                    delivery, mark = await asyncio.to_thread(_read, body)
-            else:
-                delivery, mark = _read(body)
-        except BadDelivery as error:
-            raise HttpRejection(400, str(error)) from error
+        if len(body) > LARGE:
+            async with self._large:
+                delivery, mark = await asyncio.to_thread(_read, body)
+        else:
+            delivery, mark = _read(body)
         if delivery.delivery_id != delivery_id:
             raise HttpRejection(
                 400,
@@ -367,6 +382,20 @@ def _check_signature(
     except VerificationError as error:
         log.warning("Refused a delivery of %s: %s", connection.conn_id, error)
         raise bad_address() from error
+
+
+def _how_to_encode(request: Request) -> str:
+    """Say what to do, if the headers tell why a body is no JSON; else return ""."""
+    encoding = request.headers.get("content-encoding", "identity")[:32]
+    if encoding.lower() != "identity":
+        return (
+            f" It has Content-Encoding {encoding!r}: send it uncompressed, without "
+            "that header."
+        )
+    content_type = request.headers.get("content-type", "")[:64]
+    if "json" in content_type.lower() or "form" not in content_type.lower():
+        return ""
+    return f" It has Content-Type {content_type!r}: send JSON, not a form."
 
 
 def _read(body: bytes) -> tuple[Delivery, str]:

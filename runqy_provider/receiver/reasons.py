@@ -14,6 +14,9 @@ BAD_TOKEN = "bad token or expired"  # noqa: S105 - a text
 
 BAD_REQUEST, BAD_SIGNATURE = 400, 403
 
+#: Those of which the sender is told more than the reason.
+DETAILED = (BAD_REQUEST, 408, 413)
+
 #: The reasons where the URL is valid, by HTTP status. A conflict is recorded where it
 #: is noticed, and without Redis nothing can be recorded.
 REASONS = {
@@ -31,7 +34,7 @@ def reason_of(rejection: HttpRejection) -> tuple[str, str]:
     Both are empty where nothing is to be recorded.
     """
     reason = REASONS.get(rejection.status, "")
-    if rejection.status == BAD_REQUEST:
+    if rejection.status in DETAILED:
         return reason, rejection.message
     if rejection.status == BAD_SIGNATURE:
         return reason, str(rejection.__cause__)

@@ -95,6 +95,7 @@ class RunqySensor(BaseSensorOperator):
         self.end_from_trigger = end_from_trigger
         self.returns = returns
         self._gone_since: float | None = None
+        self._refusal = ""
 
     def execute(self, context: Context) -> Any:
         """Look once, then defer; or poke."""
@@ -167,7 +168,7 @@ class RunqySensor(BaseSensorOperator):
             self.log.warning("Polling failed, will retry: %s", event.unreachable)
             self._gone_since = None
         else:
-            self._check_job(sink_context)
+            self._check_job(sink_context, event.refusal)
         return PokeReturnValue(is_done=False)
 
     @property
@@ -178,11 +179,14 @@ class RunqySensor(BaseSensorOperator):
         sink = sink_from_uri(self.sink or sink_context.connection.sink)
         return JobRef(self.delivery_id, sink.uri, self.job_id, self.runqy_queue)
 
-    def _check_job(self, sink_context: SinkContext) -> None:
+    def _check_job(self, sink_context: SinkContext, refusal: str) -> None:
         """Fail once the job has been gone for longer than a delivery may take.
 
         A poke looks once, so between pokes the sensor keeps since when it is gone.
         """
+        if refusal and refusal != self._refusal:
+            self._refusal = refusal
+            self.log.warning("%s", refusal)
         config = sink_context.config
         if self.job_id is None or not config.watch_interval:
             return
@@ -195,7 +199,8 @@ class RunqySensor(BaseSensorOperator):
                 sink = self.sink or sink_context.connection.sink
                 raise JobVanished(
                     f"{error} Nothing was delivered in the {config.vanished_grace:g} s "
-                    f"after, at sink {sink!r}."
+                    f"after, at sink {sink!r}.",
+                    advice=refusal,
                 ) from error
         except RunqyError as error:
             self.log.warning("The state of the job is not known: %s", error)

@@ -16,7 +16,12 @@ from runqy_delivery import DeliveryRequest
 from runqy_delivery.wire import COMPLETED, FAILED
 from runqy_provider.client import api
 from runqy_provider.client import models as job_states
-from runqy_provider.client.job_status import BATCH, job_status_reader
+from runqy_provider.client.job_status import (
+    BATCH,
+    LastSeen,
+    is_gone,
+    job_status_reader,
+)
 from runqy_provider.client.redis_keys import hash_key
 from runqy_provider.errors import (
     BadDelivery,
@@ -264,15 +269,16 @@ class JobResultSource:
 
     def __init__(self, reader: JobStatusReader) -> None:
         self._reader = reader
+        self._last_seen = LastSeen()
 
     async def poll(self, keys: Collection[str]) -> Mapping[str, PollResult]:
         """Look for all of them at once; results stay where they are."""
         jobs = {uri: JobResultUri.parse(uri) for uri in keys}
         found = await self._reader.poll([job.job for job in jobs.values()])
+        states = {uri: found[job.job] for uri, job in jobs.items() if job.job in found}
+        self._last_seen.update(states)
         results = {
-            uri: self._result(uri, job, found[job.job])
-            for uri, job in jobs.items()
-            if job.job in found
+            uri: self._result(uri, jobs[uri], state) for uri, state in states.items()
         }
         return {uri: result for uri, result in results.items() if result is not None}
 
@@ -282,14 +288,16 @@ class JobResultSource:
         yield
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections, and forget what was seen."""
+        self._last_seen.clear()
         await self._reader.aclose()
 
     def _result(
         self, uri: str, job: JobResultUri, found: JobStatus | None
     ) -> PollResult | None:
-        if found is None:
-            return _vanished(job, self._reader.location)
+        if found is None or is_gone(found):
+            seen = self._last_seen.explain(uri, found)
+            return _vanished(job, self._reader.location, seen)
         status = FINAL.get(found.state)
         if status is None:
             return None
@@ -328,11 +336,19 @@ def _check_completed(state: str, job: JobResultUri) -> None:
         )
 
 
-def _vanished(job: JobResultUri, location: str) -> JobVanished:
-    """Return the error for a job that runqy does not know any more."""
+def _vanished(job: JobResultUri, location: str, seen: str = "") -> JobVanished:
+    """Return the error for a job that runqy does not know any more.
+
+    Args:
+        job: The job.
+        location: Where it was looked for.
+        seen: What was last seen of it; empty where it was not seen.
+    """
     return JobVanished(
         f"runqy has no job {job.job_id} in queue {job.runqy_queue!r} (looked at: "
-        f"{location}). It was deleted, or it expired, or Redis was flushed, or the "
-        "queue is not configured with redis_storage: true, so that runqy forgot the "
-        "job when it ended."
+        f"{location}).",
+        advice=seen
+        or "It was deleted, or it expired, or Redis was flushed, or the queue is not "
+        "configured with redis_storage: true, so that runqy forgot the job when it "
+        "ended.",
     )

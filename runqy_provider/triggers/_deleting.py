@@ -27,12 +27,12 @@ class DeletingTrigger(BaseTrigger):
     """Yields one event; jobs that have not started are deleted when a user says so.
 
     Args:
-        delete_on_kill: Whether to delete them.
+        delete_abandoned: Whether to delete them.
     """
 
-    def __init__(self, *, delete_on_kill: bool) -> None:
+    def __init__(self, *, delete_abandoned: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's
-        self.delete_on_kill = delete_on_kill
+        self.delete_abandoned = delete_abandoned
         self._is_done = False
 
     @abc.abstractmethod
@@ -90,7 +90,7 @@ class DeletingTrigger(BaseTrigger):
         where the whole triggerer shuts down, which must not wait for this task.
         """
         ti = self._ti
-        if ti is None or self._is_done or not self.delete_on_kill:
+        if ti is None or self._is_done or not self.delete_abandoned:
             return None
         deletion = asyncio.create_task(self._delete_if_abandoned(ti))
         _deletions.add(deletion)

@@ -40,7 +40,7 @@ class BatchTrigger(DeletingTrigger):
     :param not_before: The task is not resumed before then; see ``[runqy]
         settle_seconds``.
     :param heartbeat: Seconds without a delivery after which to give up.
-    :param delete_on_kill: Delete the jobs that have not started, when a user ends the
+    :param delete_abandoned: Delete the jobs that have not started, when a user ends the
         task.
     """
 
@@ -54,9 +54,9 @@ class BatchTrigger(DeletingTrigger):
         deadline: float,
         not_before: float = 0.0,
         heartbeat: float | None = None,
-        delete_on_kill: bool = False,
+        delete_abandoned: bool = False,
     ) -> None:
-        super().__init__(delete_on_kill=delete_on_kill)
+        super().__init__(delete_abandoned=delete_abandoned)
         self.runqy_conn_id = runqy_conn_id
         self.batch = dict(batch)
         self.until = until
@@ -77,7 +77,7 @@ class BatchTrigger(DeletingTrigger):
                 "deadline": self.deadline,
                 "not_before": self.not_before,
                 "heartbeat": self.heartbeat,
-                "delete_on_kill": self.delete_on_kill,
+                "delete_abandoned": self.delete_abandoned,
             },
         )
 

@@ -45,7 +45,7 @@ class DeliveryTrigger(DeletingTrigger):
     :param job_id: runqy's id of the job, where it is known.
     :param runqy_queue: Full name of the job's queue, where it is known.
     :param heartbeat: Seconds without a sign of life after which to give up.
-    :param delete_on_kill: Delete the job, if it has not started, when a user ends the
+    :param delete_abandoned: Delete the job, if it has not started, when a user ends the
         task.
     :param enqueued_at: When the job was enqueued; 0 where it is not known.
     :param task_end: How to end the task without a worker, a ``TaskEnd`` as plain JSON;
@@ -63,11 +63,11 @@ class DeliveryTrigger(DeletingTrigger):
         job_id: str | None = None,
         runqy_queue: str | None = None,
         heartbeat: float | None = None,
-        delete_on_kill: bool = False,
+        delete_abandoned: bool = False,
         enqueued_at: float = 0.0,
         task_end: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(delete_on_kill=delete_on_kill)
+        super().__init__(delete_abandoned=delete_abandoned)
         self.runqy_conn_id = runqy_conn_id
         self.job = JobRef(delivery_id, sink, job_id, runqy_queue, enqueued_at)
         self.deadline = deadline
@@ -105,7 +105,7 @@ class DeliveryTrigger(DeletingTrigger):
                 "job_id": self.job.job_id,
                 "runqy_queue": self.job.runqy_queue,
                 "heartbeat": self.heartbeat,
-                "delete_on_kill": self.delete_on_kill,
+                "delete_abandoned": self.delete_abandoned,
                 "task_end": self.task_end,
                 "enqueued_at": self.job.enqueued_at,
             },

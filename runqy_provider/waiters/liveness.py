@@ -10,11 +10,10 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from runqy_provider.sanitize import storable
+from runqy_provider.waiters.source import StatusUpdate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from runqy_provider.waiters.source import StatusUpdate
 
 #: Seconds between two lines of progress in a task's log.
 PROGRESS_INTERVAL = 5.0
@@ -58,6 +57,7 @@ class LivenessMonitor:
         "job",
         "last_sign",
         "progress",
+        "refusal",
     )
 
     def __init__(
@@ -79,6 +79,8 @@ class LivenessMonitor:
         self.progress = ""
         #: What was last observed of the job.
         self.job = ""
+        #: Why a delivery of the job was refused; empty where none was.
+        self.refusal = ""
 
     @property
     def silent_at(self) -> float:
@@ -98,6 +100,10 @@ class LivenessMonitor:
     def on_update(self, update: StatusUpdate) -> None:
         """Record an update, and pass it on where it is new; progress not too often."""
         self._record_sign(update)
+        refusal = storable(update.refusal)
+        if refusal and refusal != self.refusal:
+            self.refusal = refusal
+            self._on_change(StatusUpdate(refusal))
         message = storable(update.message)
         if update.is_progress:
             self.progress = message

@@ -39,11 +39,14 @@ class StatusUpdate:
             it, in seconds since 1970. None for what was observed from outside.
         has_started: True where the job was seen to run, False where it was seen to
             wait for a worker, None where neither was seen.
+        refusal: Which delivery of the job was refused, by whom, and why; empty: none
+            was. It does not end the wait: a later delivery may be accepted.
     """
 
     message: str = ""
     reported_at: float | None = None
     has_started: bool | None = None
+    refusal: str = ""
 
     @property
     def is_progress(self) -> bool:

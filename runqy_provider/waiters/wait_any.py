@@ -71,27 +71,33 @@ async def wait_any(
         arrival, error = await _race(targets, monitor, deadline, liveness)
         if arrival is None:
             # It may have arrived just now, without a hint.
-            arrival = await poll_in_order(targets)
+            arrival = await poll_in_order(targets, liveness)
         if arrival is not None or error is None:
             return arrival
         doubt = doubt_about(error, targets, monitor)
         if not doubt or time.time() >= deadline:
-            raise error
+            raise explained(error, liveness.refusal)
         liveness.on_update(StatusUpdate(doubt))
         # Made only now: there may be thousands of waits, and hardly any needs it.
         delays = delays or backoff_delays(FIRST_DELAY, LONGEST_DELAY)
         await asyncio.sleep(min(next(delays), max(0.0, deadline - time.time())))
 
 
-async def poll_once(targets: Sequence[WaitTarget]) -> Arrival | None:
+async def poll_once(
+    targets: Sequence[WaitTarget], liveness: LivenessMonitor
+) -> Arrival | None:
     """Poll each source once; return an arrival, or None where there is none yet.
+
+    Args:
+        targets: The sources.
+        liveness: Receives status updates.
 
     Raises:
         RunqyError: A required source says that no delivery will arrive.
     """
-    arrival, error = await _race(targets, None, 0.0, LivenessMonitor())
+    arrival, error = await _race(targets, None, 0.0, liveness)
     if arrival is None and (error is not None or any(at.relays for at in targets)):
-        arrival = await poll_in_order(targets)
+        arrival = await poll_in_order(targets, liveness)
     if arrival is None and error is not None:
         raise error
     return arrival
@@ -102,7 +108,7 @@ def poll_now(targets: Sequence[WaitTarget]) -> Arrival | None:
 
     async def poll_and_close() -> Arrival | None:
         try:
-            return await poll_once(targets)
+            return await poll_once(targets, LivenessMonitor())
         finally:
             await close_waiters()
 
@@ -122,6 +128,20 @@ def doubt_about(
     is_of_monitor = isinstance(error, (JobVanished, JobFailed)) and monitor is not None
     failed = poll_status(targets).last_error if is_of_monitor else ""
     return f"{error} But not every source could be polled: {failed}" if failed else ""
+
+
+def explained(error: Exception, refusal: str) -> Exception:
+    """Return the error of a job that delivered nothing, with the reason for that.
+
+    Args:
+        error: The error that ended a wait.
+        refusal: Why a delivery of the job was refused; empty where none was.
+    """
+    if refusal and isinstance(error, JobVanished):
+        return error.because(refusal)
+    if refusal and isinstance(error, JobFailed):
+        return JobFailed(f"{error} {refusal}")
+    return error
 
 
 def poll_status(targets: Sequence[WaitTarget]) -> PollStatus:
@@ -180,19 +200,26 @@ async def _race(
         race.close()
 
 
-async def poll_in_order(targets: Sequence[WaitTarget]) -> Arrival | None:
-    """Poll once, relays first: what one moves meanwhile is found where it goes."""
+async def poll_in_order(
+    targets: Sequence[WaitTarget], liveness: LivenessMonitor
+) -> Arrival | None:
+    """Poll once, relays first: what one moves meanwhile is found where it goes.
+
+    Args:
+        targets: The sources.
+        liveness: Receives status updates, such as that a delivery was refused.
+    """
     for relays in (True, False):
-        polls = [_poll(target) for target in targets if target.relays is relays]
+        polls = [_poll(each, liveness) for each in targets if each.relays is relays]
         for arrival in await asyncio.gather(*polls):
             if arrival is not None:
                 return arrival
     return None
 
 
-async def _poll(target: WaitTarget) -> Arrival | None:
+async def _poll(target: WaitTarget, liveness: LivenessMonitor) -> Arrival | None:
     try:
         waiter = shared_waiter(target.waiter_factory)
-        return await waiter.wait(target.key, deadline=0.0)
+        return await waiter.wait(target.key, deadline=0.0, liveness=liveness)
     except RunqyError:
         return None  # the wait before this poll raised the same error

@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING
 
 from runqy_delivery import BadDelivery as WireBadDelivery
 from runqy_provider.errors import JobFailed, JobVanished, ResultLost
+from runqy_provider.waiters.liveness import LivenessMonitor
 from runqy_provider.waiters.race import Race
 from runqy_provider.waiters.source import StatusUpdate
-from runqy_provider.waiters.wait_any import LONGEST_DELAY, doubt_about, poll_in_order
+from runqy_provider.waiters.wait_any import (
+    LONGEST_DELAY,
+    doubt_about,
+    explained,
+    poll_in_order,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from runqy_provider.waiters.liveness import LivenessMonitor
     from runqy_provider.waiters.registry import WaitTarget
     from runqy_provider.waiters.source import Arrival
 
@@ -157,7 +162,10 @@ class _Many:
 
     async def _check(self, wait: NumberedWait, error: Exception) -> None:
         """Look once more for a delivery that will not arrive, as an error says."""
-        arrival = await poll_in_order(wait.targets)
+        # Of its own: that of the whole batch does not tell whose delivery was refused.
+        look = LivenessMonitor()
+        arrival = await poll_in_order(wait.targets, look)
+        error = explained(error, look.refusal)
         doubt = doubt_about(error, wait.targets, wait.monitor)
         if arrival is not None or not doubt or time.time() >= self.deadline:
             self._report(

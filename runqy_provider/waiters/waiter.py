@@ -27,7 +27,7 @@ from runqy_provider.waiters.turns import Turns
 from runqy_provider.waiters.wait import POLL_GRACE, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Coroutine, Iterable, Sequence
 
     from runqy_provider.waiters.source import Arrival, Source
 
@@ -61,6 +61,7 @@ class Waiter:
             waits are polled at every interval.
         batch: How many keys are polled at once; None: all, where the source looks for
             any number of them by one request.
+        early: Ages of a wait, in seconds, at which it is polled beside that.
     """
 
     def __init__(
@@ -70,9 +71,10 @@ class Waiter:
         max_interval: float | None = None,
         *,
         batch: int | None = None,
+        early: Sequence[float] = (),
     ) -> None:
         self._source = source
-        self._turns = Turns(interval, max_interval, batch)
+        self._turns = Turns(interval, max_interval, batch, early)
         # Tuples, as almost all have one wait, and lists take more memory.
         self._waits: dict[str, tuple[Wait, ...]] = {}
         self._deadlines = DeadlineQueue()

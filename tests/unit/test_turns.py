@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from runqy_provider.waiters.liveness import LivenessMonitor
-from runqy_provider.waiters.turns import Turns
+from runqy_provider.waiters.turns import MOST_EARLY, Turns
 from runqy_provider.waiters.wait import Wait
 
 NOW = 1000.0
@@ -16,9 +16,9 @@ def wait_for(key: str, since: float = 0.0) -> Wait:
     return Wait(key, 1e12, LivenessMonitor(), lambda *_: None, since=since)
 
 
-def turns_of(count: int, batch: int | None = None, **options: float) -> Turns:
+def turns_of(count: int, batch: int | None = None) -> Turns:
     """Return turns whose waits have been polled once."""
-    turns = Turns(INTERVAL, batch=batch, **options)
+    turns = Turns(INTERVAL, batch=batch)
     turns.restart(NOW)
     for n in range(count):
         turns.add(wait_for(f"k{n}"))
@@ -114,3 +114,36 @@ def test_turns_old_wait_is_due_less_often() -> None:
 
     assert turns.take(NOW + 0.5) == ["young"]
     assert turns.take(NOW + 10.5) == ["young", "old"]
+
+
+def test_turns_new_waits_are_polled_early_beside_their_turns() -> None:
+    turns = Turns(INTERVAL, early=(4.0, 9.0))
+    turns.restart(NOW)
+    for key, since in (("a", NOW), ("b", NOW + 1), ("ended", NOW)):
+        wait = wait_for(key, since=since)
+        turns.add(wait)
+        if key == "ended":
+            wait.end()
+    assert turns.take(NOW + 1) == ["a", "b", "ended"]
+
+    polled = []
+    while turns.next_poll < NOW + INTERVAL:
+        polled.append((turns.next_poll - NOW, turns.take(turns.next_poll)))
+
+    assert [(at, keys) for at, keys in polled if keys] == [
+        (4.0, ["a"]),
+        (5.0, ["b"]),
+        (9.0, ["a"]),
+    ]
+
+
+def test_turns_of_many_new_waits_few_are_polled_early() -> None:
+    turns = Turns(INTERVAL, batch=MOST_EARLY, early=(4.0,))
+    turns.restart(NOW)
+    for n in range(10_000):
+        turns.add(wait_for(f"k{n}", since=NOW))
+    while turns.take(NOW):
+        pass
+
+    assert len(turns.take(NOW + 4)) == MOST_EARLY
+    assert turns.take(NOW + 4) == []

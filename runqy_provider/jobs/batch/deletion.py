@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runqy_provider.client.find_job import find_waiting
 from runqy_provider.errors import RunqyError
 from runqy_provider.hooks.runqy import RunqyHook
 
@@ -24,15 +25,44 @@ def delete_pending(runqy_conn_id: str, batch: BatchProgress, log: Any) -> bool:
     Returns:
         Whether no job of it is pending any more.
     """
-    if not batch.chooses_id:
-        log.info("Its jobs stay in the queue: over HTTP their ids are not known.")
-        return False
-    ids = [batch.delivery_id(index) for index in batch.outstanding]
     try:
         with RunqyHook(runqy_conn_id, retry_for=0) as hook:
+            ids = _ids(hook, batch)
+            if ids is None:
+                log.warning(
+                    "The jobs of the batch stay in the queue %r: over HTTP their ids "
+                    "are not known. To find and delete them, enter runqy's own Redis "
+                    "in connection %r.",
+                    batch.runqy_queue,
+                    runqy_conn_id,
+                )
+                return False
             number = hook.delete_pending(batch.runqy_queue, ids)
     except RunqyError as error:
-        log.warning("Its jobs were not deleted: %s", error)
+        log.warning("The jobs of the batch were not deleted: %s", error)
         return False
-    log.info("%s of %s jobs were deleted before they started.", number, len(ids))
+    log.info(
+        "%s jobs of the batch were deleted before they started; no other one waits "
+        "for a worker.",
+        number,
+    )
     return True
+
+
+def _ids(hook: RunqyHook, batch: BatchProgress) -> list[str] | None:
+    """Return runqy's ids of the jobs that may wait for a worker.
+
+    A job that has failed may: runqy runs it again where its handler raised, too.
+
+    Returns:
+        None where they cannot be found.
+    """
+    if batch.chooses_id:
+        indexes = (*batch.outstanding, *batch.failed)
+        return [batch.delivery_id(index) for index in indexes]
+    redis = hook.context.runqy_redis
+    return (
+        None
+        if redis is None
+        else find_waiting(redis, batch.runqy_queue, batch.batch_id)
+    )

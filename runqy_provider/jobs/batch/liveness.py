@@ -7,12 +7,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from runqy_provider.sanitize import storable
 from runqy_provider.waiters.liveness import LivenessMonitor
+from runqy_provider.waiters.source import StatusUpdate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from runqy_provider.waiters.source import StatusUpdate
 
 #: Seconds between two lines about single jobs: there may be thousands to report.
 WARNING_INTERVAL = 300.0
@@ -23,7 +23,8 @@ class BatchLiveness(LivenessMonitor):
 
     A delivery, and progress that any job reports, is a sign of life. Silence counts
     only while a job runs: others may have to wait for a worker. The log shows one
-    warning about a job, or about a source, in a while, and no progress of single jobs.
+    warning about a job, or about a source, in a while, likewise one about a delivery
+    that was refused, and no progress of single jobs.
 
     Args:
         heartbeat_timeout: Seconds without a sign of life after which the batch counts
@@ -33,7 +34,7 @@ class BatchLiveness(LivenessMonitor):
             count as running.
     """
 
-    __slots__ = ("_is_watched", "_next_warning", "_warn")
+    __slots__ = ("_is_watched", "_next_refusal", "_next_warning", "_warn")
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class BatchLiveness(LivenessMonitor):
         super().__init__(heartbeat_timeout, is_watched=is_watched)
         self._is_watched = is_watched
         self._warn = on_change
-        self._next_warning = 0.0
+        self._next_warning = self._next_refusal = 0.0
 
     def on_delivery(self) -> None:
         """Record that a job has delivered."""
@@ -54,6 +55,13 @@ class BatchLiveness(LivenessMonitor):
 
     def on_update(self, update: StatusUpdate) -> None:
         """Record an update of one job, or of a source."""
+        now = time.monotonic()
+        if update.refusal:
+            self.refusal = storable(update.refusal)
+            # At once, whatever other warning came just before.
+            if now >= self._next_refusal:
+                self._next_refusal = now + WARNING_INTERVAL
+                self._warn(StatusUpdate(self.refusal))
         at = update.reported_at
         if at is not None:
             if self._reported_at is None or at > self._reported_at:
@@ -63,7 +71,6 @@ class BatchLiveness(LivenessMonitor):
         if update.has_started and not self._has_started:
             self._has_started = True
             self.last_sign = time.time()
-        now = time.monotonic()
         if update.message and now >= self._next_warning:
             self._next_warning = now + WARNING_INTERVAL
             self._warn(update)

@@ -36,7 +36,7 @@ def too_many_failed(
 
 
 def not_ended(
-    batch: BatchProgress, limit: str, context: SinkContext
+    batch: BatchProgress, limit: str, context: SinkContext, refusal: str = ""
 ) -> DeliveryTimeout:
     """Return the error of a batch whose time is over.
 
@@ -44,9 +44,10 @@ def not_ended(
         batch: The batch.
         limit: The time limit of the wait.
         context: The runqy connection and the options.
+        refusal: Why a delivery of one of its jobs was refused; empty: none was.
     """
-    where = ""
-    for first in itertools.islice(batch.outstanding, 1):
+    where = f"{refusal} " if refusal else ""
+    for first in itertools.islice(batch.outstanding, 0 if refusal else 1):
         sink = sink_from_uri(batch.sink).bind(context)
         where = (
             f"Job {first} is one of those without a result. "
@@ -59,15 +60,19 @@ def not_ended(
     )
 
 
-def silent(batch: BatchProgress, limit: str) -> HeartbeatTimeout:
+def silent(batch: BatchProgress, limit: str, refusal: str = "") -> HeartbeatTimeout:
     """Return the error of a batch of which no job gave a sign of life.
 
     Args:
         batch: The batch.
         limit: The time limit of the silence.
+        refusal: Why a delivery of one of its jobs was refused; empty: none was.
     """
+    advice = refusal or (
+        f"Check that a runqy worker serves the queue {batch.runqy_queue!r}, and its "
+        "log."
+    )
     return HeartbeatTimeout(
         f"No job of batch {batch.batch_id} has delivered, nor reported progress, "
-        f"within {limit}: {batch}. Check that a runqy worker serves the queue "
-        f"{batch.runqy_queue!r}, and its log. A retry of the task goes on from here."
+        f"within {limit}: {batch}. {advice} A retry of the task goes on from here."
     )

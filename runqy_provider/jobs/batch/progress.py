@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: How many reasons of failures are kept, and the longest of them, in characters.
 MOST_REASONS = 20
-LONGEST_REASON = 300
+LONGEST_REASON = 450
 
 
 @dataclass

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import time
 from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import FAILED
-from runqy_provider.errors import SinkUnavailable
+from runqy_provider.errors import RunqyError, SinkUnavailable
 from runqy_provider.jobs.batch.liveness import BatchLiveness
 from runqy_provider.jobs.monitor import monitor_target
 from runqy_provider.jobs.waiting import update_logger
@@ -128,6 +130,29 @@ def find_results(context: SinkContext, batch: BatchProgress) -> None:
         return True
 
     look(context, batch, [*batch.outstanding, *batch.failed], on_end)
+
+
+def find_refusal(context: SinkContext, batch: BatchProgress) -> str:
+    """Say why a delivery of one of the jobs in flight was refused.
+
+    For a process without an event loop: a worker.
+
+    Returns:
+        An empty text where none was refused, or that is not known just now.
+    """
+    liveness = LivenessMonitor()
+
+    async def poll() -> None:
+        some = itertools.islice(batch.outstanding, LOOKED_FOR_AT_ONCE)
+        waits = list(targets_of_batch(context, batch, some))
+        try:
+            await wait_many(waits, lambda _: True, deadline=0.0, liveness=liveness)
+        finally:
+            await close_waiters()
+
+    with contextlib.suppress(RunqyError):
+        asyncio.run(poll())
+    return liveness.refusal
 
 
 def look(

@@ -10,6 +10,7 @@ before, the broker sends it again, and the inbox recognises a repetition.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import re
@@ -201,6 +202,7 @@ class AmqpSource:
             mark = digest(delivery)
         except BadDelivery as error:
             await consumer.dead_letter(message, str(error))
+            await self._tell(writer, message.body, str(error))
             return
         while True:
             try:
@@ -224,6 +226,20 @@ class AmqpSource:
         else:
             await message.ack()
 
+    async def _tell(self, writer: InboxWriter, body: bytes, reason: str) -> None:
+        """Tell the waiting task why its message was refused, if that has an id."""
+        delivery_id = _task_id_in(body)
+        if delivery_id not in self._known_ids:
+            return
+        text = (
+            f"A message of {delivery_id} in queue {self._queue.name!r} was refused, "
+            f"and moved to {self._queue.rejected!r}: {reason}"
+        )
+        try:
+            await writer.note_refusal(delivery_id, text)
+        except (SinkUnavailable, NoAccess) as error:
+            log.warning("The waiting task was not told: %s", error)
+
     def _parse(self, body: bytes) -> Delivery:
         """Return the delivery in a message.
 
@@ -241,6 +257,27 @@ class AmqpSource:
                 f"its task_id {delivery.delivery_id[:80]!r} is not a valid delivery id"
             )
         return delivery
+
+
+#: The start of a message that begins with its id, as most do.
+_TASK_ID = re.compile(rb'\s*\{\s*"task_id"\s*:\s*"([A-Za-z0-9._-]{1,128})"')
+
+#: The largest message that is parsed only to find its id, in bytes.
+LARGEST_PARSED = 64 * 1024
+
+
+def _task_id_in(body: bytes) -> str:
+    """Return the id in a message that is not a delivery; empty where there is none."""
+    found = _TASK_ID.match(body)
+    if found is not None:
+        return found[1].decode()
+    try:
+        fields = json.loads(body) if len(body) <= LARGEST_PARSED else None
+    except (ValueError, RecursionError):
+        return ""
+    task_id = fields.get("task_id") if isinstance(fields, dict) else None
+    is_id = isinstance(task_id, str) and DELIVERY_ID.fullmatch(task_id)
+    return str(task_id) if is_id else ""
 
 
 async def _run_to_end(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -212,6 +212,6 @@ class BoundSqlSink(BoundSink):
             state = "does not exist" if status is None else f"has the status {status!r}"
         return (
             f"Row {job.delivery_id} of {table.location} (connection "
-            f"{table.conn_id!r}) {state}. Check that the task code writes to that "
-            "database, and its log."
+            f"{table.conn_id!r}) {state}; only {COMPLETED!r} and {FAILED!r} end the "
+            "wait. Check that the task code writes to that database, and its log."
         )

@@ -15,7 +15,7 @@ from runqy_provider.airflow_compat import in_thread
 from runqy_provider.errors import ResultLost, RunqyError, SinkUnavailable
 from runqy_provider.sinks.sql.engine import connect_arguments, sql_engine
 from runqy_provider.sinks.sql.timeouts import TIMEOUT, abort_after
-from runqy_provider.waiters.source import Arrival, PollResult
+from runqy_provider.waiters.source import Arrival, PollResult, StatusUpdate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -103,6 +103,13 @@ class SqlSource:
             elif row is not None and row.status in (COMPLETED, FAILED):
                 result_uri = self._result_uri(row_id)
                 results[row_id] = Arrival(row.status, result_uri, row.completed_at)
+            elif row is not None and row.is_dated:
+                results[row_id] = StatusUpdate(
+                    refusal=f"Row {row_id} of {self._table.location} (connection "
+                    f"{self._table.conn_id!r}) has a time of completion, but the "
+                    f"status {row.status[:40]!r}: only {COMPLETED!r} and {FAILED!r} "
+                    "end the wait."
+                )
         self._forget(results, now)
         return results
 

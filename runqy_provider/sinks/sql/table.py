@@ -54,6 +54,7 @@ class Row:
         result: The result as the driver returns it, or its size in bytes; None where
             neither was selected.
         is_parsed: Whether the driver has parsed the result as JSON.
+        is_dated: Whether it has a time of the result.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Row:
     completed_at: float
     result: Any = None
     is_parsed: bool = False
+    is_dated: bool = False
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,7 @@ class SqlTable:
                 result=row[3] if more else None,
                 is_parsed=engine.dialect.name == "postgresql"
                 and types[-1] in POSTGRES_JSON,
+                is_dated=row[2] is not None,
             )
             for row in rows
         ]

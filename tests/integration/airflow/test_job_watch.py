@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import Redis
 
+from runqy_provider.client.job_status import job_status_reader
+from runqy_provider.context import load_context
 from runqy_provider.errors import (
     DeliveryTimeout,
     JobFailed,
@@ -17,7 +19,10 @@ from runqy_provider.errors import (
     Misconfigured,
 )
 from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.jobs.monitor import JobMonitor
+from runqy_provider.sinks.redis_storage import JobResultSource, JobResultUri
 from runqy_provider.waiters.registry import close_waiters
+from runqy_provider.waiters.source import StatusUpdate
 from runqy_provider.waiters.wait_any import wait_any
 from runqy_sandbox.process.net import free_port
 from tests.support.harness import outcome_of, run_of, started
@@ -25,6 +30,7 @@ from tests.support.harness import outcome_of, run_of, started
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runqy_provider.client.job_status import JobStatusReader
     from tests.support.stack import Gate, Stack
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling", "short_watch_interval")
@@ -262,3 +268,65 @@ def test_monitor_lease_expired_is_logged_while_other_workers_live(
         f"Job {job_id} is active, but its lease has expired: its worker was lost"
         in output
     )
+
+
+@pytest.fixture
+def reader(monitor_backend: str) -> JobStatusReader:
+    """What the monitor reads with: runqy's Redis, or its API."""
+    del monitor_backend
+    context = load_context("runqy_default")
+    return job_status_reader(context.connection, context.runqy_redis)
+
+
+def pending_job(stack: Stack) -> tuple[str, Callable[..., None]]:
+    """Enqueue a job that no worker takes; return its URI, and what removes it."""
+    with RunqyHook() as hook:
+        job_id = hook.enqueue("idle", {"n": 1}).job_id
+    uri = JobResultUri("runqy_default", "idle.default", job_id, "d")
+
+    def remove(*, all_traces: bool) -> None:
+        with Redis.from_url(stack.sandbox.redis_url) as redis:
+            redis.delete(f"asynq:{{idle.default}}:t:{job_id}")
+            if all_traces:  # as FLUSHALL does, for all jobs
+                redis.delete(f"asynq:t:{job_id}")
+
+    return str(uri), remove
+
+
+@pytest.mark.parametrize("kind", [JobMonitor, JobResultSource])
+@pytest.mark.parametrize(
+    ("all_traces", "meaning"), [(True, "was emptied"), (False, "it was deleted")]
+)
+def test_monitor_pending_job_gone_says_what_was_last_seen(
+    kind: Any, all_traces: bool, meaning: str, reader: JobStatusReader, stack: Stack
+) -> None:
+    source = kind(reader, 0.0) if kind is JobMonitor else kind(reader)
+    uri, remove = pending_job(stack)
+
+    async def scenario() -> Any:
+        await source.poll([uri])
+        remove(all_traces=all_traces)
+        result = (await source.poll([uri]))[uri]
+        await source.aclose()
+        return result
+
+    error = asyncio.run(scenario())
+    assert isinstance(error, JobVanished)
+    assert "was pending when last seen" in str(error)
+    assert meaning in str(error)
+    assert ("@delivers" in str(error)) is (kind is JobMonitor and not all_traces)
+
+
+async def test_monitor_grace_of_a_job_is_waited_once(
+    reader: JobStatusReader, stack: Stack
+) -> None:
+    monitor = JobMonitor(reader, GRACE)
+    uri, remove = await asyncio.to_thread(pending_job, stack)
+    remove(all_traces=False)
+    try:
+        assert isinstance((await monitor.poll([uri]))[uri], StatusUpdate)
+        assert await anext(monitor.hints()) == uri
+        for _ in range(2):  # the wait goes on while a source cannot be polled
+            assert isinstance((await monitor.poll([uri]))[uri], JobVanished)
+    finally:
+        await monitor.aclose()

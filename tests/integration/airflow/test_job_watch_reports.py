@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -29,23 +31,31 @@ LIMIT = timedelta(seconds=3)
 def test_pending_jobs_report_comes_late_and_at_growing_intervals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
+    now = 1000.0
+    monkeypatch.setattr("time.time", lambda: now)
     jobs, due = PendingJobs(), []
-    for now in range(0, 1000, 30):
-        if jobs.update(["j"], ["j"]):
-            due.append(now)
+    for now in range(1010, 2000, 30):
+        if jobs.update(["j"], {"j": 1000.0}):
+            due.append(now - 1000)
             jobs.report("j", "1", "q.default", QueuePosition(4, 2))
 
-    assert due == [60, 120, 240, 480, 960]
+    assert due == [40, 100, 220, 460, 940]
     assert jobs.message("j") == (
-        "Job 1 has been pending for 960 s in the queue 'q.default', 4 jobs before it. "
+        "Job 1 has been pending for 940 s in the queue 'q.default', 4 jobs before it. "
         "Live workers of the queue: 2."
     )
-    jobs.update(["another"], [])
+    jobs.update(["another"], {})
     assert jobs.message("j"), "it was not looked at"
-    jobs.update(["j"], [])
+    jobs.update(["j"], {})
     assert not jobs.message("j")
+
+
+def test_pending_jobs_time_of_enqueue_unknown_is_said() -> None:
+    jobs = PendingJobs()
+    jobs.update(["j"], {"j": 0.0})
+    jobs.report("j", "1", "q.default", QueuePosition(4, 2))
+
+    assert "for at least 0 s" in jobs.message("j")
 
 
 def test_monitor_slow_job_position_and_workers_are_logged(
@@ -132,3 +142,15 @@ def test_monitor_vanished_job_message_names_the_decorator() -> None:
 
     with pytest.raises(JobVanished, match="@delivers of runqy_delivery"):
         raise run.resume(run.fire()).error
+
+
+def test_monitor_pending_job_time_counts_from_its_enqueue(
+    connect: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    connect(without=("admin_api_key", "runqy_redis_conn_id"))
+    run = started(run_of({}, "idle", delivery_timeout=LIMIT))
+    trigger = run.trigger
+    trigger.job = dataclasses.replace(trigger.job, enqueued_at=time.time() - 230)
+    run.fire(trigger)
+
+    assert "has been pending for 23" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import uuid
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from runqy_provider.airflow_compat import identity_of
 from runqy_provider.errors import (
     DeliveryIdTaken,
     DeliveryTimeout,
+    HeartbeatTimeout,
     JobFailed,
     NotThere,
     ServerUnavailable,
@@ -378,7 +380,9 @@ def test_retry_sink_missing_for_a_moment_keeps_job(tmp_path: Path) -> None:
     """Like a share that is not mounted: the next try waits for the same job."""
     folder = tmp_path / "share"
     folder.mkdir()
-    first = idle_run(sink=f"file://{folder}")
+    first = run_of({}, "idle", sink=f"file://{folder}")
+    first.max_tries = 1
+    started(first)
     folder.rmdir()
     with pytest.raises(NotThere):
         raise first.resume(first.fire()).error
@@ -400,12 +404,86 @@ def test_retry_abandoned_pending_job_is_deleted(how: str, stack: Stack) -> None:
         assert not redis.exists(f"asynq:{{idle.default}}:t:{job_of(first)}")
 
 
-def test_clear_delete_on_kill_false_keeps_pending_job(stack: Stack) -> None:
-    first = idle_run(delete_on_kill=False)
+def test_clear_delete_abandoned_false_keeps_pending_job(stack: Stack) -> None:
+    first = idle_run(delete_abandoned=False)
     first.retried(is_cleared=True).execute()
 
     with Redis.from_url(stack.sandbox.redis_url) as redis:
         assert redis.exists(f"asynq:{{idle.default}}:t:{job_of(first)}")
+
+
+@pytest.fixture(params=["http", "redis"])
+def transport(request: pytest.FixtureRequest, connect: Callable[..., Any]) -> str:
+    """The transport of the connection: each test runs with both."""
+    connect(transport=request.param)
+    return str(request.param)
+
+
+#: A limit that ends the wait for a job that no worker takes.
+LIMITS = {
+    "delivery_timeout": ({"delivery_timeout": timedelta(seconds=1)}, DeliveryTimeout),
+    "heartbeat_timeout": (
+        {"heartbeat_timeout": timedelta(seconds=0.5)},
+        HeartbeatTimeout,
+    ),
+}
+
+
+def timed_out(run: Run, error: type[Exception]) -> Run:
+    """Run a task until its wait ends, and check by which error."""
+    run.execute()
+    if run.state == "deferred":
+        run.resume(run.fire())
+    assert isinstance(run.error, error)
+    return run
+
+
+def is_in_queue(run: Run, stack: Stack) -> bool:
+    job = run.xcoms["runqy_job"]
+    with Redis.from_url(stack.sandbox.redis_url) as redis:
+        return bool(redis.exists(f"asynq:{{{job['runqy_queue']}}}:t:{job['job_id']}"))
+
+
+@pytest.mark.usefixtures("transport")
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_last_attempt_timed_out_pending_job_is_deleted(
+    limit: str, deferrable: bool, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Silence counts from the start where the job itself is not observed.
+    monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "0")
+    arguments, error = LIMITS[limit]
+    run = timed_out(run_of({}, "idle", deferrable=deferrable, **arguments), error)
+
+    assert not is_in_queue(run, stack)
+
+
+def test_last_attempt_airflow_ends_deferral_pending_job_is_deleted(
+    stack: Stack,
+) -> None:
+    run = idle_run()
+    run.time_out()
+
+    assert not is_in_queue(run, stack)
+
+
+def test_last_attempt_timed_out_delete_abandoned_false_keeps_job(stack: Stack) -> None:
+    arguments, error = LIMITS["delivery_timeout"]
+    run = run_of({}, "idle", delete_abandoned=False, **arguments)
+
+    assert is_in_queue(timed_out(run, error), stack)
+
+
+def test_attempt_timed_out_before_a_retry_keeps_job(stack: Stack) -> None:
+    arguments, error = LIMITS["delivery_timeout"]
+    first = run_of({}, "idle", **arguments)
+    first.max_tries = 1
+    timed_out(first, error)
+    assert is_in_queue(first, stack)
+
+    second = timed_out(first.retried(), error)
+    assert job_of(second) == job_of(first)
+    assert not is_in_queue(second, stack), "no attempt is left"
 
 
 def test_deferral_timeout_result_delivered_is_taken() -> None:

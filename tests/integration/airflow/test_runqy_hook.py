@@ -231,7 +231,7 @@ def test_enqueue_response_errors_raise_matching_exceptions(
 def test_job_response_unknown_500_is_not_job_vanished(call: Any) -> None:
     with pytest.raises(ServerUnavailable):
         call.read(ApiResponse(500, b'{"errors": ["redis: nil"]}'))
-    for message in api.GONE:
+    for message in (api.NO_TASK, api.NO_QUEUE):
         with pytest.raises(JobVanished):
             call.read(ApiResponse(500, b'{"errors": ["' + message.encode() + b'"]}'))
 

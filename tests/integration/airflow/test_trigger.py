@@ -50,7 +50,7 @@ TRIGGERS: list[BaseTrigger] = [
         most_failed=0,
         deadline=5.5,
         heartbeat=2.5,
-        delete_on_kill=True,
+        delete_abandoned=True,
     ),
 ]
 
@@ -291,7 +291,7 @@ def test_trigger_cancelled_deletes_job_only_if_no_try_waits(
                 deadline=time.time() + 60,
                 job_id=jobs[name],
                 runqy_queue="idle.default",
-                delete_on_kill=True,
+                delete_abandoned=True,
             )
     channel = keys.arrivals("runqy_default")
     wanted = {name: is_deleted for name, (_, is_deleted) in CANCELLED.items()}
@@ -337,7 +337,7 @@ def test_trigger_already_fired_deletes_no_job(monkeypatch: pytest.MonkeyPatch) -
             sink="webhook",
             deadline=time.time(),
             job_id="job-1",
-            delete_on_kill=True,
+            delete_abandoned=True,
         )
         trigger.task_instance = ti
         if is_fired:

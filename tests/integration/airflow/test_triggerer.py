@@ -41,7 +41,7 @@ def _waits(
                 deadline=time.time() + 600,
                 job_id=job_id,
                 runqy_queue="idle.default",
-                delete_on_kill=True,
+                delete_abandoned=True,
             )
     return triggers, tasks
 

@@ -9,8 +9,10 @@ import pika
 import pytest
 
 from runqy_provider.context import load_context
+from runqy_provider.python_compat import timeout
 from runqy_provider.sinks.amqp.consumer import PREFETCH
 from runqy_provider.sinks.registry import sink_from_uri
+from runqy_provider.waiters.liveness import LivenessMonitor
 from runqy_provider.waiters.registry import close_waiters
 from tests.integration.amqp.messages import (
     publish,
@@ -161,3 +163,29 @@ def test_rejected_message_invalid_headers_are_left_out(
 
     assert asyncio.run(scenario()) is not None
     assert reason_of(channel, queue)[1] == b"not json"
+
+
+@pytest.mark.parametrize("begins_with_id", [True, False])
+def test_rejected_message_reason_reaches_the_waiting_task(
+    begins_with_id: bool, context: SinkContext, channel: BlockingChannel, queue: str
+) -> None:
+    name = f"d-{queue}"
+    fields = {"task_id": name, "status": "done"}
+    if not begins_with_id:
+        fields = dict(reversed(fields.items()))
+    warned = asyncio.Event()
+    liveness = LivenessMonitor(on_change=lambda _update: warned.set())
+
+    async def scenario() -> Any:
+        wait = start_wait(context, f"amqp://mq/{queue}", name, liveness=liveness)
+        publish(channel, queue, fields)
+        async with timeout(30):
+            await warned.wait()
+        publish(channel, queue, {"task_id": name, "result": 1})
+        arrival = await wait
+        await close_waiters()
+        return arrival
+
+    assert asyncio.run(scenario()) is not None, "a later delivery is taken"
+    assert "status is 'done'" in liveness.refusal
+    assert f"{queue}.rejected" in liveness.refusal

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from redis import Redis
 
 from runqy_provider.context import load_context
 from runqy_provider.errors import (
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.harness import Run
-    from tests.support.stack import Gate
+    from tests.support.stack import Gate, Stack
 
 log = logging.getLogger("tests.batch")
 
@@ -214,6 +215,58 @@ def test_batch_at_its_deadline_says_how_many_results_are_missing() -> None:
     assert "1 in flight" in str(run.error)
 
 
+def waiting_jobs(stack: Stack) -> int:
+    with Redis.from_url(stack.sandbox.redis_url) as redis:
+        return int(redis.llen("asynq:{idle.default}:pending"))
+
+
+@pytest.mark.usefixtures("transport")
+@pytest.mark.parametrize("limit", ["delivery_timeout", "heartbeat_timeout"])
+def test_batch_last_attempt_timed_out_pending_jobs_are_deleted(
+    limit: str, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Silence counts from the start where the jobs themselves are not observed.
+    monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "0")
+    before = waiting_jobs(stack)
+    kept = batch_of(numbers(3), "idle", delivery_timeout=timedelta(seconds=1))
+    kept.max_tries = 1
+    run_to_end(kept)
+    assert waiting_jobs(stack) == before + 3, "a retry will wait for them"
+
+    batch = batch_of(numbers(4), "idle", **{limit: timedelta(seconds=1)})
+    run_to_end(batch)
+    assert batch.state == "failed"
+    assert waiting_jobs(stack) == before + 3
+    retry = run_to_end(kept.retried())
+    assert retry.state == "failed"
+    assert waiting_jobs(stack) == before
+
+
+@pytest.mark.usefixtures("transport")
+def test_batch_last_attempt_too_many_failed_pending_jobs_are_deleted(
+    stack: Stack,
+) -> None:
+    before = waiting_jobs(stack)
+    run = batch_of(numbers(3), "idle").execute()
+    batch = BatchProgress.from_json(run.record["batch"])
+    name = batch.delivery_id(0)
+    failed = {"task_id": name, "status": "failed", "error": {"message": "no memory"}}
+    deliver(name, failed)
+    run.resume(run.fire())
+
+    assert isinstance(run.error, BatchFailed)
+    assert waiting_jobs(stack) == before
+
+
+def test_batch_last_attempt_over_http_without_redis_says_what_stays(
+    connect: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    connect(without=("runqy_redis_conn_id",))
+    run_to_end(batch_of(numbers(1), "idle", delivery_timeout=timedelta(seconds=1)))
+
+    assert "enter runqy's own Redis" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("connect")
 def test_batch_without_a_sign_of_life_ends_at_its_heartbeat_timeout() -> None:
     run = batch_of(
@@ -248,6 +301,7 @@ def test_batch_whose_job_runs_and_gives_no_sign_of_life_is_silent(
     run = batch_of(
         [{**gate.closed, "value": 1}], heartbeat_timeout=timedelta(seconds=0.5)
     )
+    run.max_tries = 1
     run_to_end(run)
     assert isinstance(run.error, HeartbeatTimeout)
 
@@ -362,20 +416,23 @@ def test_batch_deletes_pending_jobs_where_their_ids_are_known(
     caplog.set_level(logging.INFO)
     connect(transport="redis")
     run = batch_of(numbers(250), runqy_queue="idle").execute()
+    caplog.clear()
     batch = BatchProgress.from_json(run.record["batch"])
 
     assert delete_pending("runqy_default", batch, log)
     assert delete_pending("runqy_default", batch, log)
 
-    assert "250 of 250 jobs were deleted" in caplog.text
-    assert "0 of 250 jobs were deleted" in caplog.text
+    messages = [one.getMessage() for one in caplog.records if one.name == log.name]
+    assert " 250 jobs of the batch were deleted" in f" {messages[0]}"
+    assert " 0 jobs of the batch were deleted" in f" {messages[1]}"
 
 
-@pytest.mark.usefixtures("connect")
 def test_batch_over_http_says_that_its_jobs_are_not_deleted(
+    connect: Callable[..., Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
+    connect(without=("runqy_redis_conn_id",))
     run = batch_of(numbers(1), runqy_queue="idle").execute()
     batch = BatchProgress.from_json(run.record["batch"])
 
@@ -391,6 +448,7 @@ def test_batch_whose_pending_jobs_cannot_be_deleted_waits_for_them_again(
     run = batch_of(
         [{**gate.closed, "value": 1}], heartbeat_timeout=timedelta(seconds=0.5)
     )
+    run.max_tries = 1
     with monkeypatch.context() as patch:
         patch.setattr(RunqyHook, "delete_pending", _unavailable)
         run_to_end(run)

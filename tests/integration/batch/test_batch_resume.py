@@ -191,6 +191,7 @@ def test_batch_over_redis_after_a_kill_between_enqueue_and_record_runs_no_job_tw
 ) -> None:
     connect(transport="redis")
     run = batch_of([{**gate.closed, "value": n} for n in range(5)])
+    run.max_tries = 1
     enqueue = RunqyHook.enqueue_batch
 
     def enqueue_and_die(self: RunqyHook, *args: Any) -> Any:
@@ -232,6 +233,7 @@ def test_batch_over_http_after_an_answer_that_was_lost_runs_no_job_twice(
 ) -> None:
     connect(transport="http")
     run = batch_of([{**gate.closed, "value": n} for n in range(5)])
+    run.max_tries = 1
     enqueue = RunqyHook.enqueue_batch
 
     def enqueue_and_lose_the_answer(self: RunqyHook, *args: Any) -> Any:

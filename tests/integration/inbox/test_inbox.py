@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis import Redis
@@ -288,3 +288,31 @@ async def test_inbox_same_failure_with_another_log_is_repetition(
     ]
 
     assert outcomes == [Outcome.STORED, Outcome.REPEATED, Outcome.REPEATED]
+
+
+async def test_inbox_refusal_is_a_hint_and_an_update_until_a_delivery_arrives(
+    writer: InboxWriter, redis_settings: RedisConnection, conn_id: str
+) -> None:
+    source = InboxSource(redis_settings, conn_id)
+    hints: Any = source.hints()
+    try:
+        assert await anext(hints) is None
+        await writer.note_refusal("d", "The receiver refused it:\nstatus is 'done'.")
+        assert await anext(hints) == "d"
+        await put(writer, Delivery("d", status="progress", text="half"))
+        update = (await source.poll(["d"]))["d"]
+        assert isinstance(update, StatusUpdate)
+        assert update.is_progress
+        assert "refused it: status is 'done' (at " in update.refusal
+
+        await put(writer, Delivery("d", result=1))
+        assert not isinstance((await source.poll(["d"]))["d"], StatusUpdate)
+    finally:
+        await hints.aclose()
+        await source.aclose()
+    with (
+        InboxReader(redis_settings, conn_id) as reader,
+        Redis(**dict(redis_settings.options)) as redis,
+    ):
+        reader.forget("d")
+        assert not redis.exists(keys.refused(conn_id, "d"))

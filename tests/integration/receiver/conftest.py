@@ -76,6 +76,7 @@ def stored(redis_settings: RedisConnection, conn_id: str) -> Callable[[], list[b
     def stored() -> list[bytes]:
         with Redis(**dict(redis_settings.options)) as redis:
             found: list[bytes] = redis.keys(f"*{conn_id}*")
-            return [key for key in found if key.decode() not in records]
+            names = [key for key in found if b":refused:" not in key]
+            return [key for key in names if key.decode() not in records]
 
     return stored

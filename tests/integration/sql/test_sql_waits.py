@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from runqy_provider.context import load_context
-from runqy_provider.errors import NotThere
+from runqy_provider.errors import DeliveryTimeout, NotThere
 from runqy_provider.models import JobRef
 from runqy_provider.python_compat import timeout
 from runqy_provider.sinks.registry import sink_from_uri
@@ -122,6 +122,24 @@ def test_sql_sink_timeout_names_status_of_row(table: str) -> None:
     message = str(run.error)
     assert f"table {table}" in message
     assert "'pending'" in message
+
+
+def test_sql_sink_row_with_unknown_status_is_told_to_the_task(
+    postgres: Postgres, table: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limit = timedelta(seconds=2)
+    run = run_of(f"sql://pg/{table}", {}, "idle", delivery_timeout=limit).execute()
+    with postgres.connect() as connection:
+        connection.execute(
+            f"UPDATE {table} SET status = 'done', result = '1', completed_at = now()"
+        )
+
+    run.resume(run.fire())
+
+    reason = "status 'done': only 'completed' and 'failed'"
+    assert reason in capsys.readouterr().out
+    assert isinstance(run.error, DeliveryTimeout)
+    assert reason in str(run.error)
 
 
 def test_sql_sink_database_restart_loses_nothing(
