@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 #: Seconds for which the waiting tasks, and what is known of connections, are current.
 WAITS_TTL, LOOK_TTL = 2.0, 4.0
 
-#: Seconds after which what was known of a connection is not known any more. It is
-#: longer than a server may take to answer.
-MAX_AGE = 30.0
+#: Seconds after which what was known of a connection is not known any more: longer
+#: than a server may take to answer until its state changes.
+MAX_AGE = 20.0
 
 #: Seconds that a response waits for a part of a connection; one that takes longer
 #: comes with a later response.

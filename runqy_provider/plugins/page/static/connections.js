@@ -10,6 +10,9 @@ import { NUMBER, ago, size } from "./texts.js";
 const MOST_DELIVERIES = 25;
 const OF_EACH = 5;
 
+// As old as a state becomes only where nobody has looked at the page for a while.
+const OLD_SECONDS = 8;
+
 const CONFLICT = "conflict: another result came first";
 
 export function showConnections({ now, connections }) {
@@ -27,7 +30,8 @@ export function showConnections({ now, connections }) {
   ]);
   showQueues(connections);
   showDeliveries(connections, now);
-  return connections.some((one) => !one.checked_at);
+  // Whether a newer state will be known soon.
+  return connections.some((one) => !one.checked_at || now - one.checked_at > OLD_SECONDS);
 }
 
 function checkCell(connection, check) {
