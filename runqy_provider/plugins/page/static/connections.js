@@ -25,7 +25,7 @@ export function showConnections({ now, connections }) {
   updateTable(element("connections"), connections, (one) => one.conn_id, (one) => [
     one.conn_id,
     checkCell(one, one.server),
-    checkCell(one, one.inbox),
+    one.problem ? "–" : checkCell(one, one.inbox),
     one.checked_at ? ago(one.checked_at, now) : "",
   ]);
   showQueues(connections);
@@ -48,8 +48,11 @@ function showQueues(connections) {
   const problems = connections
     .filter((one) => one.queues_problem)
     .map((one) => `${one.conn_id}: ${one.queues_problem}`);
-  const isKnown = connections.some((one) => one.queues);
-  if (isKnown && !queues.length) problems.push("runqy has no queues yet.");
+  const isUnknown = connections.some((one) => !one.problem && one.queues === undefined);
+  if (isUnknown && !queues.length) problems.push("Checking …");
+  if (!isUnknown && !queues.length && connections.some((one) => one.queues)) {
+    problems.push("runqy has no queues yet.");
+  }
   showNote("queues-note", problems.join("\n"));
   updateTable(element("queues"), queues, (one) => `${one.conn_id} ${one.name}`, (one) => [
     one.name,
@@ -98,7 +101,7 @@ function showDeliveries(connections, now) {
 function unknownNote(connections) {
   const unknown = connections.filter((one) => one.problem || !one.inbox || one.inbox.problem);
   const names = unknown.map((one) => one.conn_id).join(", ");
-  return names && `Not known: the inbox of ${names} has not been read.`;
+  return names && `Not shown: deliveries of ${names}, whose inbox has not been read.`;
 }
 
 function newest(connections, name) {
