@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import os
 import pkgutil
 import sys
 import threading
@@ -42,6 +43,7 @@ T = TypeVar("T")
 __all__ = [
     "HAS_SOUND_PIPE",
     "KNOWN_CONTEXT_KEYS",
+    "PROCESS_CONTEXT",
     "RELEASE",
     "AdvanceItem",
     "AirflowNotFoundException",
@@ -51,6 +53,7 @@ __all__ = [
     "SharedStreamProducer",
     "TaskDeferralTimeout",
     "ask",
+    "column_of",
     "conf",
     "count_success",
     "deserialize",
@@ -60,13 +63,13 @@ __all__ = [
     "identity_of",
     "in_thread",
     "map_index_of",
+    "may_ask_database",
     "metrics",
     "readable_connections",
     "resolve",
     "serialize",
     "stats_tags",
     "supervisor_lock",
-    "team_of",
 ]
 
 #: Where a name is, the newest path first. ``object`` stands for a base class that
@@ -143,6 +146,12 @@ def resolve(*paths: str) -> Any:
     raise ImportError(f"Airflow {__version__} has none of {', '.join(paths)}.")
 
 
+#: Set by Airflow in its API server, and by its commands that read connections.
+PROCESS_CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
+
+#: Has the pipe to the supervisor, in a process that has one.
+_TASK_RUNNER = "airflow.sdk.execution_time.task_runner"
+
 #: The version of Airflow, as in ``(3, 1, 8)``.
 RELEASE = Version(__version__).release
 
@@ -199,18 +208,28 @@ def get_connection(conn_id: str) -> Connection:
             connection: Connection = hook.get_connection(conn_id)
     except ImportError as error:
         # Airflow 3.1.0 says so in an API server, where there is no supervisor.
-        if error.name != "airflow.sdk.execution_time.task_runner":
+        if error.name != _TASK_RUNNER:
             raise
         not_found = __getattr__("AirflowNotFoundException")
         raise not_found(f"The conn_id `{conn_id}` isn't defined") from error
     return connection
 
 
-def team_of(model: Any) -> Any:
-    """Return the column with the team of a row; NULL before 3.2, without teams."""
+def column_of(model: Any, name: str) -> Any:
+    """Return a column of a table; NULL where it came with a newer Airflow."""
     from sqlalchemy import null  # noqa: PLC0415 - not needed to parse a DAG
 
-    return getattr(model, "team_name", null().label("team_name"))
+    return getattr(model, name, null().label(name))
+
+
+def may_ask_database() -> bool:
+    """Return whether this process may ask Airflow's database: an API server may."""
+    if hasattr(sys.modules.get(_TASK_RUNNER), "SUPERVISOR_COMMS"):
+        return False  # a task, a trigger or a DAG file
+    given = os.environ.get(PROCESS_CONTEXT)
+    # Before 3.2 an API server does not set it.
+    is_api_server = "airflow.api_fastapi.app" in sys.modules
+    return given == "server" or (given is None and is_api_server)
 
 
 def readable_connections(
@@ -253,7 +272,7 @@ def metrics() -> Any:
 
 
 def _is_task_process() -> bool:
-    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    runner = sys.modules.get(_TASK_RUNNER)
     is_triggerer = "airflow.jobs.triggerer_job_runner" in sys.modules
     return hasattr(runner, "SUPERVISOR_COMMS") and not is_triggerer
 

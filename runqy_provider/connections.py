@@ -24,6 +24,10 @@ DEFAULT_REDIS_CONN_ID = "redis_default"
 DEFAULT_AWS_CONN_ID = "aws_default"
 DEFAULT_SINK = "webhook"
 DEFAULT_PORT = 3000
+
+#: How the sinks begin whose results go through the inbox.
+INBOX_SINKS = ("webhook", "amqp")
+
 REDIS_PORT = 6379
 
 #: Fields of a Redis connection that say that its primary must be found.
@@ -68,6 +72,11 @@ def extra_of(connection: ConnectionLike) -> Mapping[str, Any]:
             f"The extra of connection {connection.conn_id!r} is not a JSON object."
         )
     return extra
+
+
+def needs_inbox(sink: str) -> bool:
+    """Return whether the results of a sink go through the inbox."""
+    return any(part.startswith(INBOX_SINKS) for part in sink.split())
 
 
 @dataclass(frozen=True)
@@ -319,7 +328,7 @@ def _server_url(connection: ConnectionLike) -> str:
     if not host:
         raise Misconfigured(
             f"Connection {connection.conn_id!r} has no host: set the URL of the runqy "
-            "server, such as http://runqy.example.com:3000."
+            f"server, such as http://runqy.example.com:3000.{_also_empty(connection)}"
         )
     has_scheme = "://" in host
     if not has_scheme:
@@ -333,6 +342,16 @@ def _server_url(connection: ConnectionLike) -> str:
         )
     default = None if has_scheme else DEFAULT_PORT
     return _with_port(connection.conn_id, parts, connection.port, default)
+
+
+def _also_empty(connection: ConnectionLike) -> str:
+    """Name the other empty fields that tasks need, so that all are told at once."""
+    extra = extra_of(connection)
+    empty = [] if connection.password else ["an API key (password)"]
+    sink = str(extra.get("sink") or DEFAULT_SINK)
+    if needs_inbox(sink) and not extra.get("callback_secret"):
+        empty.append("a callback_secret (make one: openssl rand -hex 32)")
+    return f" Tasks also need {' and '.join(empty)}." if empty else ""
 
 
 def _with_port(

@@ -19,6 +19,7 @@ from redis.exceptions import (
     AuthenticationError,
     ClusterCrossSlotError,
     NoPermissionError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -99,6 +100,15 @@ def is_read_only(error: ResponseError) -> bool:
     return isinstance(error, ReadOnlyError) or "READONLY" in str(error)
 
 
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether a Redis refused to write because it is full.
+
+    Redis 6 wraps that refusal in the error of the script in which it happened.
+    """
+    is_full = isinstance(error, OutOfMemoryError)
+    return is_full or (isinstance(error, ResponseError) and "-OOM " in str(error))
+
+
 def is_of_cluster(error: ResponseError) -> bool:
     """Return whether a node of a cluster says that another one has the key.
 
@@ -176,7 +186,12 @@ def redis_errors(connection: RedisConnection, what: str) -> Iterator[None]:
                 f"{error}. Check login and password of connection "
                 f"{connection.conn_id!r}."
             ) from error
+        why = f"does not answer: {error}"
+        if is_out_of_memory(error):
+            why = f"is out of memory: give it more (maxmemory), or delete keys. {error}"
+        elif isinstance(error, ResponseError):
+            why = f"refused: {error}"
         raise SinkUnavailable(
             f"Could not {what}: Redis at {connection.address} "
-            f"(connection {connection.conn_id!r}) does not answer: {error}"
+            f"(connection {connection.conn_id!r}) {why}"
         ) from error

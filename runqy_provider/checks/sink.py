@@ -7,8 +7,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runqy_provider.airflow_compat import AirflowNotFoundException
-from runqy_provider.checks.result import FAILED, OK, CheckResult
+from runqy_provider.checks.result import FAILED, OK, WARNING, CheckResult
 from runqy_provider.errors import RunqyError
+from runqy_provider.inbox.check import eviction_of
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
 
@@ -17,14 +18,23 @@ if TYPE_CHECKING:
 
 
 def check_inbox(context: SinkContext) -> CheckResult:
-    """Write to the inbox, and read."""
-    backend = InboxBackend(context)
+    """Write to the inbox, and read; say if its Redis may delete what is unread."""
+    backend, subject = InboxBackend(context), "Inbox"
     try:
         backend.check()
+        policy = eviction_of(backend.redis, backend.namespace)
     except RunqyError as error:
-        return CheckResult("Inbox", FAILED, str(error))
+        return CheckResult(subject, FAILED, str(error))
     address = backend.redis.address
-    return CheckResult("Inbox", OK, f"Redis at {address} was written and read.")
+    if policy is not None:
+        return CheckResult(
+            subject,
+            WARNING,
+            f"Redis at {address} was written and read, but deletes deliveries that "
+            f"nobody has read yet when its memory is full (maxmemory-policy {policy}): "
+            "their tasks fail. Set maxmemory-policy to noeviction.",
+        )
+    return CheckResult(subject, OK, f"Redis at {address} was written and read.")
 
 
 def check_sink(context: SinkContext) -> CheckResult:

@@ -343,7 +343,7 @@ class RunqyHook(BaseHook):
         )
         from runqy_provider.checks.result import is_usable, report  # noqa: PLC0415 - same
 
-        results = check_connection(self.runqy_conn_id)
+        results = check_connection(self.runqy_conn_id, is_copy=True)
         return is_usable(results), report(results)
 
     def _call(self, request: api.ApiRequest[T]) -> T:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
 
@@ -19,7 +19,7 @@ from runqy_provider.redis_client import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from redis import Redis
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 #: Seconds after which the key of a check expires, should it not be deleted.
 TTL = 60
+
+#: The policy of a full Redis that refuses to write, and deletes nothing.
+NO_EVICTION = "noeviction"
 
 #: Like deliveries: by a script, with several keys and a TTL.
 _WRITE = "redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) return 'ok'"
@@ -63,6 +66,31 @@ def check_inbox(connection: RedisConnection, namespace: str) -> None:
             _try(connection, f"{step} of the inbox ({key})", lambda act=act: act(redis))  # type: ignore[misc]
     finally:
         redis.close()
+
+
+def eviction_of(connection: RedisConnection, namespace: str) -> str | None:
+    """Return the policy by which Redis deletes unread deliveries where it is full.
+
+    Returns:
+        None where it deletes none (``noeviction``, or no limit of its memory), and
+        where the user may not ask.
+
+    Raises:
+        SinkUnavailable: Redis is unavailable.
+    """
+    redis = client(connection.for_namespace(namespace))
+    try:
+        with redis_errors(connection, "read the settings of its memory"):
+            memory: Mapping[str, Any] = redis.info("memory")
+    except SinkError as error:
+        if isinstance(error.__cause__, ResponseError):
+            return None
+        raise
+    finally:
+        redis.close()
+    policy = str(memory.get("maxmemory_policy", NO_EVICTION))
+    # All keys of the inbox have a TTL, so volatile-* policies delete them, too.
+    return policy if policy != NO_EVICTION and memory.get("maxmemory") else None
 
 
 def _publish(redis: Redis, connection: RedisConnection, channel: str) -> object:

@@ -37,7 +37,7 @@ from runqy_provider.receiver.responses import (
     accepted,
     bad_address,
 )
-from runqy_provider.redis_client import async_client
+from runqy_provider.redis_client import async_client, is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -291,8 +291,10 @@ class Receiver:
             outcome = await writer.put(delivery, body, mark, until)
         except (SinkUnavailable, NoAccess) as error:
             log.error("A delivery could not be stored: %s", error)  # noqa: TRY400 - the message is enough
+            is_full = is_out_of_memory(error.__cause__)
+            why = "is out of memory" if is_full else "cannot be reached"
             raise HttpRejection(
-                503, "The inbox cannot be reached just now.", RETRY_AFTER
+                503, f"The inbox {why} just now.", RETRY_AFTER
             ) from error
         level = logging.WARNING if outcome is Outcome.CONFLICT else logging.INFO
         log.log(

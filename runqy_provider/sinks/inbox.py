@@ -83,24 +83,27 @@ class InboxBackend:
         """Why webhooks cannot work with this connection; None where they can."""
         connection = self.context.connection
         conn_id = connection.conn_id
+        found = []
         if not self.context.callback_url:
-            return (
+            found.append(
                 f"Connection {conn_id!r} has no callback_url, and Airflow's [api] "
                 "base_url is not a whole URL with a host: workers would not know where "
                 "to deliver. Set callback_url to the receiver's address as workers "
                 "reach it, such as https://airflow.example.com/runqy."
             )
         if not connection.callback_secrets:
-            return (
+            found.append(
                 f"Connection {conn_id!r} has no callback_secret, so every client of "
                 "the network could deliver results. Set one: openssl rand -hex 32."
             )
         if "/" in conn_id:
-            return (
+            found.append(
                 f"Connection id {conn_id!r} has a slash, which a callback URL cannot "
                 "contain. Rename the connection."
             )
-        return self._redis_error if self.context.redis is None else None
+        if self.context.redis is None:
+            found.append(self._redis_error)
+        return " ".join(found) or None
 
     @property
     def is_configured(self) -> bool:

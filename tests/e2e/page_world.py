@@ -121,11 +121,30 @@ class PageWorld:
         url = f"{self.airflow.url}{path}"
         return requests.request(method, url, headers=headers, timeout=60, **more)
 
-    def deliver(self, delivery_id: str, body: bytes, *, forged: bool = False) -> int:
+    @contextmanager
+    def connection(self, conn_id: str, **fields: Any) -> Iterator[None]:
+        """Have one more connection in the database, like ``runqy_default``."""
+        base = f"{self.airflow.url}/runqy"
+        given = self.sandbox.connections(base, self.secret)["runqy_default"]
+        body = {**given, "connection_id": conn_id, **fields}
+        body["extra"] = json.dumps(body["extra"])
+        path = "/api/v2/connections"
+        self.ask("POST", path, json=body).raise_for_status()
+        yield
+        self.ask("DELETE", f"{path}/{conn_id}").raise_for_status()
+
+    def deliver(
+        self,
+        delivery_id: str,
+        body: bytes,
+        *,
+        conn_id: str = "runqy_default",
+        forged: bool = False,
+    ) -> int:
         """Send a delivery, and return the status of the response."""
         base, until = f"{self.airflow.url}/runqy", int(time.time()) + 600
         secret = "forged" * 6 if forged else self.secret
-        url = callback_url.url(base, secret, "runqy_default", delivery_id, until)
+        url = callback_url.url(base, secret, conn_id, delivery_id, until)
         return requests.post(url, data=body, timeout=60).status_code
 
     def stop_all_but_api_server(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 import uuid
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 MANY = 10_000
+
+#: One more than the page shows of all connections together.
+MANY_DELIVERIES = 26
 
 #: What Airflow's own theme does when it is changed in another tab.
 SET_MODE = """mode => {
@@ -160,6 +165,51 @@ def test_page_new_delivery_appears_without_reload_and_as_text(
     assert frame.locator("#rejected img").count() == 0
 
 
+def test_page_state_of_a_server_is_unknown_until_it_has_answered(
+    world: PageWorld, page: Page
+) -> None:
+    log_in(page, world, "anna")
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as server,
+        world.connection("silent", host=f"http://127.0.0.1:{server.getsockname()[1]}"),
+    ):
+        frame = open_page(page, world)
+        row = frame.locator("#connections tr", has_text="silent")
+        cell = row.locator("td").nth(1).locator("span")
+        cell.filter(has_text="Checking").wait_for()
+        first = cell.get_attribute("class")
+        # The other parts of the row do not wait for the server.
+        row.locator("td").nth(2).locator(".good").wait_for()
+        cell.filter(has_text="did not answer within 10 s").wait_for()
+
+        assert first == "muted"
+        assert cell.get_attribute("class") == "bad"
+
+
+def test_page_deliveries_of_all_connections_are_shown_and_no_row_is_cut(
+    world: PageWorld, page: Page
+) -> None:
+    log_in(page, world, "anna")
+    with world.connection("quiet"):
+        one = Delivery("of-quiet", result=1).to_json()
+        assert world.deliver("of-quiet", one, conn_id="quiet") == requests.codes.ok
+        for number in range(MANY_DELIVERIES):
+            body = Delivery(f"of-busy-{number}", result=1).to_json()
+            assert world.deliver(f"of-busy-{number}", body) == requests.codes.ok
+        frame = open_page(page, world)
+        frame.locator("#accepted tr", has_text="of-quiet").wait_for()
+        frame.locator("#accepted tr", has_text=f"busy-{number}").wait_for()
+        cut = frame.evaluate(
+            """() => [...document.querySelectorAll(".scroll")]
+              .filter((box) => box.scrollHeight > box.clientHeight)
+              .map((box) => box.firstElementChild.id)"""
+        )
+        shown = frame.locator("#accepted tbody tr").count()
+
+    assert cut == []
+    assert shown == MANY_DELIVERIES
+
+
 def test_page_viewer_sees_waits_but_no_connections(
     world: PageWorld, page: Page
 ) -> None:
@@ -235,6 +285,7 @@ def test_page_ten_thousand_waits_refresh_without_jumping(
     with WaitingTasks("many", MANY, queues=("speech.default",)).inserted(engine):
         frame = open_page(page, world)
         frame.locator("#waits tbody tr").nth(49).wait_for()
+        frame.locator("#triggerer-note", has_text="No triggerer").wait_for()
         total = frame.locator("#waits-total").inner_text()
         print(f"{total} waits are there after {frame.evaluate(TIMES)} s")  # noqa: T201 - for pytest -s
         refresh(page)

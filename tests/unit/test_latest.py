@@ -6,7 +6,14 @@ import asyncio
 
 import pytest
 
-from runqy_provider.plugins.page.latest import LatestValues
+from runqy_provider.plugins.page import data
+from runqy_provider.plugins.page.data import LatestValues
+
+#: Seconds that are over in no test.
+LONG = 60.0
+
+#: Seconds to wait for a value that does not come.
+SHORT = 0.01
 
 
 async def test_latest_values_slow_value_is_returned_by_a_later_call() -> None:
@@ -19,14 +26,13 @@ async def test_latest_values_slow_value_is_returned_by_a_later_call() -> None:
         await gate.wait()
         return "value"
 
-    values: LatestValues[str] = LatestValues(ttl=60, wait_limit=0.01)
-    assert await values.get("key", load) is None
-    assert await values.get("key", load) is None
+    values = LatestValues()
+    assert await values.get("key", load, LONG, SHORT) is None
+    assert await values.get("key", load, LONG, SHORT) is None
     gate.set()
-    while await values.get("key", load) is None:
-        await asyncio.sleep(0)
 
-    assert await values.get("key", load) == "value"
+    assert await values.get("key", load, LONG) == "value"
+    assert await values.get("key", load, LONG) == "value"
     assert loads == 1
 
 
@@ -40,11 +46,29 @@ async def test_latest_values_expired_value_is_returned_while_it_is_loaded() -> N
         await gate.wait()
         return "new"
 
-    values: LatestValues[str] = LatestValues(ttl=0, wait_limit=0.01)
-    assert await values.get("key", first) == "old"
-    assert await values.get("key", second) == "old"
+    values = LatestValues()
+    assert await values.get("key", first, 0) == "old"
+    assert await values.get("key", second, 0, SHORT) == "old"
     gate.set()
-    assert await values.get("key", second) == "new"
+    assert await values.get("key", second, 0) == "new"
+
+
+async def test_latest_values_old_value_is_not_known_while_it_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def first() -> str:
+        return "old"
+
+    async def second() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    values = LatestValues()
+    assert await values.get("key", first, LONG) == "old"
+    monkeypatch.setattr(data, "MAX_AGE", 0)
+
+    assert await values.get("key", second, 0, SHORT) is None
+    await values.aclose()
 
 
 async def test_latest_values_error_is_raised_and_the_next_call_loads_again() -> None:
@@ -54,10 +78,10 @@ async def test_latest_values_error_is_raised_and_the_next_call_loads_again() -> 
     async def load() -> str:
         return "value"
 
-    values: LatestValues[str] = LatestValues(ttl=60, wait_limit=60)
+    values = LatestValues()
     with pytest.raises(LookupError):
-        await values.get("key", fail)
-    assert await values.get("key", load) == "value"
+        await values.get("key", fail, LONG)
+    assert await values.get("key", load, LONG) == "value"
 
 
 async def test_latest_values_close_stops_what_is_loaded() -> None:
@@ -70,20 +94,8 @@ async def test_latest_values_close_stops_what_is_loaded() -> None:
             cancelled.set()
         return ""
 
-    values: LatestValues[str] = LatestValues(ttl=60, wait_limit=0.01)
-    await values.get("key", load)
+    values = LatestValues()
+    await values.get("key", load, LONG, SHORT)
     await values.aclose()
 
     assert cancelled.is_set()
-
-
-async def test_latest_values_dropped_key_is_loaded_again() -> None:
-    results = iter(["first", "second"])
-
-    async def load() -> str:
-        return next(results)
-
-    values: LatestValues[str] = LatestValues(ttl=60, wait_limit=60)
-    assert await values.get("key", load) == "first"
-    values.keep_only({"another"})
-    assert await values.get("key", load) == "second"

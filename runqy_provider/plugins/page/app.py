@@ -23,7 +23,7 @@ from runqy_provider.plugins.page.authorization import (
     readable_dags,
 )
 from runqy_provider.plugins.page.data import PageData
-from runqy_provider.plugins.page.listing import MOST_ROWS, Filter
+from runqy_provider.plugins.page.waits import MOST_ROWS, Filter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -5,90 +5,202 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from collections import defaultdict
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from runqy_provider.caching import AsyncTtlCache
-from runqy_provider.plugins.page.connections import list_connections
-from runqy_provider.plugins.page.latest import LatestValues
-from runqy_provider.plugins.page.listing import list_waits
-from runqy_provider.plugins.page.look import look_at
-from runqy_provider.plugins.page.signs_of_life import SignsOfLife
-from runqy_provider.plugins.page.waits import WaitReader
+from runqy_provider.plugins.page.look import (
+    PARTS,
+    list_connections,
+    load_connection,
+    read_progress,
+)
+from runqy_provider.plugins.page.waits import WaitReader, list_waits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from runqy_provider.inbox.progress import Progress
-    from runqy_provider.plugins.page.listing import Filter
-    from runqy_provider.plugins.page.look import ConnectionView
-    from runqy_provider.plugins.page.waits import Wait, Waits
+    from runqy_provider.plugins.page.waits import Filter, Wait, Waits
 
-#: Seconds for which the waiting tasks, and each connection, are remembered.
-WAITS_TTL, LOOK_TTL, IDS_TTL = 2.0, 4.0, 4.0
+#: Seconds for which the waiting tasks, and what is known of connections, are current.
+WAITS_TTL, LOOK_TTL = 2.0, 4.0
 
-#: Seconds that a response waits for a connection; one that takes longer comes with a
-#: later response.
+#: Seconds after which what was known of a connection is not known any more: longer
+#: than a server may take to answer until its state changes.
+MAX_AGE = 20.0
+
+#: Seconds that a response waits for a part of a connection; one that takes longer
+#: comes with a later response.
 WAIT_LIMIT = 0.3
+
+
+class LatestValues:
+    """The latest value of each key; however many ask for it, it is loaded once."""
+
+    def __init__(self) -> None:
+        #: By key: when it was loaded, and the value.
+        self._values: dict[str, tuple[float, Any]] = {}
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+
+    async def get(
+        self,
+        key: str,
+        load: Callable[[], Awaitable[Any]],
+        ttl: float,
+        wait_limit: float | None = None,
+    ) -> Any:
+        """Return the latest value of a key.
+
+        Args:
+            key: What the value is of.
+            load: Makes the value.
+            ttl: Seconds after which it is loaded again.
+            wait_limit: Seconds to wait for that; None: until it is done.
+
+        Returns:
+            The value from before, where it takes longer and that is not older than
+            ``MAX_AGE``; else None.
+
+        Raises:
+            Exception: What ``load`` raised.
+        """
+        loaded_at, value = self._values.get(key, (-math.inf, None))
+        age = time.monotonic() - loaded_at
+        if age < ttl:
+            return value
+        task = self._tasks.get(key)
+        if task is None:
+            task = asyncio.create_task(self._load(key, load))
+            self._tasks[key] = task
+        done, _ = await asyncio.wait({task}, timeout=wait_limit)
+        if done:
+            return task.result()
+        return value if age < MAX_AGE else None
+
+    async def aclose(self) -> None:
+        """Stop what is being loaded."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _load(self, key: str, load: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            value = await load()
+        finally:
+            del self._tasks[key]
+        now = time.monotonic()
+        kept = self._values.items()
+        self._values = {k: one for k, one in kept if now - one[0] < MAX_AGE}
+        self._values[key] = now, value
+        return value
 
 
 class PageData:
     """Reads Airflow's database, runqy and Redis; knows nothing of users."""
 
     def __init__(self) -> None:
-        self._waits: AsyncTtlCache[Waits] = AsyncTtlCache()
-        self._ids: AsyncTtlCache[Mapping[str, str | None]] = AsyncTtlCache()
-        self._views: LatestValues[ConnectionView] = LatestValues(LOOK_TTL, WAIT_LIMIT)
+        self._latest = LatestValues()
         self._reader = WaitReader()
-        self._signs_of_life = SignsOfLife()
 
     async def list_connections(self) -> Mapping[str, str | None]:
         """Return the ids of all runqy connections, and the team of each."""
+        load = partial(asyncio.to_thread, list_connections)
+        teams: Mapping[str, str | None] = await self._latest.get("ids", load, LOOK_TTL)
+        return teams
 
-        async def load() -> tuple[Mapping[str, str | None], float]:
-            return await asyncio.to_thread(list_connections), IDS_TTL
-
-        return await self._ids.get("", load)
-
-    async def look_at(self, conn_ids: Sequence[str]) -> list[dict[str, Any]]:
+    async def look_at(self, conn_ids: Iterable[str]) -> list[dict[str, Any]]:
         """Return what is known of connections, as plain JSON.
 
-        One that has not answered yet has only its ``conn_id``.
+        What has not answered yet is left out; ``checked_at`` is there once all has.
         """
-        self._views.keep_only(await self.list_connections())
-        views = await asyncio.gather(
-            *(self._views.get(name, partial(look_at, name)) for name in conn_ids)
+        return list(await asyncio.gather(*map(self._look_at, conn_ids)))
+
+    async def _look_at(self, conn_id: str) -> dict[str, Any]:
+        context = await self._part("connection", conn_id, load_connection, conn_id)
+        if context is None:
+            return {"conn_id": conn_id}
+        if isinstance(context[1], str):
+            checked_at, problem = context
+            return {"conn_id": conn_id, "checked_at": checked_at, "problem": problem}
+        found = await asyncio.gather(
+            *(
+                self._part(name, conn_id, look, context[1])
+                for name, look in PARTS.items()
+            )
         )
-        return [
-            {"conn_id": name} if view is None else asdict(view)
-            for name, view in zip(conn_ids, views, strict=True)
-        ]
+        view = {"conn_id": conn_id, "problem": ""}
+        for _, fields in filter(None, found):
+            view.update(fields)
+        if all(found):
+            view["checked_at"] = min(at for at, _ in found)
+        return view
+
+    async def _part(
+        self, name: str, conn_id: str, look: Callable[[Any], Awaitable[Any]], of: Any
+    ) -> Any:
+        """Return when one part of a connection was looked at, and what was found."""
+
+        async def load() -> tuple[float, Any]:
+            found = await look(of)
+            return time.time(), found
+
+        return await self._latest.get(f"{name} {conn_id}", load, LOOK_TTL, WAIT_LIMIT)
 
     async def list_waits(self, dag_ids: set[str], wanted: Filter) -> dict[str, Any]:
         """Return one page of the waiting tasks, as plain JSON."""
-
-        async def load() -> tuple[Waits, float]:
-            return await asyncio.to_thread(self._reader.read), WAITS_TTL
-
-        waits = await self._waits.get("", load)
+        load = partial(asyncio.to_thread, self._reader.read)
+        waits: Waits = await self._latest.get("waits", load, WAITS_TTL)
         listing = await asyncio.to_thread(list_waits, waits.rows, dag_ids, wanted)
-        progress = await self._signs_of_life.read(listing.rows)
+        progress = await self._progress_of(listing.rows)
         return {
             "total": listing.total,
             "matching": listing.matching,
             "offset": listing.offset,
             "is_complete": waits.is_complete,
+            "triggerer_problem": waits.triggerer_problem,
             "queues": [
                 {"name": name, "waits": count}
                 for name, count in sorted(listing.by_queue.items())
             ],
-            "rows": [_row(wait, progress.get(wait.key)) for wait in listing.rows],
+            "rows": [
+                _row(wait, progress.get((wait.conn_id, wait.delivery_id)))
+                for wait in listing.rows
+            ],
+        }
+
+    async def _progress_of(
+        self, waits: Sequence[Wait]
+    ) -> dict[tuple[str, str], Progress]:
+        """Return the progress of the rows that are shown, and of no others."""
+        ids: dict[str, list[str]] = defaultdict(list)
+        for wait in waits:
+            ids[wait.conn_id].append(wait.delivery_id)
+
+        async def read(conn_id: str) -> Mapping[str, Progress]:
+            known = await self._part("connection", conn_id, load_connection, conn_id)
+            if known is None or isinstance(known[1], str):
+                return {}
+            context = known[1]
+            inbox = await self._part("inbox", conn_id, PARTS["inbox"], context)
+            if inbox is None or inbox[1]["inbox"]["problem"]:
+                return {}
+            return await read_progress(context, ids[conn_id])
+
+        found = await asyncio.gather(*map(read, ids))
+        return {
+            (conn_id, delivery_id): progress
+            for conn_id, part in zip(ids, found, strict=True)
+            for delivery_id, progress in part.items()
         }
 
     async def aclose(self) -> None:
         """Stop what is being loaded."""
-        await self._views.aclose()
+        await self._latest.aclose()
 
 
 def _row(wait: Wait, progress: Progress | None) -> dict[str, Any]:

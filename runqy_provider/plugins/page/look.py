@@ -1,25 +1,34 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Look at one runqy connection: its server, its inbox, its queues, its deliveries."""
+"""Look at the runqy connections: servers, inboxes, queues, deliveries, progress."""
 
 from __future__ import annotations
 
 import asyncio
-import time
+import json
+import os
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+from airflow.models.connection import Connection
+from airflow.utils.session import create_session
+from sqlalchemy import select
+
+from runqy_provider.airflow_compat import AirflowNotFoundException, column_of
 from runqy_provider.client import api
-from runqy_provider.errors import Misconfigured, RunqyError
+from runqy_provider.context import SinkContext, context_of
+from runqy_provider.errors import Misconfigured, NoAccess, RunqyError, SinkUnavailable
+from runqy_provider.inbox import keys
+from runqy_provider.inbox.progress import Progress
 from runqy_provider.inbox.records import RecentDeliveries, read_recent
-from runqy_provider.plugins.page.connections import load_connection
 from runqy_provider.plugins.page.queues import (
     QueueCounts,
     counts_from_api,
     counts_in_redis,
 )
+from runqy_provider.plugins.receiver import find_connection
 from runqy_provider.python_compat import timeout
 from runqy_provider.redis_client import async_client, redis_errors
 from runqy_provider.sanitize import one_line
@@ -30,12 +39,15 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from runqy_provider.connections import RedisConnection
-    from runqy_provider.context import SinkContext
 
 T = TypeVar("T")
 
-#: Seconds after which a server or a Redis counts as unavailable.
-TIMEOUT = 2.0
+#: Seconds after which a server or a Redis counts as unavailable. Until then its state
+#: is not known: a busy machine takes some seconds for its first request.
+TIMEOUT = 10.0
+
+#: Seconds within which an inbox must return progress: a response waits for it.
+PROGRESS_TIMEOUT = 0.5
 
 #: How many of the last deliveries are shown, per connection.
 MOST_DELIVERIES = 25
@@ -43,69 +55,52 @@ MOST_DELIVERIES = 25
 #: The longest message that is shown, in characters.
 LONGEST_MESSAGE = 400
 
+CONN_TYPE = "runqy"
 
-@dataclass(frozen=True)
-class Check:
-    """Whether one part can be used.
+#: The environment variables in which Airflow looks for connections.
+VARIABLE_PREFIX = "AIRFLOW_CONN_"
 
-    Attributes:
-        address: Where it is, without login and password.
-        problem: Why it cannot be used; empty where it can.
+
+def list_connections() -> dict[str, str | None]:
+    """Return the ids of all runqy connections and the team of each, if it has one.
+
+    Those in the database and in environment variables. A secrets backend cannot list
+    what it has.
     """
-
-    address: str
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class ConnectionView:
-    """What the page shows of a connection; it contains no secret.
-
-    Attributes:
-        conn_id: Its id.
-        checked_at: When it was looked at, in seconds since 1970.
-        problem: Why it cannot be used at all; empty where it can.
-        server: The runqy server.
-        inbox: The Redis of the inbox.
-        queues: The queues; None where they are not known.
-        queues_problem: Why they are not known.
-        recent: The last deliveries.
-    """
-
-    conn_id: str
-    checked_at: float
-    problem: str = ""
-    server: Check | None = None
-    inbox: Check | None = None
-    queues: Sequence[QueueCounts] | None = None
-    queues_problem: str = ""
-    recent: RecentDeliveries = field(default_factory=RecentDeliveries)
+    with create_session() as session:
+        statement = select(
+            Connection.conn_id, column_of(Connection, "team_name")
+        ).where(Connection.conn_type == CONN_TYPE)
+        teams = {row.conn_id: row.team_name for row in session.execute(statement)}
+    for name, value in os.environ.items():
+        if name.startswith(VARIABLE_PREFIX) and _is_runqy(value):
+            teams.setdefault(name.removeprefix(VARIABLE_PREFIX).lower(), None)
+    return teams
 
 
-async def look_at(conn_id: str) -> ConnectionView:
-    """Look at everything at once; what does not answer within 2 s is unavailable."""
+async def load_connection(conn_id: str) -> SinkContext | str:
+    """Return a runqy connection and what it names; or why it cannot be used."""
     try:
-        context = await asyncio.to_thread(load_connection, conn_id)
+        async with timeout(TIMEOUT):
+            return await asyncio.to_thread(_load_connection, conn_id)
+    except asyncio.TimeoutError:
+        return f"Airflow did not look this connection up within {TIMEOUT:g} s."
     except Misconfigured as error:
-        return ConnectionView(
-            conn_id, time.time(), one_line(str(error), LONGEST_MESSAGE)
-        )
-    server, (recent, inbox_problem), (queues, queues_problem) = await asyncio.gather(
-        _check_server(context), _read_inbox(context), _count(context)
-    )
-    inbox = "" if context.redis is None else context.redis.address
-    return ConnectionView(
-        conn_id,
-        time.time(),
-        server=server,
-        inbox=Check(inbox, inbox_problem),
-        queues=queues,
-        queues_problem=queues_problem,
-        recent=recent or RecentDeliveries(),
-    )
+        return one_line(str(error), LONGEST_MESSAGE)
 
 
-async def _check_server(context: SinkContext) -> Check:
+def _load_connection(conn_id: str) -> SinkContext:
+    try:
+        return context_of(find_connection(conn_id), find_connection)
+    except AirflowNotFoundException as error:
+        raise Misconfigured(
+            f"Connection {conn_id!r} does not exist, or Airflow could not look it up. "
+            "Create it under Admin, Connections."
+        ) from error
+
+
+async def look_at_server(context: SinkContext) -> dict[str, Any]:
+    """Ask a runqy server for its health; ``problem`` is empty where it is good."""
     connection = context.connection
 
     async def ask() -> bool:
@@ -114,47 +109,91 @@ async def _check_server(context: SinkContext) -> Check:
     is_healthy, problem = await _within_limit(context, ask())
     if is_healthy is False:
         problem = "It runs, but says that it is not healthy: its own Redis may be away."
-    return Check(_shown(connection.server_url), problem)
+    address = _shown(connection.server_url)
+    return {"server": {"address": address, "problem": problem}}
 
 
-async def _read_inbox(context: SinkContext) -> tuple[RecentDeliveries | None, str]:
+async def look_at_inbox(context: SinkContext) -> dict[str, Any]:
+    """Read the last deliveries from an inbox."""
     redis = context.redis
     if redis is None:
         name = context.connection.redis_conn_id
-        return None, (
+        problem = (
             f"Redis connection {name!r} does not exist: deliveries cannot be stored. "
             "Create it under Admin, Connections."
         )
+        return {"inbox": {"address": "", "problem": problem}}
 
     async def read() -> RecentDeliveries:
         namespace = context.connection.conn_id
         node, in_keys = redis.for_namespace(namespace), redis.in_keys(namespace)
-        async with opened(node, "read the last deliveries") as client:
+        async with _opened(node, "read the last deliveries") as client:
             await client.ping()
             return await read_recent(client, in_keys, MOST_DELIVERIES)
 
-    return await _within_limit(context, read())
+    recent, problem = await _within_limit(context, read())
+    inbox = {"address": redis.address, "problem": problem}
+    return {"inbox": inbox, "recent": asdict(recent or RecentDeliveries())}
 
 
-async def _count(context: SinkContext) -> tuple[list[QueueCounts] | None, str]:
+async def look_at_queues(context: SinkContext) -> dict[str, Any]:
+    """Count the jobs and workers of all queues; None where they are not known."""
     connection, redis = context.connection, context.runqy_redis
 
     async def count() -> list[QueueCounts]:
         if redis is not None:
-            async with opened(redis, "count the jobs of all queues") as client:
+            async with _opened(redis, "count the jobs of all queues") as client:
                 return await counts_in_redis(client)
         return await counts_from_api(connection)
 
     if redis is None and connection.admin_key is None:
-        return None, (
+        problem = (
             "Queues are not known. Set the admin key of this connection, or name "
             "runqy's own Redis in it (runqy_redis_conn_id), which also shows failures."
         )
-    return await _within_limit(context, count())
+        return {"queues": None, "queues_problem": problem}
+    counts, problem = await _within_limit(context, count())
+    queues = None if counts is None else [vars(queue) for queue in counts]
+    return {"queues": queues, "queues_problem": problem}
+
+
+#: All that is known of a connection; each part is looked at on its own.
+PARTS = {
+    "server": look_at_server,
+    "inbox": look_at_inbox,
+    "queues": look_at_queues,
+}
+
+
+async def read_progress(
+    context: SinkContext, delivery_ids: Sequence[str]
+) -> dict[str, Progress]:
+    """Return the last progress of jobs, by the id of the delivery, in one round trip.
+
+    An inbox that does not answer at once has none: the connection's row says why.
+    """
+    redis, namespace = context.redis, context.connection.conn_id
+    if redis is None:
+        return {}
+    in_keys = redis.in_keys(namespace)
+    wanted = [keys.progress(in_keys, delivery_id) for delivery_id in delivery_ids]
+    try:
+        async with (
+            timeout(PROGRESS_TIMEOUT),
+            _opened(redis.for_namespace(namespace), "read progress") as client,
+        ):
+            texts = cast("list[bytes | None]", await client.mget(wanted))
+    except (asyncio.TimeoutError, SinkUnavailable, NoAccess):
+        return {}
+    return {
+        delivery_id: Progress.from_json(text)
+        for delivery_id, text in zip(delivery_ids, texts, strict=True)
+        if text is not None
+    }
 
 
 @asynccontextmanager
-async def opened(redis: RedisConnection, what: str) -> AsyncIterator[Redis]:
+async def _opened(redis: RedisConnection, what: str) -> AsyncIterator[Redis]:
     """Open a client for one look.
 
     Args:
@@ -203,3 +242,14 @@ def _shown(url: str) -> str:
     """Return a URL without the login and password that it may have."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _is_runqy(value: str) -> bool:
+    """Return whether an environment variable holds a runqy connection."""
+    if value.startswith(f"{CONN_TYPE}:"):
+        return True
+    try:
+        fields = json.loads(value)
+    except ValueError:
+        return False
+    return isinstance(fields, dict) and fields.get("conn_type") == CONN_TYPE

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,11 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
 from sqlalchemy.orm import lazyload, load_only
 
+from runqy_provider.checks.airflow_database import find_triggerer
+from runqy_provider.checks.result import OK
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from sqlalchemy.orm import Session
 
@@ -27,6 +31,9 @@ CLASS_PATHS = (
 
 #: How many are listed at most: all are held in memory.
 MOST_WAITS = 20_000
+
+#: The most rows of a page.
+MOST_ROWS = 100
 
 #: How many triggers are read by one query.
 AT_ONCE = 500
@@ -72,10 +79,12 @@ class Waits:
     Attributes:
         rows: The tasks.
         is_complete: False where there are more than are listed.
+        triggerer_problem: Why no triggerer lets them go on; empty where one does.
     """
 
     rows: Sequence[Wait]
     is_complete: bool = True
+    triggerer_problem: str = ""
 
 
 #: A trigger, by its id and the time when it was made: SQLite uses ids again.
@@ -91,6 +100,7 @@ class WaitReader:
     def read(self) -> Waits:
         """Return all that wait now, in the calling thread."""
         with create_session() as session:
+            triggerer = find_triggerer(session)
             found = _deferred(session)
             keys = [(row.trigger_id, row.created_date.timestamp()) for row in found]
             known = self._arguments
@@ -104,7 +114,11 @@ class WaitReader:
             for row, key in zip(found, keys, strict=True)
             if (given := self._arguments.get(key)) is not None
         ]
-        return Waits(rows[:MOST_WAITS], is_complete=len(rows) <= MOST_WAITS)
+        return Waits(
+            rows[:MOST_WAITS],
+            is_complete=len(rows) <= MOST_WAITS,
+            triggerer_problem="" if triggerer.status == OK else triggerer.message,
+        )
 
 
 def _deferred(session: Session) -> Sequence[Any]:
@@ -162,3 +176,76 @@ def _wait(row: Any, since: float, given: Mapping[str, Any]) -> Wait:
         job_id=str(given.get("job_id") or ""),
         deadline=float(given.get("deadline") or 0),
     )
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What to list.
+
+    Attributes:
+        text: Part of a DAG, run, task, job or delivery id, in upper or lower case;
+            empty: all.
+        runqy_queue: A queue; empty: all.
+        newest_first: The order; the oldest is first by default.
+        offset: How many to skip.
+        limit: How many to list.
+    """
+
+    text: str = ""
+    runqy_queue: str = ""
+    newest_first: bool = False
+    offset: int = 0
+    limit: int = 50
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One page.
+
+    Attributes:
+        rows: The tasks on it.
+        offset: How many come before it: less than was asked for, where so many are not
+            left.
+        matching: How many match the filter.
+        total: How many wait, of all that the user may see.
+        by_queue: How many wait, by queue.
+    """
+
+    rows: Sequence[Wait]
+    offset: int
+    matching: int
+    total: int
+    by_queue: Mapping[str, int]
+
+
+def list_waits(
+    waits: Sequence[Wait], dag_ids: Collection[str], wanted: Filter
+) -> Listing:
+    """Return one page.
+
+    Args:
+        waits: All waiting tasks, the oldest first.
+        dag_ids: The DAGs that the user may read.
+        wanted: What to list.
+    """
+    visible = [wait for wait in waits if wait.dag_id in dag_ids]
+    matching = [wait for wait in visible if _matches(wait, wanted)]
+    if wanted.newest_first:
+        matching.reverse()
+    last = max(0, (len(matching) - 1) // wanted.limit * wanted.limit)
+    offset = min(wanted.offset, last)
+    return Listing(
+        rows=matching[offset : offset + wanted.limit],
+        offset=offset,
+        matching=len(matching),
+        total=len(visible),
+        by_queue=Counter(wait.runqy_queue for wait in visible),
+    )
+
+
+def _matches(wait: Wait, wanted: Filter) -> bool:
+    if wanted.runqy_queue and wait.runqy_queue != wanted.runqy_queue:
+        return False
+    text = wanted.text.lower()
+    ids = (wait.dag_id, wait.task_id, wait.run_id, wait.job_id, wait.delivery_id)
+    return not text or any(text in one.lower() for one in ids)

@@ -9,7 +9,8 @@ from redis import Redis
 
 from devtools.receiver import running_receiver
 from runqy_provider.__main__ import main
-from runqy_provider.checks.connection import PROCESS_CONTEXT, check_connection
+from runqy_provider.airflow_compat import PROCESS_CONTEXT
+from runqy_provider.checks.connection import check_connection
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_sandbox.process.net import free_port
 from tests.support.web_page import web_page
@@ -183,9 +184,6 @@ def test_check_command_prints_report_and_exits_by_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(PROCESS_CONTEXT, "server")  # main sets it; undone afterwards
-    monkeypatch.setattr(
-        "runqy_provider.checks.connection.stored_conn_id", lambda _connection: None
-    )
     assert main(["check", "runqy_default"]) == 0
     assert "[ok] API key: " in capsys.readouterr().out
 

@@ -45,16 +45,15 @@ def client(engine: Engine) -> Iterator[TestClient]:
     """A client of Airflow's API server; nothing is cached for long."""
     from starlette.testclient import TestClient
 
-    from runqy_provider.plugins.page import data, signs_of_life
+    from runqy_provider.plugins.page import data
 
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Airflow's own
         users = ",".join(f"{name}:{role}" for name, role in USERS.items())
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", users)
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "s" * 64)
-        for name in ("WAITS_TTL", "LOOK_TTL", "IDS_TTL"):
+        for name in ("WAITS_TTL", "LOOK_TTL"):
             patch.setattr(data, name, 0.0)
-        patch.setattr(signs_of_life, "TTL", 0.0)
         from airflow.api_fastapi.app import create_app, purge_cached_app
 
         purge_cached_app()
@@ -63,21 +62,30 @@ def client(engine: Engine) -> Iterator[TestClient]:
         purge_cached_app()
 
 
+def token_of(client: TestClient, user: str) -> str:
+    """Log a user in with the password, and return the token."""
+    name = "simple_auth_manager_passwords.json.generated"
+    passwords = json.loads(Path(os.environ["AIRFLOW_HOME"], name).read_text())
+    login = {"username": user, "password": passwords[user]}
+    return str(client.post("/auth/token", json=login).json()["access_token"])
+
+
+@pytest.fixture
+def headers(client: TestClient) -> dict[str, str]:
+    """The headers of a request of an admin."""
+    client.cookies.clear()
+    return {"Authorization": f"Bearer {token_of(client, 'anna')}"}
+
+
 @pytest.fixture
 def get(client: TestClient) -> Callable[..., Any]:
     """Get something of the page as a user, who has logged in with a password."""
-    file = Path(
-        os.environ["AIRFLOW_HOME"], "simple_auth_manager_passwords.json.generated"
-    )
-    passwords = json.loads(file.read_text())
 
     def get(path: str, user: str | None = "anna", **query: Any) -> Any:
         client.cookies.clear()
         headers = {}
         if user is not None:
-            login = {"username": user, "password": passwords[user]}
-            token = client.post("/auth/token", json=login).json()["access_token"]
-            headers["Authorization"] = f"Bearer {token}"
+            headers["Authorization"] = f"Bearer {token_of(client, user)}"
         return client.get(f"{PAGE}{path}", headers=headers, params=query)
 
     return get

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from runqy_delivery import Delivery
@@ -107,6 +109,26 @@ def test_deliveries_rejected_body_is_shown_with_reason(
 
     assert record["outcome"].startswith(reason)
     assert record["count"] == 1
+
+
+def test_deliveries_rejected_by_a_separate_receiver_are_shown(
+    view_of: Callable[..., Any], stack: Stack, delivery_id: str
+) -> None:
+    secret = stack.connections["runqy_default"]["extra"]["callback_secret"]
+    expires = int(time.time()) + 60
+    url, other = (
+        callback_url.url(stack.receiver_url, key, "runqy_default", delivery_id, expires)
+        for key in (secret, "the secret of another")
+    )
+    body = json.dumps({"task_id": delivery_id, "status": "done"})
+    assert httpx.post(url, content=body).status_code == httpx.codes.BAD_REQUEST
+    assert httpx.post(other, content=body).status_code == httpx.codes.FORBIDDEN
+
+    shown = records(view_of, "rejected", delivery_id, 2)
+
+    status, token = sorted((one["outcome"] for one in shown), reverse=True)
+    assert "status is 'done'" in status
+    assert token == "bad token or expired"
 
 
 def test_deliveries_missing_signature_is_shown_with_reason(

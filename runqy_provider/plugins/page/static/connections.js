@@ -6,7 +6,12 @@
 import { element, showNote, updateTable } from "./tables.js";
 import { NUMBER, ago, size } from "./texts.js";
 
+// The newest of all, and some of each connection: a busy one hides no other.
 const MOST_DELIVERIES = 25;
+const OF_EACH = 5;
+
+// As old as a state becomes only where nobody has looked at the page for a while.
+const OLD_SECONDS = 8;
 
 const CONFLICT = "conflict: another result came first";
 
@@ -20,17 +25,18 @@ export function showConnections({ now, connections }) {
   updateTable(element("connections"), connections, (one) => one.conn_id, (one) => [
     one.conn_id,
     checkCell(one, one.server),
-    checkCell(one, one.inbox),
+    one.problem ? "–" : checkCell(one, one.inbox),
     one.checked_at ? ago(one.checked_at, now) : "",
   ]);
   showQueues(connections);
   showDeliveries(connections, now);
-  return connections.some((one) => !one.checked_at);
+  // Whether a newer state will be known soon.
+  return connections.some((one) => !one.checked_at || now - one.checked_at > OLD_SECONDS);
 }
 
 function checkCell(connection, check) {
-  if (!connection.checked_at) return { text: "Checking …", kind: "muted" };
   if (connection.problem) return { text: connection.problem, kind: "bad" };
+  if (!check) return { text: "Checking …", kind: "muted" };
   if (!check.problem) return { text: check.address, kind: "good" };
   return { text: [check.address, check.problem].filter(Boolean).join(": "), kind: "bad" };
 }
@@ -42,8 +48,11 @@ function showQueues(connections) {
   const problems = connections
     .filter((one) => one.queues_problem)
     .map((one) => `${one.conn_id}: ${one.queues_problem}`);
-  const isKnown = connections.some((one) => one.queues);
-  if (isKnown && !queues.length) problems.push("runqy has no queues yet.");
+  const isUnknown = connections.some((one) => !one.problem && one.queues === undefined);
+  if (isUnknown && !queues.length) problems.push("Checking …");
+  if (!isUnknown && !queues.length && connections.some((one) => one.queues)) {
+    problems.push("runqy has no queues yet.");
+  }
   showNote("queues-note", problems.join("\n"));
   updateTable(element("queues"), queues, (one) => `${one.conn_id} ${one.name}`, (one) => [
     one.name,
@@ -65,16 +74,12 @@ function workersCell(queue) {
 }
 
 function showDeliveries(connections, now) {
-  const isChecked = connections.some((one) => one.checked_at);
   const accepted = newest(connections, "accepted");
   const rejected = newest(connections, "rejected");
-  showNote(
-    "accepted-note",
-    accepted.length || !isChecked
-      ? ""
-      : "None yet. Webhook deliveries appear here when they reach the receiver.",
-  );
-  showNote("rejected-note", rejected.length || !isChecked ? "" : "None.");
+  const unknown = unknownNote(connections);
+  const none = "None yet. Webhook deliveries appear here when they reach the receiver.";
+  showNote("accepted-note", unknown || (accepted.length ? "" : none));
+  showNote("rejected-note", unknown || (rejected.length ? "" : "None."));
   updateTable(element("accepted"), accepted, deliveryKey, (one) => [
     ago(one.at, now),
     { text: one.delivery_id, id: true },
@@ -92,11 +97,20 @@ function showDeliveries(connections, now) {
   ]);
 }
 
+// Whose deliveries are not shown.
+function unknownNote(connections) {
+  const unknown = connections.filter((one) => one.problem || !one.inbox || one.inbox.problem);
+  const names = unknown.map((one) => one.conn_id).join(", ");
+  return names && `Not shown: deliveries of ${names}, whose inbox has not been read.`;
+}
+
 function newest(connections, name) {
   return connections
-    .flatMap((one) => (one.recent?.[name] ?? []).map((each) => ({ ...each, conn_id: one.conn_id })))
+    .flatMap(({ conn_id, recent }) =>
+      (recent?.[name] ?? []).map((one, n) => ({ ...one, conn_id, isShown: n < OF_EACH })),
+    )
     .sort((a, b) => b.at - a.at)
-    .slice(0, MOST_DELIVERIES);
+    .filter((one, n) => n < MOST_DELIVERIES || one.isShown);
 }
 
 const deliveryKey = (one) => [one.conn_id, one.at, one.delivery_id, one.outcome].join(" ");

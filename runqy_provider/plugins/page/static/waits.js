@@ -27,6 +27,7 @@ export function showWaits(answer) {
   offset = answer.offset;
   element("waits-part").hidden = total === 0;
   element("waits-total").textContent = total ? NUMBER.format(total) : "";
+  showNote("triggerer-note", answer.triggerer_problem);
   showNote("waits-note", waitsNote(answer));
   showQueueOptions(answer.queues);
   element("range").textContent = matching
@@ -94,6 +95,7 @@ function showQueueOptions(queues) {
 
 export function hideWaits() {
   element("waits-part").hidden = true;
+  showNote("triggerer-note", "");
   showNote("waits-note", "Only users who may read task instances see this.");
 }
 
