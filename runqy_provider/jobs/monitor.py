@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from runqy_provider.airflow_compat import in_thread
 from runqy_provider.client import models as job_states
 from runqy_provider.client.job_status import (
     BATCH,
@@ -32,8 +33,6 @@ from runqy_provider.errors import (
     Rejected,
     SinkUnavailable,
 )
-from runqy_provider.jobs.callback_monitor import CallbackMonitor
-from runqy_provider.jobs.pending import PendingJobs
 from runqy_provider.sinks.redis_storage import JobResultUri
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.registry import WaitTarget
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from runqy_provider.connections import RedisConnection, RunqyConnection
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
+
 
 #: Seconds after the start of a wait at which its job is looked at, beside the regular
 #: looks: a job that ends at once, or that no worker takes, is reported soon.
@@ -364,3 +364,132 @@ def _is_active(found: JobStatus | None) -> bool:
 
 def _utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+#: Seconds for which a job may be pending before its task's log mentions it.
+SLOW_AFTER = 30.0
+
+#: The next report comes when the job has been pending for this many times as long.
+GROWTH = 2.0
+
+#: How many jobs are asked about in one poll: finding a position takes time in Redis.
+MOST_REPORTED = 100
+
+
+@dataclass(slots=True)
+class Pending:
+    """A job that has been pending since ``since``; it is reported at ``due``.
+
+    Times are in seconds since 1970. ``is_exact`` says whether ``since`` is when the job
+    was enqueued, and not when it was first seen.
+    """
+
+    since: float
+    due: float
+    seen: float
+    is_exact: bool = False
+    message: str = ""
+
+
+class PendingJobs:
+    """Remembers since when jobs are pending, and what was last reported of them."""
+
+    def __init__(self) -> None:
+        #: In the order in which they were last seen.
+        self._jobs: dict[str, Pending] = {}
+
+    def update(
+        self, polled: Collection[str], pending: Mapping[str, float]
+    ) -> list[str]:
+        """Record which of the jobs are pending now.
+
+        Args:
+            polled: The jobs that were looked at: some of all.
+            pending: Those of them that are pending, and since when, in seconds since
+                1970; 0 where that is not known.
+
+        Returns:
+            Those that are to be reported now.
+        """
+        now = time.time()
+        known = {job: self._jobs.pop(job, None) for job in polled}
+        for job, at in pending.items():
+            # A clock of another machine may be ahead of ours.
+            since = min(at, now) if at else now
+            each = known.get(job) or Pending(since, since + SLOW_AFTER, now, at > 0)
+            each.seen = now
+            self._jobs[job] = each
+        self._forget_old(now)
+        due = [job for job in pending if self._jobs[job].due <= now]
+        return due[:MOST_REPORTED]
+
+    def _forget_old(self, now: float) -> None:
+        """Forget jobs that are not looked at any more."""
+        while self._jobs:
+            oldest = next(iter(self._jobs))
+            if now - self._jobs[oldest].seen <= FORGET_AFTER:
+                return
+            del self._jobs[oldest]
+
+    def report(
+        self, job: str, job_id: str, runqy_queue: str, position: QueuePosition | None
+    ) -> None:
+        """Make the report of a job, which stays until the next one."""
+        known, now = self._jobs[job], time.time()
+        waited = now - known.since
+        known.due = known.since + waited * GROWTH
+        least = "" if known.is_exact else "at least "
+        since = f"Job {job_id} has been pending for {least}{waited:.0f} s"
+        if position is None:
+            known.message = (
+                f"{since}. Check that a runqy worker serves the queue {runqy_queue!r}. "
+                "(To see that here, enter an admin key or runqy's own Redis in the "
+                "connection.)"
+            )
+            return
+        ahead = "" if position.ahead is None else f", {position.ahead} jobs before it"
+        known.message = (
+            f"{since} in the queue {runqy_queue!r}{ahead}. Live workers of the queue: "
+            f"{position.workers}."
+        )
+
+    def message(self, job: str) -> str:
+        """Return the last report of a job; an empty text where there is none yet."""
+        known = self._jobs.get(job)
+        return "" if known is None else known.message
+
+
+#: Seconds between two checks of the callback URL: usually, and when a job has just
+#: ended without a delivery.
+CHECK_INTERVAL, SHORT_CHECK_INTERVAL = 60.0, 15.0
+
+
+class CallbackMonitor:
+    """Checks the callback URL of one connection, and remembers the answer for a while.
+
+    Args:
+        context: The runqy connection and the options.
+    """
+
+    def __init__(self, context: SinkContext) -> None:
+        self._context = context
+        self._checked_at = -CHECK_INTERVAL
+        self._problem = ""
+
+    async def problem(self, *, has_ended: bool = False) -> str:
+        """Return why deliveries cannot arrive; an empty text where they can.
+
+        Args:
+            has_ended: Whether a job has just ended without a delivery.
+        """
+        from runqy_provider.checks.callback import (  # noqa: PLC0415 - rarely needed
+            check_callback,
+        )
+        from runqy_provider.checks.result import FAILED  # noqa: PLC0415 - same
+
+        interval = SHORT_CHECK_INTERVAL if has_ended else CHECK_INTERVAL
+        if time.monotonic() - self._checked_at >= interval:
+            found = await in_thread(check_callback, self._context)
+            self._problem = found.message if found.status == FAILED else ""
+            self._checked_at = time.monotonic()
+        return self._problem

@@ -6,17 +6,30 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from runqy_delivery.wire import FAILED
-from runqy_provider.errors import JobFailed, SinkError
+from runqy_provider.errors import JobFailed, SinkError, SinkUnavailable
 from runqy_provider.jobs.telemetry import count_delivered
 from runqy_provider.models import AUTO, is_reference
 from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tenacity import RetryCallState
+
     from runqy_provider.hooks.result import RunqyResultHook
     from runqy_provider.models import DeliveryEvent, Reference
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -110,3 +123,30 @@ class ReceivedDelivery:
         except SinkError as error:
             # The result was read: a delivery that stays is not worth a failure.
             log.warning("The delivery stays in the inbox until it expires: %s", error)
+
+
+#: Seconds after which an unavailable sink is an error.
+READ_AGAIN_FOR = 60.0
+
+
+def while_unavailable(read: Callable[[], T]) -> T:
+    """Return what a call returns, for a process that may wait: a worker.
+
+    Args:
+        read: Is called again where it raises SinkUnavailable, for a minute.
+
+    Raises:
+        SinkUnavailable: The sink is unavailable for longer.
+    """
+    return Retrying(
+        retry=retry_if_exception_type(SinkUnavailable),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        stop=stop_after_delay(READ_AGAIN_FOR),
+        before_sleep=_log,
+        reraise=True,
+    )(read)
+
+
+def _log(state: RetryCallState) -> None:
+    if state.outcome is not None:
+        log.warning("%s It will be tried again.", state.outcome.exception())

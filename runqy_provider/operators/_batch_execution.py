@@ -28,7 +28,7 @@ from runqy_provider.jobs.batch.progress import BatchProgress
 from runqy_provider.jobs.batch.wait import find_refusal, wait_for_batch_in_slot
 from runqy_provider.jobs.cancellation import has_ended, is_last_attempt
 from runqy_provider.jobs.deferral import TimeLimit, defer, in_seconds
-from runqy_provider.jobs.read_again import while_unavailable
+from runqy_provider.jobs.received import while_unavailable
 from runqy_provider.jobs.telemetry import count_batch
 from runqy_provider.models import (
     ARRIVED,

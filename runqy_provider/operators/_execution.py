@@ -36,8 +36,7 @@ from runqy_provider.jobs.deferral import (
     raise_not_arrived,
 )
 from runqy_provider.jobs.launch import JobSpec, abandon, reattach_or_submit
-from runqy_provider.jobs.read_again import while_unavailable
-from runqy_provider.jobs.received import ReceivedDelivery
+from runqy_provider.jobs.received import ReceivedDelivery, while_unavailable
 from runqy_provider.jobs.task_end import task_end_of
 from runqy_provider.jobs.telemetry import count_failed
 from runqy_provider.jobs.waiting import look_once, wait_in_slot

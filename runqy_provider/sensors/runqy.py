@@ -24,8 +24,7 @@ from runqy_provider.jobs.deferral import (
     is_deferral_timeout,
     raise_not_arrived,
 )
-from runqy_provider.jobs.read_again import while_unavailable
-from runqy_provider.jobs.received import ReceivedDelivery
+from runqy_provider.jobs.received import ReceivedDelivery, while_unavailable
 from runqy_provider.jobs.task_end import task_end_of
 from runqy_provider.jobs.waiting import look_once
 from runqy_provider.models import ARRIVED, AUTO, DEADLINE, DeliveryEvent, JobRef

@@ -34,6 +34,7 @@ class DeletingTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's
         self.delete_abandoned = delete_abandoned
         self._is_done = False
+        self._deletion: asyncio.Task[None] | None = None
 
     @abc.abstractmethod
     async def _event(self) -> TriggerEvent:
@@ -48,9 +49,14 @@ class DeletingTrigger(BaseTrigger):
         add_waiting(1)
         try:
             event = await self._event()
-        except asyncio.CancelledError:
-            if not hasattr(BaseTrigger, "on_kill"):
-                self._start_deletion()
+        except asyncio.CancelledError as error:
+            deletion = None
+            # Airflow has a message for what it cancels because of a user, and none if
+            # the triggerer shuts down. Before 3.3 it has none at all.
+            if error.args or not hasattr(BaseTrigger, "on_kill"):
+                deletion = self._start_deletion()
+            if error.args:
+                await _to_its_end(deletion)
             raise
         finally:
             add_waiting(-1)
@@ -65,8 +71,6 @@ class DeletingTrigger(BaseTrigger):
         """
         deletion = self._start_deletion()
         if deletion is not None:
-            # Airflow cancels a trigger again about once a second until it has ended:
-            # what takes longer needs a task of its own.
             await asyncio.shield(deletion)
 
     @property
@@ -92,7 +96,21 @@ class DeletingTrigger(BaseTrigger):
         ti = self._ti
         if ti is None or self._is_done or not self.delete_abandoned:
             return None
-        deletion = asyncio.create_task(self._delete_if_abandoned(ti))
-        _deletions.add(deletion)
-        deletion.add_done_callback(_deletions.discard)
-        return deletion
+        if self._deletion is None:
+            self._deletion = asyncio.create_task(self._delete_if_abandoned(ti))
+            _deletions.add(self._deletion)
+            self._deletion.add_done_callback(_deletions.discard)
+        return self._deletion
+
+
+async def _to_its_end(deletion: asyncio.Task[None] | None) -> None:
+    """Wait for a deletion, though Airflow cancels its trigger again each second.
+
+    It closes the log of the task when the trigger has ended.
+    """
+    while deletion is not None and not deletion.done():
+        try:
+            await asyncio.wait([deletion])
+        except asyncio.CancelledError as error:
+            if not error.args:
+                raise  # the triggerer shuts down

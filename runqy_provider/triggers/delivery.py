@@ -13,8 +13,7 @@ from runqy_provider.airflow_compat import AirflowNotFoundException, in_thread
 from runqy_provider.errors import RunqyError
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.jobs.cancellation import delete_if_pending, is_abandoned
-from runqy_provider.jobs.end_in_triggerer import end_task, prepare
-from runqy_provider.jobs.task_end import TaskEnd
+from runqy_provider.jobs.task_end import TaskEnd, end_task, prepare
 from runqy_provider.jobs.waiting import error_event, fetch_context, wait_for
 from runqy_provider.models import JobRef
 from runqy_provider.triggers._deleting import DeletingTrigger

@@ -18,7 +18,7 @@ from runqy_provider.jobs.attempt_store import NAMESPACE
 from runqy_provider.jobs.batch.deletion import delete_pending
 from runqy_provider.jobs.batch.progress import BatchProgress
 from runqy_provider.jobs.batch.wait import find_results
-from runqy_provider.jobs.read_again import while_unavailable
+from runqy_provider.jobs.received import while_unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

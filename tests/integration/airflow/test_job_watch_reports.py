@@ -12,8 +12,8 @@ import pytest
 
 from runqy_provider.client.job_status import QueuePosition
 from runqy_provider.errors import DeliveryTimeout, JobVanished
-from runqy_provider.jobs import pending
-from runqy_provider.jobs.pending import PendingJobs
+from runqy_provider.jobs import monitor
+from runqy_provider.jobs.monitor import PendingJobs
 from runqy_sandbox.process.net import free_port
 from tests.support.harness import run_of, started
 from tests.support.web_page import web_page
@@ -61,7 +61,7 @@ def test_pending_jobs_time_of_enqueue_unknown_is_said() -> None:
 def test_monitor_slow_job_position_and_workers_are_logged(
     gate: Gate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pending, "SLOW_AFTER", 0.0)
+    monkeypatch.setattr(monitor, "SLOW_AFTER", 0.0)
     blockers = [
         run_of(dict(gate.closed), delivery_timeout=LIMIT).execute() for _ in range(3)
     ]
@@ -88,7 +88,7 @@ def test_monitor_slow_job_without_admin_key_log_says_how_to_see_workers(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(pending, "SLOW_AFTER", 0.0)
+    monkeypatch.setattr(monitor, "SLOW_AFTER", 0.0)
     connect(without=("admin_api_key", "runqy_redis_conn_id"))
     run = started(run_of({}, "idle", delivery_timeout=LIMIT))
     run.fire()

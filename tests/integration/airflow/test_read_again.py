@@ -9,7 +9,7 @@ import pytest
 
 from devtools.servers.switch import Switch
 from runqy_provider.errors import SinkUnavailable
-from runqy_provider.jobs import read_again
+from runqy_provider.jobs import received
 from runqy_provider.jobs.received import ReceivedDelivery
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_sandbox.process.net import free_port
@@ -48,11 +48,11 @@ def test_operator_reads_a_result_again_while_redis_is_away(switch: Switch) -> No
             switch.leads_to = redis
 
     handler = Returns()
-    read_again.log.addHandler(handler)
+    received.log.addHandler(handler)
     try:
         run.resume(event)
     finally:
-        read_again.log.removeHandler(handler)
+        received.log.removeHandler(handler)
 
     assert (run.state, run.value) == ("success", [1, 2])
     assert "Could not read a delivery: Redis at 127.0.0.1:" in handler.seen
@@ -62,7 +62,7 @@ def test_operator_reads_a_result_again_while_redis_is_away(switch: Switch) -> No
 def test_operator_redis_away_for_long_fails_with_that_reason(
     switch: Switch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read_again, "READ_AGAIN_FOR", 0.0)
+    monkeypatch.setattr(received, "READ_AGAIN_FOR", 0.0)
     run = idle_run()
     deliver(run, result=1)
     event = run.fire()

@@ -348,3 +348,42 @@ def test_trigger_already_fired_deletes_no_job(monkeypatch: pytest.MonkeyPatch) -
     assert checks == ["job-1"]
     asyncio.run(scenario(is_fired=True))
     assert checks == ["job-1"]
+
+
+@pytest.mark.skipif(not hasattr(BaseTrigger, "on_kill"), reason="Airflow from 3.3 on")
+@pytest.mark.usefixtures("connect")
+async def test_trigger_killed_ends_when_its_job_is_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Airflow closes the log of the task when the trigger has ended."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def is_abandoned(_ti: Any, _job_id: str) -> bool:
+        begun.set()
+        await may_end.wait()
+        return False
+
+    monkeypatch.setattr("runqy_provider.triggers.delivery.is_abandoned", is_abandoned)
+    trigger = DeliveryTrigger(
+        runqy_conn_id="runqy_default",
+        delivery_id=f"killed-{time.time_ns()}",
+        sink="webhook",
+        deadline=time.time() + 600,
+        job_id="job-1",
+        delete_abandoned=True,
+    )
+    ti: Any = SimpleNamespace(task_id="t")
+    trigger.task_instance = ti
+    running = asyncio.ensure_future(_first_event(trigger))
+    await asyncio.sleep(0)
+
+    running.cancel("a user")
+    await begun.wait()
+    for _ in range(3):  # as Airflow does until the trigger has ended
+        running.cancel("a user")
+        await asyncio.sleep(0)
+    assert not running.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await close_waiters()
