@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
     from runqy_provider.models import Reference
-    from runqy_provider.operators.runqy import RunqyOperator
-    from runqy_provider.operators.runqy_batch import RunqyBatchOperator
+    from runqy_provider.operators.runqy import RunqyTask
 
 
 #: Fields that may be a Sink, or a list of sinks.
@@ -68,7 +67,7 @@ def _text(task: BaseOperator, name: str, value: Any) -> Any:
     )
 
 
-def job_options(task: RunqyOperator | RunqyBatchOperator) -> JobOptions:
+def job_options(task: RunqyTask) -> JobOptions:
     """Return what a task asks for each of its jobs.
 
     Raises:
@@ -82,7 +81,7 @@ def job_options(task: RunqyOperator | RunqyBatchOperator) -> JobOptions:
     )
 
 
-def hide_links(task: RunqyOperator | RunqyBatchOperator) -> None:
+def hide_links(task: RunqyTask) -> None:
     """Show no link of this provider until there is something to show.
 
     Airflow stores an XCom for each link that a task has when its process ends, also an
@@ -94,25 +93,21 @@ def hide_links(task: RunqyOperator | RunqyBatchOperator) -> None:
     )
 
 
-def show_result_link(task: RunqyOperator | RunqyBatchOperator, url: str | None) -> None:
+def show_result_link(task: RunqyTask, url: str | None) -> None:
     """Show where the result is, if there is a URL for it."""
     task.download_url = url
     if url:
         task.operator_extra_links = (*task.operator_extra_links, ResultLink())
 
 
-def show_queue_link(
-    task: RunqyOperator | RunqyBatchOperator, server_url: str, runqy_queue: str
-) -> None:
+def show_queue_link(task: RunqyTask, server_url: str, runqy_queue: str) -> None:
     """Show the queue of a job in runqy's dashboard."""
     if task.queue_url is None:
         task.operator_extra_links = (*task.operator_extra_links, QueueLink())
     task.queue_url = queue_url(server_url, runqy_queue)
 
 
-def add_to_outlets(
-    task: RunqyOperator | RunqyBatchOperator, context: Context, reference: Reference
-) -> None:
+def add_to_outlets(task: RunqyTask, context: Context, reference: Reference) -> None:
     """Add the reference to a result to the asset events of a task's outlets."""
     for outlet in task.outlets:
         if isinstance(outlet, Asset):

@@ -37,7 +37,52 @@ DELIVERY_TIMEOUT = timedelta(hours=24)
 DEFER_AFTER = timedelta(seconds=1)
 
 
-class RunqyOperator(BaseOperator):
+class RunqyTask(BaseOperator):
+    """What the operators for one job and for many share: arguments and links.
+
+    The arguments are described at ``RunqyOperator``.
+    """
+
+    ui_color = "#e3f0e8"
+    operator_extra_links: Collection[BaseOperatorLink] = (ResultLink(), QueueLink())
+
+    def __init__(
+        self,
+        *,
+        runqy_queue: str,
+        sink: SinkArgument | None = None,
+        runqy_conn_id: str = DEFAULT_CONN_ID,
+        deferrable: bool = True,
+        delivery_timeout: timedelta = DELIVERY_TIMEOUT,
+        defer_after: timedelta = DEFER_AFTER,
+        heartbeat_timeout: timedelta | None = None,
+        job_timeout: timedelta | None = None,
+        max_retry: int | None = None,
+        active_timeout: timedelta | None = None,
+        ttl_completed: timedelta | None = None,
+        delete_abandoned: bool = True,
+        returns: Returns = AUTO,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.runqy_queue = runqy_queue
+        self.sink = sink
+        self.runqy_conn_id = runqy_conn_id
+        self.deferrable = deferrable
+        self.delivery_timeout = delivery_timeout
+        self.defer_after = defer_after
+        self.heartbeat_timeout = heartbeat_timeout
+        self.job_timeout = job_timeout
+        self.max_retry = max_retry
+        self.active_timeout = active_timeout
+        self.ttl_completed = ttl_completed
+        self.delete_abandoned = delete_abandoned
+        self.returns = returns
+        self.download_url: str | None = None
+        self.queue_url: str | None = None
+
+
+class RunqyOperator(RunqyTask):
     """Enqueue a job on runqy, defer, and return its result.
 
     The task returns the result itself where it is JSON of up to ``[runqy] xcom_limit``
@@ -81,28 +126,13 @@ class RunqyOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("runqy_queue", "payload", "sink", "runqy_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"payload": "json"}
-    ui_color = "#e3f0e8"
-    operator_extra_links: Collection[BaseOperatorLink] = (ResultLink(), QueueLink())
 
     def __init__(
         self,
         *,
-        runqy_queue: str,
         payload: Mapping[str, Any] | None = None,
-        sink: SinkArgument | None = None,
-        runqy_conn_id: str = DEFAULT_CONN_ID,
-        deferrable: bool = True,
-        delivery_timeout: timedelta = DELIVERY_TIMEOUT,
-        defer_after: timedelta = DEFER_AFTER,
-        heartbeat_timeout: timedelta | None = None,
-        job_timeout: timedelta | None = None,
-        max_retry: int | None = None,
-        active_timeout: timedelta | None = None,
-        ttl_completed: timedelta | None = None,
         reattach: bool = True,
-        delete_abandoned: bool = True,
         end_from_trigger: bool | None = None,
-        returns: Returns = AUTO,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -112,24 +142,9 @@ class RunqyOperator(BaseOperator):
                 "It must be an object: payload={'input': ...}. For a job for each item "
                 "of a list, use RunqyBatchOperator(payloads=...) or .expand()."
             )
-        self.runqy_queue = runqy_queue
         self.payload = {} if payload is None else payload
-        self.sink = sink
-        self.runqy_conn_id = runqy_conn_id
-        self.deferrable = deferrable
-        self.delivery_timeout = delivery_timeout
-        self.defer_after = defer_after
-        self.heartbeat_timeout = heartbeat_timeout
-        self.job_timeout = job_timeout
-        self.max_retry = max_retry
-        self.active_timeout = active_timeout
-        self.ttl_completed = ttl_completed
         self.reattach = reattach
-        self.delete_abandoned = delete_abandoned
         self.end_from_trigger = end_from_trigger
-        self.returns = returns
-        self.download_url: str | None = None
-        self.queue_url: str | None = None
         self.receipt: dict[str, Any] | None = None
         self._execution: Execution | None = None
 

@@ -11,30 +11,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator, Context
-
 from runqy_provider.airflow_compat import TaskDeferralTimeout
-from runqy_provider.connections import DEFAULT_CONN_ID
-from runqy_provider.links.queue import QueueLink
-from runqy_provider.links.result import ResultLink
-from runqy_provider.models import AUTO
-from runqy_provider.operators.runqy import DEFER_AFTER, DELIVERY_TIMEOUT
+from runqy_provider.operators.runqy import RunqyTask
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-    from datetime import timedelta
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from airflow.sdk import BaseOperatorLink
+    from airflow.sdk import Context
 
-    from runqy_provider.models import Reference, Returns
+    from runqy_provider.models import Reference
     from runqy_provider.operators._batch_execution import BatchExecution
-    from runqy_provider.sinks.registry import SinkArgument
 
 #: How many jobs of a task are in flight, where it does not say.
 MAX_IN_FLIGHT = 20_000
 
 
-class RunqyBatchOperator(BaseOperator):
+class RunqyBatchOperator(RunqyTask):
     """Enqueue many jobs on runqy, defer, and return their results.
 
     One task, one trigger, any number of jobs. The task returns a list with the result
@@ -65,10 +57,8 @@ class RunqyBatchOperator(BaseOperator):
     :param defer_after: How long to wait in the slot before the first deferral.
     :param heartbeat_timeout: For how long no job may deliver, nor report progress,
         before the wait ends.
-    :param job_timeout: See ``RunqyOperator``, also for the next three.
-    :param max_retry: How often runqy runs a job again that failed.
-    :param active_timeout: How long a job may run.
-    :param ttl_completed: How long runqy keeps a result.
+    :param job_timeout: See ``RunqyOperator``, also for ``max_retry``,
+        ``active_timeout`` and ``ttl_completed``.
     :param returns: What the task returns: ``auto``, the list where XCom can hold it;
         ``value``, the list, and the task fails where it is too large; ``reference``,
         always the reference to the manifest.
@@ -85,55 +75,25 @@ class RunqyBatchOperator(BaseOperator):
         "runqy_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"payloads": "json"}
-    ui_color = "#e3f0e8"
-    operator_extra_links: Collection[BaseOperatorLink] = (ResultLink(), QueueLink())
 
     def __init__(
         self,
         *,
-        runqy_queue: str,
         payloads: Iterable[Mapping[str, Any]] | Reference | str,
-        sink: SinkArgument | None = None,
         manifest: str | None = None,
-        runqy_conn_id: str = DEFAULT_CONN_ID,
         max_in_flight: int = MAX_IN_FLIGHT,
         max_failed: float = 0,
-        deferrable: bool = True,
-        delivery_timeout: timedelta = DELIVERY_TIMEOUT,
-        defer_after: timedelta = DEFER_AFTER,
-        heartbeat_timeout: timedelta | None = None,
-        job_timeout: timedelta | None = None,
-        max_retry: int | None = None,
-        active_timeout: timedelta | None = None,
-        ttl_completed: timedelta | None = None,
-        returns: Returns = AUTO,
-        delete_abandoned: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.runqy_queue = runqy_queue
         # An iterator could be read once only, and would differ at each parse.
         self.payloads = list(payloads) if isinstance(payloads, Iterator) else payloads
         # What another task has made must not name a file that is read here.
         literal = payloads.partition("{")[0] if isinstance(payloads, str) else ""
         self.may_be_uri = "://" in literal
-        self.sink = sink
         self.manifest = manifest
-        self.runqy_conn_id = runqy_conn_id
         self.max_in_flight = max_in_flight
         self.max_failed = max_failed
-        self.deferrable = deferrable
-        self.delivery_timeout = delivery_timeout
-        self.defer_after = defer_after
-        self.heartbeat_timeout = heartbeat_timeout
-        self.job_timeout = job_timeout
-        self.max_retry = max_retry
-        self.active_timeout = active_timeout
-        self.ttl_completed = ttl_completed
-        self.returns = returns
-        self.delete_abandoned = delete_abandoned
-        self.download_url: str | None = None
-        self.queue_url: str | None = None
         self._execution: BatchExecution | None = None
 
     def execute(self, context: Context) -> Any:
