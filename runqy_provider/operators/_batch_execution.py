@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from runqy_provider.context import load_context
 from runqy_provider.errors import (
@@ -17,35 +18,31 @@ from runqy_provider.errors import (
     TooLarge,
     by_name,
 )
-from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.hooks.result import check_returns
+from runqy_provider.jobs.attempt_store import attempt_store
 from runqy_provider.jobs.batch.begin import begin
 from runqy_provider.jobs.batch.deletion import delete_pending
-from runqy_provider.jobs.batch.enqueue import BatchEnqueuer
-from runqy_provider.jobs.batch.manifest import BatchManifest, values_in
-from runqy_provider.jobs.batch.outcome import not_ended, silent, too_many_failed
+from runqy_provider.jobs.batch.manifest import values_in
 from runqy_provider.jobs.batch.payloads import Payloads
 from runqy_provider.jobs.batch.progress import BatchProgress
-from runqy_provider.jobs.batch.wait import find_refusal, wait_for_batch_in_slot
+from runqy_provider.jobs.batch.run import (
+    BatchLimits,
+    BatchRun,
+    Deferral,
+    check_sinks,
+)
 from runqy_provider.jobs.cancellation import has_ended, is_last_attempt
 from runqy_provider.jobs.deferral import TimeLimit, defer, in_seconds
 from runqy_provider.jobs.received import while_unavailable
-from runqy_provider.jobs.telemetry import count_batch
 from runqy_provider.models import (
-    ARRIVED,
     DEADLINE,
     DELIVERY_KEY,
     ERROR,
     JOB_KEY,
     REFERENCE,
-    SILENT,
     VALUE,
     JobRef,
     Reference,
-)
-from runqy_provider.operators._batch_checks import (
-    check_arguments,
-    check_sinks,
-    store_of,
 )
 from runqy_provider.operators._task_fields import (
     add_to_outlets,
@@ -62,11 +59,9 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from runqy_provider.context import SinkContext
+    from runqy_provider.jobs.attempt_store import AttemptStore
     from runqy_provider.operators.runqy_batch import RunqyBatchOperator
-
-
-#: How much a share of a number may be too small, as a float.
-SHARE_ERROR = 1e-6
 
 
 class BatchExecution:
@@ -107,18 +102,16 @@ class BatchExecution:
                 deadline=deadline,
                 deletes=task.delete_abandoned,
             )
+            run = self._run(batch)
             manifest = self._written_manifest(batch)
             if manifest is not None:
-                results = RunqyResultHook.from_context(self._context)
-                return self._return(batch, results, manifest)
+                return self._return(run, manifest)
             if not batch.enqueued:
-                check_sinks(batch, self._manifest_sink(batch), self._context)
-            self._save(batch)
+                check_sinks(batch, run.manifest, self._context)
+            run.save()
             job = JobRef(batch.batch_id, batch.sink, batch.batch_id, batch.runqy_queue)
             self._airflow["ti"].xcom_push(key=JOB_KEY, value=job.to_xcom())
-            self._link_queue(batch)
-            slot = task.defer_after.total_seconds()
-            return self._run(batch, payloads, deadline, slot)
+            return self._go_on(run, payloads, deadline, task.defer_after)
 
     def _written_manifest(self, batch: BatchProgress) -> Reference | None:
         """Return the manifest that an attempt has written that was killed after it."""
@@ -137,10 +130,10 @@ class BatchExecution:
             raise by_name(event["error"])(event["message"])
         batch = self._batch = self._recorded()
         batch.update(BatchProgress.from_json(event["batch"]))
-        self._save(batch)
-        self._link_queue(batch)
-        if event["kind"] != ARRIVED or not batch.left or self._has_failed(batch):
-            return self._finish(batch, event["kind"])
+        run = self._run(batch)
+        run.save()
+        if not run.needs_payloads(event["kind"]):
+            return self._finish(run, event["kind"])
         with self._payloads() as payloads:
             if (payloads.total, payloads.digest) != (batch.total, batch.digest):
                 raise InvalidPayload(
@@ -150,7 +143,7 @@ class BatchExecution:
                     "change to an object, and give its URI. A retry of the task begins "
                     "a new batch with the payloads that it finds."
                 )
-            return self._run(batch, payloads, event["deadline"], 0.0)
+            return self._go_on(run, payloads, event["deadline"], timedelta(0))
 
     def resume_late(self, error: BaseException) -> Any:
         """Return results that arrived while no triggerer ran.
@@ -161,7 +154,7 @@ class BatchExecution:
         with self._deleting_if_last():
             batch = self._batch = self._recorded()
             try:
-                return self._finish(batch, DEADLINE)
+                return self._finish(self._run(batch), DEADLINE)
             except RunqyError as late:
                 raise late from error
 
@@ -210,103 +203,59 @@ class BatchExecution:
         if batch.outstanding:
             delete_pending(task.runqy_conn_id, batch, task.log)
 
-    def _run(
-        self, batch: BatchProgress, payloads: Payloads, deadline: float, slot: float
-    ) -> Any:
-        """Enqueue what may be in flight, and wait, until all have ended.
-
-        Args:
-            batch: The batch.
-            payloads: All its payloads.
-            deadline: When to give up, in seconds since 1970.
-            slot: How many seconds to wait in the slot before the task defers.
-        """
+    def _run(self, batch: BatchProgress) -> BatchRun:
+        """Return what does the steps of a batch, and show the link to its queue."""
         task = self.task
-        enqueuer = BatchEnqueuer(
-            self._context, batch, job_options(self.task), lambda: self._save(batch)
+        server_url = self._context.connection.server_url
+        show_queue_link(task, server_url, batch.runqy_queue)
+        limits = BatchLimits(
+            task.max_in_flight,
+            task.max_failed,
+            task.deferrable,
+            task.heartbeat_timeout,
+            str(self._limit),
         )
-        until_deferral = time.time() + slot
-        while True:
-            if not self._has_failed(batch):
-                enqueuer.enqueue(payloads, task.max_in_flight, deadline)
-            if not batch.left and not batch.outstanding:
-                return self._finish(batch, ARRIVED)
-            until = task.max_in_flight // 2 if batch.left else 0
-            end = min(deadline, until_deferral) if task.deferrable else deadline
-            kind = DEADLINE
-            if not task.deferrable or time.time() < end:
-                kind = wait_for_batch_in_slot(
-                    self._context,
-                    batch,
-                    until=until,
-                    most_failed=self._most_failed(batch),
-                    deadline=end,
-                    heartbeat_timeout=in_seconds(task.heartbeat_timeout),
-                    monitor=not task.deferrable,
-                    log=task.log,
-                )
-                self._save(batch)
-            if kind == ARRIVED and batch.left and not self._has_failed(batch):
-                continue
-            if kind == ARRIVED or time.time() >= deadline or not task.deferrable:
-                return self._finish(batch, kind)
-            return defer(task, self._trigger(batch, until, deadline), deadline)
+        manifest = task.manifest or batch.sink
+        return BatchRun(
+            self._context, self._store, batch, limits, manifest, log=task.log
+        )
 
-    def _trigger(
-        self, batch: BatchProgress, until: int, deadline: float
-    ) -> BatchTrigger:
-        return BatchTrigger(
-            runqy_conn_id=self.task.runqy_conn_id,
-            batch=batch.in_flight().to_json(),
-            until=until,
-            most_failed=self._most_failed(batch),
+    def _go_on(
+        self, run: BatchRun, payloads: Payloads, deadline: float, slot: timedelta
+    ) -> Any:
+        task, until_deferral = self.task, time.time() + slot.total_seconds()
+        step = run.step(payloads, job_options(task), deadline, until_deferral)
+        if not isinstance(step, Deferral):
+            return self._finish(run, step)
+        trigger = BatchTrigger(
+            runqy_conn_id=task.runqy_conn_id,
+            batch=run.batch.in_flight().to_json(),
+            until=step.until,
+            most_failed=step.most_failed,
             deadline=deadline,
             not_before=time.time() + self._context.config.settle_seconds,
-            heartbeat=in_seconds(self.task.heartbeat_timeout),
-            delete_abandoned=self.task.delete_abandoned,
+            heartbeat=in_seconds(task.heartbeat_timeout),
+            delete_abandoned=task.delete_abandoned,
         )
+        return defer(task, trigger, deadline)
 
-    def _finish(self, batch: BatchProgress, kind: str) -> Any:
-        if kind != ARRIVED:
-            # Some may have arrived just now, or while no triggerer ran.
-            wait_for_batch_in_slot(
-                self._context, batch, until=0, most_failed=batch.total, deadline=0.0
-            )
-        if batch.left or batch.outstanding:
-            self._raise_not_ended(batch, kind)
-        results = RunqyResultHook.from_context(self._context)
-        manifest = BatchManifest(batch, results)
-        sink = self._manifest_sink(batch)
-        reference = while_unavailable(lambda: manifest.write(sink))
-        has_failed = self._has_failed(batch)
-        # Deliveries are dropped only where no retry will need them; one that comes
-        # after that finds the manifest.
-        self._save(batch, None if has_failed else reference)
-        count_batch(
-            batch.job(0), 0 if has_failed else batch.completed, len(batch.failed)
-        )
-        if has_failed:
-            self._push_receipt(batch, reference)
-            raise too_many_failed(batch, self.task.max_failed, reference)
-        try:
-            manifest.forget(reference)
-        except SinkError as error:
-            # The manifest has the results: what stays is not worth a failure.
-            self.task.log.warning(
-                "Deliveries stay in the inbox until they expire: %s", error
-            )
-        return self._return(batch, results, reference)
+    def _finish(self, run: BatchRun, kind: str) -> Any:
+        is_last = is_last_attempt(self._airflow["ti"])
+        reference, error = run.collect(kind, is_last=is_last)
+        if error is not None:
+            self._push_receipt(run.batch, reference)
+            raise error
+        return self._return(run, reference)
 
-    def _return(
-        self, batch: BatchProgress, results: RunqyResultHook, reference: Reference
-    ) -> Any:
+    def _return(self, run: BatchRun, reference: Reference) -> Any:
         """Return the results, or the reference to the manifest."""
+        batch, results = run.batch, run.results
         self.task.log.info(
             "Batch %s: %s. Its manifest is %s.", batch.batch_id, batch, reference.uri
         )
         self._push_receipt(batch, reference)
         try:
-            sink = sink_from_uri(self._manifest_sink(batch))
+            sink = sink_from_uri(run.manifest)
             show_result_link(self.task, results.link(sink, reference))
         except SinkError as error:
             # The results are there: a missing link is not worth a failure.
@@ -326,31 +275,6 @@ class BatchExecution:
             )
         return reference.to_xcom()
 
-    def _raise_not_ended(self, batch: BatchProgress, kind: str) -> NoReturn:
-        task, refusal = self.task, find_refusal(self._context, batch)
-        if self._has_failed(batch):
-            error: RunqyError = too_many_failed(batch, task.max_failed)
-        elif kind == SILENT:
-            if not is_last_attempt(self._airflow["ti"]):
-                self._give_up(batch)
-            error = silent(
-                batch, f"heartbeat_timeout ({task.heartbeat_timeout})", refusal
-            )
-        else:
-            error = not_ended(batch, str(self._limit), self._context, refusal)
-        self._save(batch)
-        raise error
-
-    def _give_up(self, batch: BatchProgress) -> None:
-        """Let a retry enqueue jobs again that seem to hang, or it would hang, too.
-
-        Where pending jobs cannot be deleted, as over HTTP, the retry waits for all of
-        them: those would run twice.
-        """
-        if delete_pending(self.task.runqy_conn_id, batch, self.task.log):
-            for index in list(batch.outstanding):
-                batch.on_ended(index, "It gave no sign of life.")
-
     def _payloads(self) -> Payloads:
         given = self.task.read_payloads(self._airflow)
         return Payloads.read(
@@ -363,25 +287,6 @@ class BatchExecution:
     @property
     def _limit(self) -> TimeLimit:
         return TimeLimit.of(self.task, "delivery_timeout", self.task.delivery_timeout)
-
-    def _most_failed(self, batch: BatchProgress) -> int:
-        """Return how many jobs may fail."""
-        given = self.task.max_failed
-        # As 0.29 * 100 is 28.999999999999996.
-        is_share = isinstance(given, float)
-        return int(given * batch.total + SHARE_ERROR) if is_share else int(given)
-
-    def _has_failed(self, batch: BatchProgress) -> bool:
-        return len(batch.failed) > self._most_failed(batch)
-
-    def _manifest_sink(self, batch: BatchProgress) -> str:
-        return self.task.manifest or batch.sink
-
-    def _save(self, batch: BatchProgress, manifest: Reference | None = None) -> None:
-        record: dict[str, Any] = {"batch": batch.to_json()}
-        if manifest is not None:
-            record["manifest"] = manifest.to_xcom()
-        self._store.write(record, batch.expires)
 
     def _push_receipt(self, batch: BatchProgress, reference: Reference) -> None:
         receipt = {
@@ -396,7 +301,41 @@ class BatchExecution:
         self._airflow["ti"].xcom_push(key=DELIVERY_KEY, value=receipt)
         add_to_outlets(self.task, self._airflow, reference)
 
-    def _link_queue(self, batch: BatchProgress) -> None:
-        """Set what Airflow reads for the link each time that this process ends."""
-        server_url = self._context.connection.server_url
-        show_queue_link(self.task, server_url, batch.runqy_queue)
+
+def store_of(
+    task: RunqyBatchOperator, context: Context, sink_context: SinkContext
+) -> AttemptStore:
+    """Return where the progress of a batch is recorded.
+
+    Raises:
+        Misconfigured: There is no such place.
+    """
+    store = attempt_store(context, sink_context)
+    if store is None:
+        raise Misconfigured(
+            "A batch needs a record of how far it is, or a retry would enqueue all "
+            "jobs again, and this Airflow keeps none. Use Airflow 3.3 or newer, "
+            "set up webhooks, or set redis_conn_id of connection "
+            f"{task.runqy_conn_id!r} to a Redis connection of your own."
+        )
+    return store
+
+
+def check_arguments(task: RunqyBatchOperator) -> None:
+    """Check the arguments of a task.
+
+    Raises:
+        Misconfigured: One of them is not valid.
+    """
+    check_returns(task.returns)
+    if task.max_in_flight < 1:
+        raise Misconfigured(
+            f"max_in_flight must be 1 or more, not {task.max_in_flight!r}."
+        )
+    given = task.max_failed
+    is_share = isinstance(given, float)
+    if isinstance(given, bool) or not given >= 0 or (is_share and given >= 1):
+        raise Misconfigured(
+            "max_failed must be a number of jobs, or a share of all of them as a "
+            f"float from 0.0 and below 1.0, not {given!r}."
+        )
