@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from runqy_delivery import json_fields
 from runqy_delivery.errors import ResultNotEncodable, ResultRefused
 from runqy_delivery.json_encoder import JsonEncoder
+from runqy_delivery.serialize import value_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from runqy_delivery.wire import DeliveryRequest
 
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
@@ -64,6 +67,21 @@ class Content:
         if self.path is not None:
             return Path(self.path).open("rb")
         return BytesIO(self.data or b"")
+
+    def to_text(self, request: DeliveryRequest) -> bytes:
+        """Return the content as one JSON text in UTF-8, for sinks that hold texts.
+
+        A JSON value without metadata is written as it is, and all else as a delivery,
+        which carries it.
+
+        Args:
+            request: The delivery request.
+
+        Raises:
+            ResultRefused: It is larger than the request's ``max_bytes``.
+        """
+        sink = f"the sink {request.sink!r}"
+        return value_of(request.delivery_id, self, request.max_bytes, sink)
 
     @property
     def is_json(self) -> bool:
