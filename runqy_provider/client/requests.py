@@ -82,8 +82,7 @@ class ApiResponse:
             raise ServerUnavailable(
                 f"The response to {what} is not from runqy: {self.status}, without "
                 f"{name!r} in {one_line(self.message(), 200)!r}. Is it from a proxy, "
-                "or "
-                "a web page? Check the connection's server URL."
+                "or a web page? Check the connection's server URL."
             ) from error
 
     @property
@@ -222,8 +221,7 @@ def _rejection(response: ApiResponse, runqy_queue: str) -> RunqyError:
     ):
         return ServerUnavailable(
             f"runqy could not enqueue to {runqy_queue!r}, as its own Redis is "
-            "unavailable: "
-            f"{message}"
+            f"unavailable: {message}"
         )
     if response.status == BAD_REQUEST:
         return InvalidPayload(
@@ -324,8 +322,7 @@ def _raise_if_gone(response: ApiResponse, job_id: str) -> None:
     if response.status == SERVER_ERROR and message in GONE:
         raise JobVanished(
             f"runqy has forgotten job {job_id} ({message}): it finished, failed for "
-            "good "
-            "or was deleted, and by default runqy keeps nothing of such jobs."
+            "good or was deleted, and by default runqy keeps nothing of such jobs."
         )
 
 

@@ -207,9 +207,8 @@ def transport_error(
         )
     return AnswerLost(
         f"{server} closed the connection while it was asked to {request.what}: "
-        f"{reason}. "
-        "The job may have been enqueued; the request was not repeated, so that the job "
-        "does not run twice."
+        f"{reason}. The job may have been enqueued; the request was not repeated, so "
+        "that the job does not run twice."
     )
 
 
