@@ -44,7 +44,7 @@ RETRYABLE_STATUSES = {
     502: "a proxy got an invalid response from the server",
     503: "the server is unavailable or busy",
     504: "a proxy got no response from the server in time",
-    # Content delivery networks use these where they cannot reach the server: unknown
+    # Content delivery networks use these if they cannot reach the server: unknown
     # error, refused connection, timeout, unknown host, failed TLS, network errors.
     **dict.fromkeys(range(520, 531), "a proxy could not reach the server"),
 }
@@ -84,7 +84,7 @@ def retryable_error(response: Response) -> str | None:
 def send_once(
     url: str, body: bytes, headers: Mapping[str, str], timeout: float
 ) -> str | None:
-    """POST a message that may be lost; return the error, or None where there is none.
+    """POST a message that may be lost; return the error, or None if there is none.
 
     Args:
         url: The URL, which may be a secret: the returned error does not repeat it.

@@ -22,7 +22,7 @@ T = TypeVar("T")
 #: Environment variable that sets for how many seconds a delivery is retried.
 RETRY_FOR_VARIABLE = "RUNQY_DELIVERY_RETRY_FOR"
 
-#: For how many seconds a delivery is retried where the variable is not set.
+#: For how many seconds a delivery is retried if the variable is not set.
 DEFAULT_RETRY_FOR = 300.0
 
 #: Upper bound of the first delay between two tries, and of any, in seconds.

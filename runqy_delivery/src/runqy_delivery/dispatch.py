@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("runqy_delivery")
 
-#: A webhook for failures only, used where the request has no other webhook.
+#: A webhook for failures only, used if the request has no other webhook.
 FAILURE_CHANNEL = "failure channel"
 
 #: The sinks of this package, as a request names them.

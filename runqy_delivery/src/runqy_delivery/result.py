@@ -52,8 +52,8 @@ class Content:
         content_type: Media type.
         size: Number of bytes.
         metadata: JSON object that is sent with the result; None without one.
-        data: The bytes; None where they are in a file.
-        path: Path of the file; None where the bytes are in ``data``.
+        data: The bytes; None if they are in a file.
+        path: Path of the file; None if the bytes are in ``data``.
     """
 
     content_type: str
@@ -85,7 +85,7 @@ class Content:
 
     @property
     def is_json(self) -> bool:
-        """True where ``data`` is a JSON value."""
+        """True if ``data`` is a JSON value."""
         return self.content_type == JSON_TYPE and self.path is None
 
 
@@ -94,7 +94,7 @@ def content_of(returned: Any, encoder: JsonEncoder | None = None) -> Content:
 
     Args:
         returned: A ``Result``, or one of the values that it may have.
-        encoder: Writes the value and its metadata as JSON; the default one where None.
+        encoder: Writes the value and its metadata as JSON; the default one if None.
 
     Raises:
         ResultNotEncodable: JSON has no form for a part of the value or its metadata.
