@@ -95,14 +95,14 @@ class BatchEnqueuer:
         batch = self._batch
         jobs: list[tuple[str | None, dict[str, Any]]] = []
         for each in chunk:
-            job = batch.job(each.index)
+            job = batch.job(each.number)
             jobs.append((job.job_id, {**each.payload, **fields.of(job.delivery_id)}))
         if batch.chooses_id:
             hook.enqueue_batch(batch.runqy_queue, jobs, self._options)
             self._record(chunk)
         else:
             self._enqueue_once(hook, jobs, chunk)
-        count_enqueued(batch.job(chunk[0].index), len(chunk))
+        count_enqueued(batch.job(chunk[0].number), len(chunk))
 
     def _enqueue_once(
         self,
@@ -111,7 +111,7 @@ class BatchEnqueuer:
         chunk: list[NumberedPayload],
     ) -> None:
         batch = self._batch
-        first, last, enqueued = chunk[0].index, chunk[-1].index, batch.enqueued
+        first, last, enqueued = chunk[0].number, chunk[-1].number, batch.enqueued
         self._record(chunk)
         try:
             ids = hook.enqueue_batch(batch.runqy_queue, jobs, self._options)
@@ -123,7 +123,7 @@ class BatchEnqueuer:
             ) from error
         except RunqyError:
             # Certainly not enqueued: the next attempt does it.
-            batch.on_refused([each.index for each in chunk], enqueued)
+            batch.on_refused([each.number for each in chunk], enqueued)
             self._save()
             raise
         if len(ids) < len(jobs):
@@ -138,7 +138,7 @@ class BatchEnqueuer:
 
     def _record(self, chunk: list[NumberedPayload]) -> None:
         for each in chunk:
-            self._batch.on_enqueued(each.index)
+            self._batch.on_enqueued(each.number)
         self._save()
 
 

@@ -45,7 +45,7 @@ IN_MEMORY = 1024 * 1024
 class NumberedPayload(NamedTuple):
     """A payload, its number from 0, and how many bytes it has as JSON."""
 
-    index: int
+    number: int
     payload: dict[str, Any]
     size: int
 
