@@ -139,14 +139,17 @@ class Sandbox:
 
     @property
     def redis_url(self) -> str:
+        """Where Redis is: ``redis://127.0.0.1:PORT/0``."""
         return redis_url(self.redis_port)
 
     @property
     def s3_url(self) -> str:
+        """Where the S3 endpoint is, over plain HTTP."""
         return s3_url(self.s3_port)
 
     @property
     def server_url(self) -> str:
+        """Where runqy's API is, for the field *Server URL* of a connection."""
         return f"http://{HOST}:{self.server_port}"
 
     def connections(
