@@ -11,15 +11,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from runqy_delivery import DeliveryRequest
+from runqy_provider.errors import (
+    Misconfigured,
+    NoAccess,
+    NotThere,
+    SinkUnavailable,
+    TooLarge,
+)
+
 if TYPE_CHECKING:
-    from runqy_delivery import DeliveryRequest
-    from runqy_provider.errors import (
-        Misconfigured,
-        NoAccess,
-        NotThere,
-        SinkUnavailable,
-        TooLarge,
-    )
     from runqy_provider.sinks.amqp.sink import AmqpSink
     from runqy_provider.sinks.base import BoundSink, Sink
     from runqy_provider.sinks.combined import CombinedSink
@@ -56,29 +57,21 @@ __all__ = [
     "from_inline_value",
 ]
 
-_OURS = "runqy_provider"
-
 _MODULES = {
-    "AmqpSink": f"{_OURS}.sinks.amqp.sink",
-    "Arrival": f"{_OURS}.waiters.source",
-    "AzureSink": f"{_OURS}.sinks.object_store.azure",
-    "BoundSink": f"{_OURS}.sinks.base",
-    "CombinedSink": f"{_OURS}.sinks.combined",
-    "DeliveryRequest": "runqy_delivery",
-    "FetchedResult": f"{_OURS}.sinks.result",
-    "FileSink": f"{_OURS}.sinks.object_store.local",
-    "GcsSink": f"{_OURS}.sinks.object_store.gcs",
-    "Misconfigured": f"{_OURS}.errors",
-    "NoAccess": f"{_OURS}.errors",
-    "NotThere": f"{_OURS}.errors",
-    "RedisStorageSink": f"{_OURS}.sinks.redis_storage",
-    "S3Sink": f"{_OURS}.sinks.object_store.s3",
-    "Sink": f"{_OURS}.sinks.base",
-    "SinkUnavailable": f"{_OURS}.errors",
-    "SqlSink": f"{_OURS}.sinks.sql.sink",
-    "TooLarge": f"{_OURS}.errors",
-    "WebhookSink": f"{_OURS}.sinks.webhook",
-    "from_inline_value": f"{_OURS}.sinks.result",
+    "AmqpSink": ".amqp.sink",
+    "Arrival": "..waiters.source",
+    "AzureSink": ".object_store.azure",
+    "BoundSink": ".base",
+    "CombinedSink": ".combined",
+    "FetchedResult": ".result",
+    "FileSink": ".object_store.local",
+    "GcsSink": ".object_store.gcs",
+    "RedisStorageSink": ".redis_storage",
+    "S3Sink": ".object_store.s3",
+    "Sink": ".base",
+    "SqlSink": ".sql.sink",
+    "WebhookSink": ".webhook",
+    "from_inline_value": ".result",
 }
 
 
@@ -86,4 +79,4 @@ def __getattr__(name: str) -> Any:
     """Import what a name stands for when it is first used."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name], __name__), name)

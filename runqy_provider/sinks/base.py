@@ -166,8 +166,8 @@ class BoundSink(abc.ABC):
     def source(self) -> Source:
         """Return what is polled for all deliveries to this sink, by their ids.
 
-        It is made once per process and runqy connection. A sink with sources of
-        another kind overrides ``targets`` instead.
+        It is made once per process, and again after a change of the runqy connection.
+        A sink with sources of another kind overrides ``targets`` instead.
         """
         raise NotImplementedError(f"{type(self).__name__} has no source.")
 
@@ -181,8 +181,7 @@ class BoundSink(abc.ABC):
             WaitTarget,
         )
 
-        conn_id = self.context.connection.conn_id
-        maker = _WaiterOfSink(self.sink.uri, conn_id, self)
+        maker = _WaiterOfSink(self.sink.uri, self.context, self)
         return [WaitTarget(maker, job.delivery_id)]
 
     @abc.abstractmethod
@@ -307,7 +306,7 @@ class _WaiterOfSink:
     """
 
     uri: str
-    conn_id: str
+    context: SinkContext
     bound: BoundSink = field(compare=False)
 
     def __call__(self) -> Waiter:

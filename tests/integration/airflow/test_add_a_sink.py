@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runqy_provider.context import load_context
 from runqy_provider.errors import JobFailed, Misconfigured
 from runqy_provider.hooks.result import RunqyResultHook
+from runqy_provider.models import JobRef
 from runqy_provider.sinks import registry
 from runqy_provider.sinks.base import Sink
 from tests.support.harness import outcome_of, run_of
 from tests.support.stack import make_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from runqy_provider.sinks.base import BoundSink
     from tests.support.stack import Gate, Stack
@@ -160,6 +162,26 @@ def test_foreign_sink_unavailable_enqueues_nothing(
     assert run.state == "failed"
     assert "does not exist" in str(run.error)
     assert "runqy_job" not in run.xcoms
+
+
+@pytest.mark.usefixtures("package")
+def test_foreign_sink_waits_share_a_waiter_until_the_connection_changes(
+    connect: Callable[..., Any], folder: Path
+) -> None:
+    def waiter_factory() -> object:
+        sink = registry.sink_from_uri(f"folder://{folder}")
+        bound = sink.bind(load_context("runqy_default"))
+        (target,) = bound.targets(JobRef("d-1", sink.uri))
+        return target.waiter_factory
+
+    first = waiter_factory()
+    connect()
+    second = waiter_factory()
+    connect(callback_url="http://elsewhere/runqy")
+
+    assert first == second
+    assert hash(first) == hash(second)
+    assert waiter_factory() != first
 
 
 class Unregistered(Sink):
