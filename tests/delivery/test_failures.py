@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sqlite3
 from contextlib import closing
@@ -234,6 +235,17 @@ def test_delivers_sink_of_other_package_cannot_be_imported_reaches_failure_chann
 
     assert error["type"] == "DeliveryImpossible"
     assert "shelf_of_files:missing" in error["message"]
+
+
+def test_delivers_own_sink_looks_at_no_package(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(importlib.metadata, "entry_points")
+    request = DeliveryRequest("d-1", webhook_url=f"{server.url}/hook")
+
+    delivers(lambda _payload: 1)(request.to_fields())
+
+    assert [post.json()["result"] for post in server.requests] == [1]
 
 
 def test_delivers_sink_of_no_package_names_the_entry_point(server: HttpServer) -> None:
