@@ -102,7 +102,7 @@ def expiry_of(url: str) -> datetime | None:
 
 
 def _check(response: Response, url: str) -> None:
-    """Raise the error of a final response; return if the object is stored."""
+    """Raise the error of a final response; return where the object is stored."""
     if response.status in SUCCESS:
         return
     if response.status == PRECONDITION_FAILED:
