@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 __all__ = [
-    "HAS_SOUND_PIPE",
     "KNOWN_CONTEXT_KEYS",
     "PROCESS_CONTEXT",
     "RELEASE",
+    "SUPERVISOR_PIPE_IS_SAFE",
     "AdvanceItem",
     "AirflowNotFoundException",
     "AirflowSensorTimeout",
@@ -158,7 +158,7 @@ RELEASE = Version(__version__).release
 #: Whether any thread may ask a triggerer's supervisor, and any question be cancelled.
 #: Before 3.2.2 both end the triggerer with all its triggers (apache/airflow#64620 and
 #: #67380): "Response read out of order".
-HAS_SOUND_PIPE = RELEASE >= (3, 2, 2)
+SUPERVISOR_PIPE_IS_SAFE = RELEASE >= (3, 2, 2)
 
 #: Taken while a worker asks its supervisor from a thread: before 3.2 the pipe between
 #: the two has no lock of its own.
@@ -178,7 +178,7 @@ async def in_thread(
         args: Its arguments.
         executor: Whose threads to use; by default those of the event loop.
     """
-    if HAS_SOUND_PIPE:
+    if SUPERVISOR_PIPE_IS_SAFE:
         call = functools.partial(contextvars.copy_context().run, function, *args)
         return await asyncio.get_running_loop().run_in_executor(executor, call)
     from asgiref.sync import sync_to_async  # noqa: PLC0415 - not on a newer Airflow

@@ -260,8 +260,7 @@ def _key(conn_id: str, name: str, value: object) -> str | None:
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise Misconfigured(
             f"The {name} of connection {conn_id!r} contains blanks, line breaks or "
-            "other "
-            "characters that are not valid in a key. Paste it again."
+            "other characters that are not valid in a key. Paste it again."
         )
     return key or None
 

@@ -44,8 +44,7 @@ OPTIONS = {
         "after it deferred; a task that the triggerer ends need not wait. Airflow 3.3 "
         "fails a task that is resumed before the scheduler knows that its worker "
         "process has ended, which is up to [workers] min_heartbeat_interval (5 s) and "
-        "a "
-        "pass of the scheduler later.",
+        "a pass of the scheduler later.",
     ),
     "inbox_sweep_seconds": _option(
         "float", "10", "Seconds between two polls of the inbox for all waiting tasks."
@@ -68,8 +67,7 @@ OPTIONS = {
         "float",
         "30",
         "Seconds between two polls of the jobs of all waiting tasks, to find those "
-        "that "
-        "ended without delivering. 0: jobs are not observed.",
+        "that ended without delivering. 0: jobs are not observed.",
     ),
     "vanished_grace_seconds": _option(
         "float",

@@ -111,8 +111,7 @@ class ApiResponse:
             raise ServerUnavailable(
                 f"The response to {what} is not from runqy: {self.status}, without "
                 f"{name!r} in {one_line(self.message(), 200)!r}. Is it from a proxy, "
-                "or "
-                "a web page? Check the connection's server URL."
+                "or a web page? Check the connection's server URL."
             ) from error
 
     @property
@@ -251,8 +250,7 @@ def _rejection(response: ApiResponse, runqy_queue: str) -> RunqyError:
     ):
         return ServerUnavailable(
             f"runqy could not enqueue to {runqy_queue!r}, as its own Redis is "
-            "unavailable: "
-            f"{message}"
+            f"unavailable: {message}"
         )
     if response.status == BAD_REQUEST:
         return InvalidPayload(
@@ -361,8 +359,7 @@ def _raise_if_gone(response: ApiResponse, job_id: str) -> None:
     if response.status == SERVER_ERROR and message == NO_TASK:
         raise JobVanished(
             f"runqy has forgotten job {job_id} ({message}): it finished, failed for "
-            "good "
-            "or was deleted, and by default runqy keeps nothing of such jobs."
+            "good or was deleted, and by default runqy keeps nothing of such jobs."
         )
 
 
@@ -416,7 +413,7 @@ def send(
     request: ApiRequest[T],
     connection: RunqyConnection,
     *,
-    timeout: float = REQUEST_TIMEOUT,
+    timeout: float | None = None,
 ) -> T:
     """Send a request once.
 
@@ -424,7 +421,7 @@ def send(
         session: The session; see ``open_session``.
         request: The request.
         connection: The connection, for its keys and for messages.
-        timeout: Seconds that it may take.
+        timeout: Seconds that it may take; by default REQUEST_TIMEOUT.
 
     Raises:
         RetryableServerError: The server is unavailable; the request may be repeated.
@@ -436,7 +433,7 @@ def send(
             f"{connection.server_url}{request.path}",
             data=request.body,
             headers=_headers(request, connection),
-            timeout=timeout,
+            timeout=timeout or REQUEST_TIMEOUT,
             allow_redirects=False,
         )
     except RequestException as error:
@@ -447,7 +444,7 @@ def send(
 def ask(
     connection: RunqyConnection,
     request: ApiRequest[T],
-    timeout: float = REQUEST_TIMEOUT,
+    timeout: float | None = None,
 ) -> T:
     """Send a single request, in a session of its own; see ``send``."""
     with open_session(connection) as session:
@@ -513,9 +510,8 @@ def _transport_error(
         )
     return AnswerLost(
         f"{server} closed the connection while it was asked to {request.what}: "
-        f"{reason}. "
-        "The job may have been enqueued; the request was not repeated, so that the job "
-        "does not run twice."
+        f"{reason}. The job may have been enqueued; the request was not repeated, so "
+        "that the job does not run twice."
     )
 
 

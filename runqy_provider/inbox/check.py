@@ -130,6 +130,5 @@ def _refused(
         return None
     return Misconfigured(
         f"Could not {what}: {location} (connection {connection.conn_id!r}) refused: "
-        f"{why}. "
-        "Deliveries could not be stored."
+        f"{why}. Deliveries could not be stored."
     )

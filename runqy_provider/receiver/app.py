@@ -311,8 +311,7 @@ class Receiver:
             raise HttpRejection(
                 409,
                 "Another final delivery of this job came first and is kept; this one "
-                "was "
-                "not stored.",
+                "was not stored.",
             )
         return outcome
 

@@ -71,8 +71,7 @@ def _too_large(limit: int) -> HttpRejection:
     return HttpRejection(
         413,
         f"The body has more than {limit} bytes, which is the most this receiver "
-        "accepts. "
-        "Deliver large results to an object store.",
+        "accepts. Deliver large results to an object store.",
     )
 
 

@@ -65,6 +65,5 @@ def bad_address() -> HttpRejection:
     return HttpRejection(
         403,
         "This URL does not accept a delivery: it is unknown, changed or expired, or "
-        "the "
-        "body's signature is missing or wrong. The receiver's log says which.",
+        "the body's signature is missing or wrong. The receiver's log says which.",
     )

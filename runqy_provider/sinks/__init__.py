@@ -1,11 +1,24 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sinks: where results go. Import the classes from here; each is loaded when used."""
+"""Sinks: where results go. Import from here; each name is loaded when it is used.
+
+Besides the classes of sinks, this module has all that a sink of another package needs;
+see ``docs/how-to/add-a-sink.md``.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from runqy_delivery import DeliveryRequest
+from runqy_provider.errors import (
+    Misconfigured,
+    NoAccess,
+    NotThere,
+    SinkUnavailable,
+    TooLarge,
+)
 
 if TYPE_CHECKING:
     from runqy_provider.sinks.amqp.sink import AmqpSink
@@ -16,41 +29,54 @@ if TYPE_CHECKING:
     from runqy_provider.sinks.object_store.local import FileSink
     from runqy_provider.sinks.object_store.s3 import S3Sink
     from runqy_provider.sinks.redis_storage import RedisStorageSink
+    from runqy_provider.sinks.result import FetchedResult, from_inline_value
     from runqy_provider.sinks.sql.sink import SqlSink
     from runqy_provider.sinks.webhook import WebhookSink
+    from runqy_provider.waiters.source import Arrival
 
 __all__ = [
     "AmqpSink",
+    "Arrival",
     "AzureSink",
     "BoundSink",
     "CombinedSink",
+    "DeliveryRequest",
+    "FetchedResult",
     "FileSink",
     "GcsSink",
+    "Misconfigured",
+    "NoAccess",
+    "NotThere",
     "RedisStorageSink",
     "S3Sink",
     "Sink",
+    "SinkUnavailable",
     "SqlSink",
+    "TooLarge",
     "WebhookSink",
+    "from_inline_value",
 ]
 
 _MODULES = {
-    "AmqpSink": "amqp.sink",
-    "AzureSink": "object_store.azure",
-    "BoundSink": "base",
-    "CombinedSink": "combined",
-    "FileSink": "object_store.local",
-    "GcsSink": "object_store.gcs",
-    "RedisStorageSink": "redis_storage",
-    "S3Sink": "object_store.s3",
-    "Sink": "base",
-    "SqlSink": "sql.sink",
-    "WebhookSink": "webhook",
+    "AmqpSink": ".amqp.sink",
+    "Arrival": "..waiters.source",
+    "AzureSink": ".object_store.azure",
+    "BoundSink": ".base",
+    "CombinedSink": ".combined",
+    "FetchedResult": ".result",
+    "FileSink": ".object_store.local",
+    "GcsSink": ".object_store.gcs",
+    "RedisStorageSink": ".redis_storage",
+    "S3Sink": ".object_store.s3",
+    "Sink": ".base",
+    "SqlSink": ".sql.sink",
+    "WebhookSink": ".webhook",
+    "from_inline_value": ".result",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a sink class when it is first used."""
+    """Import what a name stands for when it is first used."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
-    return getattr(module, name)
+    return getattr(importlib.import_module(_MODULES[name], __name__), name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import abc
 import io
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from runqy_delivery import BadDelivery as WireBadDelivery
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from runqy_provider.models import JobRef
     from runqy_provider.sinks.result import FetchedResult, UrlOpener
     from runqy_provider.waiters.registry import WaitTarget
+    from runqy_provider.waiters.source import Source
+    from runqy_provider.waiters.waiter import Waiter
 
 
 #: How many of many deliveries are opened at a time.
@@ -157,13 +160,29 @@ class BoundSink(abc.ABC):
     def owns(self, uri: str) -> bool:
         """Return whether ``open`` can open the delivery at a URI."""
 
-    @abc.abstractmethod
+    #: Seconds between two polls of ``source``.
+    interval: float = 1.0
+
+    def source(self) -> Source:
+        """Return what is polled for all deliveries to this sink, by their ids.
+
+        It is made once per process, and again after a change of the runqy connection.
+        A sink with sources of another kind overrides ``targets`` instead.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no source.")
+
     def targets(self, job: JobRef) -> Sequence[WaitTarget]:
         """Return the sources at which the delivery may arrive.
 
         Raises:
             Misconfigured: The job, or the connection, lacks what is needed to look.
         """
+        from runqy_provider.waiters.registry import (  # noqa: PLC0415 - not for a DAG file
+            WaitTarget,
+        )
+
+        maker = _WaiterOfSink(self.sink.uri, self.context, self)
+        return [WaitTarget(maker, job.delivery_id)]
 
     @abc.abstractmethod
     def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
@@ -277,3 +296,22 @@ class BoundSink(abc.ABC):
     @abc.abstractmethod
     def describe_timeout(self, job: JobRef) -> str:
         """Say where a delivery that never arrived was looked for, and what to check."""
+
+
+@dataclass(frozen=True, slots=True)
+class _WaiterOfSink:
+    """Makes the waiter of ``BoundSink.source``; equal ones share it.
+
+    There may be thousands, and a closure takes more memory.
+    """
+
+    uri: str
+    context: SinkContext
+    bound: BoundSink = field(compare=False)
+
+    def __call__(self) -> Waiter:
+        from runqy_provider.waiters.waiter import (  # noqa: PLC0415 - not for a DAG file
+            Waiter,
+        )
+
+        return Waiter(self.bound.source(), self.bound.interval)

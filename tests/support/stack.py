@@ -38,6 +38,8 @@ def handle(payload):
         time.sleep(0.02)
     if "error" in payload:
         raise ValueError(payload["error"])
+    if not pathlib.Path(payload.get("fails_without", "/")).exists():
+        raise ValueError("the file is not there yet")
     if "bytes" in payload:
         return Result(b"x" * payload["bytes"], content_type="image/png")
     if "json" in payload:

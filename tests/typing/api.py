@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 from airflow.sdk import DAG
 
-from runqy_delivery import DeliveryRequest, Result, delivers, progress
+from runqy_delivery import Content, DeliveryRequest, Result, delivers, progress
 from runqy_provider.decorators.runqy import runqy_task
 from runqy_provider.errors import DeliveryTimeout, JobFailed, RunqyError
 from runqy_provider.hooks.result import RunqyResultHook
@@ -15,7 +15,17 @@ from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.models import JobRef, Reference, is_reference
 from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.sensors.runqy import RunqySensor
-from runqy_provider.sinks import BoundSink, S3Sink, Sink, SqlSink, WebhookSink
+from runqy_provider.sinks import (
+    Arrival,
+    BoundSink,
+    FetchedResult,
+    NotThere,
+    S3Sink,
+    Sink,
+    SqlSink,
+    WebhookSink,
+    from_inline_value,
+)
 from runqy_provider.triggers.channel import DeliveryChannelTrigger
 from runqy_provider.triggers.delivery import DeliveryTrigger
 from runqy_sandbox.sandbox import Sandbox
@@ -82,6 +92,24 @@ def sinks(bound: BoundSink) -> list[Sink]:
     request: DeliveryRequest = bound.request("d-1", 0.0)
     assert request.delivery_id
     return [S3Sink("results"), SqlSink.from_uri("sql://pg/results"), WebhookSink()]
+
+
+def foreign_sink(bound: BoundSink, arrival: Arrival) -> FetchedResult:
+    """What a sink of another package uses comes from one module."""
+    if arrival.status == "unknown":
+        raise NotThere(arrival.result_uri)
+    return from_inline_value(
+        "{}",
+        arrival.result_uri,
+        arrival.delivered_at,
+        delivery_id="d-1",
+        open_url=bound.open_url,
+    )
+
+
+def deliver(request: DeliveryRequest, content: Content) -> bytes:
+    """Such a sink's part of the worker side."""
+    return content.to_text(request)
 
 
 @delivers

@@ -46,7 +46,7 @@ def test_resolve_takes_the_first_path_that_exists() -> None:
 def has_sound_pipe(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> bool:
-    monkeypatch.setattr(airflow_compat, "HAS_SOUND_PIPE", request.param)
+    monkeypatch.setattr(airflow_compat, "SUPERVISOR_PIPE_IS_SAFE", request.param)
     return bool(request.param)
 
 
@@ -71,7 +71,7 @@ async def test_in_thread_error_is_raised() -> None:
 async def test_in_thread_cancelled_before_3_2_2_function_goes_on_to_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(airflow_compat, "HAS_SOUND_PIPE", False)
+    monkeypatch.setattr(airflow_compat, "SUPERVISOR_PIPE_IS_SAFE", False)
     began, go_on, ended = threading.Event(), threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 

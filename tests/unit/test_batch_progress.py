@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from runqy_provider.jobs.batch.indexes import Indexes
+from runqy_provider.jobs.batch.indexes import IndexSet
 from runqy_provider.jobs.batch.progress import MOST_REASONS, BatchProgress
 
 
@@ -80,7 +80,7 @@ def test_progress_job_that_was_not_enqueued_again_keeps_its_id() -> None:
 
     assert progress.delivery_id(3) == before, "it may be enqueued already"
     assert progress.delivery_id(2).endswith("-2")
-    assert progress.again == Indexes([2, 3])
+    assert progress.again == IndexSet([2, 3])
 
 
 def test_progress_of_a_trigger_is_small_and_is_taken_back() -> None:
@@ -127,3 +127,23 @@ def test_progress_keeps_few_reasons() -> None:
 
     assert len(progress.reasons) == MOST_REASONS
     assert len(json.dumps(progress.to_json())) < 10_000
+
+
+def test_progress_chunk_that_was_refused_is_as_if_never_enqueued() -> None:
+    progress = batch()
+    for index in range(6):
+        progress.on_enqueued(index)
+        progress.on_ended(index, "no voice" if index in {2, 4} else None)
+    progress.run_failed_again()
+    before, enqueued = progress.to_json(), progress.enqueued
+    outstanding = progress.outstanding
+
+    chunk = enqueue(progress)
+    progress.on_refused(chunk, enqueued)
+
+    assert chunk == [2, 4, 6, 7, 8, 9]
+    assert list(progress.to_enqueue()) == chunk
+    assert progress.outstanding is outstanding
+    assert BatchProgress.from_json(progress.to_json()) == BatchProgress.from_json(
+        before
+    )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import pkgutil
+import tokenize
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +33,44 @@ def test_module_can_be_imported(name: str) -> None:
 
 def test_modules_are_all_found() -> None:
     assert len(MODULES) > 120
+
+
+#: The longest line of a source, and a piece of a message that is a line's scrap.
+WIDTH, SCRAP = 88, 24
+
+
+def test_module_messages_are_not_broken_after_a_word() -> None:
+    """A text that was moved by a tool, and not filled again, has lines of one word."""
+    root = Path(runqy_provider.__file__).parents[1]
+    sources = [
+        path
+        for folder in ("runqy_provider", "runqy_delivery/src", "runqy_sandbox/src")
+        for path in (root / folder).rglob("*.py")
+    ]
+    scraps = [
+        f"{path.relative_to(root)}:{piece.start[0]}: {piece.string}"
+        for path in sources
+        for piece, following in _adjacent_texts(path)
+        if len(piece.string) < SCRAP and not piece.string.endswith('\\n"')
+        if len(piece.line) + len(following.string.split(" ")[0]) <= WIDTH
+    ]
+
+    assert len(sources) > 150
+    assert scraps == []
+
+
+def _adjacent_texts(
+    path: Path,
+) -> list[tuple[tokenize.TokenInfo, tokenize.TokenInfo]]:
+    """Return each text that another one follows on the next line, with that."""
+    with path.open("rb") as file:
+        tokens = [
+            token
+            for token in tokenize.tokenize(file.readline)
+            if token.type not in (tokenize.NL, tokenize.COMMENT)
+        ]
+    return [
+        (one, other)
+        for one, other in itertools.pairwise(tokens)
+        if one.type == other.type == tokenize.STRING
+    ]

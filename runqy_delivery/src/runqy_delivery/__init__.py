@@ -8,9 +8,15 @@ stdout, because the worker's protocol uses it.
 """
 
 from runqy_delivery.decorator import delivers
-from runqy_delivery.errors import BadDelivery, DeliveryError, DeliveryUndeliverable
+from runqy_delivery.errors import (
+    BadDelivery,
+    DeliveryError,
+    DeliveryImpossible,
+    DeliveryUndeliverable,
+    ResultRefused,
+)
 from runqy_delivery.progress import progress
-from runqy_delivery.result import Result
+from runqy_delivery.result import Content, Result
 from runqy_delivery.wire import WIRE_VERSION, Delivery, DeliveryRequest, JobError
 
 __version__ = "0.2.0"
@@ -18,12 +24,15 @@ __version__ = "0.2.0"
 __all__ = [
     "WIRE_VERSION",
     "BadDelivery",
+    "Content",
     "Delivery",
     "DeliveryError",
+    "DeliveryImpossible",
     "DeliveryRequest",
     "DeliveryUndeliverable",
     "JobError",
     "Result",
+    "ResultRefused",
     "delivers",
     "progress",
 ]

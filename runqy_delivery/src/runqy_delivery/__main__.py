@@ -30,7 +30,7 @@ TIMEOUT, MAX_TIMEOUT = 600.0, 1e6
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status.
 
-    It is 0 where the job completed, 1 where it failed or did not answer, and 2 where
+    It is 0 if the job completed, 1 if it failed or did not answer, and 2 if
     the command cannot be run.
     """
     options = _parser().parse_args(arguments)

@@ -40,7 +40,7 @@ class Dsn:
 
     Attributes:
         scheme: For example ``postgresql`` or ``amqp``.
-        hosts: Host and port; a comma-separated list where the client supports several.
+        hosts: Host and port; a comma-separated list if the client supports several.
         path: From the slash after the hosts up to the options, as it was written.
         options: From the question mark to the end, as it was written; may hold secrets.
         user: The user as it was written, escapes included; None without a login.

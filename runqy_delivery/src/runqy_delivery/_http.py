@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import email.utils
 import functools
-import logging
 import ssl
 import time
 import urllib.error
@@ -21,12 +20,7 @@ from dataclasses import dataclass
 from http.client import HTTPException, InvalidURL
 from typing import IO, TYPE_CHECKING, Any, Callable
 
-from runqy_delivery._retry import (
-    RETRY_FOR_VARIABLE,
-    delays,
-    retry_after_delay,
-    retry_budget,
-)
+from runqy_delivery._retry import TryAgain, retry_call
 from runqy_delivery.errors import DeliveryImpossible, DeliveryUndeliverable
 from runqy_delivery.proxy import proxy_for
 
@@ -34,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     MakeBody = Callable[[], tuple[bytes | IO[bytes], Mapping[str, str]]]
-
-log = logging.getLogger("runqy_delivery")
 
 #: Seconds that one request may take before it counts as failed (runqy's guide).
 TIMEOUT = 30.0
@@ -52,7 +44,7 @@ RETRYABLE_STATUSES = {
     502: "a proxy got an invalid response from the server",
     503: "the server is unavailable or busy",
     504: "a proxy got no response from the server in time",
-    # Content delivery networks use these where they cannot reach the server: unknown
+    # Content delivery networks use these if they cannot reach the server: unknown
     # error, refused connection, timeout, unknown host, failed TLS, network errors.
     **dict.fromkeys(range(520, 531), "a proxy could not reach the server"),
 }
@@ -92,7 +84,7 @@ def retryable_error(response: Response) -> str | None:
 def send_once(
     url: str, body: bytes, headers: Mapping[str, str], timeout: float
 ) -> str | None:
-    """POST a message that may be lost; return the error, or None where there is none.
+    """POST a message that may be lost; return the error, or None if there is none.
 
     Args:
         url: The URL, which may be a secret: the returned error does not repeat it.
@@ -143,33 +135,36 @@ def deliver_over_http(
 
     Raises:
         DeliveryImpossible: The URL, or that of the proxy for it, is not valid.
-        DeliveryUndeliverable: There was no final response within the retry budget. The
-            budget starts at the first error, because one upload may take longer.
+        DeliveryUndeliverable: There was no final response within the retry budget.
     """
     _check_url(url)
-    end: float | None = None
-    is_last = False
-    for tries, delay in enumerate(delays(), start=1):
-        response, error = _try_once(method, url, make_body, error_in)
-        if response is not None and error is None:
-            return response
-        if end is None:
-            end = clock() + retry_budget()
-        left = end - clock()
-        wait = _wait(delay, response, left)
-        is_over = is_last or left <= 0 or wait > left
-        if is_over or (response is None and is_expired()):
-            raise DeliveryUndeliverable(
-                f"{method} {redact(url)} failed {tries} time(s); last error: {error}. "
-                "Check that this machine can reach that URL "
-                f"({RETRY_FOR_VARIABLE} sets for how many seconds it is retried)."
-            )
-        log.warning(
-            "%s %s failed: %s; retrying in %.1f s", method, redact(url), error, wait
-        )
-        is_last = wait == left
-        sleep(wait)
-    raise AssertionError  # pragma: no cover - delays() never ends
+    operation = f"{method} {redact(url)}"
+
+    def send_again() -> Response:
+        body, headers = make_body()
+        try:
+            response = _send(method, url, body, headers)
+        except InvalidURL:
+            # Without the cause: its message repeats the URL, which may be a secret.
+            raise DeliveryImpossible(
+                f"{redact(url)!r} in the delivery request is not a valid URL: it "
+                "contains a space or another character that must be percent-encoded."
+            ) from None
+        except (OSError, HTTPException) as error:
+            message = f"{type(error).__name__}: {error}"
+            if is_expired():
+                raise DeliveryUndeliverable(f"{operation} failed: {message}.") from None
+            raise TryAgain(message) from None
+        finally:
+            if not isinstance(body, bytes):
+                body.close()
+        problem = error_in(response)
+        if problem is not None:
+            raise TryAgain(problem, response.retry_after)
+        return response
+
+    advice = "Check that this machine can reach that URL. "
+    return retry_call(operation, send_again, advice=advice, clock=clock, sleep=sleep)
 
 
 def _check_url(url: str) -> None:
@@ -179,44 +174,6 @@ def _check_url(url: str) -> None:
             f"{redact(url)!r} in the delivery request is not a valid http:// or "
             "https:// URL. Check the connections of the task in Airflow."
         )
-
-
-def _wait(delay: float, response: Response | None, left: float) -> float:
-    """Return how long to wait before the next try, in seconds.
-
-    Args:
-        delay: The delay by the backoff, in seconds.
-        response: The response to retry after; None where there was none.
-        left: What is left of the retry budget, in seconds.
-    """
-    if response is None or response.retry_after is None:
-        return delay
-    # A server that asks for more time than is left gets one last try at the end.
-    return min(max(delay, retry_after_delay(response.retry_after, delay)), left)
-
-
-def _try_once(
-    method: str,
-    url: str,
-    make_body: MakeBody,
-    error_in: Callable[[Response], str | None],
-) -> tuple[Response | None, str | None]:
-    """Send a request once; return its response and the error, each None without one."""
-    body, headers = make_body()
-    try:
-        response = _send(method, url, body, headers)
-        return response, error_in(response)
-    except InvalidURL:
-        # Without the cause: its message repeats the URL, which may be a secret.
-        raise DeliveryImpossible(
-            f"{redact(url)!r} in the delivery request is not a valid URL: it contains "
-            "a space or another character that must be percent-encoded."
-        ) from None
-    except (OSError, HTTPException) as error:
-        return None, f"{type(error).__name__}: {error}"
-    finally:
-        if not isinstance(body, bytes):
-            body.close()
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -22,7 +22,7 @@ T = TypeVar("T")
 #: Environment variable that sets for how many seconds a delivery is retried.
 RETRY_FOR_VARIABLE = "RUNQY_DELIVERY_RETRY_FOR"
 
-#: For how many seconds a delivery is retried where the variable is not set.
+#: For how many seconds a delivery is retried if the variable is not set.
 DEFAULT_RETRY_FOR = 300.0
 
 #: Upper bound of the first delay between two tries, and of any, in seconds.
@@ -54,7 +54,7 @@ def delays() -> Iterator[float]:
 
 
 def retry_after_delay(retry_after: float, delay: float) -> float:
-    """Return the delay before the next try where the server asked for one, in seconds.
+    """Return the delay before the next try if the server asked for one, in seconds.
 
     Args:
         retry_after: What the server asked for, in seconds. It may have sent the same
@@ -65,37 +65,78 @@ def retry_after_delay(retry_after: float, delay: float) -> float:
     return retry_after + random.uniform(0, max(delay, retry_after / 4))  # noqa: S311 - not for secrets
 
 
+class TryAgain(Exception):
+    """A try failed in a way that may pass; the message says how.
+
+    Args:
+        message: What went wrong.
+        retry_after: After how many seconds the server wants the next try; None if it
+            did not say.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 def retry_call(
     operation: str,
     call: Callable[[], T],
-    retryable: tuple[Any, ...],
+    retryable: tuple[Any, ...] = (),
     is_permanent: Callable[[Exception], bool] = lambda _error: False,
+    *,
+    advice: str = "",
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> T:
     """Call a function until it succeeds or the retry budget is used up.
+
+    All retries of this package are made here. The budget starts at the first error,
+    because one upload may take longer than the budget.
 
     Args:
         operation: What is tried, and where; the start of log and error messages.
         call: The function, which is called once per try.
-        retryable: The exception classes after which it is called again.
+        retryable: The exception classes after which it is called again, besides
+            ``TryAgain``.
         is_permanent: Returns True for such an exception that will occur again; it is
             raised unchanged.
+        advice: What to check if it never succeeds, as a sentence and a blank.
+        clock: Returns monotonic seconds; for tests.
+        sleep: Pauses for a number of seconds; for tests.
 
     Raises:
         DeliveryUndeliverable: It did not succeed within the budget.
     """
-    end = time.monotonic() + retry_budget()
+    end: float | None = None
+    is_last = False
     for tries, delay in enumerate(delays(), start=1):
         try:
             return call()
-        except retryable as error:
+        except (TryAgain, *retryable) as error:
             if is_permanent(error):
                 raise
-            message = f"{type(error).__name__}: {error}".strip()
-            if time.monotonic() + delay > end:
+            message, wait = _message_of(error), delay
+            if end is None:
+                end = clock() + retry_budget()
+            left = end - clock()
+            if isinstance(error, TryAgain) and error.retry_after is not None:
+                # A server that asks for more than is left gets one last try at the end.
+                asked = retry_after_delay(error.retry_after, delay)
+                wait = min(max(delay, asked), left)
+            if is_last or left <= 0 or wait > left:
                 raise DeliveryUndeliverable(
-                    f"{operation} failed {tries} time(s); last error: {message} "
-                    f"({RETRY_FOR_VARIABLE} sets for how many seconds it is retried)."
+                    f"{operation} failed {tries} time(s); last error: {message}. "
+                    f"{advice}{RETRY_FOR_VARIABLE} sets for how many seconds it is "
+                    "retried."
                 ) from error
-        log.warning("%s failed: %s; retrying in %.1f s", operation, message, delay)
-        time.sleep(delay)
+        log.warning("%s failed: %s; retrying in %.1f s", operation, message, wait)
+        is_last = wait == left
+        sleep(wait)
     raise AssertionError  # pragma: no cover - delays() never ends
+
+
+def _message_of(error: Exception) -> str:
+    if isinstance(error, TryAgain):
+        return str(error)
+    return f"{type(error).__name__}: {error}".strip()

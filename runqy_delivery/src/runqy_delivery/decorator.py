@@ -90,7 +90,7 @@ def delivers(
         handle: The handler.
         encoder: Called with each value that JSON does not have, as ``json.dumps`` calls
             its ``default``: it returns a value to write instead, or raises TypeError.
-        nan: ``refuse`` delivers a failure where the result has a NaN or an infinity,
+        nan: ``refuse`` delivers a failure if the result has a NaN or an infinity,
             because JSON has no such numbers; ``null`` writes null for them.
         log: When the end of the log is delivered: with ``failures``, ``always`` or
             ``never``. Secrets of the delivery request are hidden in it. What task code
@@ -99,9 +99,9 @@ def delivers(
     Raises:
         TypeError: ``handle`` is a generator function, or ``encoder`` is no function.
         ValueError: ``nan`` or ``log`` is not one of the words above.
-        DeliveryUndeliverable: From the decorated function, where a delivery could not
+        DeliveryUndeliverable: From the decorated function, if a delivery could not
             be made: runqy then retries the job.
-        BadDelivery: From the decorated function, where the delivery request in the
+        BadDelivery: From the decorated function, if the delivery request in the
             payload cannot be read.
     """
     if log not in LOG_CHOICES:
@@ -169,7 +169,7 @@ class _Call:
         return self._deliver(content)
 
     def _deliver(self, content: Content) -> Any:
-        """Deliver a result; where that can never succeed, deliver the error instead."""
+        """Deliver a result; if that can never succeed, deliver the error instead."""
         log_text = self._log_text() if self._log_when == ALWAYS else None
         try:
             return deliver_result(self._request, content, log_text)

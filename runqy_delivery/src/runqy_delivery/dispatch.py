@@ -4,15 +4,21 @@
 
 The sink in the request's field ``sink`` gets the result. The other sinks of the request
 get a notification that says where the result is, once it is there.
+
+A sink of another package is a function under an entry point of the group
+``runqy_delivery.sinks``, with the name that the Airflow side writes into ``sink``. It
+is called with the request and the content to store.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
+from runqy_delivery._retry import retry_call
 from runqy_delivery.errors import (
     DeliveryError,
     DeliveryImpossible,
@@ -31,12 +37,22 @@ from runqy_delivery.sinks import amqp, object_store, sql, webhook
 from runqy_delivery.wire import COMPLETED, FAILED, Delivery, DeliveryRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from importlib.metadata import EntryPoint
+
+    #: Stores a content where a request says; see ``docs/how-to/add-a-sink.md``.
+    Deliver = Callable[[DeliveryRequest, Content], object]
 
 log = logging.getLogger("runqy_delivery")
 
-#: A webhook for failures only, used where the request has no other webhook.
+#: A webhook for failures only, used if the request has no other webhook.
 FAILURE_CHANNEL = "failure channel"
+
+#: The sinks of this package, as a request names them.
+OWN_SINKS = {"redis_storage", "webhook", "amqp", "sql", *object_store.MAX_PUT_BYTES}
+
+#: Entry points of this group deliver to the sinks of other packages, by their names.
+GROUP = "runqy_delivery.sinks"
 
 
 def deliver_result(
@@ -69,10 +85,7 @@ def deliver_result(
     elif request.sink in object_store.MAX_PUT_BYTES:
         object_store.put(request, content)
     else:
-        raise ResultRefused(
-            f"This version of runqy-delivery does not know the sink {request.sink!r}. "
-            "Update runqy-delivery in the requirements.txt of the task code."
-        )
+        _deliver_by_package(request, content)
     _notify_others(request, content, log_text)
     return None
 
@@ -89,6 +102,8 @@ def deliver_failure(request: DeliveryRequest, failure: Delivery) -> Any:
     if request.sink == "redis_storage":
         return json.loads(message_of(failure, request.max_bytes))
     sinks = _notifiable(request)
+    if request.sink not in OWN_SINKS:
+        sinks.insert(0, request.sink)
     if request.failure_url is not None and request.webhook_url is None:
         sinks.append(FAILURE_CHANNEL)
     if not sinks:
@@ -127,6 +142,48 @@ def _write(request: DeliveryRequest, content: Content) -> None:
     delivery_id = request.delivery_id
     value = value_of(delivery_id, content, request.max_bytes, "the table")
     sql.write(_required(request, "table"), delivery_id, COMPLETED, value)
+
+
+def _deliver_by_package(request: DeliveryRequest, content: Content) -> None:
+    """Deliver by the function that another package registers for the sink.
+
+    Raises:
+        ResultRefused: No package does, or it refuses the content.
+        DeliveryImpossible: The function cannot be imported, or fails.
+        DeliveryUndeliverable: It could not connect within the retry budget.
+    """
+    points = [point for point in _entry_points() if point.name == request.sink]
+    if not points:
+        raise ResultRefused(
+            f"runqy-delivery does not know the sink {request.sink!r}, and no package "
+            f"that is installed here has an entry point {request.sink!r} in the group "
+            f"{GROUP!r}. Add the package of that sink to the requirements.txt of the "
+            "task code, or update runqy-delivery there."
+        )
+    operation = f"Delivering to the sink {request.sink!r} by {points[0].value}"
+    try:
+        deliver: Deliver = points[0].load()
+        retry_call(
+            operation,
+            lambda: deliver(request, content),
+            retryable=(ConnectionError, TimeoutError),
+        )
+    except DeliveryError:
+        raise
+    except Exception as error:
+        # Whatever the package's libraries raise: Airflow must hear of it.
+        raise DeliveryImpossible(
+            f"{operation} failed: {type(error).__name__}: {error}. See the traceback, "
+            "and the documentation of that package."
+        ) from error
+
+
+def _entry_points() -> Iterable[EntryPoint]:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - slow, rarely used
+
+    if sys.version_info >= (3, 10):
+        return entry_points(group=GROUP)
+    return entry_points().get(GROUP, ())
 
 
 def _put_failure(request: DeliveryRequest, failure: Delivery) -> None:
@@ -182,6 +239,8 @@ def _notify(
             webhook.post(url, request.delivery_id, body, allow_unsigned=is_failure)
         elif sink == "amqp":
             amqp.publish(request.amqp or {}, request.delivery_id, body)
+        elif sink not in OWN_SINKS:
+            _deliver_by_package(request, Content(JSON_TYPE, len(body), data=body))
         else:
             _notify_table(request, notification)
     except DeliveryError as error:

@@ -36,7 +36,7 @@ class DeliveryImpossible(DeliveryUndeliverable):
     """The delivery cannot be made until the configuration is changed.
 
     A library, a URL or a permission is missing. The error is delivered as a failure of
-    the job, through every channel that the delivery request names. Where none of them
+    the job, through every channel that the delivery request names. If none of them
     works, it is raised to runqy, which retries the job.
     """
 

@@ -41,7 +41,7 @@ class JsonEncoder:
     Args:
         encoder: Called with a value that JSON does not have; returns one to write
             instead, or raises TypeError for one that it does not know.
-            ``encode_default`` is used where it is None or raises TypeError.
+            ``encode_default`` is used if it is None or raises TypeError.
         nan: ``refuse`` raises an error for NaN and the infinities, ``null`` writes null
             for them.
 

@@ -37,7 +37,7 @@ def finite(text: str) -> float:
 def read_text(
     data: Mapping[str, Any], name: str, *, required: bool = False
 ) -> str | None:
-    """Return a string field; None where an optional one is missing.
+    """Return a string field; None if an optional one is missing.
 
     Raises:
         BadDelivery: It is not a string, or a required one is missing or empty.
@@ -55,7 +55,7 @@ def read_text(
 def read_number(
     data: Mapping[str, Any], name: str, kind: Any, least: float = -math.inf
 ) -> Any:
-    """Return a number field; None where it is missing.
+    """Return a number field; None if it is missing.
 
     Args:
         data: The object that has the field.
@@ -84,7 +84,7 @@ def read_number(
 
 
 def read_mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    """Return an object field; None where it is missing.
+    """Return an object field; None if it is missing.
 
     Raises:
         BadDelivery: It is not an object.

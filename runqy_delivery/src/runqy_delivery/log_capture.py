@@ -170,7 +170,7 @@ class _BinaryTee(_Tee):
 
 
 def _is_called_by_logging() -> bool:
-    """True where a handler of ``logging`` writes a record, which is noted already."""
+    """True if a handler of ``logging`` writes a record, which is noted already."""
     frame = inspect.currentframe()
     for _ in range(2):  # this function, and the method that calls it
         frame = None if frame is None else frame.f_back

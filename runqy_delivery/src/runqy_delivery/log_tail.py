@@ -51,7 +51,6 @@ class LogTail:
             self._unfinished = rest[start:][-MAX_BYTES:]
 
     def end_line(self) -> None:
-        """End a line that has begun."""
         with self._lock:
             if self._unfinished:
                 self.write("\n")

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from runqy_delivery import json_fields
 from runqy_delivery.errors import ResultNotEncodable, ResultRefused
 from runqy_delivery.json_encoder import JsonEncoder
+from runqy_delivery.serialize import value_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from runqy_delivery.wire import DeliveryRequest
 
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
@@ -49,8 +52,8 @@ class Content:
         content_type: Media type.
         size: Number of bytes.
         metadata: JSON object that is sent with the result; None without one.
-        data: The bytes; None where they are in a file.
-        path: Path of the file; None where the bytes are in ``data``.
+        data: The bytes; None if they are in a file.
+        path: Path of the file; None if the bytes are in ``data``.
     """
 
     content_type: str
@@ -65,9 +68,24 @@ class Content:
             return Path(self.path).open("rb")
         return BytesIO(self.data or b"")
 
+    def to_text(self, request: DeliveryRequest) -> bytes:
+        """Return the content as one JSON text in UTF-8, for sinks that hold texts.
+
+        A JSON value without metadata is written as it is, and all else as a delivery,
+        which carries it.
+
+        Args:
+            request: The delivery request.
+
+        Raises:
+            ResultRefused: It is larger than the request's ``max_bytes``.
+        """
+        sink = f"the sink {request.sink!r}"
+        return value_of(request.delivery_id, self, request.max_bytes, sink)
+
     @property
     def is_json(self) -> bool:
-        """True where ``data`` is a JSON value."""
+        """True if ``data`` is a JSON value."""
         return self.content_type == JSON_TYPE and self.path is None
 
 
@@ -76,7 +94,7 @@ def content_of(returned: Any, encoder: JsonEncoder | None = None) -> Content:
 
     Args:
         returned: A ``Result``, or one of the values that it may have.
-        encoder: Writes the value and its metadata as JSON; the default one where None.
+        encoder: Writes the value and its metadata as JSON; the default one if None.
 
     Raises:
         ResultNotEncodable: JSON has no form for a part of the value or its metadata.

@@ -73,7 +73,7 @@ def value_of(
 
 
 def message_of(delivery: Delivery, max_bytes: int | None = None) -> bytes:
-    """Return a delivery as JSON; its log is shortened where it would be too large.
+    """Return a delivery as JSON; its log is shortened if it would be too large.
 
     Args:
         delivery: The delivery.

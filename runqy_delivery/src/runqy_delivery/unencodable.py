@@ -28,7 +28,7 @@ MAX_OBJECT, MAX_IN_MESSAGE = 64 * 1024 * 1024, 4000
 def keep_repr(request: DeliveryRequest, error: ResultNotEncodable) -> str:
     """Store the repr of a result beside the result's key, and say where it is.
 
-    Where the sink is not an object store, or the worker uploads by a signed URL, what
+    If the sink is not an object store, or the worker uploads by a signed URL, what
     is returned contains the start of the repr instead.
 
     Args:

@@ -45,7 +45,7 @@ NO_REASON = "The task code reported a failure and gave no reason."
 #: The payload fields that carry a delivery request; task code does not see them.
 RESERVED_FIELDS = ("task_id", "webhook_url", "delivery")
 
-#: Optional fields of a delivery, which are left out of its JSON where they are None.
+#: Optional fields of a delivery, which are left out of its JSON if they are None.
 _OPTIONAL = (
     "result_url",
     "content_type",
@@ -84,14 +84,14 @@ class DeliveryRequest:
             that the fields below name get a notification.
         url: URI of the result, for notifications.
         webhook_url: URL to POST the delivery to; a secret, because it authorizes that.
-        failure_url: URL to POST a failure to where there is no ``webhook_url``; a
+        failure_url: URL to POST a failure to if there is no ``webhook_url``; a
             secret, because it authorizes that.
         max_bytes: The largest delivery that the sink accepts, in bytes.
         bucket: Bucket, container or folder of the result.
         key: Key of the result in the bucket.
         put_url: Signed URL to PUT the result to; a secret.
         put_headers: Headers that this PUT must have.
-        failed_key: Key for the delivery of a failure where the request names object
+        failed_key: Key for the delivery of a failure if the request names object
             stores only.
         failed_put_url: Signed URL for ``failed_key``; a secret.
         table: Names of a table and its columns; see ``sinks.sql.write``.
@@ -135,7 +135,7 @@ class DeliveryRequest:
             payload: The payload that runqy passed to the task code.
 
         Returns:
-            The request, or None where the payload has none.
+            The request, or None if the payload has none.
 
         Raises:
             BadDelivery: The request cannot be read, or has a newer version of the wire
@@ -170,8 +170,8 @@ class JobError:
 
     Attributes:
         message: Message of the exception.
-        type: Name of the exception's class; None where the task code sent only a text.
-        traceback: Formatted traceback; None where the task code sent none.
+        type: Name of the exception's class; None if the task code sent only a text.
+        traceback: Formatted traceback; None if the task code sent none.
     """
 
     message: str
@@ -186,12 +186,12 @@ class Delivery:
     Attributes:
         delivery_id: The id from the delivery request.
         status: ``completed``, ``failed`` or ``progress``.
-        result: The result; where ``encoding`` is ``base64``, its bytes in base64.
+        result: The result; if ``encoding`` is ``base64``, its bytes in base64.
         result_url: URI of the result, if it is not in ``result``.
         error: Why the job failed; None unless it did.
         content_type: Media type of the result; None means JSON.
-        encoding: ``base64`` where ``result`` is base64; None where it is JSON.
-        size: Size of the result in bytes; None where it is not known.
+        encoding: ``base64`` if ``result`` is base64; None if it is JSON.
+        size: Size of the result in bytes; None if it is not known.
         metadata: JSON object about the result, from the task code.
         fraction: In a progress message, how much is done, from 0 to 1.
         text: In a progress message, what is being done.

@@ -11,7 +11,6 @@ twice, and fail for lack of a delivery if they were not enqueued at all.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from runqy_provider.client.job_options import JobOptions
     from runqy_provider.context import SinkContext
-    from runqy_provider.jobs.batch.payloads import Payloads
+    from runqy_provider.jobs.batch.payloads import NumberedPayload, Payloads
     from runqy_provider.jobs.batch.progress import BatchProgress
 
 log = logging.getLogger(__name__)
@@ -35,8 +34,6 @@ log = logging.getLogger(__name__)
 #: The most jobs of one chunk, and the most bytes of their payloads, unless one is
 #: larger.
 CHUNK, CHUNK_BYTES = 1000, 8 * 1024 * 1024
-
-_Job = tuple[int, dict[str, Any]]
 
 
 class BatchEnqueuer:
@@ -93,40 +90,40 @@ class BatchEnqueuer:
         )
 
     def _enqueue(
-        self, hook: RunqyHook, fields: DeliveryFields, chunk: list[_Job]
+        self, hook: RunqyHook, fields: DeliveryFields, chunk: list[NumberedPayload]
     ) -> None:
         batch = self._batch
         jobs: list[tuple[str | None, dict[str, Any]]] = []
-        for index, payload in chunk:
-            job = batch.job(index)
-            jobs.append((job.job_id, {**payload, **fields.of(job.delivery_id)}))
+        for each in chunk:
+            job = batch.job(each.number)
+            jobs.append((job.job_id, {**each.payload, **fields.of(job.delivery_id)}))
         if batch.chooses_id:
             hook.enqueue_batch(batch.runqy_queue, jobs, self._options)
             self._record(chunk)
         else:
             self._enqueue_once(hook, jobs, chunk)
-        count_enqueued(batch.job(chunk[0][0]), len(chunk))
+        count_enqueued(batch.job(chunk[0].number), len(chunk))
 
     def _enqueue_once(
         self,
         hook: RunqyHook,
         jobs: list[tuple[str | None, dict[str, Any]]],
-        chunk: list[_Job],
+        chunk: list[NumberedPayload],
     ) -> None:
         batch = self._batch
-        before = batch.to_json()
+        first, last, enqueued = chunk[0].number, chunk[-1].number, batch.enqueued
         self._record(chunk)
         try:
             ids = hook.enqueue_batch(batch.runqy_queue, jobs, self._options)
         except AnswerLost as error:
             raise ServerUnavailable(
-                f"{error} The jobs {chunk[0][0]} to {chunk[-1][0]} of the batch count "
+                f"{error} The jobs {first} to {last} of the batch count "
                 "as enqueued, so that none runs twice. A retry of the task waits for "
                 "them, and enqueues those that follow."
             ) from error
         except RunqyError:
             # Certainly not enqueued: the next attempt does it.
-            vars(batch).update(vars(type(batch).from_json(before)))
+            batch.on_refused([each.number for each in chunk], enqueued)
             self._save()
             raise
         if len(ids) < len(jobs):
@@ -135,25 +132,24 @@ class BatchEnqueuer:
                 "Those that it has not fail for lack of a delivery; a retry of the "
                 "task runs them.",
                 len(ids),
-                chunk[0][0],
-                chunk[-1][0],
+                first,
+                last,
             )
 
-    def _record(self, chunk: list[_Job]) -> None:
-        for index, _ in chunk:
-            self._batch.on_enqueued(index)
+    def _record(self, chunk: list[NumberedPayload]) -> None:
+        for each in chunk:
+            self._batch.on_enqueued(each.number)
         self._save()
 
 
-def _chunks(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
-    chunk: list[_Job] = []
+def _chunks(jobs: Iterable[NumberedPayload]) -> Iterator[list[NumberedPayload]]:
+    chunk: list[NumberedPayload] = []
     size = 0
     for job in jobs:
-        bytes_of_job = len(json.dumps(job[1]))
-        if chunk and (len(chunk) == CHUNK or size + bytes_of_job > CHUNK_BYTES):
+        if chunk and (len(chunk) == CHUNK or size + job.size > CHUNK_BYTES):
             yield chunk
             chunk, size = [], 0
         chunk.append(job)
-        size += bytes_of_job
+        size += job.size
     if chunk:
         yield chunk

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _STRIDE = 512
 
 
-class Indexes:
+class IndexSet:
     """A set of whole numbers from 0: one bit each.
 
     As text, 100,000 jobs of which an arbitrary half is in the set take 17 KB, and a
@@ -51,7 +51,7 @@ class Indexes:
                         yield byte * 8 + bit
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Indexes):
+        if not isinstance(other, IndexSet):
             return NotImplemented
         return list(self) == list(other)
 
@@ -72,16 +72,18 @@ class Indexes:
             self._bits[index >> 3] &= ~(1 << (index & 7))
             self._count -= 1
 
-    def copy(self) -> Indexes:
+    def copy(self) -> IndexSet:
         """Return a set with the same members."""
-        return Indexes.from_text(self.to_text())
+        other = IndexSet()
+        other._bits, other._count = self._bits.copy(), self._count
+        return other
 
     def to_text(self) -> str:
         """Return the set as text."""
         return base64.b64encode(zlib.compress(bytes(self._bits), 9)).decode()
 
     @classmethod
-    def from_text(cls, text: str) -> Indexes:
+    def from_text(cls, text: str) -> IndexSet:
         """Read a set that ``to_text`` has written."""
         indexes = cls()
         indexes._bits = bytearray(zlib.decompress(base64.b64decode(text)))

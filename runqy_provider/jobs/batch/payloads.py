@@ -15,7 +15,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from runqy_provider.client.api import MAX_BODY
 from runqy_provider.client.payload import plain_payload
@@ -40,6 +40,14 @@ MOST_BYTES = MAX_BODY - 64 * 1024
 
 #: Bytes up to which the file is in memory.
 IN_MEMORY = 1024 * 1024
+
+
+class NumberedPayload(NamedTuple):
+    """A payload, its number from 0, and how many bytes it has as JSON."""
+
+    number: int
+    payload: dict[str, Any]
+    size: int
 
 
 def scratch_file() -> BinaryIO:
@@ -126,7 +134,7 @@ class Payloads:
         """Remove the file."""
         self._file.close()
 
-    def numbered(self, wanted: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def numbered(self, wanted: Iterable[int]) -> Iterator[NumberedPayload]:
         """Yield payloads with their numbers.
 
         Args:
@@ -136,7 +144,7 @@ class Payloads:
         lines = enumerate(self._file)
         for index in wanted:
             line = next(line for number, line in lines if number == index)
-            yield index, json.loads(line)
+            yield NumberedPayload(index, json.loads(line), len(line))
 
     def _add(self, payload: Any) -> None:
         try:

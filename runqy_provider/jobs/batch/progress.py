@@ -7,11 +7,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from runqy_provider.jobs.batch.indexes import Indexes
+from runqy_provider.jobs.batch.indexes import IndexSet
 from runqy_provider.models import JobRef
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from typing_extensions import Self
 
@@ -51,10 +51,10 @@ class BatchProgress:
     digest: str
     expires: float
     enqueued: int = 0
-    outstanding: Indexes = field(default_factory=Indexes)
-    failed: Indexes = field(default_factory=Indexes)
-    again: Indexes = field(default_factory=Indexes)
-    rounds: list[Indexes] = field(default_factory=list)
+    outstanding: IndexSet = field(default_factory=IndexSet)
+    failed: IndexSet = field(default_factory=IndexSet)
+    again: IndexSet = field(default_factory=IndexSet)
+    rounds: list[IndexSet] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
     failed_before: int = 0
     again_before: int = 0
@@ -88,11 +88,11 @@ class BatchProgress:
             self,
             outstanding=self.outstanding.copy(),
             rounds=[
-                Indexes(index for index in self.outstanding if index in each)
+                IndexSet(index for index in self.outstanding if index in each)
                 for each in self.rounds
             ],
-            failed=Indexes(),
-            again=Indexes(),
+            failed=IndexSet(),
+            again=IndexSet(),
             reasons={},
             failed_before=self.failures,
             again_before=self._again,
@@ -123,6 +123,19 @@ class BatchProgress:
             self.enqueued = index + 1
         self.outstanding.add(index)
 
+    def on_refused(self, indexes: Iterable[int], enqueued: int) -> None:
+        """Record that jobs for which ``on_enqueued`` was called are not enqueued.
+
+        Args:
+            indexes: Their numbers.
+            enqueued: What ``enqueued`` was before that.
+        """
+        for index in indexes:
+            self.outstanding.discard(index)
+            if index < enqueued:
+                self.again.add(index)
+        self.enqueued = enqueued
+
     def on_ended(self, index: int, failure: str | None = None) -> None:
         """Record that a job has ended.
 
@@ -147,10 +160,10 @@ class BatchProgress:
         for index in self.failed:
             number = self._round(index)
             if number == len(self.rounds):
-                self.rounds.append(Indexes())
+                self.rounds.append(IndexSet())
             self.rounds[number].add(index)
             self.again.add(index)
-        self.failed = Indexes()
+        self.failed = IndexSet()
         self.reasons.clear()
 
     def delivery_id(self, index: int) -> str:
@@ -201,8 +214,8 @@ class BatchProgress:
             KeyError: It is not such a record.
         """
         known = {name: record[name] for name in cls.__dataclass_fields__}
-        known |= {name: Indexes.from_text(record[name]) for name in _SETS}
-        known["rounds"] = [Indexes.from_text(each) for each in record["rounds"]]
+        known |= {name: IndexSet.from_text(record[name]) for name in _SETS}
+        known["rounds"] = [IndexSet.from_text(each) for each in record["rounds"]]
         known["reasons"] = {int(n): text for n, text in record["reasons"].items()}
         return cls(**known)
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
@@ -92,10 +92,10 @@ class FileSink(ObjectSink):
             )
 
 
-#: Missing file, dangling symbolic link, or a loop of links.
 #: Permissions of a file that is written: as by default, not those of a temporary file.
 FILE_MODE = 0o644
 
+#: Missing file, dangling symbolic link, or a loop of links.
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -179,12 +179,16 @@ class LocalStore:
         with _errors("write", f"{self.root}/{key}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             # While a file is written, its name begins with a dot.
-            with tempfile.NamedTemporaryFile(
-                dir=path.parent, prefix=".", delete=False
-            ) as file:
-                shutil.copyfileobj(content, file)
-            Path(file.name).chmod(FILE_MODE)
-            Path(file.name).replace(path)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=".")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    shutil.copyfileobj(content, file)
+                Path(name).chmod(FILE_MODE)
+                Path(name).replace(path)
+            except BaseException:
+                with suppress(OSError):
+                    Path(name).unlink()
+                raise
 
     def sign_put(self, key: str, seconds: int) -> None:
         """Return None: a folder cannot sign URLs."""

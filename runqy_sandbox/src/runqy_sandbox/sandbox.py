@@ -70,7 +70,7 @@ class Sandbox:
         directory: The directory for logs and data. The default is a temporary one,
             which is removed at the end.
         redis_appendonly: Whether Redis keeps its data when it is started again.
-        ports: Ports by name: ``redis``, ``s3`` and ``server``; a free one where it is
+        ports: Ports by name: ``redis``, ``s3`` and ``server``; a free one if it is
             None or missing.
 
     Attributes:
@@ -139,17 +139,17 @@ class Sandbox:
 
     @property
     def redis_url(self) -> str:
-        """The URL of Redis."""
+        """Where Redis is: ``redis://127.0.0.1:PORT/0``."""
         return redis_url(self.redis_port)
 
     @property
     def s3_url(self) -> str:
-        """The URL of the S3 endpoint."""
+        """Where the S3 endpoint is, over plain HTTP."""
         return s3_url(self.s3_port)
 
     @property
     def server_url(self) -> str:
-        """The URL of the runqy server."""
+        """Where runqy's API is, for the field *Server URL* of a connection."""
         return f"http://{HOST}:{self.server_port}"
 
     def connections(

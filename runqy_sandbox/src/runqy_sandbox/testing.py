@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pytest plugin with fixtures for tests of DAGs: a sandbox and its connections.
 
-pytest loads this module in every run where the package is installed. It therefore
+pytest loads this module in every run if the package is installed. It therefore
 imports the sandbox only in the fixtures, and changes nothing until one is requested.
 """
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from airflow.sdk import DAG, task
 
 from runqy_provider.decorators.runqy_batch import runqy_batch_task
 from runqy_provider.errors import InvalidPayload
+from runqy_provider.jobs.batch.enqueue import CHUNK_BYTES, _chunks
+from runqy_provider.jobs.batch.payloads import NumberedPayload, Payloads
 from runqy_provider.sinks.object_store.s3_store import s3_client
 from tests.integration.batch.conftest import batch_of, numbers, run_to_end
 from tests.support.harness import Run
@@ -18,6 +20,8 @@ from tests.support.harness import Run
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from runqy_provider.context import SinkContext
 
 pytestmark = pytest.mark.usefixtures("no_settling", "short_intervals")
 
@@ -115,3 +119,15 @@ def test_batch_decorator_function_makes_the_payloads() -> None:
 def test_batch_decorator_takes_no_payloads() -> None:
     with pytest.raises(TypeError, match="takes no payloads"):
         runqy_batch_task(runqy_queue="helper", payloads=[])
+
+
+def test_batch_payload_has_the_size_by_which_chunks_are_made() -> None:
+    given = [{"text": "x" * length} for length in (10, 1000)]
+    read = Payloads.read(given, "helper", cast("SinkContext", None), may_be_uri=False)
+
+    with read as payloads:
+        sizes = [each.size for each in payloads.numbered(range(2))]
+    large = [NumberedPayload(n, {}, CHUNK_BYTES // 2) for n in range(5)]
+
+    assert sizes[1] - sizes[0] == 990
+    assert [len(chunk) for chunk in _chunks(large)] == [2, 2, 1]

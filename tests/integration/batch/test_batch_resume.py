@@ -103,20 +103,33 @@ def test_batch_retry_waits_for_the_jobs_of_the_attempt_before(
 def test_batch_retry_runs_only_the_failed_jobs_again(
     tmp_path: Path, enqueued: list[int]
 ) -> None:
-    # The handler fails until the file is there.
-    flag = tmp_path / "json"
-    payloads = [{"value": 0}, {"error": "once"}, {"value": 2}]
-    run = run_to_end(batch_of(payloads))
+    flag = tmp_path / "flag"
+    failing = {"fails_without": str(flag), "value": 1}
+    run = run_to_end(batch_of([{"value": 0}, failing, {"value": 2}]))
     assert isinstance(run.error, BatchFailed)
     flag.touch()
 
     retry = run_to_end(run.retried())
 
-    assert isinstance(retry.error, BatchFailed)
-    assert "1 of 3 jobs" in str(retry.error)
+    assert retry.value == [0, 1, 2], retry.error
     assert enqueued == [3, 1]
+
+
+@pytest.mark.usefixtures("transport")
+def test_batch_job_that_fails_at_each_attempt_runs_at_each(
+    tmp_path: Path, enqueued: list[int]
+) -> None:
+    flag = tmp_path / "flag"
+    failing = {"fails_without": str(flag), "value": 1}
+    run = run_to_end(batch_of([{"value": 0}, failing, {"error": "always"}]))
+    retry = run_to_end(run.retried())
+    flag.touch()
+
     last = run_to_end(retry.retried())
-    assert enqueued == [3, 1, 1]
+
+    assert isinstance(last.error, BatchFailed)
+    assert "1 of 3" in str(last.error)
+    assert enqueued == [3, 2, 2]
     assert len(last.record["batch"]["rounds"]) == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.errors import NoAccess, NotThere
+from runqy_provider.errors import NoAccess, NotThere, SinkUnavailable
 from runqy_provider.sinks.object_store.base import Listing
 from runqy_provider.sinks.object_store.local import LocalStore
 
@@ -105,3 +106,21 @@ def test_folder_pipe_is_not_opened(store: LocalStore, tmp_path: Path) -> None:
 
     with pytest.raises(NotThere, match="not a regular file"):
         store.stream("pipe")
+
+
+class BrokenAfter(io.BytesIO):
+    """Content whose second read fails, as that of an object store may."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            raise ConnectionResetError("the store closed the connection")
+        return super().read(size)
+
+
+def test_folder_write_that_fails_leaves_nothing_behind(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    with pytest.raises(SinkUnavailable):
+        store.write("d", BrokenAfter(b"half of it"), "application/json")
+
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]  # noqa: PTH208 - names

@@ -79,7 +79,7 @@ class TaskProcess:
         """
         stdin = self._process.stdin
         if stdin is not None:
-            # Where the process has ended already, the missing response says so.
+            # If the process has ended already, the missing response says so.
             with contextlib.suppress(BrokenPipeError):
                 stdin.write(json.dumps(job) + "\n")
                 stdin.flush()
@@ -92,7 +92,7 @@ class TaskProcess:
         return message
 
     def _next_message(self) -> dict[str, Any] | None:
-        """Return the next JSON object that the process wrote; None where it ended.
+        """Return the next JSON object that the process wrote; None if it ended.
 
         Raises:
             NoResponse: There was none in time.

@@ -19,7 +19,7 @@ MAX_VALUE = 1000
 
 NO_DELIVERY = (
     "No delivery was made. Put @delivers below @task, or POST the result to the "
-    "payload's webhook_url. Without a delivery, Airflow can read the result only where "
+    "payload's webhook_url. Without a delivery, Airflow can read the result only if "
     "the queue has redis_storage: true."
 )
 

@@ -86,10 +86,10 @@ def put_beside(request: DeliveryRequest, suffix: str, content: Content) -> str |
         content: What to store.
 
     Returns:
-        The URI of the object; None where it could not be stored.
+        The URI of the object; None if it could not be stored.
     """
     sink, bucket, key = request.sink, request.bucket, request.key
-    # Where there is a signed URL, it is for the key of the result only, and the worker
+    # If there is a signed URL, it is for the key of the result only, and the worker
     # need not have credentials: looking for some could take minutes.
     if sink not in MAX_PUT_BYTES or not bucket or not key or request.put_url:
         return None

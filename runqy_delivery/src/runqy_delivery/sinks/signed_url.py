@@ -46,7 +46,7 @@ class Expired(DeliveryImpossible):
 def put_signed(url: str, headers: Mapping[str, str] | None, content: Content) -> None:
     """PUT content to a signed URL; files are streamed.
 
-    An existing object is kept where the URL was signed with ``If-None-Match: *``.
+    An existing object is kept if the URL was signed with ``If-None-Match: *``.
 
     Args:
         url: The signed URL; a secret.
@@ -84,7 +84,7 @@ def put_signed(url: str, headers: Mapping[str, str] | None, content: Content) ->
 
 
 def expiry_of(url: str) -> datetime | None:
-    """Return when a signed URL of S3, Google or Azure expires; None where unknown."""
+    """Return when a signed URL of S3, Google or Azure expires; None if unknown."""
     query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(url).query))
     try:
         for vendor in ("X-Amz", "X-Goog"):

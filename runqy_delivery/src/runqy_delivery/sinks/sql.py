@@ -131,7 +131,7 @@ def _is_permanent(error: Exception) -> bool:
 
 
 def _is_value_error(error: Exception, driver: Any) -> bool:
-    """True where the values of the row caused the error."""
+    """True if the values of the row caused the error."""
     is_value_class = isinstance(error, (driver.DataError, driver.IntegrityError))
     return is_value_class or _is_about_values(error)
 
@@ -142,7 +142,7 @@ def _is_about_values(error: Exception) -> bool:
 
 
 def _sqlstate(error: Exception) -> str:
-    """Return the SQLSTATE of an error; empty where the driver does not provide it."""
+    """Return the SQLSTATE of an error; empty if the driver does not provide it."""
     code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     return str(code or "")
 
@@ -199,7 +199,7 @@ class _Row:
             )
 
     def _insert(self, status: str, result: str) -> bool:
-        """Insert the row; return False where it exists already."""
+        """Insert the row; return False if it exists already."""
         if self._exists():
             return False
         try:

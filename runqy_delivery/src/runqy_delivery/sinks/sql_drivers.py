@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Connect to a database: by SQLAlchemy where it is installed, else by a driver."""
+"""Connect to a database: by SQLAlchemy if it is installed, else by a driver."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def uploader(kind: str) -> Upload | None:
         kind: ``s3``, ``gs``, ``abfs`` or ``file``.
 
     Returns:
-        The function, or None where the client library is not installed.
+        The function, or None if the client library is not installed.
     """
     if kind == "file":
         return _to_folder

@@ -34,12 +34,12 @@ def headers_for(
 ) -> Mapping[str, str]:
     """Return the headers of a POST that is sent now.
 
-    They include a signature where ``SIGNING_SECRET_VARIABLE`` is set.
+    They include a signature if ``SIGNING_SECRET_VARIABLE`` is set.
 
     Args:
         message_id: Id of the message.
         body: The body.
-        allow_unsigned: Omit the signature where the secret is not valid.
+        allow_unsigned: Omit the signature if the secret is not valid.
 
     Raises:
         DeliveryImpossible: The secret is not valid, and ``allow_unsigned`` is False.
@@ -68,7 +68,7 @@ def post(
         url: The callback URL; a secret.
         message_id: Id of the message for the signature; a retry has the same id.
         body: The delivery as JSON.
-        allow_unsigned: Omit the signature where the secret is not valid: the receiver
+        allow_unsigned: Omit the signature if the secret is not valid: the receiver
             may accept the delivery of a failure without one.
 
     Raises:
@@ -88,7 +88,7 @@ def post(
 
 
 def _check(response: Response, url: str, size: int) -> None:
-    """Raise the error of a final response; return where the delivery is settled.
+    """Raise the error of a final response; return if the delivery is settled.
 
     Args:
         response: The response.

@@ -81,7 +81,6 @@ class Child:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process is alive."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:

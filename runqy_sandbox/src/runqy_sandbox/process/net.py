@@ -25,7 +25,7 @@ MAX_TRIES = 50
 def free_port() -> int:
     """Return a free port, for a program that cannot listen on port 0.
 
-    Where the range of outgoing connections is known, the port is below it: otherwise an
+    If the range of outgoing connections is known, the port is below it: otherwise an
     outgoing connection could take the port while the program is still starting.
     """
     end = _first_ephemeral_port()
