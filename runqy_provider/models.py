@@ -95,8 +95,8 @@ class DeliveryEvent:
         progress: Last progress that the task code reported.
         last_poll: When a source was last polled with success, in seconds since 1970.
         last_error: Why the last poll failed; empty where it did not.
-        unreachable: Why sources that may hold the result cannot be polled; empty where
-            all can.
+        unreadable_because: Why sources that may hold the result cannot be polled; empty
+            if all can.
         last_sign: When the job last gave a sign of life, in seconds since 1970.
         refusal: Why a delivery of the job was refused; empty where none was.
     """
@@ -111,7 +111,7 @@ class DeliveryEvent:
     progress: str = ""
     last_poll: float | None = None
     last_error: str = ""
-    unreachable: str = ""
+    unreadable_because: str = ""
     last_sign: float | None = None
     refusal: str = ""
 

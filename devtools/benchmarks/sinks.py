@@ -69,7 +69,7 @@ async def _one(sink: str, number: int, context: SinkContext) -> float:
 
 async def _all(sink: str, jobs: int) -> list[float]:
     from runqy_provider.context import load_context  # noqa: PLC0415 - heavy
-    from runqy_provider.waiters.registry import close_waiters  # noqa: PLC0415 - heavy
+    from runqy_provider.waiters.waiter import close_waiters  # noqa: PLC0415 - heavy
 
     context = await asyncio.to_thread(load_context, CONN_ID)
     times = await asyncio.gather(*(_one(sink, n, context) for n in range(jobs)))

@@ -13,7 +13,7 @@ from runqy_provider.models import JobRef
 from runqy_provider.sinks import failure_channel
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.wait_any import poll_now
+from runqy_provider.waiters.race import poll_now
 
 if TYPE_CHECKING:
     from runqy_provider.context import SinkContext
@@ -81,7 +81,7 @@ class DeliveryFields:
             targets = failure_channel.all_targets(bound, job)
         except Misconfigured:
             return  # the job itself holds its result, and has an id of its own
-        found = poll_now([target for target in targets if not target.relays])
+        found = poll_now([target for target in targets if not target.is_relayed])
         if found is not None:
             raise DeliveryIdTaken(
                 f"Nothing was enqueued: the sink {self.sink_uri!r} has a delivery "

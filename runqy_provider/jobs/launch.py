@@ -445,10 +445,10 @@ def _has_result(hook: RunqyHook, previous: Attempt) -> bool | None:
         raise error(event.message)
     if event.kind == ARRIVED:
         return event.status == COMPLETED
-    if event.unreachable:
+    if event.unreadable_because:
         raise SinkUnavailable(
             f"The previous attempt may have left its result (delivery "
             f"{job.delivery_id}) at {job.sink!r}, which cannot be read just now, so "
-            f"nothing was enqueued: {event.unreachable}"
+            f"nothing was enqueued: {event.unreadable_because}"
         )
     return None

@@ -35,9 +35,8 @@ from runqy_provider.errors import (
 )
 from runqy_provider.sinks.redis_storage import JobResultUri
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.registry import WaitTarget
 from runqy_provider.waiters.source import PollResult, StatusUpdate
-from runqy_provider.waiters.waiter import Waiter
+from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:
     from collections import Counter

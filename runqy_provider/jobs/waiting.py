@@ -19,17 +19,17 @@ from runqy_provider.models import ARRIVED, DEADLINE, ERROR, SILENT, DeliveryEven
 from runqy_provider.sanitize import storable
 from runqy_provider.sinks import failure_channel
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.liveness import LivenessMonitor
-from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import poll_once, poll_status, wait_any
+from runqy_provider.waiters.race import poll_once, poll_status, wait_any
+from runqy_provider.waiters.wait import LivenessMonitor
+from runqy_provider.waiters.waiter import close_waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
-    from runqy_provider.waiters.registry import WaitTarget
     from runqy_provider.waiters.source import Arrival, StatusUpdate
+    from runqy_provider.waiters.waiter import WaitTarget
 
 #: Seconds for which a connection that is not found is fetched again, and between tries.
 CONNECTION_RETRY_FOR, CONNECTION_RETRY_DELAY = 60.0, 5.0
@@ -224,7 +224,7 @@ def _not_arrived(
         last_sign=liveness.last_sign,
         last_poll=status.last_poll,
         last_error=status.last_error,
-        unreachable=status.unreachable,
+        unreadable_because=status.unreadable_because,
         refusal=liveness.refusal,
     )
 

@@ -162,9 +162,9 @@ class RunqySensor(BaseSensorOperator):
         if event.kind != DEADLINE:
             value = self._finish(sink_context, event)
             return PokeReturnValue(is_done=True, xcom_value=value)
-        if event.unreachable:
+        if event.unreadable_because:
             # What cannot be polled may hold the result of a job that is gone.
-            self.log.warning("Polling failed, will retry: %s", event.unreachable)
+            self.log.warning("Polling failed, will retry: %s", event.unreadable_because)
             self._gone_since = None
         else:
             self._check_job(sink_context, event.refusal)

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
     from runqy_provider.sinks.result import FetchedResult, UrlOpener
-    from runqy_provider.waiters.registry import WaitTarget
     from runqy_provider.waiters.source import Source
-    from runqy_provider.waiters.waiter import Waiter
+    from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 
 #: How many of many deliveries are opened at a time.
@@ -177,7 +176,7 @@ class BoundSink(abc.ABC):
         Raises:
             Misconfigured: The job, or the connection, lacks what is needed to look.
         """
-        from runqy_provider.waiters.registry import (  # noqa: PLC0415 - not for a DAG file
+        from runqy_provider.waiters.waiter import (  # noqa: PLC0415 - not for a DAG file
             WaitTarget,
         )
 

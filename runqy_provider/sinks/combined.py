@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
     from runqy_provider.sinks.result import UrlOpener
-    from runqy_provider.waiters.registry import WaitTarget
+    from runqy_provider.waiters.waiter import WaitTarget
 
 #: A bare notification is null or a URL; what has more bytes is a result.
 MAX_NOTIFICATION_BYTES = 8192

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runqy_provider.models import JobRef
     from runqy_provider.sinks.base import BoundSink
     from runqy_provider.sinks.result import FetchedResult
-    from runqy_provider.waiters.registry import WaitTarget
+    from runqy_provider.waiters.waiter import WaitTarget
 
 
 def is_used(sink: BoundSink) -> bool:

@@ -19,8 +19,7 @@ from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.inbox.source import BATCH, InboxSource
 from runqy_provider.sinks.base import MANIFEST_TYPE
 from runqy_provider.sinks.result import FetchedResult
-from runqy_provider.waiters.registry import WaitTarget
-from runqy_provider.waiters.waiter import Waiter
+from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

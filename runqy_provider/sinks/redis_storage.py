@@ -34,9 +34,8 @@ from runqy_provider.errors import (
 from runqy_provider.redis_client import check_size, client, redis_errors
 from runqy_provider.sinks.base import BoundSink, Sink
 from runqy_provider.sinks.result import from_inline_value
-from runqy_provider.waiters.registry import WaitTarget
 from runqy_provider.waiters.source import Arrival, PollResult
-from runqy_provider.waiters.waiter import Waiter
+from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
     from runqy_provider.sinks.result import FetchedResult, UrlOpener
-    from runqy_provider.waiters.registry import WaitTarget
+    from runqy_provider.waiters.waiter import WaitTarget
 
 
 @dataclass(frozen=True)

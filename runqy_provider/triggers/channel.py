@@ -22,7 +22,7 @@ from runqy_provider.errors import NoAccess, RunqyError
 from runqy_provider.inbox.channel import check_channel
 from runqy_provider.inbox.channel_reader import ChannelReader
 from runqy_provider.sinks.inbox import InboxBackend
-from runqy_provider.waiters.backoff import backoff_delays
+from runqy_provider.waiters.waiter import backoff_delays
 
 if TYPE_CHECKING:
     from collections.abc import (

@@ -1,37 +1,312 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""One wait at each of several sources, of which the first to end counts."""
+"""Wait for deliveries that may arrive at any of several sources: for one, or for many.
+
+A wait is a race between its sources. If it ends with an error, they are polled once
+more: the delivery may have arrived just now.
+"""
 
 from __future__ import annotations
 
 import abc
+import asyncio
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runqy_provider.errors import RunqyError
-from runqy_provider.waiters.registry import shared_waiter
-from runqy_provider.waiters.wait import Wait
+from runqy_delivery import BadDelivery as WireBadDelivery
+from runqy_provider.errors import JobFailed, JobVanished, ResultLost, RunqyError
+from runqy_provider.waiters.source import StatusUpdate
+from runqy_provider.waiters.wait import LivenessMonitor, Wait
+from runqy_provider.waiters.waiter import (
+    backoff_delays,
+    close_waiters,
+    shared_waiter,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from runqy_provider.waiters.liveness import LivenessMonitor
-    from runqy_provider.waiters.registry import WaitTarget
     from runqy_provider.waiters.source import Arrival
+    from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 log = logging.getLogger(__name__)
 
+#: Seconds until a job that has ended is judged again, while a source that may hold its
+#: delivery cannot be polled: first and longest.
+FIRST_DELAY, LONGEST_DELAY = 1.0, 10.0
 
-class Race(abc.ABC):
-    """Waits for one delivery at several sources: no tasks, as there may be thousands.
+#: Errors by which one job will not deliver. Any other is one of a source, or of its
+#: connection: it says nothing about a job, and ends the wait for all of them.
+JOB_ERRORS = (JobFailed, JobVanished, ResultLost, WireBadDelivery)
 
-    The first arrival ends it, and the first error; but an error of a source that is not
-    required does not, unless it is a fault in the program. The deadline ends it where
-    all waits have ended.
+#: How many of many waits begin in one step of the event loop.
+STARTED_PER_STEP = 50
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedWait:
+    """One of many deliveries that are waited for.
+
+    Attributes:
+        index: The caller's number of it.
+        targets: The sources at which it may arrive.
+        monitor: The source that observes its job; None if that is not observed.
+    """
+
+    index: int
+    targets: Sequence[WaitTarget]
+    monitor: WaitTarget | None = None
+
+
+@dataclass(frozen=True)
+class EndedWait:
+    """How one of many waits ended.
+
+    Attributes:
+        index: The caller's number of it.
+        arrival: The delivery; None if it will not arrive.
+        error: Why not.
+    """
+
+    index: int
+    arrival: Arrival | None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class PollStatus:
+    """When some sources were last polled, and what failed.
+
+    Attributes:
+        last_poll: In seconds since 1970; None if no poll has succeeded.
+        last_error: Why the last polls failed; empty if none did.
+        unreadable_because: The same for required sources only: while one of them cannot
+            be polled, it is not known whether the delivery has arrived.
+    """
+
+    last_poll: float | None
+    last_error: str
+    unreadable_because: str
+
+
+def poll_status(targets: Sequence[WaitTarget]) -> PollStatus:
+    """Return when these sources were last polled, and what failed."""
+    waiters = {at: shared_waiter(at.waiter_factory) for at in targets}
+    polls = [waiter.last_poll for waiter in waiters.values() if waiter.last_poll]
+    return PollStatus(
+        last_poll=max(polls, default=None),
+        last_error=_errors(waiters.values()),
+        unreadable_because=_errors(waiters[at] for at in targets if at.is_required),
+    )
+
+
+async def wait_any(
+    targets: Sequence[WaitTarget],
+    *,
+    deadline: float,
+    liveness: LivenessMonitor | None = None,
+    monitor: WaitTarget | None = None,
+) -> Arrival | None:
+    """Return the first arrival; None at the deadline, or if the job is silent.
 
     Args:
         targets: The sources; their waiters are shared with all other waits.
+        deadline: When to give up, in seconds since 1970.
+        liveness: Receives status updates, and says when the job has been silent for
+            too long.
         monitor: The source that observes the job itself.
+
+    Raises:
+        RunqyError: A required source says that no delivery will arrive, or the monitor
+            says that the job has ended, and none of the sources has its delivery.
+    """
+    liveness = liveness or LivenessMonitor()
+    wait = NumberedWait(0, targets, monitor)
+    arrival, error = await _race(wait, deadline, liveness)
+    if arrival is None:
+        arrival = await _look_again(wait, error, deadline, liveness, liveness)
+    return arrival
+
+
+async def wait_many(
+    waits: Iterable[NumberedWait],
+    on_end: Callable[[EndedWait], bool],
+    *,
+    deadline: float,
+    liveness: LivenessMonitor,
+) -> None:
+    """Wait until all have arrived, or will not arrive, or the caller has enough.
+
+    Args:
+        waits: What to wait for.
+        on_end: Is called at the end of each wait, but not at the deadline; returns
+            whether to go on with the others.
+        deadline: When to give up, in seconds since 1970. If it has passed, each source
+            is polled once.
+        liveness: Receives the status updates of all, and says when they are silent.
+
+    Raises:
+        RunqyError: A source cannot be used, so that nothing is known of any job.
+    """
+    many = _Many(on_end, deadline, liveness)
+    try:
+        for number, wait in enumerate(waits):
+            if many.end.done():
+                break
+            many.start(wait)
+            if number % STARTED_PER_STEP == 0:
+                await asyncio.sleep(0)
+        many.all_started()
+        await many.end
+    finally:
+        await many.aclose()
+
+
+async def poll_once(
+    targets: Sequence[WaitTarget], liveness: LivenessMonitor
+) -> Arrival | None:
+    """Poll each source once; return an arrival, or None if there is none yet.
+
+    Args:
+        targets: The sources.
+        liveness: Receives status updates.
+
+    Raises:
+        RunqyError: A required source says that no delivery will arrive.
+    """
+    arrival, error = await _race(NumberedWait(0, targets), 0.0, liveness)
+    if arrival is None and (error or any(at.is_relayed for at in targets)):
+        arrival = await _poll_in_order(targets, liveness)
+    if arrival is None and error is not None:
+        raise error
+    return arrival
+
+
+def poll_now(targets: Sequence[WaitTarget]) -> Arrival | None:
+    """Poll each source once as ``poll_once`` does, from code that is not async."""
+
+    async def poll_and_close() -> Arrival | None:
+        try:
+            return await poll_once(targets, LivenessMonitor())
+        finally:
+            await close_waiters()
+
+    # The calling thread may have an event loop, in which no other may run.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, poll_and_close()).result()
+
+
+async def _race(
+    wait: NumberedWait, deadline: float, liveness: LivenessMonitor
+) -> tuple[Arrival | None, RunqyError | None]:
+    """Wait at all sources; return the first arrival, or the error that ended it."""
+    race = _SingleRace(wait, deadline, liveness)
+    try:
+        return await race.end, None
+    except RunqyError as error:
+        return None, error
+    finally:
+        race.close()
+
+
+async def _look_again(
+    wait: NumberedWait,
+    error: Exception | None,
+    deadline: float,
+    liveness: LivenessMonitor,
+    own_liveness: LivenessMonitor,
+) -> Arrival | None:
+    """Look again for a delivery that did not arrive; wait on while that is in doubt.
+
+    Args:
+        wait: The wait, which has ended.
+        error: The error that ended it; None: the deadline, or silence.
+        deadline: When to give up, in seconds since 1970.
+        liveness: Receives status updates, and says when the job is silent.
+        own_liveness: The same, or one for this wait if others share ``liveness``: a
+            refusal must be one of this delivery.
+
+    Raises:
+        Exception: The error; no source has the delivery.
+    """
+    delays: Iterator[float] | None = None
+    while True:
+        # It may have arrived just now, without a hint.
+        arrival = await _poll_in_order(wait.targets, own_liveness)
+        if arrival is not None or error is None:
+            return arrival
+        doubt = _doubt_about(error, wait)
+        if not doubt or time.time() >= deadline:
+            raise _explained(error, own_liveness.refusal)
+        liveness.on_update(StatusUpdate(doubt))
+        # Made only now: there may be thousands of waits, and hardly any needs it.
+        delays = delays or backoff_delays(FIRST_DELAY, LONGEST_DELAY)
+        await asyncio.sleep(min(next(delays), max(0.0, deadline - time.time())))
+        arrival, error = await _race(wait, deadline, liveness)
+        if arrival is not None:
+            return arrival
+
+
+def _doubt_about(error: Exception, wait: NumberedWait) -> str:
+    """Say why an error may not be the end of a wait; empty if it is.
+
+    If the monitor says that the job has ended, its delivery may be in a source that
+    cannot be polled just now.
+    """
+    is_of_monitor = isinstance(error, (JobVanished, JobFailed)) and wait.monitor
+    failed = poll_status(wait.targets).last_error if is_of_monitor else ""
+    return f"{error} But not every source could be polled: {failed}" if failed else ""
+
+
+def _explained(error: Exception, refusal: str) -> Exception:
+    """Return the error of a job that delivered nothing, with the reason for that.
+
+    Args:
+        error: The error that ended a wait.
+        refusal: Why a delivery of the job was refused; empty if none was.
+    """
+    if refusal and isinstance(error, JobVanished):
+        return error.because(refusal)
+    if refusal and isinstance(error, JobFailed):
+        return JobFailed(f"{error} {refusal}")
+    return error
+
+
+async def _poll_in_order(
+    targets: Sequence[WaitTarget], liveness: LivenessMonitor
+) -> Arrival | None:
+    """Poll once, relayed sources first: what is moved meanwhile is found afterwards."""
+    for is_relayed in (True, False):
+        chosen = [each for each in targets if each.is_relayed is is_relayed]
+        for arrival in await asyncio.gather(*[_poll(at, liveness) for at in chosen]):
+            if arrival is not None:
+                return arrival
+    return None
+
+
+async def _poll(target: WaitTarget, liveness: LivenessMonitor) -> Arrival | None:
+    try:
+        waiter = shared_waiter(target.waiter_factory)
+        return await waiter.wait(target.key, deadline=0.0, liveness=liveness)
+    except RunqyError:
+        return None  # the wait before this poll raised the same error
+
+
+def _errors(waiters: Iterable[Waiter]) -> str:
+    return " ".join(waiter.last_error for waiter in waiters if waiter.last_error)
+
+
+class _Race(abc.ABC):
+    """Waits for one delivery at several sources: no tasks, as there may be thousands.
+
+    The first result or error ends the race. A RunqyError of an optional source is only
+    logged. At the deadline the race ends when its last wait does.
+
+    Args:
+        wait: The sources; their waiters are shared with all other waits.
         deadline: When to give up, in seconds since 1970.
         liveness: Receives status updates, and says when the job is silent.
     """
@@ -39,22 +314,18 @@ class Race(abc.ABC):
     __slots__ = ("_is_over", "_open", "_waits")
 
     def __init__(
-        self,
-        targets: Sequence[WaitTarget],
-        monitor: WaitTarget | None,
-        deadline: float,
-        liveness: LivenessMonitor,
+        self, wait: NumberedWait, deadline: float, liveness: LivenessMonitor
     ) -> None:
-        all_targets = (*targets, *([monitor] if monitor else ()))
+        targets = (*wait.targets, *([wait.monitor] if wait.monitor else ()))
         self._is_over = False
-        self._open = len(all_targets)
+        self._open = len(targets)
         on_end = self._on_wait_end
         self._waits = [
             Wait(target.key, deadline, liveness, on_end, target.is_required)
-            for target in all_targets
+            for target in targets
         ]
-        for target, wait in zip(all_targets, self._waits, strict=True):
-            shared_waiter(target.waiter_factory).add(wait)
+        for target, each in zip(targets, self._waits, strict=True):
+            shared_waiter(target.waiter_factory).add(each)
 
     @abc.abstractmethod
     def _ended(self, arrival: Arrival | None, error: BaseException | None) -> None:
@@ -83,3 +354,115 @@ class Race(abc.ABC):
         if ends or not self._open:
             self._is_over = True
             self._ended(arrival, error)
+
+
+class _SingleRace(_Race):
+    """A race whose end is awaited."""
+
+    __slots__ = ("end",)
+
+    def __init__(
+        self, wait: NumberedWait, deadline: float, liveness: LivenessMonitor
+    ) -> None:
+        self.end: asyncio.Future[Arrival | None]
+        self.end = asyncio.get_running_loop().create_future()
+        super().__init__(wait, deadline, liveness)
+
+    def _ended(self, arrival: Arrival | None, error: BaseException | None) -> None:
+        if self.end.done():
+            return  # it was cancelled
+        if error is None:
+            self.end.set_result(arrival)
+        else:
+            self.end.set_exception(error)
+
+
+class _OneOfMany(_Race):
+    """The race for one of many deliveries."""
+
+    __slots__ = ("_many", "_wait")
+
+    def __init__(self, many: _Many, wait: NumberedWait) -> None:
+        self._many = many
+        self._wait = wait
+        super().__init__(wait, many.deadline, many.liveness)
+
+    def _ended(self, arrival: Arrival | None, error: BaseException | None) -> None:
+        self._many.on_race_end(self._wait, arrival, error)
+
+
+class _Many:
+    """A race for each delivery, and a task if one ended without an arrival."""
+
+    def __init__(
+        self,
+        on_end: Callable[[EndedWait], bool],
+        deadline: float,
+        liveness: LivenessMonitor,
+    ) -> None:
+        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._on_end = on_end
+        self.deadline = deadline
+        self.liveness = liveness
+        self._races: dict[int, _OneOfMany] = {}
+        self._checks: set[asyncio.Task[None]] = set()
+        self._is_starting = True
+
+    def start(self, wait: NumberedWait) -> None:
+        self._races[wait.index] = _OneOfMany(self, wait)
+
+    def all_started(self) -> None:
+        self._is_starting = False
+        self._end_if_done()
+
+    async def aclose(self) -> None:
+        for race in self._races.values():
+            race.close()
+        self._races.clear()
+        for check in self._checks:
+            check.cancel()
+        if self._checks:
+            await asyncio.wait(self._checks)
+
+    def on_race_end(
+        self, wait: NumberedWait, arrival: Arrival | None, error: BaseException | None
+    ) -> None:
+        self._races.pop(wait.index).close()
+        if arrival is not None:
+            self._report(EndedWait(wait.index, arrival))
+        elif isinstance(error, JOB_ERRORS):
+            check = asyncio.create_task(self._check(wait, error))
+            self._checks.add(check)
+            check.add_done_callback(self._checked)
+        elif error is not None and not self.end.done():
+            self.end.set_exception(error)
+        self._end_if_done()
+
+    async def _check(self, wait: NumberedWait, error: Exception) -> None:
+        """Look once more for a delivery that will not arrive, as an error says."""
+        own = LivenessMonitor()
+        try:
+            arrival = await _look_again(wait, error, self.deadline, self.liveness, own)
+        except JOB_ERRORS as final:
+            self._report(EndedWait(wait.index, None, final))
+        else:
+            if arrival is not None:
+                self._report(EndedWait(wait.index, arrival))
+
+    def _checked(self, check: asyncio.Task[None]) -> None:
+        self._checks.discard(check)
+        if check.cancelled() or self.end.done():
+            return
+        error = check.exception()
+        if error is not None:
+            self.end.set_exception(error)
+        self._end_if_done()
+
+    def _report(self, ended: EndedWait) -> None:
+        if not self.end.done() and not self._on_end(ended):
+            self.end.set_result(None)
+
+    def _end_if_done(self) -> None:
+        is_open = self._races or self._checks or self._is_starting
+        if not is_open and not self.end.done():
+            self.end.set_result(None)

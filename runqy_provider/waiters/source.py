@@ -37,8 +37,8 @@ class StatusUpdate:
         message: For the log of the waiting task; empty: there is nothing to log.
         reported_at: For progress that the task code reported: when the receiver took
             it, in seconds since 1970. None for what was observed from outside.
-        has_started: True where the job was seen to run, False where it was seen to
-            wait for a worker, None where neither was seen.
+        has_started: True if the job was seen to run, False if it was seen to wait for
+            a worker, None if neither was seen.
         refusal: Which delivery of the job was refused, by whom, and why; empty: none
             was. It does not end the wait: a later delivery may be accepted.
     """

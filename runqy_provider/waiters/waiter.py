@@ -13,41 +13,88 @@ import contextvars
 import itertools
 import logging
 import math
+import random
 import time
+import weakref
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runqy_provider.errors import RunqyError, SinkUnavailable
 from runqy_provider.python_compat import cancel, is_cancelled, timeout
-from runqy_provider.waiters.backoff import backoff_delays
-from runqy_provider.waiters.deadlines import DeadlineQueue
-from runqy_provider.waiters.liveness import LivenessMonitor
 from runqy_provider.waiters.source import StatusUpdate
-from runqy_provider.waiters.turns import Turns
-from runqy_provider.waiters.wait import POLL_GRACE, Wait
+from runqy_provider.waiters.wait import (
+    DeadlineQueue,
+    LivenessMonitor,
+    PollSchedule,
+    Wait,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
     from runqy_provider.waiters.source import Arrival, Source
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two polls of a source that is unavailable: first and longest.
-FIRST_DELAY = 0.5
-LONGEST_DELAY = 30.0
+#: The waiters of each event loop: one per source.
+_waiters: weakref.WeakKeyDictionary[
+    asyncio.AbstractEventLoop, dict[Callable[[], Waiter], Waiter]
+] = weakref.WeakKeyDictionary()
 
-#: Seconds for which polls may fail with an unexpected error before the waits fail.
-UNEXPECTED_LIMIT = 120.0
 
-#: Seconds that a poll may still take when its waiter is closed.
-LAST_POLL = 1.0
+@dataclass(frozen=True)
+class Timing:
+    """How much time a waiter allows, in seconds.
 
-#: Seconds that a source may take to close its stream of hints.
-CLOSE_TIMEOUT = 15.0
+    Attributes:
+        first_delay: Between the first two polls of a source that is unavailable.
+        longest_delay: The longest such delay.
+        poll_grace: How long a poll may take before it counts as not answered.
+        unexpected: For how long polls may fail with an unexpected error before the
+            waits fail.
+        last_poll: How long a poll may still take when the waiter is closed.
+        close: How long a source may take to close its stream of hints.
+        cancel_again: After how long that stream is cancelled again.
+    """
 
-#: Seconds after which it is cancelled again.
-CANCEL_AGAIN = 0.5
+    first_delay: float = 0.5
+    longest_delay: float = 30.0
+    poll_grace: float = 20.0
+    unexpected: float = 120.0
+    last_poll: float = 1.0
+    close: float = 15.0
+    cancel_again: float = 0.5
+
+
+_TIMING = Timing()
+
+
+def backoff_delays(first: float, longest: float) -> Iterator[float]:
+    """Yield delays in seconds: each twice the one before, capped, with jitter."""
+    for n in itertools.count():
+        limit = min(first * 2 ** min(n, 10), longest)
+        yield limit * random.uniform(0.5, 1)  # noqa: S311 - not for secrets
+
+
+@dataclass(frozen=True, slots=True)
+class WaitTarget:
+    """One source at which a wait looks for its delivery.
+
+    Attributes:
+        waiter_factory: Makes the waiter; waits with equal factories share one. Best a
+            frozen dataclass: there may be thousands, and a closure takes more memory.
+        key: What the source knows this wait by.
+        is_required: True if no delivery can arrive while this source fails; False for
+            a source that only notices earlier what another one holds.
+        is_relayed: True if what arrives at this source is only moved to another one,
+            which must be polled again afterwards.
+    """
+
+    waiter_factory: Callable[[], Waiter]
+    key: str
+    is_required: bool = True
+    is_relayed: bool = False
 
 
 class Waiter:
@@ -59,9 +106,10 @@ class Waiter:
         max_interval: Seconds between two polls for an old wait: for sources without
             hints, so that young waits end soon and old ones cost little. None: all
             waits are polled at every interval.
-        batch: How many keys are polled at once; None: all, where the source looks for
+        batch: How many keys are polled at once; None: all, if the source looks for
             any number of them by one request.
         early: Ages of a wait, in seconds, at which it is polled beside that.
+        timing: How much time polls and closing may take.
     """
 
     def __init__(
@@ -72,12 +120,14 @@ class Waiter:
         *,
         batch: int | None = None,
         early: Sequence[float] = (),
+        timing: Timing = _TIMING,
     ) -> None:
         self._source = source
-        self._turns = Turns(interval, max_interval, batch, early)
+        self._timing = timing
+        self._schedule = PollSchedule(interval, max_interval, batch, early)
         # Tuples, as almost all have one wait, and lists take more memory.
         self._waits: dict[str, tuple[Wait, ...]] = {}
-        self._deadlines = DeadlineQueue()
+        self._deadlines = DeadlineQueue(timing.poll_grace)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._unexpected_since = 0.0
@@ -85,7 +135,7 @@ class Waiter:
         self.last_poll: float | None = None
         #: Why the last poll failed; None while polls succeed.
         self.last_error: str | None = None
-        #: See ``liveness.Reachable``.
+        #: Since when it can be polled; see ``wait.Reachable``.
         self.reachable_since = 0.0
 
     @property
@@ -105,12 +155,12 @@ class Waiter:
 
         Args:
             key: What the source knows the delivery by.
-            deadline: When to give up, in seconds since 1970. Where it has passed, the
+            deadline: When to give up, in seconds since 1970. If it has passed, the
                 source is polled once.
             liveness: Receives status updates, and says when the job is silent.
 
         Returns:
-            The arrival; None at the deadline, or where the job is silent for too long.
+            The arrival; None at the deadline, or if the job is silent for too long.
 
         Raises:
             RunqyError: The source says that the delivery will not arrive.
@@ -145,7 +195,7 @@ class Waiter:
         self._waits[wait.key] = (*self._waits.get(wait.key, ()), wait)
         wait.liveness.add_source(self)
         self._deadlines.set([wait])
-        self._turns.add(wait)
+        self._schedule.add(wait)
         self._wake.set()
         self._start()
 
@@ -186,8 +236,11 @@ class Waiter:
         elif self._waits:
             self._start()  # a wait was added while the loop ended for lack of waits
 
+    def _delays(self) -> Iterator[float]:
+        return backoff_delays(self._timing.first_delay, self._timing.longest_delay)
+
     def _poll_soon(self, keys: Iterable[str]) -> None:
-        self._turns.poll_soon(keys)
+        self._schedule.poll_soon(keys)
         self._wake.set()
 
     async def _run(self) -> None:
@@ -198,16 +251,16 @@ class Waiter:
             try:
                 await self._stop(listener)
             finally:
-                # Also where the waiter is closed while its loop ends by itself.
+                # Also if the waiter is closed while its loop ends by itself.
                 await self._source.aclose()
 
     async def _stop(self, listener: asyncio.Task[None]) -> None:
-        end = time.monotonic() + CLOSE_TIMEOUT
+        end = time.monotonic() + self._timing.close
         while not listener.done():
             # Again, as client libraries may swallow a cancellation (redis-py does
             # while it connects); and bounded, or a task could not end.
             cancel(listener)
-            await asyncio.wait([listener], timeout=CANCEL_AGAIN)
+            await asyncio.wait([listener], timeout=self._timing.cancel_again)
             if time.monotonic() > end:
                 log.warning(
                     "A source did not close its stream of hints: %r", self._source
@@ -215,37 +268,37 @@ class Waiter:
                 return
 
     async def _poll_until_idle(self) -> None:
-        turns = self._turns
-        turns.restart(time.time())
-        delays = backoff_delays(FIRST_DELAY, LONGEST_DELAY)
+        schedule = self._schedule
+        schedule.restart(time.time())
+        delays = self._delays()
         while True:
             _raise_if_cancelled()
             now = time.time()
-            if now >= turns.next_turn and not self._waits:
-                turns.clear()
+            if now >= schedule.next_turn and not self._waits:
+                schedule.clear()
                 return
-            keys = [key for key in turns.take(now) if key in self._waits]
+            keys = [key for key in schedule.take(now) if key in self._waits]
             if keys:
                 # Listed now: a wait may be given up before the poll begins.
                 waits = [wait for key in keys for wait in self._waits[key]]
                 if await self._end_due_during(self._poll(keys, waits)):
-                    delays = backoff_delays(FIRST_DELAY, LONGEST_DELAY)
-                    turns.on_success()
+                    delays = self._delays()
+                    schedule.on_success()
                 else:
-                    turns.on_failure(keys, time.time() + next(delays))
+                    schedule.on_failure(keys, time.time() + next(delays))
             self._end_due()
-            await self._sleep_until(min(turns.next_poll, self._deadlines.first))
+            await self._sleep_until(min(schedule.next_poll, self._deadlines.first))
 
     async def _end_due_during(self, poll: Coroutine[Any, Any, bool]) -> bool:
         """Await a poll, however long it takes; end the waits that are due meanwhile."""
-        began = time.time()
+        began, grace = time.time(), self._timing.poll_grace
         task = asyncio.ensure_future(poll)
         try:
             while not task.done():
                 # A wait that is added meanwhile is not due before its own grace ends.
-                pause = min(max(0.0, self._deadlines.first - time.time()), POLL_GRACE)
+                pause = min(max(0.0, self._deadlines.first - time.time()), grace)
                 await asyncio.wait([task], timeout=pause)
-                if not task.done() and time.time() - began >= POLL_GRACE:
+                if not task.done() and time.time() - began >= grace:
                     self.last_error = (
                         f"A poll that began {time.time() - began:.0f} s ago has not "
                         "been answered yet."
@@ -253,9 +306,9 @@ class Waiter:
                 self._end_due()
         finally:
             try:
-                # Most polls end at once; libraries leave sockets open where they are
+                # Most polls end at once; libraries leave sockets open if they are
                 # cancelled while they connect.
-                await asyncio.wait([task], timeout=LAST_POLL)
+                await asyncio.wait([task], timeout=self._timing.last_poll)
             finally:
                 if not task.done():
                     cancel(task)
@@ -263,7 +316,7 @@ class Waiter:
         return task.result()
 
     async def _poll(self, keys: list[str], waits: list[Wait]) -> bool:
-        """Poll these keys once; return False where the source was unavailable."""
+        """Poll these keys once; return False if the source was unavailable."""
         began = time.time()
         try:
             results = await self._source.poll(keys)
@@ -280,7 +333,7 @@ class Waiter:
         except Exception as error:
             # A bug, here or in a library: it may pass, and fails the waits if not.
             self._unexpected_since = self._unexpected_since or began
-            if time.time() - self._unexpected_since > UNEXPECTED_LIMIT:
+            if time.time() - self._unexpected_since > self._timing.unexpected:
                 raise
             log.exception("Polling failed unexpectedly, will retry")
             self._record_error(waits, error)
@@ -327,7 +380,7 @@ class Waiter:
 
     async def _listen(self) -> None:
         """Poll at each hint; reopen a broken stream of hints."""
-        for delay in backoff_delays(FIRST_DELAY, LONGEST_DELAY):
+        for delay in self._delays():
             try:
                 async for hint in self._source.hints():
                     # None after a (re)connection: any hint may have been missed.
@@ -338,7 +391,7 @@ class Waiter:
                 log.warning("The stream of hints broke, polling continues: %s", error)
             except asyncio.CancelledError:
                 _raise_if_cancelled()
-                # aiormq does this where a broker stops answering.
+                # aiormq does this if a broker stops answering.
                 log.warning("The stream of hints was cancelled, polling continues")
             except Exception:
                 log.exception(
@@ -347,6 +400,27 @@ class Waiter:
             else:
                 return
             await asyncio.sleep(delay)
+
+
+def shared_waiter(factory: Callable[[], Waiter]) -> Waiter:
+    """Return the running loop's waiter for a source.
+
+    Args:
+        factory: Makes the waiter for the first wait; waits with equal ones share it.
+    """
+    waiters = _waiters.setdefault(asyncio.get_running_loop(), {})
+    known = waiters.get(factory)
+    if known is None:
+        for idle in [key for key, waiter in waiters.items() if waiter.is_idle]:
+            del waiters[idle]
+        known = waiters[factory] = factory()
+    return known
+
+
+async def close_waiters() -> None:
+    """Close all waiters of the running loop; for loops that end, as in a worker."""
+    for waiter in _waiters.pop(asyncio.get_running_loop(), {}).values():
+        await waiter.aclose()
 
 
 def _raise_if_cancelled() -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from devtools.servers.mariadb import MariaDB
     from runqy_provider.sinks.base import BoundSink
-    from runqy_provider.waiters.registry import WaitTarget
+    from runqy_provider.waiters.waiter import WaitTarget
 
 #: Sinks whose server can be unavailable: a folder has none.
 WITH_SERVER = ("webhook", "s3", "sql", "mariadb", "redis_storage")

@@ -71,7 +71,11 @@ def test_sink_missing_delivery_is_not_there(backend: Backend) -> None:
 def test_sink_without_delivery_reports_nothing_and_no_error(backend: Backend) -> None:
     event = look_once(backend.bound.context, backend.job())
 
-    assert (event.kind, event.last_error, event.unreachable) == (DEADLINE, "", "")
+    assert (event.kind, event.last_error, event.unreadable_because) == (
+        DEADLINE,
+        "",
+        "",
+    )
     assert event.last_poll is not None
 
 
@@ -96,4 +100,4 @@ def test_sink_unavailable_is_not_taken_for_nothing_arrived(backend: Backend) -> 
     event = look_once(backend.bound.context, backend.job())
 
     assert event.kind == DEADLINE
-    assert event.unreachable
+    assert event.unreadable_because

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runqy_provider.python_compat import timeout
-from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import poll_status, wait_any
+from runqy_provider.waiters.race import poll_status, wait_any
+from runqy_provider.waiters.waiter import close_waiters
 from tests.contracts.backends import WITH_SERVER
 
 if TYPE_CHECKING:
@@ -122,4 +122,4 @@ async def test_source_unavailable_ends_no_wait_before_its_deadline(
 
     assert arrival is None
     assert time.time() - began >= 1.4
-    assert status.unreachable
+    assert status.unreadable_because

@@ -28,7 +28,7 @@ from runqy_provider.jobs.attempt_store import ATTEMPT_KEY, record_name
 from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.redis_client import client as redis_client
 from runqy_provider.triggers.delivery import DeliveryTrigger
-from runqy_provider.waiters.registry import close_waiters
+from runqy_provider.waiters.waiter import close_waiters
 from tests.support.versions import (
     HAS_STATE_STORE,
     DagBag,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from runqy_provider.waiters.deadlines import DeadlineQueue
-from runqy_provider.waiters.liveness import LivenessMonitor
-from runqy_provider.waiters.wait import Wait
+from runqy_provider.waiters.wait import DeadlineQueue, LivenessMonitor, Wait
 
 
 def wait_until(deadline: float) -> Wait:
@@ -13,7 +11,7 @@ def wait_until(deadline: float) -> Wait:
 
 
 def test_deadline_queue_drops_ended_waits() -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue(poll_grace=20.0)
     for number in range(500):
         wait = wait_until(1e12 + number)
         queue.set([wait])
@@ -23,7 +21,7 @@ def test_deadline_queue_drops_ended_waits() -> None:
 
 
 def test_deadline_queue_unchanged_wait_is_entered_once() -> None:
-    queue, wait = DeadlineQueue(), wait_until(1e12)
+    queue, wait = DeadlineQueue(poll_grace=20.0), wait_until(1e12)
     for _ in range(50):
         queue.set([wait])
 
@@ -31,7 +29,7 @@ def test_deadline_queue_unchanged_wait_is_entered_once() -> None:
 
 
 def test_deadline_queue_yields_due_waits_in_order() -> None:
-    queue = DeadlineQueue()
+    queue = DeadlineQueue(poll_grace=20.0)
     waits = [wait_until(deadline) for deadline in (3.0, 1.0, 1e12, 2.0)]
     queue.set(waits)
 
@@ -40,7 +38,7 @@ def test_deadline_queue_yields_due_waits_in_order() -> None:
 
 
 def test_deadline_queue_wait_moved_later_is_not_due() -> None:
-    queue, wait = DeadlineQueue(), wait_until(1.0)
+    queue, wait = DeadlineQueue(poll_grace=20.0), wait_until(1.0)
     queue.set([wait])
     wait.deadline = 1e12
 

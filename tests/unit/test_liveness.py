@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from runqy_provider.waiters.liveness import LivenessMonitor
 from runqy_provider.waiters.source import StatusUpdate
+from runqy_provider.waiters.wait import LivenessMonitor
 
 HEARTBEAT = 10.0
 

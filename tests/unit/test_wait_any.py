@@ -7,24 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.errors import (
-    JobVanished,
-    SinkUnavailable,
-)
-from runqy_provider.waiters.liveness import LivenessMonitor
-from runqy_provider.waiters.registry import WaitTarget, close_waiters
+from runqy_provider.errors import JobVanished, SinkUnavailable
+from runqy_provider.waiters.race import wait_any
 from runqy_provider.waiters.source import Arrival, StatusUpdate
-from runqy_provider.waiters.wait_any import wait_any
-from runqy_provider.waiters.waiter import Waiter
+from runqy_provider.waiters.wait import LivenessMonitor
+from runqy_provider.waiters.waiter import Waiter, WaitTarget, close_waiters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
-
-
-@pytest.fixture(autouse=True)
-def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Report a vanished job after 0.6 s."""
-    monkeypatch.setenv("AIRFLOW__RUNQY__VANISHED_GRACE_SECONDS", "0.6")
 
 
 class UnavailableSource:

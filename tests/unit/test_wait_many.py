@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runqy_provider.errors import JobVanished, NoAccess, SinkUnavailable
-from runqy_provider.waiters.liveness import LivenessMonitor
-from runqy_provider.waiters.registry import WaitTarget, close_waiters
-from runqy_provider.waiters.wait_many import EndedWait, NumberedWait, wait_many
-from runqy_provider.waiters.waiter import Waiter
+from runqy_provider.python_compat import timeout
+from runqy_provider.waiters.race import EndedWait, NumberedWait, wait_many
+from runqy_provider.waiters.wait import LivenessMonitor
+from runqy_provider.waiters.waiter import Timing, Waiter, WaitTarget, close_waiters
 from tests.unit.waiter_source import ARRIVED, LONG, SOON, FakeSource
 
 if TYPE_CHECKING:
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 class Caller:
     """Waits at one source, with one monitor, and keeps what has ended."""
 
-    def __init__(self, enough: int = 10_000) -> None:
+    def __init__(self, enough: int = 10_000, timing: Timing | None = None) -> None:
+        self.timing = timing or Timing()
         self.source, self.monitor = FakeSource(), FakeSource()
         self.ended: list[EndedWait] = []
         self.enough = enough
 
     def numbered(self, indexes: Iterable[int]) -> Iterator[NumberedWait]:
-        source = functools.partial(Waiter, self.source, SOON)
-        monitor = functools.partial(Waiter, self.monitor, SOON)
+        source = functools.partial(Waiter, self.source, SOON, timing=self.timing)
+        monitor = functools.partial(Waiter, self.monitor, SOON, timing=self.timing)
         for index in indexes:
             yield NumberedWait(
                 index,
@@ -102,10 +103,7 @@ async def test_wait_many_job_that_is_gone_is_reported_with_its_error() -> None:
     assert [ended.error for ended in caller.ended if ended.index == 1] == [gone]
 
 
-async def test_wait_many_job_gone_while_its_source_is_unavailable_waits_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("runqy_provider.waiters.wait_many.LONGEST_DELAY", SOON)
+async def test_wait_many_job_gone_while_its_source_is_unavailable_waits_on() -> None:
     caller = Caller()
     caller.source.error = SinkUnavailable("away")
     caller.monitor.results = {"j0": JobVanished("the job is gone")}
@@ -116,16 +114,26 @@ async def test_wait_many_job_gone_while_its_source_is_unavailable_waits_on(
     assert not caller.ended
     caller.source.error = None
     caller.source.results = {"d0": ARRIVED}
-    await waiting
+    async with timeout(5):
+        await waiting
 
     assert [ended.arrival for ended in caller.ended] == [ARRIVED]
 
 
-async def test_wait_many_fault_in_the_program_is_raised(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("runqy_provider.waiters.waiter.UNEXPECTED_LIMIT", 0.0)
+async def test_wait_many_job_gone_while_its_source_is_unavailable_fails_in_time() -> (
+    None
+):
     caller = Caller()
+    caller.source.error = SinkUnavailable("away")
+    caller.monitor.results = {"j0": JobVanished("the job is gone")}
+
+    await caller.wait(1, seconds=2.0)
+
+    assert [type(ended.error) for ended in caller.ended] == [JobVanished]
+
+
+async def test_wait_many_fault_in_the_program_is_raised() -> None:
+    caller = Caller(timing=Timing(unexpected=0.0))
     caller.source.error = KeyError("a bug")
 
     with pytest.raises(KeyError):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from runqy_provider.errors import NotThere
 from runqy_provider.python_compat import timeout
-from runqy_provider.waiters.wait import Wait
+from runqy_provider.waiters.wait import LivenessMonitor, Wait
 from runqy_provider.waiters.waiter import Waiter
 from tests.unit.waiter_source import ARRIVED, LONG, SOON, start_wait
 
@@ -144,24 +144,16 @@ async def test_waiter_all_waits_ended_or_cancelled_becomes_idle(
 
 
 async def test_waiter_old_waits_are_polled_less_often(
-    source: FakeSource, monkeypatch: pytest.MonkeyPatch
+    source: FakeSource,
 ) -> None:
-    def make_wait(key: str, *arguments: Any) -> Wait:
-        wait = Wait(key, *arguments)
-        if key == "old":
-            wait.since -= 1000
-        return wait
-
-    monkeypatch.setattr("runqy_provider.waiters.waiter.Wait", make_wait)
     waiter = Waiter(source, interval=SOON, max_interval=LONG)
-    old, young = start_wait(waiter, "old"), start_wait(waiter, "young")
+    for key, since in (("old", time.time() - 1000), ("young", time.time())):
+        deadline = time.time() + LONG
+        waiter.add(Wait(key, deadline, LivenessMonitor(), lambda *_: None, since=since))
     while source.polls_of("young") < 4:
         await source.next_poll()
 
     assert source.polls_of("old") == 1
-    for task in (old, young):
-        task.cancel()
-    await asyncio.gather(old, young, return_exceptions=True)
     await waiter.aclose()
 
 

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from runqy_provider.python_compat import timeout
-from runqy_provider.waiters.waiter import CLOSE_TIMEOUT, Waiter
+from runqy_provider.waiters.waiter import Timing, Waiter
 from tests.unit.waiter_source import (
     ARRIVED,
     LONG,
@@ -42,7 +42,7 @@ async def test_waiter_hints_swallow_cancellation_are_cancelled_again() -> None:
     began = time.monotonic()
     await waiter.aclose()
 
-    assert time.monotonic() - began < CLOSE_TIMEOUT / 3
+    assert time.monotonic() - began < Timing().close / 3
     assert (stubborn.listeners, stubborn.closed) == (2, 1)
     waiting.cancel()
 
@@ -63,7 +63,7 @@ async def test_waiter_poll_swallows_cancellation_waiter_closes() -> None:
     waiter = Waiter(stubborn, interval=LONG)
     waiting = start_wait(waiter, "a")
     await stubborn.next_poll()
-    async with timeout(CLOSE_TIMEOUT):
+    async with timeout(Timing().close):
         await waiter.aclose()
 
     assert stubborn.closed == 1

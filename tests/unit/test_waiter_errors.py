@@ -10,7 +10,7 @@ import pytest
 
 from runqy_provider.errors import SinkUnavailable
 from runqy_provider.python_compat import timeout
-from runqy_provider.waiters.waiter import Waiter
+from runqy_provider.waiters.waiter import Timing, Waiter
 from tests.unit.waiter_source import ARRIVED, LONG, SOON, StuckSource, start_wait
 
 if TYPE_CHECKING:
@@ -56,15 +56,16 @@ async def test_waiter_unexpected_error_once_keeps_waiting(
 
 
 async def test_waiter_unexpected_error_lasting_fails_waits(
-    waiter: Waiter, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+    source: FakeSource,
 ) -> None:
-    monkeypatch.setattr("runqy_provider.waiters.waiter.UNEXPECTED_LIMIT", 0.1)
+    waiter = Waiter(source, interval=LONG, timing=Timing(unexpected=0.1))
     source.error = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
         await waiter.wait("a", deadline=time.time() + LONG)
 
     source.error, source.results["b"] = None, ARRIVED
     assert await waiter.wait("b", deadline=time.time() + LONG) == ARRIVED
+    await waiter.aclose()
 
 
 async def test_waiter_poll_cancelled_by_library_is_repeated(
@@ -98,13 +99,9 @@ async def test_waiter_poll_unanswered_deadline_still_ends_wait() -> None:
     await waiter.aclose()
 
 
-async def test_waiter_poll_unanswered_is_reported_after_grace(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for module in ("wait", "waiter"):
-        monkeypatch.setattr(f"runqy_provider.waiters.{module}.POLL_GRACE", 0.3)
+async def test_waiter_poll_unanswered_is_reported_after_grace() -> None:
     source = StuckSource()
-    waiter = Waiter(source, interval=LONG)
+    waiter = Waiter(source, interval=LONG, timing=Timing(poll_grace=0.3))
 
     async with timeout(10):
         assert await waiter.wait("stuck", deadline=0.0) is None

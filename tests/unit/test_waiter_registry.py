@@ -7,8 +7,7 @@ import functools
 import time
 from dataclasses import dataclass, field
 
-from runqy_provider.waiters.registry import close_waiters, shared_waiter
-from runqy_provider.waiters.waiter import Waiter
+from runqy_provider.waiters.waiter import Waiter, close_waiters, shared_waiter
 from tests.unit.waiter_source import ARRIVED, LONG, SOON, FakeSource, start_wait
 
 

@@ -12,23 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import FAILED
 from runqy_provider.errors import RunqyError, SinkUnavailable
-from runqy_provider.jobs.batch.liveness import BatchLiveness
 from runqy_provider.jobs.monitor import monitor_target
 from runqy_provider.jobs.waiting import update_logger
 from runqy_provider.models import ARRIVED, DEADLINE, SILENT
 from runqy_provider.sinks import failure_channel
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.liveness import LivenessMonitor
-from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import poll_status
-from runqy_provider.waiters.wait_many import NumberedWait, wait_many
+from runqy_provider.waiters.race import NumberedWait, poll_status, wait_many
+from runqy_provider.waiters.wait import BatchLiveness, LivenessMonitor
+from runqy_provider.waiters.waiter import close_waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from runqy_provider.context import SinkContext
     from runqy_provider.jobs.batch.progress import BatchProgress
-    from runqy_provider.waiters.wait_many import EndedWait
+    from runqy_provider.waiters.race import EndedWait
 
 #: How many deliveries are looked for at a time.
 LOOKED_FOR_AT_ONCE = 10_000

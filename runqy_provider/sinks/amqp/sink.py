@@ -18,8 +18,7 @@ from runqy_provider.sinks.amqp.queue import DEFAULT_QUEUE, AmqpQueue
 from runqy_provider.sinks.amqp.source import AmqpSource
 from runqy_provider.sinks.base import BoundSink, Sink
 from runqy_provider.sinks.inbox import InboxBackend
-from runqy_provider.waiters.registry import WaitTarget
-from runqy_provider.waiters.waiter import Waiter
+from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,7 +152,7 @@ class BoundAmqpSink(BoundSink):
         factory = _WaiterFactory(
             self.sink.queue, self._inbox.redis, self.context.config
         )
-        relay = WaitTarget(factory, job.delivery_id, relays=True)
+        relay = WaitTarget(factory, job.delivery_id, is_relayed=True)
         return [self._inbox.target(job.delivery_id), relay]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:

@@ -32,8 +32,7 @@ from runqy_provider.sinks.object_store.uri import (
     unquoted,
 )
 from runqy_provider.sinks.result import BYTES_TYPE, JSON_TYPE, FetchedResult
-from runqy_provider.waiters.registry import WaitTarget
-from runqy_provider.waiters.waiter import Waiter
+from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

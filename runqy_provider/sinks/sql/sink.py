@@ -17,8 +17,7 @@ from runqy_provider.sinks.result import from_inline_value
 from runqy_provider.sinks.sql.source import SqlSource
 from runqy_provider.sinks.sql.table import SqlTable
 from runqy_provider.sinks.sql.timeouts import RESULT_TIMEOUT
-from runqy_provider.waiters.registry import WaitTarget
-from runqy_provider.waiters.waiter import Waiter
+from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -258,7 +258,7 @@ def test_task_end_without_task_instance_resumes_task_at_once(
     """``dag.test()`` runs triggers like this, and resumes the task after any event."""
     import asyncio
 
-    from runqy_provider.waiters.registry import close_waiters
+    from runqy_provider.waiters.waiter import close_waiters
 
     connect()
     delivery_id = f"end-{time.time_ns()}"

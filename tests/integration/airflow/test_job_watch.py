@@ -21,9 +21,9 @@ from runqy_provider.errors import (
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.jobs.monitor import JobMonitor
 from runqy_provider.sinks.redis_storage import JobResultSource, JobResultUri
-from runqy_provider.waiters.registry import close_waiters
+from runqy_provider.waiters.race import wait_any
 from runqy_provider.waiters.source import StatusUpdate
-from runqy_provider.waiters.wait_any import wait_any
+from runqy_provider.waiters.waiter import close_waiters
 from runqy_sandbox.process.net import free_port
 from tests.support.harness import outcome_of, run_of, started
 

@@ -22,7 +22,7 @@ from runqy_provider.jobs import waiting
 from runqy_provider.triggers._deleting import DeletingTrigger
 from runqy_provider.triggers.batch import BatchTrigger
 from runqy_provider.triggers.delivery import DeliveryTrigger
-from runqy_provider.waiters.registry import close_waiters
+from runqy_provider.waiters.waiter import close_waiters
 from tests.support.triggerer_process import Triggerer
 from tests.support.versions import as_sent, through_database
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from runqy_provider.models import JobRef
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.wait_any import wait_any
+from runqy_provider.waiters.race import wait_any
 
 if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
 
     from devtools.servers.rabbitmq import RabbitMQ
     from runqy_provider.context import SinkContext
-    from runqy_provider.waiters.liveness import LivenessMonitor
     from runqy_provider.waiters.source import Arrival
+    from runqy_provider.waiters.wait import LivenessMonitor
 
 
 def publish(channel: BlockingChannel, queue: str, body: Any) -> None:

@@ -24,8 +24,8 @@ from runqy_provider.inbox.writer import InboxWriter
 from runqy_provider.models import JobRef, is_reference
 from runqy_provider.python_compat import timeout
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import wait_any
+from runqy_provider.waiters.race import wait_any
+from runqy_provider.waiters.waiter import close_waiters
 from runqy_sandbox.process.net import free_port
 from tests.integration.amqp.messages import publish, start_wait, wait_for_consumers
 from tests.support import harness

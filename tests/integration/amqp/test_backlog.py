@@ -14,9 +14,8 @@ from runqy_provider.inbox.writer import InboxWriter
 from runqy_provider.models import JobRef
 from runqy_provider.sinks.amqp import source as amqp_source
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.registry import WaitTarget, close_waiters
-from runqy_provider.waiters.wait_any import wait_any
-from runqy_provider.waiters.waiter import Waiter
+from runqy_provider.waiters.race import wait_any
+from runqy_provider.waiters.waiter import Waiter, WaitTarget, close_waiters
 from tests.integration.amqp.messages import publish, start_wait
 
 if TYPE_CHECKING:

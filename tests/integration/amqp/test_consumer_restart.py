@@ -16,8 +16,8 @@ from runqy_provider.sinks.amqp.broker import BrokerSettings, amqp_errors
 from runqy_provider.sinks.amqp.consumer import Consumer
 from runqy_provider.sinks.amqp.queue import AmqpQueue
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import poll_status
+from runqy_provider.waiters.race import poll_status
+from runqy_provider.waiters.waiter import close_waiters
 from tests.integration.amqp.messages import (
     publish,
     start_wait,

@@ -12,8 +12,8 @@ from runqy_provider.context import load_context
 from runqy_provider.python_compat import timeout
 from runqy_provider.sinks.amqp.consumer import PREFETCH
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.liveness import LivenessMonitor
-from runqy_provider.waiters.registry import close_waiters
+from runqy_provider.waiters.wait import LivenessMonitor
+from runqy_provider.waiters.waiter import close_waiters
 from tests.integration.amqp.messages import (
     publish,
     reason_of,

@@ -13,7 +13,7 @@ from runqy_provider.context import load_context
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.jobs.launch import delivery_id_of
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.registry import close_waiters
+from runqy_provider.waiters.waiter import close_waiters
 from tests.integration.amqp.messages import (
     publish,
     reason_of,

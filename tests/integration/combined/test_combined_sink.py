@@ -17,8 +17,8 @@ from runqy_provider.errors import DeliveryTimeout, HeartbeatTimeout, JobFailed
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.models import JobRef, is_reference
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import wait_any
+from runqy_provider.waiters.race import wait_any
+from runqy_provider.waiters.waiter import close_waiters
 from tests.support import harness
 from tests.support.harness import Run, outcome_of
 

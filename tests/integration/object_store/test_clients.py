@@ -19,8 +19,8 @@ from runqy_provider.models import JobRef
 from runqy_provider.sinks.object_store import clients
 from runqy_provider.sinks.object_store.sink import ObjectSink
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import wait_any
+from runqy_provider.waiters.race import wait_any
+from runqy_provider.waiters.waiter import close_waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable

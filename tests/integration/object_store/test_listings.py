@@ -17,8 +17,8 @@ from runqy_provider.models import JobRef
 from runqy_provider.sinks.object_store.base import Listing
 from runqy_provider.sinks.object_store.source import ObjectSource
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import wait_any
+from runqy_provider.waiters.race import wait_any
+from runqy_provider.waiters.waiter import close_waiters
 from tests.integration.object_store.helpers import WITHOUT_WEBHOOK, store_of
 
 if TYPE_CHECKING:

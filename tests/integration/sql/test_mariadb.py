@@ -25,8 +25,8 @@ from runqy_provider.python_compat import timeout
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.sinks.sql.engine import dispose_engines
 from runqy_provider.sinks.sql.table import SqlTable
-from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import wait_any
+from runqy_provider.waiters.race import wait_any
+from runqy_provider.waiters.waiter import close_waiters
 from runqy_sandbox.process.net import free_port
 from tests.integration.sql.helpers import run_of
 from tests.support.harness import outcome_of

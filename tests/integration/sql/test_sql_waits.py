@@ -19,8 +19,8 @@ from runqy_provider.sinks.sql import source as sql_source
 from runqy_provider.sinks.sql.engine import sql_engine
 from runqy_provider.sinks.sql.source import SqlSource
 from runqy_provider.triggers.delivery import DeliveryTrigger
-from runqy_provider.waiters.registry import close_waiters
-from runqy_provider.waiters.wait_any import wait_any
+from runqy_provider.waiters.race import wait_any
+from runqy_provider.waiters.waiter import close_waiters
 from tests.integration.sql.helpers import run_of
 
 if TYPE_CHECKING:
