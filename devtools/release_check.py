@@ -105,11 +105,10 @@ def check_installed(package: str, extras: str) -> None:
         _run(UV, "venv", "--quiet", "--python", sys.executable, python.parents[1])
         # Wheels of this version may be in uv's cache from an earlier run.
         refresh = [f"--refresh-package={name}" for name in PACKAGES]
-        _run(
-            *(UV, "pip", "install", "--python", python, "--find-links", DIST, *refresh),
-            *("--constraints", ROOT / "constraints.txt"),
-            f"{package}{extras} @ {wheel_of(package).as_uri()}",
-        )
+        options = [*refresh, f"--find-links={DIST}"]
+        options.append(f"--constraints={ROOT / 'constraints.txt'}")
+        wheel = f"{package}{extras} @ {wheel_of(package).as_uri()}"
+        _run(UV, "pip", "install", "--python", python, *options, wheel)
         _run(UV, "pip", "check", "--python", python)
         print(_run(python, "-I", __file__, "--try", package, cwd=directory), end="")
 
