@@ -173,11 +173,12 @@ class Backend:
 
 def open_backend(sink: str, stack: ExitStack, folder: Path) -> Backend:
     """Start what a sink needs; ``stack`` ends it."""
+    uri = sink
     airflow: dict[str, Any] = {}
     task_code: dict[str, str] = {}
     match sink:
         case "webhook" | "redis_storage":
-            uri = sink
+            pass
         case "s3":
             uri = "s3://results/faults"
         case "file":

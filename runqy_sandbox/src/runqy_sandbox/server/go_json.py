@@ -115,12 +115,13 @@ def as_type(text: str | None, kind_: type[T]) -> T:
     Raises:
         GoJSONError: The value has another type.
     """
-    value = None if text is None else json.loads(text)
+    value: object = None if text is None else json.loads(text)
     if value is None:
         return kind_()
-    if type(value) is not kind_:
-        raise GoJSONError(f"json: cannot unmarshal {kind(value)}: {text}")
-    return kind_(value)
+    # A bool is an int in Python, and none in JSON.
+    if isinstance(value, kind_) and not isinstance(value, bool):
+        return value
+    raise GoJSONError(f"json: cannot unmarshal {kind(value)}: {text}")
 
 
 def _reject_constant(name: str) -> Any:
