@@ -50,17 +50,20 @@ delivery: setup ## runqy_delivery alone, in empty environments
 	    -c tests/delivery/pytest.ini tests/delivery; \
 	done
 
-test-airflow: setup ## the tests that depend on Airflow, on another one (VERSION=3.1.8, or all)
+test-airflow: setup ## the tests that depend on Airflow, on another one (VERSION=3.1.8, oldest, or all)
 	$(RUN) -m devtools.airflow_versions $(VERSION) $(if $(AIRFLOW_PYTHON),--python $(AIRFLOW_PYTHON)) $(if $(JOBS),--jobs $(JOBS))
 
 unit: setup ## the unit tests: less than a minute, no servers
 	$(RUN) -m pytest -q tests/unit
 
 e2e: setup ## the tests through real Airflow processes
-	$(RUN) -m pytest -m e2e
+	$(RUN) -m pytest tests/e2e
+
+comma := ,
 
 faults: setup ## faults caused for real, with N jobs in flight each (N=50; ONLY=..., SINKS=...)
-	$(RUN) -m devtools.faults --jobs $(or $(N),50) $(if $(ONLY),--only $(ONLY)) $(if $(SINKS),--sinks $(SINKS))
+	RUNQY_FAULTS_JOBS=$(or $(N),50) $(if $(SINKS),RUNQY_FAULTS_SINKS=$(SINKS)) $(RUN) -m pytest -v -m faults \
+	  tests/e2e/test_faults.py $(if $(ONLY),-k "$(subst $(comma), or ,$(subst -,_,$(ONLY)))")
 
 bench: setup ## the benchmarks: tables and plots, in 30 minutes (QUICK=1: in 10; ONLY=... runs one)
 	$(RUN) -m devtools.benchmarks $(ONLY) $(if $(QUICK),--quick)
@@ -97,4 +100,4 @@ $(UV): constraints.txt
 	@touch $@
 
 clean: ## remove what the commands above made
-	rm -rf .venv .venv-delivery .airflow .tools dist site .demo .bench .faults .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-delivery .airflow .tools dist site .demo .bench .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

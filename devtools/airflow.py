@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import requests
 
 from runqy_sandbox.process.interrupts import hold_interrupts
@@ -138,6 +139,24 @@ class Airflow:
         self._settings.update(environment)
         self.start_component(component)
         self._wait_until_healthy()
+
+    def kill(self, component: str) -> None:
+        """End one of Airflow's processes, and what it started, with SIGKILL."""
+        process = self.processes.pop(component)
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+
+    def task_processes(self) -> list[psutil.Process]:
+        """Return the processes in which tasks run."""
+        scheduler = psutil.Process(self.processes["scheduler"].pid)
+        found = []
+        for process in scheduler.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # What supervises a task has forked it, and has the same title.
+                titles = [process.cmdline(), psutil.Process(process.ppid()).cmdline()]
+                if all("airflow worker -- " in " ".join(title) for title in titles):
+                    found.append(process)
+        return found
 
     def run(self, *arguments: str) -> str:
         """Run one of Airflow's commands and return what it prints.

@@ -2,115 +2,82 @@
 # SPDX-License-Identifier: Apache-2.0
 """``make release-check``: build the distributions, install each wheel, and try it.
 
-Each wheel is installed in an empty virtual environment. There, ``smoke_test.py`` is run
-in a temporary directory and in Python's isolated mode, so that it imports what is
-installed and not what is in the checkout.
+Each wheel is installed in an empty environment. There, this file runs again, in
+Python's isolated mode, so that it imports what is installed and not what is in the
+checkout. So it imports only the standard library at the top.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 import zipfile
-from dataclasses import dataclass
+from importlib import metadata, resources
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 DIST = ROOT / "dist"
 UV = ROOT / ".tools" / "bin" / "uv"
-CONSTRAINTS = ROOT / "constraints.txt"
+
+#: Each distribution: its folder, and its extras. The later ones require the earlier.
+PACKAGES = {
+    "runqy-delivery": ("runqy_delivery", ""),
+    "runqy-sandbox": ("runqy_sandbox", ""),
+    "airflow-provider-runqy": (".", "[abfs,amqp,gs,openlineage,postgres,sandbox]"),
+}
+
+#: Libraries that a package imports and does not require: a module may lack one of them.
+OPTIONAL = (
+    *("aio_pika", "airflow.providers.openlineage", "obstore", "pytest"),
+    "runqy_sandbox.",
+)
 
 #: Folders of the repository that must not be in a wheel.
-NOT_SHIPPED = frozenset({"dags", "devtools", "tests"})
-
-SMOKE_TEST = Path(__file__).with_name("smoke_test.py")
+NOT_SHIPPED = {"dags", "devtools", "tests"}
 
 
 class ReleaseError(Exception):
     """A check failed; the message says which one and why."""
 
 
-@dataclass(frozen=True)
-class Package:
-    """One distribution of this repository.
-
-    Attributes:
-        name: Its name.
-        module: The package that it installs.
-        source: The folder of its ``pyproject.toml``.
-        options: Options of ``uv pip install``.
-        extras: Its extras that are installed for a second import of all modules.
-        optional: Libraries that it imports and does not require. A module may fail to
-            import because one of these is missing.
-    """
-
-    name: str
-    module: str
-    source: Path
-    options: tuple[str, ...] = ()
-    extras: tuple[str, ...] = ()
-    optional: frozenset[str] = frozenset()
-
-    @property
-    def file_prefix(self) -> str:
-        """The name as it is in the names of files."""
-        return self.name.replace("-", "_")
-
-    @property
-    def wheel(self) -> Path:
-        """The wheel that ``build`` made."""
-        [wheel] = DIST.glob(f"{self.file_prefix}-*.whl")
-        return wheel
-
-    @property
-    def version(self) -> str:
-        """The version of that wheel."""
-        return self.wheel.name.split("-")[1]
-
-
 def check_release(tag: str | None) -> None:
     """Build all distributions, and check the files and the installed packages.
 
     Args:
-        tag: The git tag that is to be released, if any.
+        tag: The git tag that is to be released, if any: ``v`` and the version.
 
     Raises:
         ReleaseError: A check failed; later checks were not made.
     """
-    build()
-    check_versions(tag)
-    check_metadata()
-    for package in PACKAGES:
-        check_contents(package)
-    for package in PACKAGES:
-        check_installed(package)
-
-
-def build() -> None:
-    """Build a source distribution of each package, and a wheel from that."""
     shutil.rmtree(DIST, ignore_errors=True)
+    for folder, _ in PACKAGES.values():
+        _run(UV, "build", "--quiet", "--out-dir", DIST, ROOT / folder)
+    check_versions(tag)
+    _run(sys.executable, "-m", "twine", "check", "--strict", *DIST.glob("*-*"))
     for package in PACKAGES:
-        _run([UV, "build", "--out-dir", DIST, package.source])
-    for path in sorted(DIST.glob("*-*")):
-        _say(f"built {path.relative_to(ROOT)} ({path.stat().st_size:,} bytes)")
+        check_contents(wheel_of(package))
+    for package, (_, extras) in PACKAGES.items():
+        for extra in ("", extras) if extras else ("",):
+            check_installed(package, extra)
+
+
+def wheel_of(package: str) -> Path:
+    """Return the wheel of a package that was built."""
+    [wheel] = DIST.glob(f"{package.replace('-', '_')}-*.whl")
+    return wheel
 
 
 def check_versions(tag: str | None) -> None:
-    """Check that all packages have one version, and that the changelog has it.
-
-    Args:
-        tag: The git tag of the release, if any: ``v`` and the version.
-    """
-    versions = {package.name: package.version for package in PACKAGES}
-    version = next(iter(versions.values()))
+    """Check that all packages have one version, that of the changelog and the tag."""
+    versions = {name: wheel_of(name).name.split("-")[1] for name in PACKAGES}
+    version = versions["runqy-delivery"]
     if set(versions.values()) != {version}:
         raise ReleaseError(
             f"The packages have different versions: {versions}. Change __version__."
@@ -118,83 +85,48 @@ def check_versions(tag: str | None) -> None:
     if f"\n## [{version}]" not in (ROOT / "CHANGELOG.md").read_text():
         raise ReleaseError(f"CHANGELOG.md has no heading '## [{version}]'. Add one.")
     if tag is not None and tag != f"v{version}":
-        raise ReleaseError(
-            f"The tag is {tag}, but the version is {version}: the tag must be "
-            f"v{version}."
-        )
-    _say(f"version {version} in all packages and in CHANGELOG.md")
+        raise ReleaseError(f"The tag is {tag}. It must be v{version}, as the version.")
 
 
-def check_metadata() -> None:
-    """Check the metadata of the distributions with twine."""
-    files = sorted(DIST.glob("*-*"))
-    _run([sys.executable, "-m", "twine", "check", "--strict", *files])
-    _say(f"twine check: {len(files)} distributions passed")
-
-
-def check_contents(package: Package) -> None:
+def check_contents(path: Path) -> None:
     """Check that a wheel has ``py.typed``, and no file of a test or a tool."""
-    with zipfile.ZipFile(package.wheel) as wheel:
+    with zipfile.ZipFile(path) as wheel:
         names = [PurePosixPath(name) for name in wheel.namelist()]
-    if PurePosixPath(package.module, "py.typed") not in names:
-        raise ReleaseError(f"{package.wheel.name} has no {package.module}/py.typed.")
-    folders = {package.module, f"{package.file_prefix}-{package.version}.dist-info"}
-    for name in names:
-        if name.parts[0] not in folders or NOT_SHIPPED.intersection(name.parts):
-            raise ReleaseError(f"{package.wheel.name} has the file {name}.")
-    _say(f"{package.wheel.name}: {len(names)} files, py.typed, no tests and no tools")
+    if not any(name.name == "py.typed" for name in names):
+        raise ReleaseError(f"{path.name} has no py.typed.")
+    if wrong := [str(name) for name in names if NOT_SHIPPED.intersection(name.parts)]:
+        raise ReleaseError(f"{path.name} has files that are not for users: {wrong}.")
 
 
-def check_installed(package: Package) -> None:
+def check_installed(package: str, extras: str) -> None:
     """Install a wheel in an empty environment, and try it there."""
     with tempfile.TemporaryDirectory(prefix="runqy-release-") as directory:
-        environment = Path(directory, "environment")
-        _run([UV, "venv", "--quiet", "--python", sys.executable, environment])
-        _install(package, environment)
-        _try(package, environment, *sorted(package.optional))
-        if package.extras:
-            _install(package, environment, f"[{','.join(package.extras)}]")
-            _try(package, environment, "--imports-only")
+        python = Path(directory, "venv", "bin", "python")
+        _run(UV, "venv", "--quiet", "--python", sys.executable, python.parents[1])
+        # Wheels of this version may be in uv's cache from an earlier run.
+        refresh = [f"--refresh-package={name}" for name in PACKAGES]
+        options = [*refresh, f"--find-links={DIST}"]
+        options.append(f"--constraints={ROOT / 'constraints.txt'}")
+        wheel = f"{package}{extras} @ {wheel_of(package).as_uri()}"
+        _run(UV, "pip", "install", "--python", python, *options, wheel)
+        _run(UV, "pip", "check", "--python", python)
+        print(_run(python, "-I", __file__, "--try", package, cwd=directory), end="")
 
 
-def _install(package: Package, environment: Path, extras: str = "") -> None:
-    requirement = f"{package.name}{extras} @ {package.wheel.as_uri()}"
-    # Wheels of this version may be in uv's cache from an earlier run.
-    refresh = [f"--refresh-package={own.name}" for own in PACKAGES]
-    options = [f"--python={environment}", *refresh, *package.options]
-    _run([UV, "pip", "install", *options, requirement])
-    _run([UV, "pip", "check", f"--python={environment}"])
-    listed = _run([UV, "pip", "list", f"--python={environment}", "--format=freeze"])
-    count = len(listed.splitlines())
-    _say(f"{package.name}{extras}: installed; distributions there: {count}")
-
-
-def _try(package: Package, environment: Path, *arguments: str) -> None:
-    """Run the tests of an installed package with the Python that has it."""
-    work = environment.parent / "work"
-    work.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [environment / "bin" / "python", "-I", SMOKE_TEST, package.name, *arguments],
-        cwd=work,
-        env=_environment(AIRFLOW_HOME=str(environment.parent / "airflow")),
-        check=False,
-    )
-    if done.returncode:
-        raise ReleaseError(f"The installed {package.name} does not work; see above.")
-
-
-def _run(command: Sequence[str | Path]) -> str:
-    """Run a program and return what it wrote to stdout.
+def _run(*command: str | Path, cwd: str | Path = ROOT) -> str:
+    """Run a program without what configures Python or Airflow; return its output.
 
     Raises:
         ReleaseError: It failed; the message has its output.
     """
+    prefixes = ("AIRFLOW", "PYTHON", "VIRTUAL_ENV")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(prefixes)}
     done = subprocess.run(
         command,
         capture_output=True,
         text=True,
-        cwd=ROOT,
-        env=_environment(),
+        cwd=cwd,
+        env={**kept, "AIRFLOW_HOME": str(cwd)},
         check=False,
     )
     if done.returncode:
@@ -204,50 +136,73 @@ def _run(command: Sequence[str | Path]) -> str:
     return done.stdout
 
 
-def _environment(**variables: str) -> dict[str, str]:
-    """Return the environment without what configures Python or Airflow."""
-    prefixes = ("AIRFLOW", "PYTHON", "VIRTUAL_ENV")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(prefixes)}
-    return {**kept, **variables}
+def try_package(package: str) -> None:
+    """Import all modules of an installed package, and use it for what it is for."""
+    files = [PurePosixPath(file) for file in metadata.files(package) or ()]
+    names = [".".join(f.with_suffix("").parts) for f in files if f.suffix == ".py"]
+    skipped = [name for name in names if not _is_imported(name)]
+    {
+        "runqy-delivery": try_delivery,
+        "runqy-sandbox": try_sandbox,
+        "airflow-provider-runqy": try_provider,
+    }[package]()
+    version = metadata.version(package)
+    print(f"{package} {version}: {len(names)} modules, without an extra: {skipped}")
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+def _is_imported(name: str) -> bool:
+    """Import a module of the environment; return False if an optional library lacks."""
+    try:
+        module = importlib.import_module(name.removesuffix(".__init__"))
+    except ModuleNotFoundError as error:
+        if f"{error.name}.".startswith(OPTIONAL) and not name.startswith(
+            f"{error.name}."
+        ):
+            return False
+        raise
+    if not Path(module.__file__ or "").is_relative_to(sys.prefix):
+        raise ReleaseError(f"{name} was imported from {module.__file__}.")
+    return True
 
 
-FIND_LINKS = ("--find-links", str(DIST))
+def try_delivery() -> None:
+    """Check that it comes alone, and that a plain payload passes through."""
+    installed = [found.metadata["Name"] for found in metadata.distributions()]
+    delivers = importlib.import_module("runqy_delivery").delivers
+    returned = delivers(lambda payload: payload)({"input": 1})
+    if (installed, returned) != (["runqy-delivery"], {"input": 1}):
+        raise ReleaseError(f"Installed: {installed}; @delivers returned {returned}.")
 
-#: In the order of their release: the later ones require the earlier ones.
-PACKAGES = (
-    Package(
-        "runqy-delivery",
-        "runqy_delivery",
-        ROOT / "runqy_delivery",
-    ),
-    Package(
-        "runqy-sandbox",
-        "runqy_sandbox",
-        ROOT / "runqy_sandbox",
-        options=FIND_LINKS,
-        # Its pytest plugin.
-        optional=frozenset({"pytest"}),
-    ),
-    Package(
-        "airflow-provider-runqy",
-        "runqy_provider",
-        ROOT,
-        options=(*FIND_LINKS, "--constraints", str(CONSTRAINTS)),
-        extras=("abfs", "amqp", "gs", "openlineage", "postgres", "sandbox"),
-        optional=frozenset(
-            {
-                "aio_pika",
-                "airflow.providers.openlineage",
-                "obstore",
-                "runqy_sandbox",
-            }
-        ),
-    ),
-)
+
+def try_sandbox() -> None:
+    """Start a sandbox, and run a job of its queue ``echo``."""
+    queues = importlib.import_module("runqy_sandbox.echo").ECHO_QUEUES
+    start = importlib.import_module("runqy_sandbox.sandbox").Sandbox
+    with start(queues) as sandbox:
+        body = json.dumps({"queue": "echo", "data": {"input": 1}}).encode()
+        headers = {"X-API-Key": sandbox.client_key}
+        url = f"{sandbox.server_url}/queue"
+        request = urllib.request.Request(f"{url}/add", body, headers)  # noqa: S310 - loopback
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - same
+            job_id = json.load(answer)["info"]["id"]
+        with urllib.request.urlopen(f"{url}/{job_id}?wait=true", timeout=60) as answer:  # noqa: S310 - same
+            state = json.load(answer)["Info"]["state"]
+    if state != "completed":
+        raise ReleaseError(f"The job of the queue echo is {state}, not completed.")
+
+
+def try_provider() -> None:
+    """Make an operator, and check that Airflow finds the provider and its plugin."""
+    operators = importlib.import_module("runqy_provider.operators.runqy")
+    operators.RunqyOperator(task_id="job", runqy_queue="inference", payload={})
+    static = resources.files("runqy_provider.plugins.page") / "static"
+    if not (static / "index.html").is_file():
+        raise ReleaseError("The files of the page in Airflow's UI are missing.")
+    manager = importlib.import_module("airflow.providers_manager").ProvidersManager()
+    if "airflow-provider-runqy" not in manager.providers:
+        raise ReleaseError("Airflow does not list airflow-provider-runqy.")
+    [plugin] = metadata.entry_points(group="airflow.plugins", name="runqy")
+    plugin.load()
 
 
 def main() -> int:
@@ -258,13 +213,17 @@ def main() -> int:
         default=os.environ.get("RELEASE_TAG") or None,
         help="the git tag of the release, such as v1.2.3 (default: $RELEASE_TAG)",
     )
+    parser.add_argument("--try", choices=PACKAGES, dest="package")
     options = parser.parse_args()
     try:
-        check_release(options.tag)
+        if options.package:
+            try_package(options.package)
+        else:
+            check_release(options.tag)
+            print("release-check passed: all packages can be released.")
     except ReleaseError as error:
         sys.stderr.write(f"release-check failed: {error}\n")
         return 1
-    _say("release-check passed: all packages can be released.")
     return 0
 
 

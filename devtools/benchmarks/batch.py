@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
-import signal
 import sys
 import tempfile
 import threading
@@ -22,16 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from redis import Redis
 
 from devtools.airflow import Airflow
-from devtools.benchmarks.process_cost import memory
+from devtools.benchmarks.process_cost import memory, tree_of
 from devtools.benchmarks.quick_worker import DELIVERED, RUNS
 from devtools.benchmarks.table import Table
 from devtools.client import FINISHED, AirflowClient
-from devtools.faults.postgres import running_postgres
-from devtools.faults.processes import descendants, parent, title
 from devtools.receiver import running_receiver
+from devtools.servers.postgres import running_postgres
 from runqy_provider.client.job_options import JobOptions
 from runqy_provider.client.redis_transport import NewJob, RedisTransport
 from runqy_provider.connections import RedisConnection
@@ -64,11 +62,10 @@ class Peaks:
     def watch(self) -> None:
         """Look at the processes until ``stop``; for a thread of its own."""
         while not self._over.wait(SAMPLE_INTERVAL):
-            for pid in task_processes(self.airflow):
-                self.task = max(self.task, _memory(pid))
+            self.task = max(self.task, *map(_memory, self.airflow.task_processes()), 0)
             process = self.airflow.processes.get("triggerer")
             if process is not None:
-                found = [process.pid, *descendants(process.pid)]
+                found = tree_of(process.pid)
                 self.triggerer = max(self.triggerer, *map(_memory, found))
 
     def stop(self) -> None:
@@ -141,15 +138,12 @@ class Bench:
         """Kill the worker's process while it enqueues, and later the triggerer's."""
         enqueued = jobs // 10
         self._wait(
-            lambda: self._enqueued >= enqueued and bool(task_processes(self.airflow))
+            lambda: self._enqueued >= enqueued and bool(self.airflow.task_processes())
         )
-        for pid in task_processes(self.airflow):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for process in self.airflow.task_processes():
+            process.kill()
         self._wait(lambda: self.delivered >= jobs // 2)
-        process = self.airflow.processes.pop("triggerer")
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        self.airflow.kill("triggerer")
         self.airflow.start_component("triggerer")
 
     @property
@@ -231,7 +225,7 @@ def open_bench() -> Iterator[Bench]:
     secret = secrets.token_hex(16)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        database = stack.enter_context(running_postgres())
+        database = stack.enter_context(running_postgres()).airflow_url
         sandbox = stack.enter_context(Sandbox({"queues": {"idle": {}}}))
         receiver = stack.enter_context(running_receiver(sandbox.redis_url, secret))
         port = str(sandbox.redis_port)
@@ -249,19 +243,8 @@ def open_bench() -> Iterator[Bench]:
         yield Bench(airflow, client, redis, int(port), receiver.url, secret, folder)
 
 
-def task_processes(airflow: Airflow) -> list[int]:
-    """Return the processes in which tasks run."""
-    found = descendants(airflow.processes["scheduler"].pid)
-    # What supervises a task has forked it, and has the same title.
-    return [
-        pid
-        for pid in found
-        if all("airflow worker -- " in title(each) for each in (pid, parent(pid)))
-    ]
-
-
-def _memory(pid: int) -> float:
+def _memory(process: psutil.Process) -> float:
     try:
-        return memory(pid)
-    except (OSError, StopIteration):
+        return memory(process.pid)
+    except psutil.NoSuchProcess:
         return 0.0  # it has ended

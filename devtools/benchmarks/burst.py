@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from devtools.airflow import Airflow
 from devtools.benchmarks.process_cost import tree_memory, tree_processor_seconds
 from devtools.client import FINISHED, AirflowClient
-from devtools.faults.postgres import running_postgres
+from devtools.servers.postgres import running_postgres
 from runqy_sandbox.process.net import free_port
 from runqy_sandbox.sandbox import Sandbox
 
@@ -195,7 +195,7 @@ def open_bench(
     }
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_postgres() as database,
+        running_postgres() as postgres,
         Sandbox(queues, processes=processes, concurrency=2 * processes) as sandbox,
     ):
         port = free_port()
@@ -205,7 +205,7 @@ def open_bench(
             sandbox.connections(
                 f"http://127.0.0.1:{port}/runqy", secrets.token_hex(16)
             ),
-            database=database,
+            database=postgres.airflow_url,
             parallelism=slots,
             port=port,
             environment=environment or {},

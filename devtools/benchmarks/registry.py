@@ -18,17 +18,15 @@ BENCHMARKS: dict[str, tuple[float, float | None]] = {
     "batch": (420, None),
     "inbox_memory": (60, 30),
     "sinks": (200, 90),
-    "hostile": (120, 60),
     "triggerer_start": (120, 60),
     "delivered_to_done": (480, 240),
 }
 
-#: The same of those that run only where they are named: for a default of ours, for a
-#: choice between libraries, for Airflow itself, and for more than one triggerer gets.
+#: The same of those that run only if they are named: for a default of ours, for a
+#: choice between libraries, and for more waits than one triggerer gets.
 ON_DEMAND: dict[str, float] = {
     "many_waits": 300,
     "object_stores": 300,
-    "triggerer_stop": 150,
     "defer_after": 300,
     "settle_seconds": 300,
 }

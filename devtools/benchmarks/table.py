@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tabulate import tabulate
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -53,28 +55,19 @@ class Table:
 
     def to_markdown(self) -> str:
         """Return the table with aligned columns, its title above."""
-        cells = [list(self.heads), *([_text(cell) for cell in r] for r in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         is_number = [
             any(isinstance(row[n], int | float) for row in self.rows)
             for n in range(len(self.heads))
         ]
-        lines = [
-            "| "
-            + " | ".join(
-                cell.rjust(width) if number else cell.ljust(width)
-                for cell, width, number in zip(row, widths, is_number, strict=True)
-            )
-            + " |"
-            for row in cells
-        ]
-        rule = "|".join(
-            "-" * (width + 1) + (":" if number else "-")
-            for width, number in zip(widths, is_number, strict=True)
+        text = tabulate(
+            [[_text(cell) for cell in row] for row in self.rows],
+            self.heads,
+            tablefmt="pipe",
+            disable_numparse=True,
+            colalign=["right" if number else "left" for number in is_number],
         )
-        lines.insert(1, f"|{rule}|")
         note = f"\n{self.note}\n" if self.note else ""
-        return f"### {self.title}\n\n" + "\n".join(lines) + f"\n{note}"
+        return f"### {self.title}\n\n{text}\n{note}"
 
 
 def _text(cell: Cell) -> str:

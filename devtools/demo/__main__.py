@@ -83,7 +83,7 @@ def say(message: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0 only if every row is as it should be."""
-    parser = argparse.ArgumentParser(prog="python -m demo")
+    parser = argparse.ArgumentParser(prog="python -m devtools.demo")
     parser.add_argument("--keep", action="store_true", help="leave it all running")
     options = parser.parse_args(arguments)
     # A polite end of the demo is an end of all that it started.

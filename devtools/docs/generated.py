@@ -19,14 +19,19 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger
 
+from devtools.airflow_versions import VERSIONS
 from runqy_provider.get_provider_info import get_provider_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
-PAGES = (REFERENCE / "configuration.md", REFERENCE / "api.md")
+ROOT = Path(__file__).parents[2]
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs/reference" / f"{name}.md" for name in ("configuration", "api")),
+    ROOT / "docs/reference/airflow-versions.md",
+)
 
 _PART = re.compile(
     r"(?P<mark><!-- generated: (?P<kind>\w+)(?P<names>[^>]*) -->\n)"
@@ -104,6 +109,19 @@ def options_table(_: list[str]) -> str:
     )
 
 
+def airflow_table(_: list[str]) -> str:
+    """Return a table of the tested versions of Airflow, the newest minor first."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for version in VERSIONS:
+        minor = ".".join(version.name.split(".")[:2])
+        name = version.name + (" (pre-release)" if version.may_fail else "")
+        rows.setdefault((minor, ", ".join(version.pythons)), []).append(name)
+    return _table(
+        ("Airflow", "Python"),
+        [(", ".join(names), pythons) for (_, pythons), names in [*rows.items()][::-1]],
+    )
+
+
 def api_list(paths: list[str]) -> str:
     """Return a list of classes, functions and modules, each with its first sentence."""
     return "\n".join(line for path in paths for line in _entries(path))
@@ -112,6 +130,7 @@ def api_list(paths: list[str]) -> str:
 PARTS: dict[str, Callable[[list[str]], str]] = {
     "connection": connection_table,
     "options": options_table,
+    "airflow": airflow_table,
     "api": api_list,
 }
 

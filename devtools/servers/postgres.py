@@ -36,6 +36,11 @@ class Postgres:
         """Address of the database."""
         return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{self.database}"
 
+    @property
+    def airflow_url(self) -> str:
+        """The same for Airflow's own database, which it opens with psycopg2."""
+        return self.url.replace("postgresql://", "postgresql+psycopg2://")
+
     def connect(self) -> psycopg.Connection:
         """Return a connection that commits by itself."""
         return psycopg.connect(self.url, autocommit=True, client_encoding="utf8")

@@ -1,4 +1,4 @@
-"""One address that leads to one of several servers, as after a failover."""
+"""One address that leads to one of several servers, or from which answers come late."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ class Switch:
 
     Args:
         port: Where the first server listens, on the loopback.
+        late: Seconds by which each answer comes late.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, late: float = 0.0) -> None:
+        self._late = late
         self.leads_to = port
         self.port = 0
         self._loop = asyncio.new_event_loop()
@@ -54,7 +56,9 @@ class Switch:
         try:
             back, forth = await asyncio.open_connection("127.0.0.1", self.leads_to)
             try:
-                await asyncio.gather(_pass(reader, forth), _pass(back, writer))
+                await asyncio.gather(
+                    _pass(reader, forth), _pass(back, writer, self._late)
+                )
             finally:
                 forth.close()
         except (asyncio.CancelledError, ConnectionRefusedError):
@@ -70,9 +74,12 @@ class Switch:
         await asyncio.gather(*self._open, return_exceptions=True)
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pass(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, late: float = 0.0
+) -> None:
     with suppress(ConnectionError):
         while data := await reader.read(65536):
+            await asyncio.sleep(late)
             writer.write(data)
             await writer.drain()
         writer.write_eof()

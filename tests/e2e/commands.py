@@ -19,17 +19,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 
-#: One fault of each kind: process, store, worker, sender, task code, user.
-FAULTS = (
-    "triggerer-killed-midway",
-    "redis-away",
-    "redis-failover",
-    "worker-killed",
-    "thrice",
-    "silent",
-    "cleared",
-)
-
 
 @dataclass(frozen=True)
 class Finished:
@@ -55,12 +44,6 @@ def run_demo() -> Finished:
     return Finished(
         finished.status, finished.output, finished.errors, tuple(mark.processes())
     )
-
-
-def run_faults() -> Finished:
-    """Cause one fault of each kind."""
-    only = ",".join(FAULTS)
-    return _run("devtools.faults", "--jobs", "6", "--only", only, "--sinks", "webhook")
 
 
 def interrupt_demo(name: str) -> Finished:

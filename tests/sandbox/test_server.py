@@ -45,7 +45,7 @@ def test_status_with_wait_job_deleted_returns_408(client: Client) -> None:
     ("body", "status", "error"),
     [
         ("", 400, "EOF"),
-        ("[1]", 400, "array into Go value of type map[string]json.RawMessage"),
+        ("[1]", 400, "json: cannot unmarshal array"),
         ({"queue": 1}, 400, "invalid queue field: json: cannot unmarshal number"),
         ({"queue": "typed", "data": [1]}, 400, "invalid data payload: json: cannot"),
         ({"queue": "typed", "data": None}, 400, "prompt is required"),
@@ -54,7 +54,7 @@ def test_status_with_wait_job_deleted_returns_408(client: Client) -> None:
             400,
             "field 'ratio' has type bool, expected one of: float",
         ),
-        ({"queue": "plain", "timeout": 1.5}, 400, "cannot unmarshal number 1.5"),
+        ({"queue": "plain", "timeout": 1.5}, 400, "cannot unmarshal number: 1.5"),
         (b" " * (MAX_BODY + 1), 400, "http: request body too large"),
     ],
 )
@@ -69,11 +69,11 @@ def test_add_invalid_body_returns_error(
 @pytest.mark.parametrize(
     ("body", "status", "error"),
     [
-        ("nope", 400, "invalid character 'o' in literal null (expecting 'u')"),
-        ({"jobs": [1]}, 400, "Field validation for 'Queue' failed"),
-        ({"queue": "plain", "jobs": None}, 400, "Field validation for 'Jobs' failed"),
-        ({"queue": "plain", "jobs": 1}, 400, "BatchTaskRequest.jobs of type"),
-        ({"queue": 1, "jobs": [1]}, 400, "BatchTaskRequest.queue of type string"),
+        ("nope", 400, "invalid character"),
+        ({"jobs": [1]}, 400, "queue and jobs are required"),
+        ({"queue": "plain", "jobs": None}, 400, "queue and jobs are required"),
+        ({"queue": "plain", "jobs": 1}, 400, "cannot unmarshal number"),
+        ({"queue": 1, "jobs": [1]}, 400, "invalid queue field"),
         ({"queue": "nope", "jobs": [1]}, 404, "queue not found: nope.default"),
     ],
 )

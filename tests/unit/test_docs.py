@@ -11,6 +11,7 @@ import pytest
 import tomllib
 from packaging.requirements import Requirement
 
+from devtools.airflow_versions import VERSIONS, matrix
 from devtools.docs import generated
 from runqy_provider import errors
 from runqy_provider.get_provider_info import get_provider_info
@@ -170,6 +171,21 @@ def test_docs_generated_part_equals_the_code(page: Path) -> None:
 
     assert text.count("<!-- generated: ") == text.count("<!-- end -->") > 0
     assert generated.generate(text) == text, "run: make docs-tables"
+
+
+@pytest.mark.parametrize("path", [".github/workflows/ci.yml", ".ci/run"])
+def test_airflow_versions_stand_in_one_list_and_not_in_ci(path: str) -> None:
+    text = (ROOT / path).read_text()
+
+    assert "airflow" in text
+    assert [each.name for each in VERSIONS if each.name in text] == []
+
+
+def test_airflow_versions_matrix_has_a_pre_release_that_may_fail() -> None:
+    cells = matrix()
+
+    assert [cell["airflow"] for cell in cells if cell["may_fail"]] == ["3.4.0b2"]
+    assert {"airflow": "3.0.6", "python": "3.10", "may_fail": False} in cells
 
 
 def test_generate_outdated_part_is_written_again() -> None:

@@ -16,6 +16,7 @@ from airflow.cli.cli_parser import get_parser
 from airflow.sdk import Connection
 from packaging.requirements import Requirement
 
+from devtools.benchmarks import model
 from runqy_provider.connections import RunqyConnection
 from runqy_provider.get_provider_info import get_provider_info
 from runqy_provider.sinks.registry import sink_from_uri
@@ -25,6 +26,7 @@ from tests.support.doc_blocks import (
     ROOT,
     Block,
     all_blocks,
+    blocks_of,
     commands_of,
     read_page,
     script_of,
@@ -63,6 +65,17 @@ def test_docs_commands_in_text_are_valid(page: str) -> None:
     ):
         program, *words = command.replace("'", "").split()
         CHECKS[program](words)
+
+
+def test_docs_operations_quotes_what_the_model_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = "docs/operations.md"
+    [block] = [b for b in blocks_of(page) if "benchmarks.model" in b.code]
+
+    model.main([])
+
+    assert block.code.partition("\n")[2] == capsys.readouterr().out
 
 
 def _check_make(words: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import Redis
 
-from devtools.servers.slow_proxy import slow_line
+from devtools.servers.switch import Switch
 from runqy_provider.context import load_context
 from runqy_provider.errors import (
     JobFailed,
@@ -301,8 +301,8 @@ def test_amqp_sink_wait_ends_while_connecting_leaves_nothing_open(
         await close_waiters()
         return asyncio.all_tasks() - {asyncio.current_task()}
 
-    with slow_line(rabbitmq.port, seconds=0.2) as port:
-        url = f"amqp://guest:guest@127.0.0.1:{port}/%2F"
+    with Switch(rabbitmq.port, late=0.2) as line:
+        url = f"amqp://guest:guest@127.0.0.1:{line.port}/%2F"
         monkeypatch.setenv("AIRFLOW_CONN_MQ", url)
         context = load_context("runqy_default")
         targets = (

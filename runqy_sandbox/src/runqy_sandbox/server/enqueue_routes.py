@@ -8,7 +8,7 @@ import base64
 import json
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 from starlette.responses import JSONResponse
@@ -18,18 +18,16 @@ from runqy_sandbox.asynq.keys import QUEUES, key, new_message, reverse_key, task
 from runqy_sandbox.queues import Queue, Queues, normalize
 from runqy_sandbox.server import go_json
 from runqy_sandbox.server.auth import errors, requires
-from runqy_sandbox.server.go_json import GoJSONError
+from runqy_sandbox.server.go_json import GoJSONError, T
 from runqy_sandbox.server.schema import SchemaError, apply_schema
 from runqy_sandbox.server.task_info import new_task_info
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from redis.asyncio import Redis
     from starlette.requests import Request
     from starlette.responses import Response
-
-T = TypeVar("T")
 
 #: The largest request body that runqy accepts, in bytes.
 MAX_BODY = 50 * 1024 * 1024
@@ -46,11 +44,11 @@ async def add(request: Request) -> Response:
     """Enqueue one job."""
     try:
         members = go_json.raw_members(_object(await _body(request)))
-        name = _field("queue", go_json.as_string, members)
+        name = _field("queue", str, members)
         if not name:
             return errors(400, "queue is required")
         name, queue = _find(request, name)
-        timeout = _field("timeout", go_json.as_int64, members)
+        timeout = _field("timeout", int, members)
         data = members.get("data") or _flat(members)
         payload = _payload(data, queue)
     except _NotFound as error:
@@ -73,11 +71,11 @@ async def add_batch(request: Request) -> Response:
     """Enqueue a list of payloads; like runqy, without a check of the input schema."""
     try:
         members = go_json.raw_members(_object(await _body(request)))
-        target = "Go struct field BatchTaskRequest"
-        name = go_json.as_string(members.get("queue"), f"{target}.queue")
-        timeout = go_json.as_int64(members.get("timeout"), f"{target}.timeout")
-        jobs = _jobs(members.get("jobs"), target)
-        _require(Queue=name, Jobs=jobs)
+        name = _field("queue", str, members)
+        timeout = _field("timeout", int, members)
+        jobs = _jobs(members.get("jobs"))
+        if not name or jobs is None:
+            return errors(400, "queue and jobs are required")
         if not jobs:
             return errors(400, "jobs array cannot be empty")
         name, _ = _find(request, name)
@@ -135,17 +133,14 @@ def _object(body: bytes) -> str:
     """Return the text of the JSON object in a body."""
     text = go_json.first_value(body)
     if not text.startswith("{"):
-        raise GoJSONError(
-            f"json: cannot unmarshal {go_json.kind(json.loads(text))} into Go value "
-            "of type map[string]json.RawMessage"
-        )
+        raise GoJSONError(f"json: cannot unmarshal {go_json.kind(json.loads(text))}")
     return text
 
 
-def _field(name: str, read: Callable[[str | None], T], members: dict[str, str]) -> T:
+def _field(name: str, kind: type[T], members: dict[str, str]) -> T:
     """Read one member of a request; an error names it."""
     try:
-        return read(members.get(name))
+        return go_json.as_type(members.get(name), kind)
     except GoJSONError as error:
         raise GoJSONError(f"invalid {name} field: {error}") from error
 
@@ -173,32 +168,17 @@ def _payload(data: str, queue: Queue) -> bytes:
     if queue.fields:
         if not is_map:
             raise GoJSONError(
-                f"invalid data payload: json: cannot unmarshal {go_json.kind(value)} "
-                "into Go value of type map[string]interface {}"
+                f"invalid data payload: json: cannot unmarshal {go_json.kind(value)}"
             )
         value = apply_schema(value or {}, queue.fields)
     return (go_json.encode(value) if is_map else data).encode()
 
 
-def _jobs(text: str | None, target: str) -> list[str] | None:
+def _jobs(text: str | None) -> list[str] | None:
     """Return the texts of the payloads in the member ``jobs`` of a batch."""
     if text is None or text == "null":
         return None
     if not text.startswith("["):
-        raise GoJSONError(
-            f"json: cannot unmarshal {go_json.kind(json.loads(text))} into "
-            f"{target}.jobs of type []json.RawMessage"
-        )
+        found = go_json.kind(json.loads(text))
+        raise GoJSONError(f"json: cannot unmarshal {found} into a list of jobs")
     return go_json.raw_elements(text)
-
-
-def _require(**fields: Any) -> None:
-    """Raise the error of Go's validator for empty fields."""
-    missing = [
-        f"Key: 'BatchTaskRequest.{name}' Error:Field validation for '{name}' "
-        "failed on the 'required' tag"
-        for name, value in fields.items()
-        if value is None or value == ""
-    ]
-    if missing:
-        raise GoJSONError("\n".join(missing))

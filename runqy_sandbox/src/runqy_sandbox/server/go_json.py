@@ -1,13 +1,18 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""JSON as Go reads and writes it; it shows in runqy's responses and errors."""
+"""JSON as Go reads and writes it: payloads reach task code in this form.
+
+Errors start as Go's do, and then say what Python found.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T", str, int)
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _EXPONENT_ZERO = re.compile(r"e-0")
@@ -19,7 +24,7 @@ _MIN_PLAIN, _MAX_PLAIN = 1e-6, 1e21
 
 
 class GoJSONError(ValueError):
-    """Go rejects this JSON; the message is Go's."""
+    """Go rejects this JSON; the message starts as Go's."""
 
 
 def first_value(body: bytes) -> str:
@@ -31,9 +36,11 @@ def first_value(body: bytes) -> str:
     text = body.decode("utf-8", "replace")
     start = _skip(text, 0)
     try:
-        end = _decoder().raw_decode(text, start)[1]
+        end = _DECODER.raw_decode(text, start)[1]
     except json.JSONDecodeError as error:
-        raise GoJSONError(_syntax_error(text, error)) from error
+        at_end = error.pos >= len(text)
+        start_of_go = "unexpected EOF" if at_end else "invalid character"
+        raise GoJSONError(f"{start_of_go}: {error}") from error
     return text[start:end]
 
 
@@ -63,9 +70,9 @@ def raw_members(text: str) -> dict[str, str]:
     members: dict[str, str] = {}
     at = _skip(text, 1)
     while text[at] != "}":
-        name, end = _decoder().raw_decode(text, at)
+        name, end = _DECODER.raw_decode(text, at)
         start = _skip(text, _skip(text, end) + 1)
-        end = _decoder().raw_decode(text, start)[1]
+        end = _DECODER.raw_decode(text, start)[1]
         members[name] = text[start:end]
         at = _next(text, end)
     return members
@@ -76,7 +83,7 @@ def raw_elements(text: str) -> list[str]:
     elements = []
     at = _skip(text, 1)
     while text[at] != "]":
-        end = _decoder().raw_decode(text, at)[1]
+        end = _DECODER.raw_decode(text, at)[1]
         elements.append(text[at:end])
         at = _next(text, end)
     return elements
@@ -98,49 +105,31 @@ def kind(value: Any) -> str:
     return "<nil>"
 
 
-def as_string(text: str | None, target: str = "Go value") -> str:
-    """Parse a JSON string; None (no such member) and null are empty.
+def as_type(text: str | None, kind_: type[T]) -> T:
+    """Parse a string or an integer; None (no such member) and null are the empty value.
 
     Args:
         text: The unparsed text of the value.
-        target: The name of the field in the error message.
+        kind_: ``str`` or ``int``.
 
     Raises:
-        GoJSONError: The value is not a string.
+        GoJSONError: The value has another type.
     """
-    value = None if text is None else json.loads(text)
-    if value is None or isinstance(value, str):
-        return value or ""
-    found = kind(value)
-    raise GoJSONError(f"json: cannot unmarshal {found} into {target} of type string")
-
-
-def as_int64(text: str | None, target: str = "Go value") -> int:
-    """Parse a JSON integer; None (no such member) and null are zero.
-
-    Args:
-        text: The unparsed text of the value.
-        target: The name of the field in the error message.
-
-    Raises:
-        GoJSONError: The value is not an integer.
-    """
-    value = None if text is None else json.loads(text)
+    value: object = None if text is None else json.loads(text)
     if value is None:
-        return 0
-    if isinstance(value, int) and not isinstance(value, bool):
+        return kind_()
+    # A bool is an int in Python, and none in JSON.
+    if isinstance(value, kind_) and not isinstance(value, bool):
         return value
-    shown = f"number {text}" if isinstance(value, float) else kind(value)
-    raise GoJSONError(f"json: cannot unmarshal {shown} into {target} of type int64")
-
-
-def _decoder() -> json.JSONDecoder:
-    return json.JSONDecoder(parse_constant=_reject_constant)
+    raise GoJSONError(f"json: cannot unmarshal {kind(value)}: {text}")
 
 
 def _reject_constant(name: str) -> Any:
     # Python parses NaN and Infinity; JSON, and so Go, has neither.
     raise json.JSONDecodeError("Expecting value", name, 0)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant)
 
 
 def _skip(text: str, at: int) -> int:
@@ -160,40 +149,3 @@ def _number(value: float) -> str:
     if value and not _MIN_PLAIN <= size < _MAX_PLAIN:
         return _EXPONENT_ZERO.sub("e-", repr(value))
     return f"{Decimal(repr(value)):f}".removesuffix(".0")
-
-
-def _syntax_error(text: str, error: json.JSONDecodeError) -> str:
-    """Return Go's error message; for rare errors, a similar one."""
-    if not text.strip():
-        return "EOF"
-    bad = error.doc[error.pos : error.pos + 1]
-    if not bad:
-        return "unexpected EOF"
-    if error.msg.startswith("Expecting value"):
-        return _bad_value(error.doc[error.pos :])
-    contexts = {
-        "Expecting property name": "looking for beginning of object key string",
-        "Expecting ':'": "after object key",
-        "Expecting ','": "after object key:value pair",
-        "Invalid \\escape": "in string escape code",
-        "Invalid control": "in string literal",
-    }
-    for start, context in contexts.items():
-        if error.msg.startswith(start):
-            return f"invalid character {bad!r} {context}"
-    return "unexpected EOF"
-
-
-def _bad_value(rest: str) -> str:
-    """Return Go's error message for a text that does not start with a value."""
-    for literal in ("true", "false", "null"):
-        if rest[0] != literal[0]:
-            continue
-        for expected, found in zip(literal, rest, strict=False):
-            if expected != found:
-                return (
-                    f"invalid character {found!r} in literal {literal} "
-                    f"(expecting {expected!r})"
-                )
-        return "unexpected EOF"
-    return f"invalid character {rest[0]!r} looking for beginning of value"
