@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from runqy_delivery import BadDelivery as WireBadDelivery
 from runqy_provider.airflow_compat import BaseHook, identity_of
@@ -45,38 +45,12 @@ if TYPE_CHECKING:
     from runqy_provider.hooks.batch_result import BatchResult
     from runqy_provider.inbox.channel_reader import ChannelTaker
     from runqy_provider.sinks.base import Sink
-    from runqy_provider.sinks.result import FetchedResult
+    from runqy_provider.sinks.result import StoredResult
 
 log = logging.getLogger(__name__)
 
 #: Airflow's lists of what it calls when an execution of a task ends without success.
 _OTHER_ENDS = ("on_failure_callback", "on_retry_callback", "on_skipped_callback")
-
-
-class StoredResult:
-    """A result that is read only as far as it is asked for."""
-
-    def __init__(self, fetched: FetchedResult) -> None:
-        self._fetched = fetched
-        self.content_type = fetched.content_type
-        self.size = fetched.size
-        self.metadata = fetched.metadata
-
-    def stream(self) -> BinaryIO:
-        """Return a stream over the bytes; use it as a context manager."""
-        return self._fetched.open()
-
-    def bytes(self) -> bytes:
-        """Return the bytes, all at once."""
-        return self._fetched.read()
-
-    def text(self, encoding: str = "utf-8") -> str:
-        """Return the bytes as text."""
-        return self._fetched.read().decode(encoding)
-
-    def json(self) -> Any:
-        """Return the JSON value."""
-        return self._fetched.value()
 
 
 class RunqyResultHook(BaseHook):
@@ -138,7 +112,7 @@ class RunqyResultHook(BaseHook):
         if conn_id is not None:
             sink = sink.with_connection(conn_id)
         with _our_errors():
-            return StoredResult(sink.bind(self._context_of(known)).open(known.uri))
+            return sink.bind(self._context_of(known)).open(known.uri)
 
     def _context_of(self, reference: Reference) -> SinkContext:
         """Return the connection by which a reference is to be read."""
@@ -217,7 +191,7 @@ class RunqyResultHook(BaseHook):
         reference = self._reference_to(fetched, delivery_id)
         limit = self.context.config.xcom_limit
         if returns != REFERENCE and fetched.is_json and _is_small(fetched, limit):
-            value = fetched.value()
+            value = fetched.json()
             # A value that task code made up to look like a reference would let it
             # choose what a downstream task reads with Airflow's rights.
             if is_kept_by_xcom(value) and not looks_like_reference(value):
@@ -227,7 +201,7 @@ class RunqyResultHook(BaseHook):
         return reference.to_xcom(), reference
 
     def value_or_reference(
-        self, fetched: FetchedResult, delivery_id: str, small: int
+        self, fetched: StoredResult, delivery_id: str, small: int
     ) -> tuple[Any, Reference | None]:
         """Return the result of a job of a batch: its value, or a reference to it.
 
@@ -246,7 +220,7 @@ class RunqyResultHook(BaseHook):
         if fetched.error is not None:
             raise job_failed(delivery_id, fetched.error)
         if fetched.is_json and _is_small(fetched, small):
-            return fetched.value(), None
+            return fetched.json(), None
         return None, self._reference_to(fetched, delivery_id)
 
     def read_batch(
@@ -275,7 +249,7 @@ class RunqyResultHook(BaseHook):
         with self.read(reference).stream() as manifest:
             yield from results_in(manifest, first, last)
 
-    def _reference_to(self, fetched: FetchedResult, delivery_id: str) -> Reference:
+    def _reference_to(self, fetched: StoredResult, delivery_id: str) -> Reference:
         metadata = fetched.metadata
         return Reference(
             uri=fetched.uri,
@@ -396,7 +370,7 @@ def _acknowledge_at_success(ti: Any, taker: ChannelTaker, entry_ids: list[str]) 
         setattr(ti.task, kind, [*getattr(ti.task, kind), call])
 
 
-def _is_small(fetched: FetchedResult, limit: int) -> bool:
+def _is_small(fetched: StoredResult, limit: int) -> bool:
     if fetched.size is None:
         return fetched.is_shorter_than(limit + 1)
     return fetched.size <= limit
@@ -425,7 +399,7 @@ def check_returns(returns: str) -> None:
         )
 
 
-def _not_a_value(fetched: FetchedResult, limit: int) -> TooLarge:
+def _not_a_value(fetched: StoredResult, limit: int) -> TooLarge:
     if not fetched.is_json:
         why = f"is {fetched.content_type}, not JSON"
     elif fetched.size is not None and fetched.size > limit:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runqy_provider.sinks.object_store.local import FileSink
     from runqy_provider.sinks.object_store.s3 import S3Sink
     from runqy_provider.sinks.redis_storage import RedisStorageSink
-    from runqy_provider.sinks.result import FetchedResult, from_inline_value
+    from runqy_provider.sinks.result import StoredResult, from_inline_value
     from runqy_provider.sinks.sql.sink import SqlSink
     from runqy_provider.sinks.webhook import WebhookSink
     from runqy_provider.waiters.source import Arrival
@@ -41,7 +41,6 @@ __all__ = [
     "BoundSink",
     "CombinedSink",
     "DeliveryRequest",
-    "FetchedResult",
     "FileSink",
     "GcsSink",
     "Misconfigured",
@@ -52,6 +51,7 @@ __all__ = [
     "Sink",
     "SinkUnavailable",
     "SqlSink",
+    "StoredResult",
     "TooLarge",
     "WebhookSink",
     "from_inline_value",
@@ -63,7 +63,7 @@ _MODULES = {
     "AzureSink": ".object_store.azure",
     "BoundSink": ".base",
     "CombinedSink": ".combined",
-    "FetchedResult": ".result",
+    "StoredResult": ".result",
     "FileSink": ".object_store.local",
     "GcsSink": ".object_store.gcs",
     "RedisStorageSink": ".redis_storage",

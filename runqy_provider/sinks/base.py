@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runqy_delivery import Delivery, DeliveryRequest
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
-    from runqy_provider.sinks.result import FetchedResult, UrlOpener
+    from runqy_provider.sinks.result import StoredResult, UrlOpener
     from runqy_provider.waiters.source import Source
     from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
@@ -184,7 +184,7 @@ class BoundSink(abc.ABC):
         return [WaitTarget(maker, job.delivery_id)]
 
     @abc.abstractmethod
-    def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
+    def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
         """Open a delivery that has arrived.
 
         Args:
@@ -200,7 +200,7 @@ class BoundSink(abc.ABC):
             BadDelivery: It cannot be read.
         """
 
-    def open_arrival(self, delivery_id: str, uri: str) -> FetchedResult:  # noqa: ARG002 - for combined sinks
+    def open_arrival(self, delivery_id: str, uri: str) -> StoredResult:  # noqa: ARG002 - for combined sinks
         """Open the delivery that a wait saw arrive; raises what ``open`` does.
 
         Args:
@@ -211,7 +211,7 @@ class BoundSink(abc.ABC):
 
     def open_all(
         self, jobs: Sequence[JobRef], small: int
-    ) -> Iterator[FetchedResult | Exception]:
+    ) -> Iterator[StoredResult | Exception]:
         """Open many deliveries where they are if they were delivered as requested.
 
         Args:
@@ -222,7 +222,7 @@ class BoundSink(abc.ABC):
             In their order: the delivery, or the error that ``open`` has raised.
         """
 
-        def one(job: JobRef) -> FetchedResult | Exception:
+        def one(job: JobRef) -> StoredResult | Exception:
             try:
                 opened = self.open_arrival(job.delivery_id, self.result_uri_of(job))
                 return opened.prefetched(small)
@@ -264,7 +264,7 @@ class BoundSink(abc.ABC):
             "manifest='s3://bucket/prefix' or manifest='webhook'."
         )
 
-    def open_url(self, delivery: Delivery, url: str) -> FetchedResult:
+    def open_url(self, delivery: Delivery, url: str) -> StoredResult:
         """Open a result that a delivery only names by a URL.
 
         Nothing is ever fetched by URL: a sink opens what is in the one place that its

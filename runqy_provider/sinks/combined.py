@@ -20,7 +20,7 @@ from runqy_provider.errors import (
 )
 from runqy_provider.sinks.base import BoundSink, Sink
 from runqy_provider.sinks.inbox import InboxBackend, is_in_inbox
-from runqy_provider.sinks.result import FetchedResult
+from runqy_provider.sinks.result import StoredResult
 from runqy_provider.sinks.webhook import WebhookSink
 
 if TYPE_CHECKING:
@@ -175,11 +175,11 @@ class BoundCombinedSink(BoundSink):
             by_key[target.waiter_factory, target.key] = target
         return list(by_key.values())
 
-    def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
+    def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
         """Open a delivery in the sink that has it."""
         return self._owner(uri).open(uri, open_url or self.open_url)
 
-    def open_arrival(self, delivery_id: str, uri: str) -> FetchedResult:
+    def open_arrival(self, delivery_id: str, uri: str) -> StoredResult:
         """Open the result in the primary sink, whichever sink announced it first.
 
         What the notifications say beside its URL is the metadata of the result.
@@ -194,7 +194,7 @@ class BoundCombinedSink(BoundSink):
             opened = announced
         return self._with_notes(delivery_id, opened)
 
-    def open_url(self, delivery: Delivery, url: str) -> FetchedResult:
+    def open_url(self, delivery: Delivery, url: str) -> StoredResult:
         """Open a result of which a notification says where it is."""
         uri = self.primary.result_uri(delivery.delivery_id)
         if url != uri:
@@ -225,14 +225,14 @@ class BoundCombinedSink(BoundSink):
                 return sink
         raise NoAccess(f"{uri} is in none of the sinks {self.sink.uri!r}.")
 
-    def _is_in_primary(self, opened: FetchedResult) -> bool:
+    def _is_in_primary(self, opened: StoredResult) -> bool:
         if is_in_inbox(opened.uri) and not self.sink.primary.is_inbox:
             return False
         return self.primary.owns(opened.uri)
 
     def _resolve_notification(
         self, delivery_id: str, content: Any
-    ) -> FetchedResult | None:
+    ) -> StoredResult | None:
         """Return the result that a notification announces; None: there is none."""
         url = content.get("result_url") if isinstance(content, Mapping) else content
         if isinstance(url, str):
@@ -246,7 +246,7 @@ class BoundCombinedSink(BoundSink):
         except NotThere:
             return None
 
-    def _with_notes(self, delivery_id: str, opened: FetchedResult) -> FetchedResult:
+    def _with_notes(self, delivery_id: str, opened: StoredResult) -> StoredResult:
         """Return a result with what all its notifications say as metadata."""
         notes: dict[str, Any] = {}
         for notifier in self.notifiers:
@@ -268,19 +268,19 @@ def how_to_take_progress(sink: Sink) -> str:
     return f"Add the webhook: sink={[*uris, webhook.uri]}."
 
 
-def _metadata_only(delivery: Delivery, _url: str) -> FetchedResult:
+def _metadata_only(delivery: Delivery, _url: str) -> StoredResult:
     """Return what a notification says, without opening the result it announces."""
-    return FetchedResult(uri="", delivered_at=0.0, metadata=delivery.metadata)
+    return StoredResult(uri="", delivered_at=0.0, metadata=delivery.metadata)
 
 
-def _content(opened: FetchedResult) -> Any:
+def _content(opened: StoredResult) -> Any:
     """Return the JSON of a notification; None where it is none, or too long."""
     if not opened.is_json or (opened.size or 0) > MAX_NOTIFICATION_BYTES:
         return None
-    return opened.value()
+    return opened.json()
 
 
-def _notes(opened: FetchedResult) -> Mapping[str, Any]:
+def _notes(opened: StoredResult) -> Mapping[str, Any]:
     if opened.error is not None:
         return {}
     content = _content(opened) if opened.stream is not None else None

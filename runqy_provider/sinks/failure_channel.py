@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from runqy_delivery import DeliveryRequest
     from runqy_provider.models import JobRef
     from runqy_provider.sinks.base import BoundSink
-    from runqy_provider.sinks.result import FetchedResult
+    from runqy_provider.sinks.result import StoredResult
     from runqy_provider.waiters.waiter import WaitTarget
 
 
@@ -60,7 +60,7 @@ def all_targets(sink: BoundSink, job: JobRef) -> list[WaitTarget]:
     return [*sink.targets(job), *targets(sink, job.delivery_id)]
 
 
-def open_arrival(sink: BoundSink, delivery_id: str, uri: str) -> FetchedResult:
+def open_arrival(sink: BoundSink, delivery_id: str, uri: str) -> StoredResult:
     """Open what arrived: in the sink, or a failure by webhook.
 
     Raises:

@@ -18,7 +18,7 @@ from runqy_provider.inbox.check import check_inbox
 from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.inbox.source import BATCH, InboxSource
 from runqy_provider.sinks.base import MANIFEST_TYPE
-from runqy_provider.sinks.result import FetchedResult
+from runqy_provider.sinks.result import StoredResult
 from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class InboxBackend:
         factory = _WaiterFactory(self.redis, self.namespace, takes_results, interval)
         return WaitTarget(factory, delivery_id, is_required)
 
-    def open(self, uri: str, open_url: UrlOpener) -> FetchedResult:
+    def open(self, uri: str, open_url: UrlOpener) -> StoredResult:
         """Open a delivery in the inbox.
 
         Args:
@@ -194,12 +194,12 @@ class InboxBackend:
         if delivery_id.endswith(MANIFEST_FRAGMENT):
             batch_id = delivery_id.removesuffix(MANIFEST_FRAGMENT)
             manifest = self._manifest(namespace, batch_id)
-            return FetchedResult(
+            return StoredResult(
                 uri,
                 0.0,
                 content_type=MANIFEST_TYPE,
                 size=manifest.size(),
-                stream=manifest.stream,
+                opener=manifest.stream,
             )
         with InboxReader(self.redis, namespace) as reader:
             stored = reader.read(delivery_id, self.context.max_read_bytes)
@@ -207,7 +207,7 @@ class InboxBackend:
 
     def open_all(
         self, delivery_ids: Sequence[str], small: int, open_url: UrlOpener
-    ) -> Iterator[FetchedResult | Exception]:
+    ) -> Iterator[StoredResult | Exception]:
         """Open many deliveries; see ``BoundSink.open_all``."""
         most = small + DELIVERY_FIELDS_BYTES
         if self.context.max_read_bytes is not None:
@@ -274,11 +274,11 @@ class InboxBackend:
             )
 
 
-def _fetched(stored: StoredDelivery, uri: str, open_url: UrlOpener) -> FetchedResult:
+def _fetched(stored: StoredDelivery, uri: str, open_url: UrlOpener) -> StoredResult:
     delivery = stored.delivery
     if delivery.status != FAILED and delivery.result_url is not None:
         return open_url(delivery, delivery.result_url)
-    return FetchedResult.from_delivery(delivery, uri, stored.delivered_at)
+    return StoredResult.from_delivery(delivery, uri, stored.delivered_at)
 
 
 def _parts(uri: str) -> tuple[str, str]:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from runqy_provider.connections import RedisConnection, RunqyConnection
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
-    from runqy_provider.sinks.result import FetchedResult, UrlOpener
+    from runqy_provider.sinks.result import StoredResult, UrlOpener
 
 SCHEME = "redis_storage://"
 
@@ -140,7 +140,7 @@ class BoundRedisStorage(BoundSink):
         read = context.runqy_redis or context.connection
         return [WaitTarget(_WaiterFactory(read, context), str(self._uri(job)))]
 
-    def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
+    def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
         """Read the result from the job."""
         job, redis = JobResultUri.parse(uri), self.context.runqy_redis
         if redis is None:

@@ -30,13 +30,16 @@ if TYPE_CHECKING:
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
 
+#: The type, where a method has its name.
+Bytes: TypeAlias = bytes
+
 #: Opens a result that a delivery only names by a URL.
-UrlOpener: TypeAlias = "Callable[[Delivery, str], FetchedResult]"
+UrlOpener: TypeAlias = "Callable[[Delivery, str], StoredResult]"
 
 
 @dataclass(frozen=True)
-class FetchedResult:
-    """An opened delivery.
+class StoredResult:
+    """An opened delivery, whose content is read only as far as it is asked for.
 
     Attributes:
         uri: Where the content is: ``inbox://...`` or ``s3://...``.
@@ -46,7 +49,8 @@ class FetchedResult:
         size: Number of bytes, where it is known.
         metadata: What the task code said about the result.
         log: The last lines that the task code logged; None where it sent none.
-        stream: Opens the content; each call starts at the first byte.
+        opener: Opens the content; each call starts at the first byte. None if the job
+            failed.
     """
 
     uri: str
@@ -56,19 +60,19 @@ class FetchedResult:
     size: int | None = None
     metadata: Mapping[str, Any] | None = None
     log: str | None = field(default=None, repr=False)
-    stream: Callable[[], BinaryIO] | None = field(default=None, repr=False)
+    opener: Callable[[], BinaryIO] | None = field(default=None, repr=False)
 
     @classmethod
     def from_failure(
         cls, delivery: Delivery, uri: str, delivered_at: float
-    ) -> FetchedResult:
+    ) -> StoredResult:
         """Return what a delivery of a failed job says."""
         return cls(uri, delivered_at, error=delivery.error, log=delivery.log)
 
     @classmethod
     def from_delivery(
         cls, delivery: Delivery, uri: str, delivered_at: float
-    ) -> FetchedResult:
+    ) -> StoredResult:
         """Return what a delivery says that carries its result, or its failure.
 
         Raises:
@@ -90,12 +94,12 @@ class FetchedResult:
     @classmethod
     def from_bytes(
         cls,
-        data: bytes,
+        data: Bytes,
         uri: str,
         delivered_at: float,
         content_type: str,
         metadata: Mapping[str, Any] | None = None,
-    ) -> FetchedResult:
+    ) -> StoredResult:
         """Return a result that is in memory already."""
         return cls(
             uri,
@@ -103,7 +107,7 @@ class FetchedResult:
             content_type=content_type,
             size=len(data),
             metadata=metadata,
-            stream=lambda: io.BytesIO(data),
+            opener=lambda: io.BytesIO(data),
         )
 
     @property
@@ -111,39 +115,43 @@ class FetchedResult:
         """Whether the content is a JSON value."""
         return self.content_type.partition(";")[0].strip().lower() == JSON_TYPE
 
-    def open(self) -> BinaryIO:
-        """Return a stream of the content.
+    def stream(self) -> BinaryIO:
+        """Return a stream over the bytes; use it as a context manager.
 
         Raises:
             BadDelivery: The job failed: there is no content.
         """
-        if self.stream is None:
+        if self.opener is None:
             raise BadDelivery(f"{self.uri} holds no result: the job failed.")
-        return self.stream()
+        return self.opener()
 
-    def read(self) -> bytes:
-        """Return the whole content."""
-        with self.open() as stream:
+    def bytes(self) -> Bytes:
+        """Return the bytes, all at once."""
+        with self.stream() as stream:
             return stream.read()
+
+    def text(self, encoding: str = "utf-8") -> str:
+        """Return the bytes as text."""
+        return self.bytes().decode(encoding)
 
     def is_shorter_than(self, size: int) -> bool:
         """Return whether the content has fewer bytes; reads no more than ``size``."""
-        with self.open() as stream:
+        with self.stream() as stream:
             return len(stream.read(size)) < size
 
-    def prefetched(self, small: int) -> FetchedResult:
+    def prefetched(self, small: int) -> StoredResult:
         """Return it with its content in memory, where that is JSON and small.
 
         Args:
             small: In bytes.
         """
-        if not self.is_json or self.stream is None or (self.size or small + 1) > small:
+        if not self.is_json or self.opener is None or (self.size or small + 1) > small:
             return self
-        data = self.read()
-        return dataclasses.replace(self, stream=lambda: io.BytesIO(data))
+        data = self.bytes()
+        return dataclasses.replace(self, opener=lambda: io.BytesIO(data))
 
-    def value(self) -> Any:
-        """Return the content as a JSON value.
+    def json(self) -> Any:
+        """Return the JSON value.
 
         Raises:
             BadDelivery: It is not JSON.
@@ -151,7 +159,7 @@ class FetchedResult:
         try:
             # Python reads NaN; Airflow's database does not keep it.
             return json.loads(
-                self.read(), parse_constant=refuse_constant, parse_float=finite
+                self.bytes(), parse_constant=refuse_constant, parse_float=finite
             )
         except (ValueError, RecursionError) as error:
             raise BadDelivery(
@@ -168,7 +176,7 @@ def from_inline_value(
     open_url: UrlOpener,
     failed: bool = False,
     is_parsed: bool = False,
-) -> FetchedResult:
+) -> StoredResult:
     """Return what a value says that is stored in a field or a column.
 
     Args:
@@ -186,20 +194,20 @@ def from_inline_value(
     if isinstance(value, (bytes, bytearray, memoryview)):
         data = bytes(value)
         if not failed:
-            return FetchedResult.from_bytes(data, uri, delivered_at, BYTES_TYPE)
+            return StoredResult.from_bytes(data, uri, delivered_at, BYTES_TYPE)
         value = data.decode("utf-8", "replace")
     parsed = value if is_parsed else _parse(value)
     delivery = _delivery(parsed, delivery_id)
     if delivery is not None:
         if delivery.status != FAILED and delivery.result_url is not None:
             return open_url(delivery, delivery.result_url)
-        return FetchedResult.from_delivery(delivery, uri, delivered_at)
+        return StoredResult.from_delivery(delivery, uri, delivered_at)
     if failed:
-        return FetchedResult(uri, delivered_at, error=_error(parsed))
+        return StoredResult(uri, delivered_at, error=_error(parsed))
     # JSON text stays as it is: a large one is not written again.
     is_text = isinstance(value, str) and parsed is not value
     text = value if is_text else json.dumps(parsed, separators=(",", ":"))
-    return FetchedResult.from_bytes(text.encode(), uri, delivered_at, JSON_TYPE)
+    return StoredResult.from_bytes(text.encode(), uri, delivered_at, JSON_TYPE)
 
 
 def _error(parsed: Any) -> JobError:

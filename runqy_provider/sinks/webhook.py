@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
-    from runqy_provider.sinks.result import FetchedResult, UrlOpener
+    from runqy_provider.sinks.result import StoredResult, UrlOpener
     from runqy_provider.waiters.waiter import WaitTarget
 
 
@@ -92,13 +92,13 @@ class BoundWebhook(BoundSink):
         """Return the inbox."""
         return [self._inbox.target(job.delivery_id)]
 
-    def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
+    def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
         """Open the delivery in the inbox."""
         return self._inbox.open(uri, open_url or self.open_url)
 
     def open_all(
         self, jobs: Sequence[JobRef], small: int
-    ) -> Iterator[FetchedResult | Exception]:
+    ) -> Iterator[StoredResult | Exception]:
         """Open many deliveries in the inbox."""
         return self._inbox.open_all(
             [job.delivery_id for job in jobs], small, self.open_url

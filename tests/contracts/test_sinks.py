@@ -46,9 +46,9 @@ def test_sink_delivery_is_opened_where_it_arrived(backend: Backend) -> None:
 
     assert (event.kind, event.status) == (ARRIVED, "completed")
     assert backend.bound.owns(event.result_uri)
-    assert backend.bound.open(event.result_uri).value() == RESULT
+    assert backend.bound.open(event.result_uri).json() == RESULT
     sink = sink_for_result(event.result_uri).bind(backend.bound.context)
-    assert sink.open(event.result_uri).value() == RESULT
+    assert sink.open(event.result_uri).json() == RESULT
 
 
 @pytest.mark.parametrize("backend", WITH_RESULT_URI, indirect=True)

@@ -18,11 +18,11 @@ from runqy_provider.sensors.runqy import RunqySensor
 from runqy_provider.sinks import (
     Arrival,
     BoundSink,
-    FetchedResult,
     NotThere,
     S3Sink,
     Sink,
     SqlSink,
+    StoredResult,
     WebhookSink,
     from_inline_value,
 )
@@ -94,7 +94,7 @@ def sinks(bound: BoundSink) -> list[Sink]:
     return [S3Sink("results"), SqlSink.from_uri("sql://pg/results"), WebhookSink()]
 
 
-def foreign_sink(bound: BoundSink, arrival: Arrival) -> FetchedResult:
+def foreign_sink(bound: BoundSink, arrival: Arrival) -> StoredResult:
     """What a sink of another package uses comes from one module."""
     if arrival.status == "unknown":
         raise NotThere(arrival.result_uri)

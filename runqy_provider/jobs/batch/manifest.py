@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from runqy_provider.hooks.result import RunqyResultHook
     from runqy_provider.jobs.batch.progress import BatchProgress
-    from runqy_provider.sinks.result import FetchedResult
+    from runqy_provider.sinks.result import StoredResult
     from runqy_provider.waiters.race import EndedWait
 
 #: How many results are in memory at a time.
@@ -72,7 +72,7 @@ class BatchManifest:
         self._inbox = InboxBackend(context)
         limit = context.config.xcom_limit
         self._small = min(limit, MOST_VALUES // max(1, batch.total))
-        self._failures: dict[int, FetchedResult | Exception] = {}
+        self._failures: dict[int, StoredResult | Exception] = {}
 
     def write(self, sink: str) -> Reference:
         """Write the manifest to a sink.
@@ -134,7 +134,7 @@ class BatchManifest:
             found = fetched.get(index, self._failures.get(index))
             yield self._result(index, found)
 
-    def _look_for(self, indexes: Sequence[int]) -> dict[int, FetchedResult | Exception]:
+    def _look_for(self, indexes: Sequence[int]) -> dict[int, StoredResult | Exception]:
         """Find deliveries wherever they have arrived, and open them."""
         uris: dict[int, str] = {}
 
@@ -146,7 +146,7 @@ class BatchManifest:
         look(self._results.context, self._batch, indexes, on_end)
         return {index: self._open(index, uri) for index, uri in uris.items()}
 
-    def _open(self, index: int, uri: str) -> FetchedResult | Exception:
+    def _open(self, index: int, uri: str) -> StoredResult | Exception:
         delivery_id = self._batch.delivery_id(index)
         try:
             return failure_channel.open_arrival(self._sink, delivery_id, uri)
@@ -154,7 +154,7 @@ class BatchManifest:
             return error
 
     def _result(
-        self, index: int, fetched: FetchedResult | Exception | None
+        self, index: int, fetched: StoredResult | Exception | None
     ) -> BatchResult:
         batch, delivery_id = self._batch, self._batch.delivery_id(index)
         try:

@@ -175,7 +175,7 @@ def _each(given: Any, context: SinkContext, *, may_be_uri: bool) -> Iterator[Any
         given = given.strip()
         if may_be_uri:
             sink = sink_for_result(given).bind(context)
-            with sink.open(given).open() as stream:
+            with sink.open(given).stream() as stream:
                 yield from _lines(stream)
             return
         try:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runqy_provider.connections import RedisConnection
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
-    from runqy_provider.sinks.result import FetchedResult, UrlOpener
+    from runqy_provider.sinks.result import StoredResult, UrlOpener
 
 SCHEME = "amqp"
 
@@ -155,7 +155,7 @@ class BoundAmqpSink(BoundSink):
         relay = WaitTarget(factory, job.delivery_id, is_relayed=True)
         return [self._inbox.target(job.delivery_id), relay]
 
-    def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
+    def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
         """Open the delivery in the inbox."""
         return self._inbox.open(uri, open_url or self.open_url)
 

@@ -31,7 +31,7 @@ from runqy_provider.sinks.object_store.uri import (
     quoted,
     unquoted,
 )
-from runqy_provider.sinks.result import BYTES_TYPE, JSON_TYPE, FetchedResult
+from runqy_provider.sinks.result import BYTES_TYPE, JSON_TYPE, StoredResult
 from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ class BoundObjectSink(BoundSink):
             return [bucket]
         return [self._inbox.target(job.delivery_id, is_required=False), bucket]
 
-    def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
+    def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
         """Open the object at a URI, or the one that a webhook at a URI announced."""
         if is_in_inbox(uri):
             return self._inbox.open(uri, open_url or self.open_url)
@@ -275,9 +275,9 @@ class BoundObjectSink(BoundSink):
         with self.store.stream(key) as stream:
             delivery = Delivery.from_json(stream.read())
         modified = self.store.head(key).modified
-        return FetchedResult.from_failure(delivery, uri, modified)
+        return StoredResult.from_failure(delivery, uri, modified)
 
-    def open_url(self, delivery: Delivery, url: str) -> FetchedResult:
+    def open_url(self, delivery: Delivery, url: str) -> StoredResult:
         """Open the object that a URL names, if it is in this bucket."""
         keys = self._keys_of(url)
         if not keys:
@@ -315,7 +315,7 @@ class BoundObjectSink(BoundSink):
     def _sign(self, key: str, expires: float) -> SignedPut | None:
         return sign_put(self.store, key, expires) if self.sink.presign else None
 
-    def _open_announced(self, key: str, delivery: Delivery) -> FetchedResult:
+    def _open_announced(self, key: str, delivery: Delivery) -> StoredResult:
         opened = self._open_object(key, delivery.content_type)
         if delivery.metadata is None:
             return opened
@@ -331,15 +331,15 @@ class BoundObjectSink(BoundSink):
         literal = url[len(start) :] if url.startswith(start) else ""
         return list(dict.fromkeys(filter(None, (literal, self.store.key_of(url)))))
 
-    def _open_object(self, key: str, content_type: str | None = None) -> FetchedResult:
+    def _open_object(self, key: str, content_type: str | None = None) -> StoredResult:
         head = self.store.head(key)
         known = head.content_type or content_type
-        return FetchedResult(
+        return StoredResult(
             object_uri(self.store.url, key),
             head.modified,
             content_type=known or self._guess_content_type(key, head),
             size=None if head.is_compressed else head.size,
-            stream=functools.partial(self.store.stream, key),
+            opener=functools.partial(self.store.stream, key),
         )
 
     def _guess_content_type(self, key: str, head: Head) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
-    from runqy_provider.sinks.result import FetchedResult, UrlOpener
+    from runqy_provider.sinks.result import StoredResult, UrlOpener
 
 SCHEME = "sql"
 
@@ -176,7 +176,7 @@ class BoundSqlSink(BoundSink):
         factory = _WaiterFactory(self.sink, is_inserted, self)
         return [WaitTarget(factory, job.delivery_id)]
 
-    def open(self, uri: str, open_url: UrlOpener | None = None) -> FetchedResult:
+    def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
         """Read the row."""
         table, row_id = self.sink.table, urlsplit(uri).fragment
         if self.context.max_read_bytes is not None:

@@ -121,7 +121,7 @@ def test_shared_queue_message_of_other_application_is_kept_and_found(
 
     arrival = asyncio.run(scenario())
     assert (
-        sink_from_uri(sink).bind(context).open(arrival.result_uri).value() == "foreign"
+        sink_from_uri(sink).bind(context).open(arrival.result_uri).json() == "foreign"
     )
 
 

@@ -195,7 +195,7 @@ def test_combined_sink_only_webhook_failure_ends_message_wait(
     connection.close()
     arrival = wait(delivery_id, 20)
     assert arrival is not None
-    assert sink.open(arrival.result_uri).value() == 1
+    assert sink.open(arrival.result_uri).json() == 1
 
     failed = wait(post(status="failed", error="too dark"), 20)
     assert failed is not None

@@ -51,9 +51,11 @@ def test_s3_result_url_is_read_literally_first(s3: Any, name: str) -> None:
         delivery, f"s3://results/{key}"
     )
 
-    assert fetched.read() == b"found"
+    assert fetched.bytes() == b"found"
     # The URI in the reference is read literally, too.
-    assert sink.bind(load_context("runqy_default")).open(fetched.uri).read() == b"found"
+    assert (
+        sink.bind(load_context("runqy_default")).open(fetched.uri).bytes() == b"found"
+    )
 
 
 def test_s3_result_url_quoted_is_found(s3: Any) -> None:
@@ -68,7 +70,7 @@ def test_s3_result_url_quoted_is_found(s3: Any) -> None:
             f"s3://results/{key.replace(' ', '%20')}",
         )
     )
-    assert fetched.read() == b"found"
+    assert fetched.bytes() == b"found"
 
 
 @pytest.mark.parametrize("size", [10, 200_000])
