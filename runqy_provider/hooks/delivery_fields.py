@@ -10,8 +10,6 @@ from runqy_provider.errors import DeliveryIdTaken, Misconfigured
 from runqy_provider.inbox.callback_url import check_delivery_id
 from runqy_provider.inbox.channel import channel_of
 from runqy_provider.models import JobRef
-from runqy_provider.sinks import failure_channel
-from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.race import poll_now
 
@@ -77,8 +75,7 @@ class DeliveryFields:
         """
         bound = self._bound
         try:
-            job = JobRef(delivery_id, self.sink_uri)
-            targets = failure_channel.all_targets(bound, job)
+            targets = bound.all_targets(JobRef(delivery_id, self.sink_uri))
         except Misconfigured:
             return  # the job itself holds its result, and has an id of its own
         found = poll_now([target for target in targets if not target.is_relayed])
@@ -96,10 +93,9 @@ class DeliveryFields:
         Raises:
             SinkError: That failed.
         """
-        request = self._bound.request(delivery_id, self._expires)
+        request = self._bound.whole_request(delivery_id, self._expires)
         if request.webhook_url is not None and not self._is_warned:
-            InboxBackend(self._context).warn_of_loopback()
+            self._bound.inbox.warn_of_loopback()
             self._is_warned = True
-        request = failure_channel.with_channel(self._bound, request, self._expires)
         self._bound.prepare(delivery_id)
         return request.to_fields()

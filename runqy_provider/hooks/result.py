@@ -30,7 +30,6 @@ from runqy_provider.models import (
     looks_like_reference,
 )
 from runqy_provider.sanitize import storable
-from runqy_provider.sinks import failure_channel
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_for_result
 from runqy_provider.xcom_value import is_kept_by_xcom
@@ -181,9 +180,8 @@ class RunqyResultHook(BaseHook):
             does.
         """
         with _our_errors():
-            fetched = failure_channel.open_arrival(
-                sink.bind(self.context), delivery_id, uri
-            )
+            bound = sink.bind(self.context)
+            fetched = bound.open_arrived(delivery_id, uri)
         if fetched.log:
             self._show_log(fetched.log)
         if fetched.error is not None:

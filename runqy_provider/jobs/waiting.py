@@ -17,7 +17,6 @@ from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.jobs.monitor import monitor_target
 from runqy_provider.models import ARRIVED, DEADLINE, ERROR, SILENT, DeliveryEvent
 from runqy_provider.sanitize import storable
-from runqy_provider.sinks import failure_channel
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.race import poll_once, poll_status, wait_any
 from runqy_provider.waiters.wait import LivenessMonitor
@@ -156,8 +155,7 @@ def targets_of(context: SinkContext, job: JobRef) -> list[WaitTarget]:
     Raises:
         Misconfigured: The job, or the connection, lacks what is needed to look.
     """
-    sink = sink_from_uri(job.sink).bind(context)
-    return [*sink.targets(job), *failure_channel.targets(sink, job.delivery_id)]
+    return sink_from_uri(job.sink).bind(context).all_targets(job)
 
 
 def error_event(job: JobRef, error: Exception, progress: str = "") -> DeliveryEvent:

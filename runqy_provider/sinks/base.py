@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
+import functools
 import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from runqy_delivery import BadDelivery as WireBadDelivery
 from runqy_provider.errors import Misconfigured, NotInSink, RunqyError
+from runqy_provider.inbox import keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from runqy_delivery import Delivery, DeliveryRequest
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
+    from runqy_provider.sinks.inbox import InboxBackend
     from runqy_provider.sinks.result import StoredResult, UrlOpener
     from runqy_provider.waiters.source import Source
     from runqy_provider.waiters.waiter import Waiter, WaitTarget
@@ -117,6 +121,63 @@ class BoundSink(abc.ABC):
     def __init__(self, sink: Sink, context: SinkContext) -> None:
         self.sink = sink
         self.context = context
+
+    @functools.cached_property
+    def inbox(self) -> InboxBackend:
+        """The inbox of the runqy connection."""
+        from runqy_provider.sinks.inbox import (  # noqa: PLC0415 - it imports this module
+            InboxBackend,
+        )
+
+        return InboxBackend(self.context)
+
+    @property
+    def has_failure_channel(self) -> bool:
+        """Whether failures may arrive by webhook, and nothing else.
+
+        A worker without a driver, an address or a permission cannot write to the sink,
+        nor report that there. So each delivery request names the webhook for failures,
+        if one is set up. Task code that follows runqy's guide does not read it.
+        """
+        return self.sink.needs_failure_channel and self.inbox.is_configured
+
+    def whole_request(self, delivery_id: str, expires: float) -> DeliveryRequest:
+        """Return the request for the task code, with the channel for failures."""
+        request = self.request(delivery_id, expires)
+        if not self.has_failure_channel:
+            return request
+        url = self.inbox.webhook_url(delivery_id, expires)
+        return dataclasses.replace(request, failure_url=url)
+
+    def all_targets(self, job: JobRef) -> list[WaitTarget]:
+        """Return all sources at which a delivery may arrive, its failure included.
+
+        Raises:
+            Misconfigured: The job, or the connection, lacks what is needed to look.
+        """
+        targets = list(self.targets(job))
+        if self.has_failure_channel:
+            targets.append(
+                self.inbox.target(
+                    job.delivery_id, is_required=False, takes_results=False
+                )
+            )
+        return targets
+
+    def open_arrived(self, delivery_id: str, uri: str) -> StoredResult:
+        """Open what arrived, in the sink or as a failure by webhook.
+
+        Args:
+            delivery_id: Id of the delivery.
+            uri: Where it arrived.
+
+        Raises:
+            SinkError: It cannot be read.
+            BadDelivery: It is not what it says it is.
+        """
+        if uri.startswith(keys.SCHEME) and not self.owns(uri):
+            return self.inbox.open(uri, self.open_url)
+        return self.open_arrival(delivery_id, uri)
 
     @abc.abstractmethod
     def check(self) -> None:

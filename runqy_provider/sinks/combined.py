@@ -19,7 +19,7 @@ from runqy_provider.errors import (
     SinkError,
 )
 from runqy_provider.sinks.base import BoundSink, Sink
-from runqy_provider.sinks.inbox import InboxBackend, is_in_inbox
+from runqy_provider.sinks.inbox import is_in_inbox
 from runqy_provider.sinks.result import StoredResult
 from runqy_provider.sinks.webhook import WebhookSink
 
@@ -157,9 +157,8 @@ class BoundCombinedSink(BoundSink):
             # failures are of use.
             targets = list(self.primary.targets(job))
             if any(sink.takes_progress for sink in self.sink.notifiers):
-                inbox = InboxBackend(self.context)
                 targets.append(
-                    inbox.target(
+                    self.inbox.target(
                         job.delivery_id, is_required=False, takes_results=False
                     )
                 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from runqy_delivery import DeliveryRequest
 from runqy_provider.errors import Misconfigured
 from runqy_provider.sinks.base import BoundSink, Sink
-from runqy_provider.sinks.inbox import InboxBackend, is_in_inbox
+from runqy_provider.sinks.inbox import is_in_inbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,26 +63,25 @@ class BoundWebhook(BoundSink):
 
     def __init__(self, sink: WebhookSink, context: SinkContext) -> None:
         super().__init__(sink, context)
-        self._inbox = InboxBackend(context)
 
     def check(self) -> None:
         """Check that callback URLs can be made, and that the inbox works."""
-        if self._inbox.config_error is not None:
-            raise Misconfigured(self._inbox.config_error)
-        self._inbox.check()
+        if self.inbox.config_error is not None:
+            raise Misconfigured(self.inbox.config_error)
+        self.inbox.check()
 
     def request(self, delivery_id: str, expires: float) -> DeliveryRequest:
         """Request a POST to a callback URL."""
         return DeliveryRequest(
             delivery_id,
             sink="webhook",
-            webhook_url=self._inbox.webhook_url(delivery_id, expires),
+            webhook_url=self.inbox.webhook_url(delivery_id, expires),
             max_bytes=self.context.config.max_body_bytes,
         )
 
     def result_uri(self, delivery_id: str) -> str:
         """Return the URI of the delivery in the inbox."""
-        return self._inbox.uri(delivery_id)
+        return self.inbox.uri(delivery_id)
 
     def owns(self, uri: str) -> bool:
         """Return whether a delivery is in the inbox."""
@@ -90,24 +89,24 @@ class BoundWebhook(BoundSink):
 
     def targets(self, job: JobRef) -> Sequence[WaitTarget]:
         """Return the inbox."""
-        return [self._inbox.target(job.delivery_id)]
+        return [self.inbox.target(job.delivery_id)]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
         """Open the delivery in the inbox."""
-        return self._inbox.open(uri, open_url or self.open_url)
+        return self.inbox.open(uri, open_url or self.open_url)
 
     def open_all(
         self, jobs: Sequence[JobRef], small: int
     ) -> Iterator[StoredResult | Exception]:
         """Open many deliveries in the inbox."""
-        return self._inbox.open_all(
+        return self.inbox.open_all(
             [job.delivery_id for job in jobs], small, self.open_url
         )
 
     def write_manifest(self, batch_id: str, lines: BinaryIO) -> str:
         """Store the manifest of a batch in the inbox."""
-        return self._inbox.write_manifest(batch_id, lines)
+        return self.inbox.write_manifest(batch_id, lines)
 
     def describe_timeout(self, job: JobRef) -> str:
         """Say at which address no webhook was received."""
-        return self._inbox.describe(job.delivery_id) + "."
+        return self.inbox.describe(job.delivery_id) + "."

@@ -21,9 +21,7 @@ from runqy_provider.jobs.batch.payloads import scratch_file
 from runqy_provider.jobs.batch.wait import look
 from runqy_provider.models import Reference, looks_like_reference
 from runqy_provider.sanitize import storable
-from runqy_provider.sinks import failure_channel
 from runqy_provider.sinks.base import MANIFEST_TYPE
-from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.xcom_value import is_kept_by_xcom
 
@@ -69,7 +67,6 @@ class BatchManifest:
         self._results = results
         context = results.context
         self._sink = sink_from_uri(batch.sink).bind(context)
-        self._inbox = InboxBackend(context)
         limit = context.config.xcom_limit
         self._small = min(limit, MOST_VALUES // max(1, batch.total))
         self._failures: dict[int, StoredResult | Exception] = {}
@@ -114,7 +111,7 @@ class BatchManifest:
                 for result in chunk
                 if result.reference is None and result.error is None
             ]
-            self._inbox.forget(*uris)
+            self._sink.inbox.forget(*uris)
 
     def _all(self) -> Iterator[BatchResult]:
         for start in range(0, self._batch.total, AT_ONCE):
@@ -149,7 +146,7 @@ class BatchManifest:
     def _open(self, index: int, uri: str) -> StoredResult | Exception:
         delivery_id = self._batch.delivery_id(index)
         try:
-            return failure_channel.open_arrival(self._sink, delivery_id, uri)
+            return self._sink.open_arrived(delivery_id, uri)
         except (RunqyError, WireBadDelivery) as error:
             return error
 

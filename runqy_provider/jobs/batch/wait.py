@@ -15,7 +15,6 @@ from runqy_provider.errors import RunqyError, SinkUnavailable
 from runqy_provider.jobs.monitor import monitor_target
 from runqy_provider.jobs.waiting import update_logger
 from runqy_provider.models import ARRIVED, DEADLINE, SILENT
-from runqy_provider.sinks import failure_channel
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.race import NumberedWait, poll_status, wait_many
 from runqy_provider.waiters.wait import BatchLiveness, LivenessMonitor
@@ -210,7 +209,7 @@ def targets_of_batch(
     sink = sink_from_uri(batch.sink).bind(context)
     for index in indexes:
         job = batch.job(index)
-        targets = (*sink.targets(job), *failure_channel.targets(sink, job.delivery_id))
+        targets = tuple(sink.all_targets(job))
         yield NumberedWait(
             index, targets, monitor_target(context, job) if monitor else None
         )

@@ -21,7 +21,7 @@ from runqy_provider.errors import (
     TooLarge,
 )
 from runqy_provider.sinks.base import MANIFEST_TYPE, BoundSink, Sink
-from runqy_provider.sinks.inbox import InboxBackend, is_in_inbox
+from runqy_provider.sinks.inbox import is_in_inbox
 from runqy_provider.sinks.object_store.signing import lifetime, sign_put
 from runqy_provider.sinks.object_store.source import FAILED_SUFFIX, ObjectSource
 from runqy_provider.sinks.object_store.uri import (
@@ -211,18 +211,17 @@ class BoundObjectSink(BoundSink):
     def __init__(self, sink: ObjectSink, context: SinkContext) -> None:
         super().__init__(sink, context)
         self.store = sink.store(context)
-        self._inbox = InboxBackend(context)
 
     def check(self) -> None:
         """Check that the bucket exists and can be listed; and the inbox, if any."""
         self.store.check(self.sink.folder)
-        if self._inbox.is_configured:
-            self._inbox.check()
+        if self.inbox.is_configured:
+            self.inbox.check()
 
     def request(self, delivery_id: str, expires: float) -> DeliveryRequest:
         """Request an object under our key, and a webhook where one is set up."""
         key, config = self.sink.key(delivery_id), self.context.config
-        has_webhook = self._inbox.is_configured
+        has_webhook = self.inbox.is_configured
         failed_key = None if has_webhook else key + FAILED_SUFFIX
         put = self._sign(key, expires)
         failed_put = None if failed_key is None else self._sign(failed_key, expires)
@@ -236,7 +235,7 @@ class BoundObjectSink(BoundSink):
             put_headers=put.headers if put else None,
             failed_key=failed_key,
             failed_put_url=failed_put.url if failed_put else None,
-            webhook_url=self._inbox.webhook_url(delivery_id, expires)
+            webhook_url=self.inbox.webhook_url(delivery_id, expires)
             if has_webhook
             else None,
             max_bytes=config.max_body_bytes if has_webhook else None,
@@ -253,7 +252,7 @@ class BoundObjectSink(BoundSink):
 
     def targets(self, job: JobRef) -> Sequence[WaitTarget]:
         """Return the bucket, and the inbox where webhooks are set up."""
-        has_webhook = self._inbox.is_configured
+        has_webhook = self.inbox.is_configured
         factor = WEBHOOK_INTERVAL_FACTOR if has_webhook else 1
         interval = self.context.config.object_interval * factor
         bucket = WaitTarget(
@@ -261,12 +260,12 @@ class BoundObjectSink(BoundSink):
         )
         if not has_webhook:
             return [bucket]
-        return [self._inbox.target(job.delivery_id, is_required=False), bucket]
+        return [self.inbox.target(job.delivery_id, is_required=False), bucket]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
         """Open the object at a URI, or the one that a webhook at a URI announced."""
         if is_in_inbox(uri):
-            return self._inbox.open(uri, open_url or self.open_url)
+            return self.inbox.open(uri, open_url or self.open_url)
         key = key_at(self.store.url, uri)
         if key is None:
             raise NoAccess(f"{uri} is not in the bucket {self.store.url} of the sink.")
@@ -308,8 +307,8 @@ class BoundObjectSink(BoundSink):
             f"No object was found at {self.result_uri(job.delivery_id)} (polled with "
             f"{self.store.access_hint}). Check the log of the task code"
         )
-        if self._inbox.is_configured:
-            message = f"{self._inbox.describe(job.delivery_id)}. {message}"
+        if self.inbox.is_configured:
+            message = f"{self.inbox.describe(job.delivery_id)}. {message}"
         return message + "."
 
     def _sign(self, key: str, expires: float) -> SignedPut | None:

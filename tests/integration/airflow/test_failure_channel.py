@@ -11,7 +11,6 @@ import pytest
 
 from runqy_provider.context import load_context
 from runqy_provider.errors import JobFailed
-from runqy_provider.sinks import failure_channel
 from runqy_provider.sinks.registry import sink_from_uri
 from tests.support.harness import outcome_of, run_of
 
@@ -61,9 +60,8 @@ def test_failure_channel_without_webhook_is_not_used(
 ) -> None:
     connect(without=("callback_secret",))
 
-    assert not failure_channel.is_used(
-        sink_from_uri(sql_sink).bind(load_context("runqy_default"))
-    )
+    bound = sink_from_uri(sql_sink).bind(load_context("runqy_default"))
+    assert not bound.has_failure_channel
 
 
 @pytest.mark.parametrize(
@@ -82,6 +80,5 @@ def test_failure_channel_without_webhook_is_not_used(
 def test_failure_channel_is_used_only_for_sinks_without_webhook(
     sink: Any, *, is_used: bool
 ) -> None:
-    assert failure_channel.is_used(
-        sink_from_uri(sink).bind(load_context("runqy_default"))
-    ) is (is_used)
+    bound = sink_from_uri(sink).bind(load_context("runqy_default"))
+    assert bound.has_failure_channel is is_used
