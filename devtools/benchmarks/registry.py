@@ -22,11 +22,10 @@ BENCHMARKS: dict[str, tuple[float, float | None]] = {
     "delivered_to_done": (480, 240),
 }
 
-#: The same of those that run only if they are named: for a default of ours, for a
-#: choice between libraries, and for more waits than one triggerer gets.
+#: The same of those that run only if they are named: for a default of ours, and for
+#: more waits than one triggerer gets.
 ON_DEMAND: dict[str, float] = {
     "many_waits": 300,
-    "object_stores": 300,
     "defer_after": 300,
     "settle_seconds": 300,
 }
