@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from runqy_provider.airflow_compat import AirflowNotFoundException
 from runqy_provider.checks.result import FAILED, OK, WARNING, CheckResult
 from runqy_provider.errors import RunqyError
-from runqy_provider.inbox.check import eviction_of
+from runqy_provider.inbox.self_test import eviction_of
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
 

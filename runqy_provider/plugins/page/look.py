@@ -21,8 +21,7 @@ from runqy_provider.client import api
 from runqy_provider.context import SinkContext, context_of
 from runqy_provider.errors import Misconfigured, NoAccess, RunqyError, SinkUnavailable
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.progress import Progress
-from runqy_provider.inbox.records import RecentDeliveries, read_recent
+from runqy_provider.inbox.records import Progress, RecentDeliveries, read_recent
 from runqy_provider.plugins.page.queues import (
     QueueCounts,
     counts_from_api,
