@@ -41,10 +41,8 @@ class CallbackMonitor:
         Args:
             has_ended: Whether a job has just ended without a delivery.
         """
-        from runqy_provider.checks.callback import (  # noqa: PLC0415 - rarely needed
-            check_callback,
-        )
-        from runqy_provider.checks.result import FAILED  # noqa: PLC0415 - same
+        from runqy_provider.checks import FAILED  # noqa: PLC0415 - rarely needed
+        from runqy_provider.checks.callback import check_callback  # noqa: PLC0415 - same
 
         interval = SHORT_INTERVAL if has_ended else INTERVAL
         if time.monotonic() - self._checked_at >= interval:

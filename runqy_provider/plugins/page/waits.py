@@ -15,8 +15,8 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
 from sqlalchemy.orm import lazyload, load_only
 
+from runqy_provider.checks import OK
 from runqy_provider.checks.airflow_database import find_triggerer
-from runqy_provider.checks.result import OK
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -10,7 +10,7 @@ import pytest
 
 from devtools.servers.redis_node import make_node
 from runqy_delivery import Delivery
-from runqy_provider.checks.sink import check_inbox
+from runqy_provider.checks.connection import check_inbox
 from runqy_provider.config import load_config
 from runqy_provider.connections import RunqyConnection
 from runqy_provider.context import SinkContext
