@@ -125,7 +125,7 @@ def _queues(context: SinkContext) -> CheckResult:
     subject, connection = "Queues", context.connection
     try:
         known = known_queues(connection, context.runqy_redis, TIMEOUT)
-        served = served_queues(connection, context.runqy_redis)
+        served = served_queues(connection, context.runqy_redis, TIMEOUT)
     except RunqyError as error:
         return CheckResult(subject, FAILED, str(error))
     if known is None or served is None:

@@ -36,7 +36,7 @@ MOST_WAITS = 20_000
 MOST_ROWS = 100
 
 #: How many triggers are read by one query.
-AT_ONCE = 500
+TRIGGERS_PER_QUERY = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +145,10 @@ def _arguments_of(
     session: Session, ids: Sequence[int]
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield the arguments of triggers, decrypted where Airflow has encrypted them."""
-    for start in range(0, len(ids), AT_ONCE):
+    for start in range(0, len(ids), TRIGGERS_PER_QUERY):
         statement = (
             select(Trigger)
-            .where(Trigger.id.in_(ids[start : start + AT_ONCE]))
+            .where(Trigger.id.in_(ids[start : start + TRIGGERS_PER_QUERY]))
             .options(
                 load_only(Trigger.id, Trigger.encrypted_kwargs),
                 lazyload(Trigger.task_instance),
