@@ -22,6 +22,7 @@ from runqy_delivery import BadDelivery, Delivery
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.channel import MOST_KEPT, channel_of, event_of
 from runqy_provider.inbox.records import MOST_RECORDS, DeliveryRecord, Progress
+from runqy_provider.options import Config
 from runqy_provider.redis_client import redis_errors
 from runqy_provider.sanitize import one_line
 
@@ -148,7 +149,7 @@ class InboxWriter:
         client: Redis,
         connection: RedisConnection,
         namespace: str,
-        ttl: int = keys.UNREAD_TTL,
+        ttl: int = Config.unread_ttl_seconds,
         put: SharedScript | None = None,
     ) -> None:
         self._client = client

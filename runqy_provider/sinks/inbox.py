@@ -169,7 +169,7 @@ class InboxBackend:
             is_required: See ``WaitTarget``.
             takes_results: False for progress and failures only.
         """
-        interval = self.context.config.inbox_interval
+        interval = self.context.config.inbox_sweep_seconds
         factory = _WaiterFactory(self.redis, self.namespace, takes_results, interval)
         return WaitTarget(factory, delivery_id, is_required)
 
@@ -232,7 +232,7 @@ class InboxBackend:
     def write_manifest(self, batch_id: str, lines: BinaryIO) -> str:
         """Store the manifest of a batch, and return its URI."""
         manifest = self._manifest(self.namespace, batch_id)
-        manifest.write(lines, self.context.config.unread_ttl)
+        manifest.write(lines, self.context.config.unread_ttl_seconds)
         return f"{self.uri(batch_id)}{MANIFEST_FRAGMENT}"
 
     def _manifest(self, namespace: str, batch_id: str) -> InboxManifest:
