@@ -9,8 +9,8 @@ import os
 import sys
 
 from runqy_provider.airflow_compat import PROCESS_CONTEXT
+from runqy_provider.checks import is_usable, report
 from runqy_provider.checks.connection import check_connection
-from runqy_provider.checks.result import is_usable, report
 from runqy_provider.connections import DEFAULT_CONN_ID
 
 

@@ -59,6 +59,11 @@ class ExpiringDict(Generic[V]):
                 del self._entries[next(iter(self._entries))]
         self._entries[key] = (time.monotonic() + ttl, value)
 
+    def drop_expired(self, seconds: float) -> None:
+        """Drop the entries that expired more than some seconds ago."""
+        oldest = time.monotonic() - seconds
+        self._entries = {k: v for k, v in self._entries.items() if v[0] >= oldest}
+
     def values(self) -> list[V]:
         """Return all values, also those that have expired."""
         return [value for _, value in self._entries.values()]
@@ -130,13 +135,20 @@ class TtlCache(Generic[V]):
 
 
 class AsyncTtlCache(Generic[V]):
-    """Values that coroutines share; concurrent callers wait for one load."""
+    """Values that coroutines share; concurrent callers wait for one load.
 
-    def __init__(self) -> None:
+    A load goes on if its first caller is cancelled: others may wait for it.
+
+    Args:
+        max_stale: Seconds for which an expired value is known while it is loaded again.
+    """
+
+    def __init__(self, max_stale: float = 0) -> None:
+        self._max_stale = max_stale
         self._values: ExpiringDict[V] = ExpiringDict()
-        # A lock belongs to one event loop; tests and workers use several in turn.
-        self._locks: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, dict[str, asyncio.Lock]
+        # A task belongs to one event loop; tests and workers use several in turn.
+        self._tasks: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, dict[str, asyncio.Task[V]]
         ] = weakref.WeakKeyDictionary()
 
     async def get(self, key: str, load: Callable[[], Awaitable[tuple[V, float]]]) -> V:
@@ -149,14 +161,61 @@ class AsyncTtlCache(Generic[V]):
         Raises:
             Exception: What ``load`` raised.
         """
-        locks = self._locks.setdefault(asyncio.get_running_loop(), {})
-        async with locks.setdefault(key, asyncio.Lock()):
-            value = self._values.get(key)
-            if value is None:
-                value, ttl = await load()
-                self._values.set(key, value, ttl)
+        value = self._values.get(key)
+        return await asyncio.shield(self._task(key, load)) if value is None else value
+
+    async def get_soon(
+        self,
+        key: str,
+        load: Callable[[], Awaitable[tuple[V, float]]],
+        wait_limit: float,
+    ) -> V | None:
+        """Return the value of a key, or the expired one if a load takes long.
+
+        Args:
+            key: The key.
+            load: Returns the value and the seconds for which it is good.
+            wait_limit: Seconds to wait for a load. It goes on after that.
+
+        Returns:
+            None if there is none that expired less than ``max_stale`` seconds ago.
+
+        Raises:
+            Exception: What ``load`` raised.
+        """
+        value = self._values.get(key)
+        if value is not None:
             return value
+        done, _ = await asyncio.wait({self._task(key, load)}, timeout=wait_limit)
+        for task in done:
+            return task.result()
+        is_known = -self._values.age_left(key) < self._max_stale
+        return self._values.get_expired(key) if is_known else None
 
     def clear(self) -> None:
         """Drop all values."""
         self._values.clear()
+
+    async def aclose(self) -> None:
+        """Stop what is being loaded in this event loop."""
+        tasks = list(self._tasks.get(asyncio.get_running_loop(), {}).values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _task(
+        self, key: str, load: Callable[[], Awaitable[tuple[V, float]]]
+    ) -> asyncio.Task[V]:
+        tasks = self._tasks.setdefault(asyncio.get_running_loop(), {})
+        if key not in tasks:
+            tasks[key] = asyncio.create_task(self._load(key, load))
+            tasks[key].add_done_callback(lambda _: tasks.pop(key))
+        return tasks[key]
+
+    async def _load(
+        self, key: str, load: Callable[[], Awaitable[tuple[V, float]]]
+    ) -> V:
+        value, ttl = await load()
+        self._values.drop_expired(self._max_stale)
+        self._values.set(key, value, ttl)
+        return value

@@ -18,7 +18,7 @@ from runqy_provider.airflow_compat import (
     in_thread,
 )
 from runqy_provider.caching import AsyncTtlCache
-from runqy_provider.config import Config, load_config
+from runqy_provider.config import load_config
 from runqy_provider.connections import RedisConnection, RunqyConnection
 from runqy_provider.errors import Misconfigured
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from airflow.sdk import Connection
+
+    from runqy_provider.options import Config
 
 #: Seconds to remember that a connection was not found.
 NEGATIVE_TTL = 5.0
@@ -97,7 +99,7 @@ async def aload_context(conn_id: str) -> SinkContext:
 
     async def load() -> tuple[SinkContext, float]:
         context = await _fetch(conn_id)
-        ttl = context.config.connection_ttl
+        ttl = context.config.connection_ttl_seconds
         if context.redis is None:
             # It does not exist, or Airflow could not be asked: both look the same.
             ttl = min(ttl, NEGATIVE_TTL)

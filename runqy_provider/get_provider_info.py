@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from runqy_provider.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOUR
-from runqy_provider.options import DESCRIPTION, OPTIONS
+from runqy_provider.options import DESCRIPTION, SECTION, declared_options
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -54,7 +54,9 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "connection-types": [_connection_type()],
-        "config": {"runqy": {"description": DESCRIPTION, "options": OPTIONS}},
+        "config": {
+            SECTION: {"description": DESCRIPTION, "options": declared_options()}
+        },
     }
 
 

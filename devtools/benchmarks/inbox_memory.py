@@ -21,6 +21,7 @@ from runqy_delivery import Delivery
 from runqy_provider.connections import RedisConnection
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.writer import InboxWriter, digest
+from runqy_provider.options import Config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +89,7 @@ def write_deliveries(redis: Redis, deliveries: list[Delivery]) -> None:
 def _set(redis: Redis, deliveries: list[Delivery]) -> None:
     for each in deliveries:
         key = keys.delivery(CONN_ID, each.delivery_id)
-        redis.set(key, each.to_json(), ex=keys.UNREAD_TTL)
+        redis.set(key, each.to_json(), ex=Config.unread_ttl_seconds)
 
 
 def _usage(redis: Redis) -> tuple[int, int]:

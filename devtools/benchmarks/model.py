@@ -14,9 +14,8 @@ import math
 from dataclasses import dataclass, field, fields
 
 from runqy_provider.hooks.delivery_fields import LATE_DELIVERY
-from runqy_provider.inbox import keys
 from runqy_provider.operators.runqy import DELIVERY_TIMEOUT
-from runqy_provider.options import OPTIONS
+from runqy_provider.options import Config
 from runqy_provider.sinks.object_store.sink import WEBHOOK_INTERVAL_FACTOR
 
 # What was measured, with the benchmark, and the row and column of its table.
@@ -64,9 +63,7 @@ MOST = 100
 PAGE = 1000
 
 #: Seconds between two listings, if webhooks announce objects.
-LISTING_INTERVAL = (
-    float(OPTIONS["object_sweep_seconds"]["default"]) * WEBHOOK_INTERVAL_FACTOR
-)
+LISTING_INTERVAL = Config().object_sweep_seconds * WEBHOOK_INTERVAL_FACTOR
 
 
 def _input(default: float, explanation: str) -> float:
@@ -87,7 +84,9 @@ class Load:
     folder_objects: float = _input(1000, "objects in a folder that is listed")
     folders: float = _input(10, "folders that are waited for at a time")
     unread_share: float = _input(0.001, "share of deliveries that are never read")
-    unread_days: float = _input(keys.UNREAD_TTL / DAY, "days that these are kept")
+    unread_days: float = _input(
+        Config().unread_ttl_seconds / DAY, "days that these are kept"
+    )
     airflows: float = _input(1, "Airflows among which the jobs are divided")
     capacity: float = _input(10_000, "[triggerer] capacity")
     list_price: float = _input(0.005, "dollars for 1,000 LIST requests")

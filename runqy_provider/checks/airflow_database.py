@@ -20,7 +20,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from runqy_provider.airflow_compat import column_of, conf
-from runqy_provider.checks.result import OK, WARNING, CheckResult
+from runqy_provider.checks import OK, WARNING, CheckResult
 from runqy_provider.connections import extra_of
 from runqy_provider.errors import Misconfigured
 

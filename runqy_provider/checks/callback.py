@@ -13,9 +13,10 @@ import requests
 
 from runqy_delivery.signature import sign
 from runqy_delivery.sinks.webhook import RECEIVER_FIELDS
-from runqy_provider.checks.result import FAILED, OK, CheckResult
+from runqy_provider.checks import FAILED, OK, CheckResult
 from runqy_provider.client.api import open_session_for
 from runqy_provider.errors import NotThere, RunqyError
+from runqy_provider.inbox.keys import CHECK_PREFIX
 from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.sinks.inbox import InboxBackend
 
@@ -42,7 +43,7 @@ def check_callback(context: SinkContext) -> CheckResult:
     backend = InboxBackend(context)
     if backend.config_error is not None:
         return CheckResult(SUBJECT, FAILED, backend.config_error)
-    delivery_id = f"check-{uuid.uuid4().hex}"
+    delivery_id = f"{CHECK_PREFIX}{uuid.uuid4().hex}"
     try:
         response = _deliver(context, backend, delivery_id)
     except requests.RequestException as error:

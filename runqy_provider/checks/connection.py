@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Check a whole runqy connection."""
+"""Check a whole runqy connection: server, keys, queues, inbox, callback URL, sink."""
 
 from __future__ import annotations
 
@@ -13,20 +13,27 @@ from runqy_provider.airflow_compat import (
     get_connection,
     may_ask_database,
 )
+from runqy_provider.checks import FAILED, OK, WARNING, CheckResult
 from runqy_provider.checks.callback import check_callback
-from runqy_provider.checks.result import FAILED, OK, WARNING, CheckResult
-from runqy_provider.checks.server import check_server
-from runqy_provider.checks.sink import check_inbox, check_sink
+from runqy_provider.client import api
+from runqy_provider.client.queues import known_queues, served_queues
 from runqy_provider.connections import needs_inbox
 from runqy_provider.context import context_of
 from runqy_provider.errors import RunqyError
+from runqy_provider.inbox.self_test import eviction_of
+from runqy_provider.sinks.inbox import InboxBackend
+from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from airflow.sdk import Connection
 
+    from runqy_provider.connections import RunqyConnection
     from runqy_provider.context import SinkContext
+
+#: Seconds that one request of a check may take.
+TIMEOUT = 5.0
 
 
 def check_connection(conn_id: str, *, is_copy: bool = False) -> list[CheckResult]:
@@ -74,6 +81,100 @@ def _check(connection: Connection) -> Iterator[CheckResult]:
         )
 
         yield from check_triggerer()
+
+
+def check_server(context: SinkContext) -> Iterator[CheckResult]:
+    """Check server, keys and queues; the rest is left out where it is not reached."""
+    connection = context.connection
+    reached = _reach(connection)
+    yield reached
+    if reached.status == FAILED:
+        return
+    yield _api_key(connection)
+    yield _queues(context)
+
+
+def _reach(connection: RunqyConnection) -> CheckResult:
+    subject = "Server"
+    try:
+        is_healthy = api.ask(connection, api.health(), TIMEOUT)
+    except RunqyError as error:
+        return CheckResult(subject, FAILED, str(error))
+    if not is_healthy:
+        return CheckResult(
+            subject,
+            FAILED,
+            f"{connection.server_url} answers, but is not healthy: its own Redis is "
+            "unavailable, or this is not a runqy server. Check the server URL, and "
+            "the log of the runqy server.",
+        )
+    return CheckResult(
+        subject, OK, f"runqy at {connection.server_url} and its Redis answer."
+    )
+
+
+def _api_key(connection: RunqyConnection) -> CheckResult:
+    try:
+        api.ask(connection, api.check_key(), TIMEOUT)
+    except RunqyError as error:
+        return CheckResult("API key", FAILED, str(error))
+    return CheckResult("API key", OK, "Accepted, and may enqueue jobs.")
+
+
+def _queues(context: SinkContext) -> CheckResult:
+    subject, connection = "Queues", context.connection
+    try:
+        known = known_queues(connection, context.runqy_redis, TIMEOUT)
+        served = served_queues(connection, context.runqy_redis, TIMEOUT)
+    except RunqyError as error:
+        return CheckResult(subject, FAILED, str(error))
+    if known is None or served is None:
+        return CheckResult(
+            subject,
+            WARNING,
+            "Not known: enter an admin key or runqy's own Redis. Without one of them, "
+            "nothing tells you that no worker serves a queue, and the job of a killed "
+            "task cannot be deleted.",
+        )
+    idle = sorted(known - served)
+    if idle:
+        return CheckResult(
+            subject,
+            WARNING,
+            f"No live worker serves {', '.join(idle)}: start a runqy worker, or their "
+            f"jobs wait. Served: {', '.join(sorted(served)) or 'none'}.",
+        )
+    return CheckResult(subject, OK, f"Live workers serve {', '.join(sorted(served))}.")
+
+
+def check_inbox(context: SinkContext) -> CheckResult:
+    """Write to the inbox, and read; say if its Redis may delete what is unread."""
+    backend, subject = InboxBackend(context), "Inbox"
+    try:
+        backend.check()
+        policy = eviction_of(backend.redis, backend.namespace)
+    except RunqyError as error:
+        return CheckResult(subject, FAILED, str(error))
+    address = backend.redis.address
+    if policy is not None:
+        return CheckResult(
+            subject,
+            WARNING,
+            f"Redis at {address} was written and read, but deletes deliveries that "
+            f"nobody has read yet when its memory is full (maxmemory-policy {policy}): "
+            "their tasks fail. Set maxmemory-policy to noeviction.",
+        )
+    return CheckResult(subject, OK, f"Redis at {address} was written and read.")
+
+
+def check_sink(context: SinkContext) -> CheckResult:
+    """Check the connection's sink as a task does before it enqueues a job."""
+    uri, subject = context.connection.sink, "Default sink"
+    try:
+        sink_from_uri(uri).bind(context).check()
+    except (RunqyError, AirflowNotFoundException) as error:
+        return CheckResult(subject, FAILED, f"{uri!r} cannot be used: {error}")
+    return CheckResult(subject, OK, f"{uri!r} can be used.")
 
 
 def _weigh(context: SinkContext, found: CheckResult) -> CheckResult:

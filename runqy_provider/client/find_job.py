@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runqy_provider.connections import RedisConnection
 
 #: How many jobs are read in one round trip.
-AT_ONCE = 200
+IDS_PER_READ = 200
 
 #: The lists of a queue, and those of its jobs that wait for a worker.
 ALL = ("active", "pending", "retry", "completed", "archived")
@@ -86,9 +86,9 @@ def _ids(redis: Redis, prefix: str, lists: Sequence[str]) -> Iterator[list[bytes
     for name in lists:
         read = redis.lrange if name in ("active", "pending") else redis.zrange
         start = 0
-        while ids := read(f"{prefix}:{name}", start, start + AT_ONCE - 1):
+        while ids := read(f"{prefix}:{name}", start, start + IDS_PER_READ - 1):
             yield cast("list[bytes]", ids)
-            start += AT_ONCE
+            start += IDS_PER_READ
 
 
 def _find_in(

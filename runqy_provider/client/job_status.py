@@ -7,17 +7,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from runqy_provider.client import api, models
 from runqy_provider.client.redis_keys import (
     WORKERS,
+    count_workers,
     hash_key,
     lease_key,
     pending_key,
-    queues_of,
     reverse_key,
     worker_key,
 )
@@ -30,6 +29,7 @@ from runqy_provider.errors import (
 from runqy_provider.redis_client import async_client, redis_errors
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Collection, Mapping, Sequence
 
     import requests
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How many jobs the server is asked about at once.
-AT_ONCE = 4
+#: How many requests the server gets at once: each asks about one job.
+REQUESTS_AT_ONCE = 4
 
 #: How many jobs are polled at once: the event loop is blocked for some milliseconds.
 BATCH = 200
@@ -206,6 +206,22 @@ def _of_row(row: Sequence[bytes | None]) -> JobStatus | None:
     )
 
 
+async def aread_workers(client: Redis) -> Counter[str]:
+    """Return how many live workers serve each queue, in two round trips.
+
+    Args:
+        client: A client of runqy's own Redis.
+
+    Raises:
+        RedisError: Redis is unavailable, or denies access.
+    """
+    workers = cast("list[bytes]", await client.zrange(WORKERS, 0, -1))
+    async with client.pipeline(transaction=False) as pipeline:
+        for worker_id in workers:
+            pipeline.hget(worker_key(worker_id.decode()), "queues")
+        return count_workers(await pipeline.execute())
+
+
 class RedisJobStatusReader:
     """Reads runqy's own Redis: one round trip for any number of jobs.
 
@@ -244,14 +260,7 @@ class RedisJobStatusReader:
     async def served_queues(self) -> Counter[str]:
         """Read what the live workers serve."""
         with redis_errors(self._connection, "look at workers"):
-            async with self._client().pipeline(transaction=False) as pipeline:
-                pipeline.zrange(WORKERS, 0, -1)
-                [workers] = await pipeline.execute()
-                for name in workers:
-                    pipeline.hget(worker_key(name.decode()), "queues")
-                texts = await pipeline.execute() if workers else []
-        alive = [queues_of(text.decode()) for text in texts if text is not None]
-        return Counter(queue for queues in alive for queue in queues)
+            return await aread_workers(self._client())
 
     async def jobs_ahead(
         self, jobs: Collection[tuple[str, str]]
@@ -317,7 +326,7 @@ class ApiJobStatusReader:
 
     async def poll(self, jobs: Collection[tuple[str, str]]) -> Seen:
         """Ask about each of them."""
-        turns = asyncio.Semaphore(AT_ONCE)
+        turns = asyncio.Semaphore(REQUESTS_AT_ONCE)
         errors: list[RunqyError] = []
         seen: Seen = {}
 
@@ -347,8 +356,7 @@ class ApiJobStatusReader:
             workers = await self._send(api.list_workers())
         except (ServerUnavailable, Rejected):
             return None
-        alive = [queues_of(one.queues) for one in workers if not one.is_stale]
-        return Counter(queue for queues in alive for queue in queues)
+        return count_workers(one.queues for one in workers if not one.is_stale)
 
     async def jobs_ahead(
         self,

@@ -1,21 +1,29 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which queues runqy has, and which of them a live worker serves."""
+"""Which queues runqy has, and which of them live workers serve."""
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import logging
+from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
 from runqy_provider.client import api
-from runqy_provider.client.job_status import job_status_reader
-from runqy_provider.client.redis_keys import QUEUES
+from runqy_provider.client.redis_keys import (
+    QUEUES,
+    WORKERS,
+    count_workers,
+    worker_key,
+)
 from runqy_provider.errors import RunqyError
 from runqy_provider.redis_client import client, redis_errors
 
 if TYPE_CHECKING:
+    from collections import Counter
+
+    from redis import Redis
+
     from runqy_provider.connections import RedisConnection, RunqyConnection
 
 log = logging.getLogger(__name__)
@@ -50,12 +58,8 @@ def known_queues(
         return api.ask(connection, api.list_queues(), timeout)
     if redis is None:
         return None
-    opened = client(redis)
-    try:
-        with redis_errors(redis, "list the queues"):
-            names = cast("set[bytes]", opened.smembers(QUEUES))
-    finally:
-        opened.close()
+    with closing(client(redis)) as opened, redis_errors(redis, "list the queues"):
+        names = cast("set[bytes]", opened.smembers(QUEUES))
     return {name.decode() for name in names}
 
 
@@ -94,23 +98,42 @@ def name_queues(
 
 
 def served_queues(
-    connection: RunqyConnection, redis: RedisConnection | None
+    connection: RunqyConnection, redis: RedisConnection | None, timeout: float
 ) -> set[str] | None:
     """Return the queues that a live worker serves; for code without an event loop.
 
+    Args:
+        connection: The runqy connection.
+        redis: runqy's own Redis, if the connection names it.
+        timeout: Seconds that a request may take.
+
     Returns:
-        None where that cannot be known.
+        None if they cannot be known: that needs runqy's Redis or the admin key.
 
     Raises:
         SinkUnavailable: runqy's Redis is unavailable.
+        RunqyError: The server is unavailable, or refuses the admin key.
     """
+    if redis is not None:
+        with closing(client(redis)) as opened, redis_errors(redis, "look at workers"):
+            return set(read_workers(opened))
+    if connection.admin_key is None:
+        return None
+    workers = api.ask(connection, api.list_workers(), timeout)
+    return set(count_workers(one.queues for one in workers if not one.is_stale))
 
-    async def read() -> set[str] | None:
-        reader = job_status_reader(connection, redis)
-        try:
-            found = await reader.served_queues()
-            return None if found is None else set(found)
-        finally:
-            await reader.aclose()
 
-    return asyncio.run(read())
+def read_workers(client: Redis) -> Counter[str]:
+    """Return how many live workers serve each queue, in two round trips.
+
+    Args:
+        client: A client of runqy's own Redis.
+
+    Raises:
+        RedisError: Redis is unavailable, or denies access.
+    """
+    workers = cast("list[bytes]", client.zrange(WORKERS, 0, -1))
+    with client.pipeline(transaction=False) as pipeline:
+        for worker_id in workers:
+            pipeline.hget(worker_key(worker_id.decode()), "queues")
+        return count_workers(pipeline.execute())

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where runqy keeps its jobs in Redis: one hash per job, in asynq's format.
+"""Where runqy keeps jobs and workers in Redis: one hash for each, in asynq's format.
 
 The hash ``asynq:{QUEUE}:t:ID`` (the braces are part of the key) has the fields
 ``state``, ``result`` (what the handler returned, as JSON, where the queue stores
@@ -8,11 +8,18 @@ results), ``error_msg`` (the last error) and ``completed_at`` (seconds since 197
 sorted set ``asynq:{QUEUE}:lease`` holds the ids of active jobs by the end of their
 lease, in seconds since 1970; a live worker extends it. The hash ``asynq:t:ID`` has the
 field ``queue``, by which the server finds a job; it stays after the job has ended.
+
+The hash ``asynq:workers:ID`` has the field ``queues``, which says what a worker serves.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: Set of the names of all queues.
 QUEUES = "asynq:queues"
@@ -53,7 +60,18 @@ def worker_key(worker_id: str) -> str:
     return f"asynq:workers:{worker_id}"
 
 
-def queues_of(text: str) -> set[str]:
-    """Return the queues in a worker's field: ``map[a.default:5 b.high:10]``."""
-    found = _WEIGHTS.fullmatch(text.strip())
-    return {item.rpartition(":")[0] for item in found[1].split()} if found else set()
+def count_workers(texts: Iterable[bytes | str | None]) -> Counter[str]:
+    """Return how many live workers serve each queue.
+
+    Args:
+        texts: What each says that it serves: ``map[a.default:5 b.high:10]``. None for a
+            worker that is gone: its hash has expired.
+    """
+    served: Counter[str] = Counter()
+    for text in texts:
+        if text is not None:
+            plain = text.decode() if isinstance(text, bytes) else text
+            found = _WEIGHTS.fullmatch(plain.strip())
+            weights = found[1].split() if found else []
+            served.update({weight.rpartition(":")[0] for weight in weights})
+    return served

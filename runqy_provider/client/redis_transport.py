@@ -13,21 +13,19 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError
 
 from runqy_provider.client.api import MAX_BODY
 from runqy_provider.client.models import PENDING, Job
+from runqy_provider.client.queues import read_workers
 from runqy_provider.client.redis_keys import (
     QUEUES,
-    WORKERS,
     hash_key,
     pending_key,
-    queues_of,
     retry_key,
     reverse_key,
-    worker_key,
 )
 from runqy_provider.client.task_message import (
     DEFAULT_TIMEOUT,
@@ -122,13 +120,7 @@ class RedisTransport:
         with redis_errors(self._connection, "look for a queue"):
             if self._client.sismember(QUEUES, runqy_queue):
                 return True
-            workers = cast("list[bytes]", self._client.zrange(WORKERS, 0, -1))
-            with self._client.pipeline(transaction=False) as pipeline:
-                for name in workers:
-                    pipeline.hget(worker_key(name.decode()), "queues")
-                texts = pipeline.execute()
-        served = [queues_of(text.decode()) for text in texts if text is not None]
-        return runqy_queue in set().union(*served)
+            return runqy_queue in read_workers(self._client)
 
     def enqueue(
         self, runqy_queue: str, jobs: Sequence[NewJob], options: JobOptions

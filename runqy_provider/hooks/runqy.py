@@ -338,10 +338,10 @@ class RunqyHook(BaseHook):
         Returns:
             Whether tasks can run, and a line for each check; those that failed first.
         """
-        from runqy_provider.checks.connection import (  # noqa: PLC0415 - only for tests of connections
+        from runqy_provider.checks import is_usable, report  # noqa: PLC0415 - rarely used
+        from runqy_provider.checks.connection import (  # noqa: PLC0415 - same
             check_connection,
         )
-        from runqy_provider.checks.result import is_usable, report  # noqa: PLC0415 - same
 
         results = check_connection(self.runqy_conn_id, is_copy=True)
         return is_usable(results), report(results)

@@ -21,7 +21,6 @@ from redis.exceptions import ResponseError
 from runqy_delivery.wire import COMPLETED
 from runqy_provider.errors import NoAccess, RunqyError
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.scripts import ACKNOWLEDGE, HOLD, TAKE
 from runqy_provider.redis_client import async_client, client, redis_errors
 
 if TYPE_CHECKING:
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
 #: Milliseconds for which Redis holds back its answer while nothing arrives.
 BLOCK = 5000
 
-#: How many deliveries are read at once.
-AT_ONCE = 100
+#: The most deliveries of one read.
+ENTRIES_PER_READ = 100
 
 #: Seconds after which deliveries that were taken and not acknowledged are taken by
 #: others. An attempt that lives says three times in between that it still has them.
@@ -48,6 +47,72 @@ TAKERS = "take:"
 Entry = tuple[str, dict[str, Any]]
 
 log = logging.getLogger(__name__)
+
+# Take the deliveries of a channel for one consumer (a group of readers) and one attempt
+# (a reader in it): first what the attempt holds already, then what others have not
+# acknowledged for ARGV[3] milliseconds, then what nobody has taken. An entry that was
+# removed from the stream cannot be taken: it counts as acknowledged. Redis 6 names such
+# an entry only with JUSTID, and where an attempt reads what it holds.
+TAKE = """
+local key, group, attempt, most = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[4])
+if #redis.call('XRANGE', key, '-', '+', 'COUNT', 1) == 0 then return {} end
+local made = redis.pcall('XGROUP', 'CREATE', key, group, '0')
+if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
+local function read(from, count)
+  if count < 1 then return {} end
+  local answer = redis.call('XREADGROUP', 'GROUP', group, attempt, 'COUNT', count,
+                            'STREAMS', key, from)
+  return answer and answer[1][2] or {}
+end
+local function held()
+  while true do
+    local found, removed = {}, 0
+    for _, entry in ipairs(read('0', most)) do
+      if entry[2] then
+        table.insert(found, entry)
+      else
+        removed = removed + redis.call('XACK', key, group, entry[1])
+      end
+    end
+    if removed == 0 then return found end
+  end
+end
+local found = held()
+local at, room = '0-0', most - #found
+while room > 0 do
+  local answer = redis.call('XAUTOCLAIM', key, group, attempt, ARGV[3], at,
+                            'COUNT', room, 'JUSTID')
+  at, room = answer[1], room - #answer[2]
+  if at == '0-0' then break end
+end
+found = held()
+for _, entry in ipairs(read('>', most - #found)) do table.insert(found, entry) end
+if #found == 0 then redis.call('XGROUP', 'DELCONSUMER', key, group, attempt) end
+return found
+"""
+
+# Reading what it holds makes the time new since when an attempt holds it.
+HOLD = """
+local at = '0'
+while true do
+  local answer = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', 1000,
+                            'STREAMS', KEYS[1], at)
+  local entries = answer and answer[1][2] or {}
+  if #entries == 0 then return at end
+  at = entries[#entries][1]
+end
+"""
+
+# An attempt that holds nothing is removed; one that holds something must not be: what
+# it holds would count as acknowledged.
+ACKNOWLEDGE = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return end
+for n = 3, #ARGV do redis.call('XACK', KEYS[1], ARGV[1], ARGV[n]) end
+local left = redis.pcall('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2])
+if not left.err and #left == 0 then
+  redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+end
+"""
 
 
 class Leftover(NamedTuple):
@@ -102,7 +167,7 @@ class ChannelReader:
                     self._group,
                     self._consumer,
                     {self._key: ">"},
-                    count=AT_ONCE,
+                    count=ENTRIES_PER_READ,
                     block=BLOCK,
                 )
             except ResponseError as error:
@@ -157,11 +222,13 @@ class ChannelReader:
         self, group: str, last: bytes, is_wanted: Callable[[dict[str, Any]], bool]
     ) -> list[Leftover]:
         held: Any = await self._client.xpending_range(
-            self._key, group, "-", "+", AT_ONCE, idle=int(HELD_FOR * 1000)
+            self._key, group, "-", "+", ENTRIES_PER_READ, idle=int(HELD_FOR * 1000)
         )
         ids = [row["message_id"] for row in held]
         for start, end in [*((each, each) for each in ids), (b"(" + last, b"+")]:
-            rows: Any = await self._client.xrange(self._key, start, end, AT_ONCE)
+            rows: Any = await self._client.xrange(
+                self._key, start, end, ENTRIES_PER_READ
+            )
             for entry in _entries(rows):
                 if is_wanted(entry[1]):
                     mark = f"{start.decode()} {end.decode()}"
@@ -182,7 +249,7 @@ class ChannelReader:
         start = b"0-0"
         while True:
             answer: Any = await self._client.xautoclaim(
-                self._key, self._group, self._consumer, 0, start, count=AT_ONCE
+                self._key, self._group, self._consumer, 0, start, count=ENTRIES_PER_READ
             )
             start = answer[0]
             found += _entries(answer[1])

@@ -31,9 +31,6 @@ from urllib.parse import quote
 
 PREFIX = "runqy:inbox"
 
-#: Seconds that an unread delivery is kept, by default.
-UNREAD_TTL = 7 * 24 * 3600
-
 #: Seconds that it is kept after its value was read. Long enough for a task whose worker
 #: died after reading it, and for recognising a late repetition.
 READ_TTL = 3600

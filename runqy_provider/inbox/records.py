@@ -1,25 +1,98 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Records of the last deliveries: what was accepted, what was rejected, and why."""
+"""What the inbox keeps beside deliveries: progress, and records of the last ones.
+
+The records say what was accepted, what was rejected, and why. Rejected deliveries are
+recorded at a cost that no sender can raise.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import logging
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
+from runqy_provider.errors import NoAccess, SinkUnavailable
 from runqy_provider.inbox import keys
+from runqy_provider.redis_client import redis_errors
 from runqy_provider.sanitize import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from redis.asyncio import Redis
     from typing_extensions import Self
+
+    from runqy_delivery import Delivery
+    from runqy_provider.connections import RedisConnection
+
+    #: Tells the task that waits for a delivery, by its id, why one was refused.
+    Tell = Callable[[str, str], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+#: The longest text of a progress message that is kept, in characters: each poll reads
+#: it.
+LONGEST_TEXT = 500
 
 #: How many records each list keeps.
 MOST_RECORDS = 100
 
 #: The longest outcome that is kept, in characters.
 LONGEST_OUTCOME = 300
+
+#: Seconds between two writes. Whatever comes in between, with the same reason, becomes
+#: one record.
+WRITE_INTERVAL = 1.0
+
+#: How many waiting tasks can be told in one write.
+MOST_UNTOLD = 1000
+
+#: The longest id that is kept, in characters.
+LONGEST_ID = 128
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The newest progress message.
+
+    Attributes:
+        at: When it arrived, in seconds since 1970.
+        fraction: How much is done, from 0 to 1; None where the task code did not say.
+        text: What is being done.
+    """
+
+    at: float
+    fraction: float | None = None
+    text: str | None = None
+
+    def __str__(self) -> str:
+        share = "" if self.fraction is None else f"{self.fraction:.0%}"
+        return " ".join(part for part in (share, self.text) if part) or "alive"
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> Progress:
+        """Return what a progress message says, cut to what is kept."""
+        fraction = delivery.fraction
+        return cls(
+            at=round(time.time(), 3),
+            fraction=None if fraction is None else float(min(max(fraction, 0), 1)),
+            text=one_line(delivery.text or "", LONGEST_TEXT) or None,
+        )
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Progress:
+        """Read a stored progress message, of this version or a newer one."""
+        kept = json.loads(text)
+        return cls(kept["at"], kept.get("fraction"), kept.get("text"))
+
+    def to_json(self) -> bytes:
+        """Return it as it is stored."""
+        return json.dumps(vars(self)).encode()
 
 
 @dataclass(frozen=True)
@@ -104,3 +177,98 @@ async def read_recent(client: Redis, namespace: str, most: int) -> RecentDeliver
     )
     newest = sorted(rejected + bad_url, key=lambda record: record.at, reverse=True)
     return RecentDeliveries(tuple(accepted), tuple(newest[:most]))
+
+
+class _List(NamedTuple):
+    redis: RedisConnection
+    key: str
+
+
+class RejectionRecorder:
+    """Counts rejected deliveries, and writes them to the inbox once a second.
+
+    A sender decides how many there are. So a rejection costs an entry in a dict, and
+    the request does not wait for Redis. If Redis is unavailable, records are dropped.
+
+    Args:
+        client_of: Returns a client of a Redis.
+        ttl: Seconds that records are kept after the last one.
+    """
+
+    def __init__(self, client_of: Callable[[RedisConnection], Redis], ttl: int) -> None:
+        self._client_of = client_of
+        self._ttl = ttl
+        self._pending: dict[_List, dict[str, DeliveryRecord]] = {}
+        self._untold: dict[tuple[str, str], tuple[Tell, str]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def add(
+        self,
+        redis: RedisConnection,
+        key: str,
+        delivery_id: str,
+        reason: str,
+        detail: str = "",
+        *,
+        tell: Tell | None = None,
+    ) -> None:
+        """Record one rejected delivery of a connection that exists.
+
+        Args:
+            redis: The Redis of the inbox.
+            key: Its list; see ``keys``.
+            delivery_id: The id in the URL.
+            reason: One of a few texts: rejections with the same one are counted.
+            detail: More about this one.
+            tell: Tells the task that waits for an id why; None if it is not to be told:
+                without a valid token, a sender must not write into the log of a task.
+        """
+        records = self._pending.setdefault(_List(redis, key), {})
+        before = records.get(reason)
+        records[reason] = DeliveryRecord(
+            round(time.time(), 3),
+            one_line(delivery_id, LONGEST_ID),
+            count=1 if before is None else before.count + 1,
+            outcome=f"{reason}: {detail}" if detail else reason,
+        )
+        if tell is not None and len(self._untold) < MOST_UNTOLD:
+            text = f"The receiver refused a delivery of {delivery_id}: "
+            self._untold[key, delivery_id] = tell, text + (detail or reason)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._write_regularly())
+
+    async def aclose(self) -> None:
+        """Write what is left."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._write()
+
+    async def _write_regularly(self) -> None:
+        while self._pending:
+            await asyncio.sleep(WRITE_INTERVAL)
+            await self._write()
+
+    async def _write(self) -> None:
+        pending, self._pending = self._pending, {}
+        for (redis, key), records in pending.items():
+            entries = [record.to_entry() for record in records.values()]
+            try:
+                with redis_errors(redis, "record rejected deliveries"):
+                    await self._push(self._client_of(redis), key, entries)
+            except (SinkUnavailable, NoAccess) as error:
+                log.warning("%s", error)
+        untold, self._untold = self._untold, {}
+        for (_, delivery_id), (tell, text) in untold.items():
+            try:
+                await tell(delivery_id, text)
+            except (SinkUnavailable, NoAccess) as error:
+                log.warning("The waiting task was not told: %s", error)
+
+    async def _push(self, client: Redis, key: str, entries: list[str]) -> None:
+        async with client.pipeline(transaction=False) as pipeline:
+            pipeline.lpush(key, *entries)
+            pipeline.ltrim(key, 0, MOST_RECORDS - 1)
+            pipeline.expire(key, self._ttl)
+            await pipeline.execute()

@@ -1,38 +1,115 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Write deliveries to the inbox: the first final one wins."""
+"""Write deliveries to the inbox: the first final one wins.
+
+Writers share their round trips: all deliveries that wait are part of the next one.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import math
 import time
+from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from redis.exceptions import NoScriptError, RedisError
 
 from runqy_delivery import BadDelivery, Delivery
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.channel import MOST_KEPT, channel_of, event_of
-from runqy_provider.inbox.progress import Progress
-from runqy_provider.inbox.records import MOST_RECORDS, DeliveryRecord
-from runqy_provider.inbox.replicas import ReplicaCheck
-from runqy_provider.inbox.scripts import NOTE, PUT, publish_command
-from runqy_provider.inbox.shared_script import SharedScript
+from runqy_provider.inbox.records import MOST_RECORDS, DeliveryRecord, Progress
+from runqy_provider.options import Config
 from runqy_provider.redis_client import redis_errors
 from runqy_provider.sanitize import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from redis.asyncio import Redis
 
     from runqy_provider.connections import RedisConnection
 
-
 #: Writes JSON so that the same values give the same text.
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
-
 #: The longest text about a refused delivery that is kept, in characters.
 LONGEST_REFUSAL = 500
+
+#: Round trips at once: where one connection hangs, another goes on.
+ROUND_TRIPS_AT_ONCE = 2
+
+#: The most calls of one round trip, and the most bytes of their arguments, so that a
+#: large body does not keep many others waiting.
+MOST_CALLS = 100
+MOST_BYTES = 1024 * 1024
+
+#: Seconds for which a round trip waits until a replica has what it wrote. Usually this
+#: takes a millisecond. Without a replica, it costs this time.
+REPLICA_WAIT = 0.1
+
+#: Seconds for which nothing counts as stored after the replica was lost. A primary that
+#: has just been replaced does not know it yet, and what it stores is lost. After that
+#: time, the replica counts as gone, and the inbox goes on without one.
+LOST_FOR = 30.0
+
+#: A function for scripts. Redis 6 has no REDIS_VERSION_NUM, and no sharded channels.
+PUBLISH = """
+local function publish(command, channel, message)
+  if not redis.REDIS_VERSION_NUM then command = 'PUBLISH' end
+  redis.call(command, channel, message)
+end
+"""
+
+# One script, so that of two deliveries at once exactly one is first. A repetition is
+# published again: the first message may have been missed. The event of a channel comes
+# first: should the script fail after it, the sender tries again, and the event comes
+# twice, not never. The record is written with pcall: a Redis that denies it must not
+# refuse the delivery. So is what removes events as old as the deliveries that expire.
+PUT = (
+    PUBLISH
+    + """
+local known = redis.call('HGET', KEYS[1], 'digest') or redis.call('GET', KEYS[3])
+local function record(outcome, list)
+  if ARGV[8] == '' then return outcome end
+  redis.pcall('LPUSH', list, outcome .. '\\n' .. ARGV[8])
+  redis.pcall('LTRIM', list, 0, ARGV[9])
+  redis.pcall('EXPIRE', list, ARGV[5])
+  return outcome
+end
+if known and known ~= ARGV[1] then return record('conflict', KEYS[5]) end
+if not known then
+  if ARGV[10] ~= '' then
+    local id = redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[11], '*',
+                          'event', ARGV[10])
+    local oldest = tonumber(string.match(id, '^%d+')) - ARGV[5] * 1000
+    redis.pcall('XTRIM', KEYS[6], 'MINID', string.format('%.0f', oldest))
+    redis.call('EXPIRE', KEYS[6], ARGV[5])
+  end
+  redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'status', ARGV[2], 'body', ARGV[3],
+             'at', ARGV[4])
+  redis.call('EXPIRE', KEYS[1], ARGV[5])
+  if ARGV[7] ~= '0' then
+    redis.call('SET', KEYS[3], ARGV[1])
+    redis.call('EXPIREAT', KEYS[3], ARGV[7])
+  end
+end
+publish(ARGV[12], KEYS[2], ARGV[6])
+return record(known and 'repeated' or 'stored', KEYS[4])
+"""
+)
+
+NOTE = (
+    PUBLISH
+    + """
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+publish(ARGV[4], KEYS[2], ARGV[3])
+return 'noted'
+"""
+)
 
 
 class Outcome(Enum):
@@ -72,7 +149,7 @@ class InboxWriter:
         client: Redis,
         connection: RedisConnection,
         namespace: str,
-        ttl: int = keys.UNREAD_TTL,
+        ttl: int = Config.unread_ttl_seconds,
         put: SharedScript | None = None,
     ) -> None:
         self._client = client
@@ -199,3 +276,148 @@ def digest(delivery: Delivery) -> str:
     except RecursionError as error:
         raise BadDelivery("The delivery's JSON is nested too deeply.") from error
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class _Call(NamedTuple):
+    keys: Sequence[str]
+    args: Sequence[Any]
+    done: asyncio.Future[Any]
+
+    @property
+    def size(self) -> int:
+        return sum(len(arg) for arg in self.args if isinstance(arg, (bytes, str)))
+
+
+class SharedScript:
+    """A script that is run for many callers; each gets its own result or error.
+
+    A call waits for no other, unless round trips are under way: then it is part of the
+    next one.
+
+    Args:
+        client: A connected client; the caller closes it.
+        text: The script.
+        replicas: Decides whether a round trip counts, by how many replicas have what
+            it wrote; None: it always does.
+    """
+
+    def __init__(
+        self, client: Redis, text: str, replicas: ReplicaCheck | None = None
+    ) -> None:
+        self._client = client
+        self._replicas = replicas
+        self._text = text
+        self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self._waiting: deque[_Call] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run the script.
+
+        Raises:
+            RedisError: Redis is unavailable, or refuses this call.
+        """
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Call(keys, args, done))
+        if len(self._tasks) < ROUND_TRIPS_AT_ONCE:
+            task = asyncio.create_task(self._run())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await done
+
+    async def _run(self) -> None:
+        while self._waiting:
+            calls = self._take()
+            try:
+                results = await self._send(calls)
+            except Exception as error:  # noqa: BLE001 - each caller gets it
+                results = [error] * len(calls)
+            except asyncio.CancelledError:
+                for call in calls:
+                    call.done.cancel()
+                raise
+            for call, result in zip(calls, results, strict=True):
+                if call.done.done():
+                    continue  # its caller was cancelled
+                if isinstance(result, Exception):
+                    call.done.set_exception(result)
+                else:
+                    call.done.set_result(result)
+
+    def _take(self) -> list[_Call]:
+        calls = [self._waiting.popleft()]
+        size = calls[0].size
+        while self._waiting and len(calls) < MOST_CALLS:
+            size += self._waiting[0].size
+            if size > MOST_BYTES:
+                break
+            calls.append(self._waiting.popleft())
+        return calls
+
+    async def _send(self, calls: Sequence[_Call]) -> list[Any]:
+        results = await self._evaluate(calls)
+        unknown = [
+            number
+            for number, result in enumerate(results)
+            if isinstance(result, NoScriptError)
+        ]
+        if unknown:
+            # Redis has been restarted, or has failed over.
+            again = await self._evaluate(
+                [calls[number] for number in unknown], loads=True
+            )
+            for number, result in zip(unknown, again, strict=True):
+                results[number] = result
+        return results
+
+    async def _evaluate(
+        self, calls: Sequence[_Call], *, loads: bool = False
+    ) -> list[Any]:
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for number, (keys, args, _) in enumerate(calls):
+                if loads and number == 0:
+                    # Redis remembers the script for those that follow.
+                    pipeline.eval(self._text, len(keys), *keys, *args)
+                else:
+                    pipeline.evalsha(self._sha, len(keys), *keys, *args)
+            if self._replicas is not None:
+                pipeline.wait(1, int(REPLICA_WAIT * 1000))
+            results: list[Any] = await pipeline.execute(raise_on_error=False)
+        if self._replicas is None:
+            return results
+        error = self._replicas.error(results.pop())
+        if error is None:
+            return results
+        return [
+            result if isinstance(result, Exception) else error for result in results
+        ]
+
+
+class ReplicaCheck:
+    """Decides whether what a round trip wrote counts as stored."""
+
+    def __init__(self) -> None:
+        self._confirmed_at = -math.inf
+
+    def error(self, replicas: object) -> RedisError | None:
+        """Return why it does not count as stored; None where it does.
+
+        Args:
+            replicas: What WAIT has answered: how many replicas have it. An error where
+                Redis does not allow WAIT.
+        """
+        now = time.monotonic()
+        if isinstance(replicas, int) and replicas > 0:
+            self._confirmed_at = now
+        elif now - self._confirmed_at < LOST_FOR:
+            return RedisError(
+                "no replica has confirmed what was written: perhaps another Redis is "
+                "becoming the primary. Without a replica, deliveries are accepted "
+                f"after {LOST_FOR:.0f} s"
+            )
+        return None
+
+
+def publish_command(connection: RedisConnection) -> str:
+    """Return the command that publishes in a Redis: the first argument of PUBLISH."""
+    return "SPUBLISH" if connection.is_cluster else "PUBLISH"

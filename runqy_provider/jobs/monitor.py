@@ -81,7 +81,7 @@ def monitor_target(context: SinkContext, job: JobRef) -> WaitTarget | None:
     Returns:
         None where the job is not known, or jobs are not to be observed.
     """
-    connection, is_on = context.connection, context.config.watch_interval > 0
+    connection, is_on = context.connection, context.config.watch_seconds > 0
     if job.runqy_queue is None or job.job_id is None or not is_on:
         return None
     uri = JobResultUri(connection.conn_id, job.runqy_queue, job.job_id, job.delivery_id)
@@ -111,12 +111,12 @@ class _WaiterFactory:
         config = self.context.config
         monitor = JobMonitor(
             job_status_reader(self.connection, self.redis),
-            config.vanished_grace,
+            config.vanished_grace_seconds,
             CallbackMonitor(self.context) if self.has_webhook else None,
-            served_for=config.watch_interval / 2,
+            served_for=config.watch_seconds / 2,
         )
-        early = [age for age in EARLY_LOOKS if age <= config.watch_interval]
-        return Waiter(monitor, config.watch_interval, batch=BATCH, early=early)
+        early = [age for age in EARLY_LOOKS if age <= config.watch_seconds]
+        return Waiter(monitor, config.watch_seconds, batch=BATCH, early=early)
 
 
 class JobMonitor:
@@ -481,10 +481,10 @@ class CallbackMonitor:
         Args:
             has_ended: Whether a job has just ended without a delivery.
         """
+        from runqy_provider.checks import FAILED  # noqa: PLC0415 - same
         from runqy_provider.checks.callback import (  # noqa: PLC0415 - rarely needed
             check_callback,
         )
-        from runqy_provider.checks.result import FAILED  # noqa: PLC0415 - same
 
         interval = SHORT_CHECK_INTERVAL if has_ended else CHECK_INTERVAL
         if time.monotonic() - self._checked_at >= interval:

@@ -47,8 +47,8 @@ MAX_UNKNOWN_LOOKUPS = 2
 def receiver_app() -> dict[str, Any]:
     """Return the receiver for ``AirflowPlugin.fastapi_apps``."""
     config = load_config()
-    connections = ConnectionCache(config.connection_ttl)
-    limits = Limits(max_body_bytes=config.max_body_bytes, ttl=config.unread_ttl)
+    connections = ConnectionCache(config.connection_ttl_seconds)
+    limits = Limits(max_body_bytes=config.max_body_bytes, ttl=config.unread_ttl_seconds)
     return {
         "name": "runqy receiver",
         "app": create_app(connections.find, limits, _count_rejected),

@@ -26,7 +26,7 @@ from runqy_provider.connections import (
     signing_secrets,
 )
 from runqy_provider.receiver.app import create_app
-from runqy_provider.receiver.connections import MAX_BODY, CallbackConnection, Limits
+from runqy_provider.receiver.connections import CallbackConnection, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,7 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--conn-id", default=DEFAULT_CONN_ID, help="the runqy connection it serves"
     )
     parser.add_argument(
-        "--max-body", type=int, default=MAX_BODY, help="the largest body, in bytes"
+        "--max-body",
+        type=int,
+        default=Limits.max_body_bytes,
+        help="the largest body, in bytes",
     )
     options = parser.parse_args(arguments)
     try:

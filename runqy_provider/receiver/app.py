@@ -20,7 +20,7 @@ from runqy_delivery.signature import verify
 from runqy_provider.errors import Misconfigured, NoAccess, SinkUnavailable
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.callback_url import is_valid
-from runqy_provider.inbox.rejections import RejectionRecorder
+from runqy_provider.inbox.records import RejectionRecorder
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest, shared_put
 from runqy_provider.receiver.body import read_body
 from runqy_provider.receiver.connections import (
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from runqy_provider.connections import RedisConnection
-    from runqy_provider.inbox.shared_script import SharedScript
+    from runqy_provider.inbox.records import Tell
+    from runqy_provider.inbox.writer import SharedScript
 
 log = logging.getLogger(__name__)
 
@@ -163,14 +164,14 @@ class Receiver:
             if reason:
                 # A sender that is to come back has not been refused for good.
                 is_final = rejection.retry_after is None
-                writer = self._writer(connection) if is_final else None
+                tell = self._writer(connection).note_refusal if is_final else None
                 self._reject(
                     connection,
                     keys.rejected,
                     delivery_id,
                     reason,
                     detail,
-                    writer=writer,
+                    tell=tell,
                 )
             raise
 
@@ -182,15 +183,15 @@ class Receiver:
         reason: str,
         detail: str = "",
         *,
-        writer: InboxWriter | None = None,
+        tell: Tell | None = None,
     ) -> None:
         """Count and record a rejected delivery, in one of the lists of ``keys``."""
         self._on_rejected(reason)
         redis = connection.redis.for_namespace(connection.conn_id)
         key = records(redis.in_keys(connection.conn_id))
         if delivery_id.startswith(keys.CHECK_PREFIX):
-            writer = None  # no task waits for it
-        self._rejections.add(redis, key, delivery_id, reason, detail, writer=writer)
+            tell = None  # no task waits for it
+        self._rejections.add(redis, key, delivery_id, reason, detail, tell=tell)
 
     async def _take(
         self, connection: CallbackConnection, request: Request, delivery_id: str

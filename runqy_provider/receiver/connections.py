@@ -7,15 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from runqy_provider.inbox.keys import UNREAD_TTL
+from runqy_provider.options import Config
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from runqy_provider.connections import RedisConnection
-
-#: The largest body that is accepted by default, in bytes.
-MAX_BODY = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -80,9 +77,9 @@ class Limits:
         max_in_flight_per_delivery: Requests at once for one delivery.
     """
 
-    max_body_bytes: int = MAX_BODY
+    max_body_bytes: int = Config.max_body_bytes
     max_drain_bytes: int = 64 * 1024 * 1024
-    ttl: int = UNREAD_TTL
+    ttl: int = Config.unread_ttl_seconds
     body_seconds: float = 60.0
     min_bytes_per_second: float = 16 * 1024
     grace: float = 10.0

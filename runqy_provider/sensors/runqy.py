@@ -187,18 +187,18 @@ class RunqySensor(BaseSensorOperator):
             self._refusal = refusal
             self.log.warning("%s", refusal)
         config = sink_context.config
-        if self.job_id is None or not config.watch_interval:
+        if self.job_id is None or not config.watch_seconds:
             return
         try:
             with RunqyHook.from_context(sink_context, retry_for=0) as hook:
                 hook.get_job(self.job_id)
         except JobVanished as error:
             self._gone_since = self._gone_since or time.time()
-            if time.time() - self._gone_since >= config.vanished_grace:
+            if time.time() - self._gone_since >= config.vanished_grace_seconds:
                 sink = self.sink or sink_context.connection.sink
                 raise JobVanished(
-                    f"{error} Nothing was delivered in the {config.vanished_grace:g} s "
-                    f"after, at sink {sink!r}.",
+                    f"{error} Nothing was delivered in the "
+                    f"{config.vanished_grace_seconds:g} s after, at sink {sink!r}.",
                     advice=refusal,
                 ) from error
         except RunqyError as error:

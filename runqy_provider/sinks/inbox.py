@@ -14,9 +14,9 @@ from runqy_delivery import BadDelivery as WireBadDelivery
 from runqy_delivery.wire import FAILED
 from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.inbox import callback_url, keys
-from runqy_provider.inbox.check import check_inbox
+from runqy_provider.inbox.inbox_source import BATCH, InboxSource
 from runqy_provider.inbox.reader import InboxReader
-from runqy_provider.inbox.source import BATCH, InboxSource
+from runqy_provider.inbox.self_test import write_and_read
 from runqy_provider.sinks.base import MANIFEST_TYPE
 from runqy_provider.sinks.result import StoredResult
 from runqy_provider.waiters.waiter import Waiter, WaitTarget
@@ -129,13 +129,13 @@ class InboxBackend:
         )
 
     def check(self) -> None:
-        """Check that deliveries can be written and read; see ``check_inbox``.
+        """Check that deliveries can be written and read; see ``write_and_read``.
 
         Raises:
             Misconfigured: The connection does not exist, or names a replica.
             SinkError: Redis is unavailable, or refuses something.
         """
-        check_inbox(self.redis, self.context.connection.conn_id)
+        write_and_read(self.redis, self.context.connection.conn_id)
 
     def webhook_url(self, delivery_id: str, expires: float) -> str:
         """Return the callback URL of one delivery.
@@ -168,7 +168,7 @@ class InboxBackend:
             is_required: See ``WaitTarget``.
             takes_results: False for progress and failures only.
         """
-        interval = self.context.config.inbox_interval
+        interval = self.context.config.inbox_sweep_seconds
         factory = _WaiterFactory(self.redis, self.namespace, takes_results, interval)
         return WaitTarget(factory, delivery_id, is_required)
 
@@ -231,7 +231,7 @@ class InboxBackend:
     def write_manifest(self, batch_id: str, lines: BinaryIO) -> str:
         """Store the manifest of a batch, and return its URI."""
         manifest = self._manifest(self.namespace, batch_id)
-        manifest.write(lines, self.context.config.unread_ttl)
+        manifest.write(lines, self.context.config.unread_ttl_seconds)
         return f"{self.uri(batch_id)}{MANIFEST_FRAGMENT}"
 
     def _manifest(self, namespace: str, batch_id: str) -> InboxManifest:

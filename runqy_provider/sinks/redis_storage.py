@@ -253,8 +253,8 @@ class _WaiterFactory:
         reader = job_status_reader(context.connection, context.runqy_redis)
         return Waiter(
             JobResultSource(reader),
-            config.poll_interval,
-            config.max_poll_interval,
+            config.poll_seconds,
+            config.longest_poll_seconds,
             batch=BATCH,
         )
 

@@ -224,7 +224,7 @@ class ChannelProducer(SharedStreamProducer):
     async def _open(self) -> ChannelReader:
         if self._reader is None:
             context = await aload_context(self._conn_id)
-            self._ttl = context.config.unread_ttl
+            self._ttl = context.config.unread_ttl_seconds
             backend = InboxBackend(context)
             # Other arguments make another group, which reads everything itself.
             group = "all" if self._with_failures else COMPLETED

@@ -14,6 +14,9 @@ from runqy_provider.caching import AsyncTtlCache, ExpiringDict, TtlCache
 TTL = 60.0
 RETRY_AFTER = 10.0
 
+#: Seconds to wait for a value that does not come.
+SHORT = 0.01
+
 
 class Clock:
     """Replaces ``time.monotonic`` in this process."""
@@ -240,3 +243,54 @@ def test_async_ttl_cache_is_usable_in_several_event_loops() -> None:
     for _ in range(2):
         assert asyncio.run(get()) == [1, 1]
         cache.clear()
+
+
+async def test_async_ttl_cache_slow_value_is_returned_by_a_later_call() -> None:
+    cache: AsyncTtlCache[int] = AsyncTtlCache()
+    load = AsyncLoader()
+    assert await cache.get_soon("key", load, SHORT) is None
+    assert await cache.get_soon("key", load, SHORT) is None
+    load.released.set()
+
+    assert await cache.get("key", load) == 1
+    assert await cache.get_soon("key", load, SHORT) == 1
+    assert load.loads == 1
+
+
+@pytest.mark.parametrize(("max_stale", "known"), [(60.0, 7), (0.0, None)])
+async def test_async_ttl_cache_expired_value_is_known_for_a_while(
+    max_stale: float, known: int | None
+) -> None:
+    cache: AsyncTtlCache[int] = AsyncTtlCache(max_stale)
+    load = AsyncLoader()
+
+    async def expired() -> tuple[int, float]:
+        return 7, 0.0
+
+    assert await cache.get("key", expired) == 7
+    assert await cache.get_soon("key", load, SHORT) == known
+    load.released.set()
+    assert await cache.get("key", load) == 1
+
+
+async def test_async_ttl_cache_caller_cancelled_load_goes_on_for_others() -> None:
+    cache: AsyncTtlCache[int] = AsyncTtlCache()
+    load = AsyncLoader()
+    first = asyncio.create_task(cache.get("key", load))
+    second = asyncio.create_task(cache.get("key", load))
+    await asyncio.sleep(0)
+    first.cancel()
+    load.released.set()
+
+    assert await second == 1
+    assert load.loads == 1
+
+
+async def test_async_ttl_cache_close_stops_what_is_loaded() -> None:
+    cache: AsyncTtlCache[int] = AsyncTtlCache()
+    waiting = asyncio.create_task(cache.get("key", AsyncLoader()))
+    await asyncio.sleep(0)
+    await cache.aclose()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

@@ -45,13 +45,13 @@ def test_config_option_out_of_range_is_refused_with_its_name(
 
 
 @pytest.mark.parametrize("option", BOUNDS)
-def test_config_option_smallest_value_is_accepted(
+def test_config_option_smallest_value_is_read_under_its_name(
     option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, smallest = BOUNDS[option]
     set_option(monkeypatch, option, smallest)
 
-    load_config()
+    assert getattr(load_config(), option) == float(smallest)
 
 
 def test_config_value_is_read_from_environment(
@@ -62,7 +62,7 @@ def test_config_value_is_read_from_environment(
 
     config = load_config()
 
-    assert (config.poll_interval, config.max_body_bytes) == (2.5, 123)
+    assert (config.poll_seconds, config.max_body_bytes) == (2.5, 123)
 
 
 @pytest.mark.parametrize(

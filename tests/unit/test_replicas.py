@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from runqy_provider.inbox import replicas
-from runqy_provider.inbox.replicas import LOST_FOR, ReplicaCheck
+from runqy_provider.inbox import writer
+from runqy_provider.inbox.writer import LOST_FOR, ReplicaCheck
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A clock that the test sets."""
     clock = SimpleNamespace(now=1000.0)
     time = SimpleNamespace(monotonic=lambda: clock.now)
-    monkeypatch.setattr(replicas, "time", time)
+    monkeypatch.setattr(writer, "time", time)
     return clock
 
 

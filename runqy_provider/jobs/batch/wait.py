@@ -64,7 +64,7 @@ async def wait_for_batch(
     Raises:
         RunqyError: The sink cannot be used, so that nothing is known of any job.
     """
-    is_watched = monitor and batch.chooses_id and context.config.watch_interval > 0
+    is_watched = monitor and batch.chooses_id and context.config.watch_seconds > 0
     liveness = BatchLiveness(
         heartbeat_timeout, update_logger(log), is_watched=is_watched
     )

@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import defaultdict
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from runqy_provider.caching import AsyncTtlCache
 from runqy_provider.plugins.page.look import (
     PARTS,
     list_connections,
@@ -23,94 +22,35 @@ from runqy_provider.plugins.page.waits import WaitReader, list_waits
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from runqy_provider.inbox.progress import Progress
+    from runqy_provider.inbox.records import Progress
     from runqy_provider.plugins.page.waits import Filter, Wait, Waits
 
 #: Seconds for which the waiting tasks, and what is known of connections, are current.
 WAITS_TTL, LOOK_TTL = 2.0, 4.0
 
-#: Seconds after which what was known of a connection is not known any more: longer
-#: than a server may take to answer until its state changes.
-MAX_AGE = 20.0
+#: Seconds after which what is not current any more is not known any more: longer than a
+#: server may take to answer until its state changes.
+MAX_STALE = 16.0
 
 #: Seconds that a response waits for a part of a connection; one that takes longer
 #: comes with a later response.
 WAIT_LIMIT = 0.3
 
 
-class LatestValues:
-    """The latest value of each key; however many ask for it, it is loaded once."""
-
-    def __init__(self) -> None:
-        #: By key: when it was loaded, and the value.
-        self._values: dict[str, tuple[float, Any]] = {}
-        self._tasks: dict[str, asyncio.Task[Any]] = {}
-
-    async def get(
-        self,
-        key: str,
-        load: Callable[[], Awaitable[Any]],
-        ttl: float,
-        wait_limit: float | None = None,
-    ) -> Any:
-        """Return the latest value of a key.
-
-        Args:
-            key: What the value is of.
-            load: Makes the value.
-            ttl: Seconds after which it is loaded again.
-            wait_limit: Seconds to wait for that; None: until it is done.
-
-        Returns:
-            The value from before, where it takes longer and that is not older than
-            ``MAX_AGE``; else None.
-
-        Raises:
-            Exception: What ``load`` raised.
-        """
-        loaded_at, value = self._values.get(key, (-math.inf, None))
-        age = time.monotonic() - loaded_at
-        if age < ttl:
-            return value
-        task = self._tasks.get(key)
-        if task is None:
-            task = asyncio.create_task(self._load(key, load))
-            self._tasks[key] = task
-        done, _ = await asyncio.wait({task}, timeout=wait_limit)
-        if done:
-            return task.result()
-        return value if age < MAX_AGE else None
-
-    async def aclose(self) -> None:
-        """Stop what is being loaded."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _load(self, key: str, load: Callable[[], Awaitable[Any]]) -> Any:
-        try:
-            value = await load()
-        finally:
-            del self._tasks[key]
-        now = time.monotonic()
-        kept = self._values.items()
-        self._values = {k: one for k, one in kept if now - one[0] < MAX_AGE}
-        self._values[key] = now, value
-        return value
-
-
 class PageData:
     """Reads Airflow's database, runqy and Redis; knows nothing of users."""
 
     def __init__(self) -> None:
-        self._latest = LatestValues()
+        self._cache: AsyncTtlCache[Any] = AsyncTtlCache(MAX_STALE)
         self._reader = WaitReader()
 
     async def list_connections(self) -> Mapping[str, str | None]:
         """Return the ids of all runqy connections, and the team of each."""
-        load = partial(asyncio.to_thread, list_connections)
-        teams: Mapping[str, str | None] = await self._latest.get("ids", load, LOOK_TTL)
+
+        async def load() -> tuple[Mapping[str, str | None], float]:
+            return await asyncio.to_thread(list_connections), LOOK_TTL
+
+        teams: Mapping[str, str | None] = await self._cache.get("ids", load)
         return teams
 
     async def look_at(self, conn_ids: Iterable[str]) -> list[dict[str, Any]]:
@@ -145,16 +85,19 @@ class PageData:
     ) -> Any:
         """Return when one part of a connection was looked at, and what was found."""
 
-        async def load() -> tuple[float, Any]:
+        async def load() -> tuple[tuple[float, Any], float]:
             found = await look(of)
-            return time.time(), found
+            return (time.time(), found), LOOK_TTL
 
-        return await self._latest.get(f"{name} {conn_id}", load, LOOK_TTL, WAIT_LIMIT)
+        return await self._cache.get_soon(f"{name} {conn_id}", load, WAIT_LIMIT)
 
     async def list_waits(self, dag_ids: set[str], wanted: Filter) -> dict[str, Any]:
         """Return one page of the waiting tasks, as plain JSON."""
-        load = partial(asyncio.to_thread, self._reader.read)
-        waits: Waits = await self._latest.get("waits", load, WAITS_TTL)
+
+        async def load() -> tuple[Waits, float]:
+            return await asyncio.to_thread(self._reader.read), WAITS_TTL
+
+        waits: Waits = await self._cache.get("waits", load)
         listing = await asyncio.to_thread(list_waits, waits.rows, dag_ids, wanted)
         progress = await self._progress_of(listing.rows)
         return {
@@ -200,7 +143,7 @@ class PageData:
 
     async def aclose(self) -> None:
         """Stop what is being loaded."""
-        await self._latest.aclose()
+        await self._cache.aclose()
 
 
 def _row(wait: Wait, progress: Progress | None) -> dict[str, Any]:

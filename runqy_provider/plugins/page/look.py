@@ -8,7 +8,8 @@ import asyncio
 import json
 import os
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -18,16 +19,12 @@ from sqlalchemy import select
 
 from runqy_provider.airflow_compat import AirflowNotFoundException, column_of
 from runqy_provider.client import api
+from runqy_provider.client.job_status import aread_workers
+from runqy_provider.client.redis_keys import QUEUES, count_workers
 from runqy_provider.context import SinkContext, context_of
 from runqy_provider.errors import Misconfigured, NoAccess, RunqyError, SinkUnavailable
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.progress import Progress
-from runqy_provider.inbox.records import RecentDeliveries, read_recent
-from runqy_provider.plugins.page.queues import (
-    QueueCounts,
-    counts_from_api,
-    counts_in_redis,
-)
+from runqy_provider.inbox.records import Progress, RecentDeliveries, read_recent
 from runqy_provider.plugins.receiver import find_connection
 from runqy_provider.python_compat import timeout
 from runqy_provider.redis_client import async_client, redis_errors
@@ -38,7 +35,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.connections import RedisConnection, RunqyConnection
 
 T = TypeVar("T")
 
@@ -59,6 +56,29 @@ CONN_TYPE = "runqy"
 
 #: The environment variables in which Airflow looks for connections.
 VARIABLE_PREFIX = "AIRFLOW_CONN_"
+
+
+@dataclass(frozen=True)
+class QueueCounts:
+    """One queue.
+
+    Attributes:
+        name: Its full name.
+        pending: Jobs that wait for a worker.
+        active: Jobs that run.
+        retry: Jobs that failed and will run again.
+        archived: Jobs that failed for good and are kept.
+        failed_today: How often a job failed since 0:00 UTC; None where it is not known.
+        workers: Live workers that serve it.
+    """
+
+    name: str
+    pending: int
+    active: int
+    retry: int
+    archived: int
+    failed_today: int | None
+    workers: int
 
 
 def list_connections() -> dict[str, str | None]:
@@ -143,8 +163,8 @@ async def look_at_queues(context: SinkContext) -> dict[str, Any]:
     async def count() -> list[QueueCounts]:
         if redis is not None:
             async with _opened(redis, "count the jobs of all queues") as client:
-                return await counts_in_redis(client)
-        return await counts_from_api(connection)
+                return await _counts_in_redis(client)
+        return await _counts_from_api(connection)
 
     if redis is None and connection.admin_key is None:
         problem = (
@@ -155,6 +175,72 @@ async def look_at_queues(context: SinkContext) -> dict[str, Any]:
     counts, problem = await _within_limit(context, count())
     queues = None if counts is None else [vars(queue) for queue in counts]
     return {"queues": queues, "queues_problem": problem}
+
+
+async def _counts_in_redis(client: Redis) -> list[QueueCounts]:
+    """Count in runqy's own Redis, in four round trips.
+
+    Raises:
+        RedisError: Redis is unavailable, or denies access.
+    """
+    workers = await aread_workers(client)
+    names = cast("set[bytes]", await client.smembers(QUEUES))
+    # asynq knows a queue once it has had a job.
+    queues = sorted({name.decode("utf-8", "replace") for name in names} | {*workers})
+    async with client.pipeline(transaction=False) as pipeline:
+        today = datetime.now(timezone.utc).date().isoformat()
+        for queue in queues:
+            prefix = f"asynq:{{{queue}}}"
+            pipeline.llen(f"{prefix}:pending")
+            pipeline.llen(f"{prefix}:active")
+            pipeline.zcard(f"{prefix}:retry")
+            pipeline.zcard(f"{prefix}:archived")
+            pipeline.get(f"{prefix}:failed:{today}")
+        numbers = [int(number or 0) for number in await pipeline.execute()]
+    counts = []
+    for n, queue in enumerate(queues):
+        pending, active, retry, archived, failed = numbers[5 * n : 5 * n + 5]
+        counts.append(
+            QueueCounts(queue, pending, active, retry, archived, failed, workers[queue])
+        )
+    return counts
+
+
+async def _counts_from_api(connection: RunqyConnection) -> list[QueueCounts]:
+    """Ask the server, which needs the admin key.
+
+    Raises:
+        RunqyError: The server is unavailable, or refuses the key.
+    """
+    # First, as it says what is wrong with a key.
+    listed = await asyncio.to_thread(api.ask, connection, api.list_workers())
+    rows = await asyncio.to_thread(api.ask, connection, _list_counts())
+    workers = count_workers(one.queues for one in listed if not one.is_stale)
+    return [
+        QueueCounts(
+            name=row["queue"],
+            pending=int(row.get("pending", 0)),
+            active=int(row.get("active", 0)),
+            retry=int(row.get("retry", 0)),
+            archived=int(row.get("archived", 0)),
+            failed_today=None,
+            workers=workers[row["queue"]],
+        )
+        for row in sorted(rows, key=lambda row: row["queue"])
+    ]
+
+
+def _list_counts() -> api.ApiRequest[Sequence[Any]]:
+    what = "count the jobs of all queues"
+
+    def read(response: api.ApiResponse) -> Sequence[Any]:
+        return response.part("queues", what, _rows)
+
+    return api.ApiRequest(what, "GET", "/api/queues", read, needs="admin")
+
+
+def _rows(items: Any) -> Sequence[Any]:
+    return [item for item in items if item["queue"]]
 
 
 #: All that is known of a connection; each part is looked at on its own.

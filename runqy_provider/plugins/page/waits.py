@@ -15,8 +15,8 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
 from sqlalchemy.orm import lazyload, load_only
 
+from runqy_provider.checks import OK
 from runqy_provider.checks.airflow_database import find_triggerer
-from runqy_provider.checks.result import OK
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ MOST_WAITS = 20_000
 MOST_ROWS = 100
 
 #: How many triggers are read by one query.
-AT_ONCE = 500
+TRIGGERS_PER_QUERY = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +145,10 @@ def _arguments_of(
     session: Session, ids: Sequence[int]
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield the arguments of triggers, decrypted where Airflow has encrypted them."""
-    for start in range(0, len(ids), AT_ONCE):
+    for start in range(0, len(ids), TRIGGERS_PER_QUERY):
         statement = (
             select(Trigger)
-            .where(Trigger.id.in_(ids[start : start + AT_ONCE]))
+            .where(Trigger.id.in_(ids[start : start + TRIGGERS_PER_QUERY]))
             .options(
                 load_only(Trigger.id, Trigger.encrypted_kwargs),
                 lazyload(Trigger.task_instance),

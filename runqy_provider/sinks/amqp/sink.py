@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from runqy_provider.config import Config
     from runqy_provider.connections import RedisConnection
     from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
+    from runqy_provider.options import Config
     from runqy_provider.sinks.result import StoredResult, UrlOpener
 
 SCHEME = "amqp"
@@ -44,10 +44,10 @@ class _WaiterFactory:
         source = AmqpSource(
             self.queue,
             self.redis,
-            ttl=self.config.unread_ttl,
+            ttl=self.config.unread_ttl_seconds,
             max_body_bytes=self.config.max_body_bytes,
         )
-        return Waiter(source, self.config.inbox_interval)
+        return Waiter(source, self.config.inbox_sweep_seconds)
 
 
 @dataclass(frozen=True)

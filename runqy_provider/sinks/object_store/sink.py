@@ -254,7 +254,7 @@ class BoundObjectSink(BoundSink):
         """Return the bucket, and the inbox where webhooks are set up."""
         has_webhook = self.inbox.is_configured
         factor = WEBHOOK_INTERVAL_FACTOR if has_webhook else 1
-        interval = self.context.config.object_interval * factor
+        interval = self.context.config.object_sweep_seconds * factor
         bucket = WaitTarget(
             _WaiterFactory(self.store, interval), self.sink.key(job.delivery_id)
         )

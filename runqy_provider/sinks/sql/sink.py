@@ -131,9 +131,9 @@ class _WaiterFactory:
             self.sink.channel,
             self.bound.result_uri,
             is_inserted=self.is_inserted,
-            forget_after=FORGET_AFTER * max(1.0, config.max_poll_interval),
+            forget_after=FORGET_AFTER * max(1.0, config.longest_poll_seconds),
         )
-        return Waiter(source, config.poll_interval, config.max_poll_interval)
+        return Waiter(source, config.poll_seconds, config.longest_poll_seconds)
 
 
 class BoundSqlSink(BoundSink):

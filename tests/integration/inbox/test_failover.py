@@ -11,8 +11,8 @@ from devtools.servers.switch import Switch
 from runqy_delivery import Delivery
 from runqy_provider.connections import RedisConnection
 from runqy_provider.errors import Misconfigured, NoAccess, SinkUnavailable
-from runqy_provider.inbox.check import check_inbox
 from runqy_provider.inbox.reader import InboxReader
+from runqy_provider.inbox.self_test import write_and_read
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.redis_client import async_client
 from runqy_sandbox.process.child import Child
@@ -86,7 +86,7 @@ async def test_inbox_failover_first_write_goes_to_new_primary(
 def test_inbox_check_leaves_no_key(
     redis_settings: RedisConnection, conn_id: str, redis_url: str
 ) -> None:
-    check_inbox(redis_settings, conn_id)
+    write_and_read(redis_settings, conn_id)
 
     with Redis.from_url(redis_url) as redis:
         assert list(redis.scan_iter(f"*{conn_id}*")) == []
@@ -97,7 +97,7 @@ def test_inbox_check_replica_is_refused(pair: tuple[int, int]) -> None:
         redis.replicaof("127.0.0.1", pair[1])
 
     with pytest.raises(Misconfigured, match="read-only replica"):
-        check_inbox(_settings(pair[0]), "c")
+        write_and_read(_settings(pair[0]), "c")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_inbox_check_missing_permission_names_the_step(
         )
 
     with pytest.raises(NoAccess, match=step):
-        check_inbox(_settings(pair[0], username="app", password="pw"), "c")
+        write_and_read(_settings(pair[0], username="app", password="pw"), "c")
 
 
 def test_inbox_check_documented_permissions_suffice(pair: tuple[int, int]) -> None:
@@ -126,14 +126,14 @@ def test_inbox_check_documented_permissions_suffice(pair: tuple[int, int]) -> No
     with Redis(port=pair[0]) as redis:
         redis.execute_command("ACL", "SETUSER", "app", "on", ">pw", *permissions)
 
-    check_inbox(_settings(pair[0], username="app", password="pw"), "c")
+    write_and_read(_settings(pair[0], username="app", password="pw"), "c")
 
 
 def test_inbox_check_redis_unavailable_names_the_step(
     unreachable_redis: RedisConnection,
 ) -> None:
     with pytest.raises(SinkUnavailable, match="write a key"):
-        check_inbox(unreachable_redis, "c")
+        write_and_read(unreachable_redis, "c")
 
 
 def test_inbox_source_reads_from_replica(pair: tuple[int, int], conn_id: str) -> None:

@@ -19,10 +19,10 @@ from runqy_provider.errors import Misconfigured
 from runqy_provider.inbox import callback_url, keys
 from runqy_provider.inbox.channel import new_channel_delivery_id
 from runqy_provider.inbox.channel_reader import ChannelReader
-from runqy_provider.inbox.check import check_inbox
+from runqy_provider.inbox.inbox_source import InboxSource
 from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.inbox.records import read_recent
-from runqy_provider.inbox.source import InboxSource
+from runqy_provider.inbox.self_test import write_and_read
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.jobs import launch
 from runqy_provider.jobs.attempt_store import RedisStore
@@ -163,7 +163,7 @@ def test_attempt_store_found_primary_record_is_kept_and_abandoned(
 def test_inbox_check_found_primary_passes(
     found_redis: RedisConnection, conn_id: str
 ) -> None:
-    check_inbox(found_redis, conn_id)
+    write_and_read(found_redis, conn_id)
 
 
 async def test_receiver_found_primary_stores_and_records_rejections(
@@ -238,7 +238,7 @@ def test_inbox_check_cluster_that_is_not_declared_says_what_to_add(
     node = next(n for n in cluster.nodes if n is not cluster.primary_of(conn_id))
     settings = redis_connection(host="127.0.0.1", port=node.port)
     with pytest.raises(Misconfigured, match='Add "cluster": true'):
-        check_inbox(settings, conn_id)
+        write_and_read(settings, conn_id)
 
 
 def test_client_cluster_without_namespace_is_refused(

@@ -10,13 +10,13 @@ import pytest
 
 from devtools.servers.redis_node import make_node
 from runqy_delivery import Delivery
-from runqy_provider.checks.sink import check_inbox
+from runqy_provider.checks.connection import check_inbox
 from runqy_provider.config import load_config
 from runqy_provider.connections import RunqyConnection
 from runqy_provider.context import SinkContext
 from runqy_provider.errors import SinkUnavailable
 from runqy_provider.inbox import callback_url
-from runqy_provider.inbox.check import check_inbox as write_and_read
+from runqy_provider.inbox.self_test import write_and_read
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.connections import CallbackConnection
 from runqy_sandbox.process.watchdog import Watchdog

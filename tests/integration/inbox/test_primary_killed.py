@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from runqy_delivery import Delivery
-from runqy_provider.inbox import callback_url, replicas
+from runqy_provider.inbox import callback_url, writer
+from runqy_provider.inbox.inbox_source import InboxSource
 from runqy_provider.inbox.reader import InboxReader
-from runqy_provider.inbox.source import InboxSource
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.connections import CallbackConnection
 from runqy_provider.waiters.waiter import Waiter
@@ -40,7 +40,7 @@ PAUSE = 0.2
 @pytest.fixture(autouse=True)
 def short_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Go on without a replica sooner, but not before the failover is over."""
-    monkeypatch.setattr(replicas, "LOST_FOR", 20.0)
+    monkeypatch.setattr(writer, "LOST_FOR", 20.0)
 
 
 class Servers(Protocol):

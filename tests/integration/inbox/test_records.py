@@ -9,8 +9,12 @@ from redis import Redis
 
 from runqy_delivery import Delivery
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.records import MOST_RECORDS, DeliveryRecord, read_recent
-from runqy_provider.inbox.rejections import RejectionRecorder
+from runqy_provider.inbox.records import (
+    MOST_RECORDS,
+    DeliveryRecord,
+    RejectionRecorder,
+    read_recent,
+)
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.redis_client import async_client
 

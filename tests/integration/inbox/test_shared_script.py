@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.exceptions import RedisError, ResponseError
 
-from runqy_provider.inbox.shared_script import MOST_BYTES, MOST_CALLS, SharedScript
+from runqy_provider.inbox.writer import MOST_BYTES, MOST_CALLS, SharedScript
 from runqy_provider.redis_client import async_client
 
 if TYPE_CHECKING:

@@ -19,12 +19,11 @@ from runqy_provider.errors import NoAccess, SinkUnavailable
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.channel import new_channel_delivery_id
 from runqy_provider.inbox.channel_reader import ChannelReader, ChannelTaker
-from runqy_provider.inbox.check import check_inbox
+from runqy_provider.inbox.inbox_source import InboxSource
 from runqy_provider.inbox.manifest import InboxManifest
 from runqy_provider.inbox.reader import InboxReader, StoredDelivery
-from runqy_provider.inbox.records import read_recent
-from runqy_provider.inbox.rejections import RejectionRecorder
-from runqy_provider.inbox.source import InboxSource
+from runqy_provider.inbox.records import RejectionRecorder, read_recent
+from runqy_provider.inbox.self_test import write_and_read
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.jobs.attempt_store import RedisStore
 from runqy_provider.receiver.__main__ import connection_from
@@ -78,7 +77,7 @@ def _is_redis_7() -> bool:
 
 async def use_everything(redis: RedisConnection, conn_id: str) -> None:
     """Do once whatever receivers, triggerers and workers do with the inbox."""
-    check_inbox(redis, conn_id)
+    write_and_read(redis, conn_id)
     namespace, in_keys = redis.for_namespace(conn_id), redis.in_keys(conn_id)
     source = InboxSource(redis, conn_id)
     hints = source.hints()
@@ -146,7 +145,7 @@ def test_standalone_receiver_tls_url_has_the_fields_of_the_extra(
         "RUNQY_INBOX_REDIS_URL": f"rediss://127.0.0.1:{tls_redis.port}/0?{fields}",
         "RUNQY_CALLBACK_SECRET": "a-secret-of-the-receiver",
     }
-    check_inbox(connection_from(environment, conn_id).redis, conn_id)
+    write_and_read(connection_from(environment, conn_id).redis, conn_id)
 
 
 @pytest.mark.parametrize("missing", ["ssl", "ssl_ca_certs", "ssl_certfile"])
@@ -159,7 +158,7 @@ def test_inbox_tls_option_missing_is_unavailable(
         del extra["ssl_keyfile"]
     settings = redis_connection(host="127.0.0.1", port=tls_redis.port, extra=extra)
     with pytest.raises(SinkUnavailable, match="does not answer"):
-        check_inbox(settings, conn_id)
+        write_and_read(settings, conn_id)
 
 
 @pytest.fixture
@@ -226,7 +225,7 @@ def test_inbox_wrong_password_is_not_in_the_message(
     options = {**dict(user_settings.options), "password": "wrong-and-secret"}
     wrong = RedisConnection("r", user_settings.address, tuple(options.items()))
     with pytest.raises(NoAccess, match="login and password") as caught:
-        check_inbox(wrong, conn_id)
+        write_and_read(wrong, conn_id)
     assert "wrong-and-secret" not in str(caught.value)
 
 
@@ -238,14 +237,14 @@ def test_inbox_documented_user_of_sentinels_finds_the_primary(
         assert sentinel.ask("ACL", "SETUSER", USER, "on", f">{PASSWORD}", "-@all", rule)
     fields = sentinels.airflow_connection
     login = {"sentinel_username": USER, "sentinel_password": PASSWORD}
-    check_inbox(
+    write_and_read(
         redis_connection(**{**fields, "extra": {**fields["extra"], **login}}), conn_id
     )
 
     login["sentinel_password"] = "wrong-and-secret"
     wrong = redis_connection(**{**fields, "extra": {**fields["extra"], **login}})
     with pytest.raises(NoAccess, match="denies access") as caught:
-        check_inbox(wrong, conn_id)
+        write_and_read(wrong, conn_id)
     assert "wrong-and-secret" not in str(caught.value)
 
 
@@ -273,5 +272,5 @@ async def test_inbox_documented_user_may_do_all_that_a_cluster_needs(
             extra={"cluster": True},
         )
         with pytest.raises(NoAccess, match="login and password") as caught:
-            check_inbox(wrong, conn_id)
+            write_and_read(wrong, conn_id)
         assert "wrong-and-secret" not in str(caught.value)

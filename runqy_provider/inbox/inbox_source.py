@@ -1,15 +1,23 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The inbox as a source for a waiter: one subscription, one script for all waits."""
+"""The inbox as a source for a waiter: one subscription, one script for all waits.
+
+In a Redis Cluster, all nodes pass on each message of a plain channel. So the hints of a
+cluster come by a sharded channel, whose messages stay on the nodes of its slot.
+"""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from redis.asyncio.client import PubSub
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
 from runqy_delivery.wire import FAILED
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.progress import Progress
+from runqy_provider.inbox.records import Progress
 from runqy_provider.redis_client import async_client, redis_errors
 from runqy_provider.waiters.source import Arrival, PollResult, StatusUpdate
 
@@ -17,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
 
     from redis.asyncio import Redis
-    from redis.asyncio.client import PubSub
 
     from runqy_provider.connections import RedisConnection
 
@@ -48,6 +55,9 @@ for i = 1, count do
 end
 return found
 """
+
+#: What messages of sharded channels are called elsewhere.
+_PLAIN = {"smessage": "message", "ssubscribe": "subscribe"}
 
 
 class InboxSource:
@@ -123,8 +133,6 @@ class InboxSource:
                 await subscription.subscribe(channel)
                 yield subscription
             return
-        from runqy_provider.inbox.sharded import ShardSubscription  # noqa: PLC0415 - few need it
-
         async with ShardSubscription(client, channel) as sharded:
             await sharded.open()
             yield sharded
@@ -133,3 +141,47 @@ class InboxSource:
         if self._opened is None:
             self._opened = async_client(self._redis, most_connections=CONNECTIONS)
         return self._opened
+
+
+class ShardSubscription(PubSub):
+    """Listens to one channel in the nodes of its slot; use it as a context manager.
+
+    redis-py knows sharded channels only since its version 8.
+
+    Args:
+        client: A client whose connections lead to the primary of the slot.
+        channel: The channel.
+    """
+
+    def __init__(self, client: Redis, channel: str) -> None:
+        super().__init__(client.connection_pool)
+        self._channel = channel
+        self._command = "SSUBSCRIBE"
+
+    async def open(self) -> None:
+        """Subscribe; the answer comes as the first message."""
+        await self.execute_command(self._command, self._channel)
+
+    async def on_connect(self, connection: Any) -> None:  # noqa: ARG002 - redis-py's
+        """Subscribe again on a new connection."""
+        await self.open()
+
+    async def get_message(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the next message, in the form of one of a plain channel.
+
+        Raises:
+            RedisConnectionError: The slot has moved to other nodes.
+        """
+        try:
+            message = await super().get_message(*args, **kwargs)
+        except ResponseError as error:
+            if "unknown command" not in str(error).lower():
+                raise
+            self._command = "SUBSCRIBE"
+            await self.open()
+            return await self.get_message(*args, **kwargs)
+        if message is not None:
+            if message["type"] == "sunsubscribe":
+                raise RedisConnectionError("the slot has moved to another node")
+            message["type"] = _PLAIN.get(message["type"], message["type"])
+        return message

@@ -35,7 +35,7 @@ NO_EVICTION = "noeviction"
 _WRITE = "redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) return 'ok'"
 
 
-def check_inbox(connection: RedisConnection, namespace: str) -> None:
+def write_and_read(connection: RedisConnection, namespace: str) -> None:
     """Write, read, publish and delete, with keys like those of deliveries.
 
     Args:
@@ -96,7 +96,7 @@ def eviction_of(connection: RedisConnection, namespace: str) -> str | None:
 def _publish(redis: Redis, connection: RedisConnection, channel: str) -> object:
     if not connection.is_cluster:
         return redis.publish(channel, "")
-    from runqy_provider.inbox.scripts import PUBLISH  # noqa: PLC0415 - few need it
+    from runqy_provider.inbox.writer import PUBLISH  # noqa: PLC0415 - few need it
 
     script = f"{PUBLISH} publish('SPUBLISH', KEYS[1], '')"
     return redis.eval(script, 1, channel)
