@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass, field, fields
 
 from runqy_provider.hooks.delivery_fields import LATE_DELIVERY
+from runqy_provider.inbox import keys
 from runqy_provider.operators.runqy import DELIVERY_TIMEOUT
 from runqy_provider.options import Config
 from runqy_provider.sinks.object_store.sink import WEBHOOK_INTERVAL_FACTOR
