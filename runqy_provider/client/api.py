@@ -400,12 +400,24 @@ def open_session_for(url: str) -> requests.Session:
     session = requests.Session()
     # A .netrc would replace our key, and requests does not read all of NO_PROXY.
     session.trust_env = False
-    found = proxy_for(url)
+    found = _proxy_for(url)
     if found is not None:
         session.proxies = {urlsplit(url).scheme: found}
     bundles = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
     session.verify = next((os.environ[n] for n in bundles if os.environ.get(n)), True)
     return session
+
+
+def _proxy_for(url: str) -> str | None:
+    """Return the proxy for a URL; None: it is reached directly.
+
+    Raises:
+        Misconfigured: The environment names a proxy that is not a URL.
+    """
+    try:
+        return proxy_for(url)
+    except ValueError as error:
+        raise Misconfigured(str(error)) from error
 
 
 def send(

@@ -148,7 +148,7 @@ def _check_connection(connection: Connection) -> None:
     # Airflow's test of a connection needs it.
     assert connection.port
     secret = {
-        name: PLACEHOLDER.sub("0123456789abcdef", value)
+        name: PLACEHOLDER.sub("0123456789abcdef" * 2, value)
         for name, value in extra.items()
     }
     connection.extra = json.dumps(secret)
