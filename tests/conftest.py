@@ -139,7 +139,7 @@ def connect(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, dict[str, Any]]]:
     """Give Airflow the stack's connections; call it to change runqy_default."""
-    from runqy_provider.context import clear_contexts
+    from runqy_provider.settings import clear_settings
     from runqy_provider.sinks.object_store.clients import clear_clients
 
     def connect(
@@ -157,7 +157,7 @@ def connect(
         for conn_id, connection in connections.items():
             name = f"AIRFLOW_CONN_{conn_id.upper()}"
             monkeypatch.setenv(name, json.dumps(connection))
-        clear_contexts()
+        clear_settings()
         clear_clients()
         return connections
 

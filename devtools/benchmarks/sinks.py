@@ -25,7 +25,7 @@ from devtools.benchmarks.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
     from runqy_sandbox.sandbox import Sandbox
 
 #: Jobs through each sink, and how many sinks a quick run takes.
@@ -37,7 +37,7 @@ TABLE = (
 )
 
 
-async def _one(sink: str, number: int, context: SinkContext) -> float:
+async def _one(sink: str, number: int, settings: Settings) -> float:
     from runqy_provider.hooks.result import RunqyResultHook  # noqa: PLC0415 - heavy
     from runqy_provider.hooks.runqy import RunqyHook  # noqa: PLC0415 - heavy
     from runqy_provider.jobs.waiting import wait_for  # noqa: PLC0415 - heavy
@@ -58,7 +58,7 @@ async def _one(sink: str, number: int, context: SinkContext) -> float:
             )
 
     job = await asyncio.to_thread(enqueue)
-    event = await wait_for(context, job, deadline=deadline)
+    event = await wait_for(settings, job, deadline=deadline)
     came = time.time()
     results = RunqyResultHook(CONN_ID)
     ended = await asyncio.to_thread(
@@ -68,10 +68,10 @@ async def _one(sink: str, number: int, context: SinkContext) -> float:
 
 
 async def _all(sink: str, jobs: int) -> list[float]:
-    from runqy_provider.context import load_context  # noqa: PLC0415 - heavy
+    from runqy_provider.settings import load_settings  # noqa: PLC0415 - heavy
     from runqy_provider.waiters.waiter import close_waiters  # noqa: PLC0415 - heavy
 
-    context = await asyncio.to_thread(load_context, CONN_ID)
+    context = await asyncio.to_thread(load_settings, CONN_ID)
     times = await asyncio.gather(*(_one(sink, n, context) for n in range(jobs)))
     await close_waiters()
     return times

@@ -117,9 +117,9 @@ def enqueue(names: list[str]) -> None:
         NewJob,
         RedisTransport,
     )
-    from runqy_provider.context import load_context  # noqa: PLC0415 - heavy
+    from runqy_provider.settings import load_settings  # noqa: PLC0415 - heavy
 
-    redis = load_context(CONN_ID).runqy_redis
+    redis = load_settings(CONN_ID).runqy_redis
     if redis is None:
         raise RuntimeError("the connection does not name runqy's own Redis")
     with contextlib.closing(RedisTransport(redis)) as transport:

@@ -21,7 +21,7 @@ from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.sinks.inbox import InboxBackend
 
 if TYPE_CHECKING:
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
 
 SUBJECT = "Callback URL"
 
@@ -34,40 +34,40 @@ VALID_FOR = 60
 OK_STATUS, FORBIDDEN = 200, 403
 
 
-def check_callback(context: SinkContext) -> CheckResult:
+def check_callback(settings: Settings) -> CheckResult:
     """Deliver a small result as a worker would, from this machine, and read it.
 
     That shows that the callback URL leads to this receiver, that both sides have the
     same secrets, and that both use the same Redis.
     """
-    backend = InboxBackend(context)
+    backend = InboxBackend(settings)
     if backend.config_error is not None:
         return CheckResult(SUBJECT, FAILED, backend.config_error)
     delivery_id = f"{CHECK_PREFIX}{uuid.uuid4().hex}"
     try:
-        response = _deliver(context, backend, delivery_id)
+        response = _deliver(settings, backend, delivery_id)
     except requests.RequestException as error:
         return CheckResult(
             SUBJECT,
             FAILED,
-            f"{context.callback_url} cannot be reached from this machine "
+            f"{settings.callback_url} cannot be reached from this machine "
             f"({type(error).__name__}). Check callback_url, and that the receiver "
             "(Airflow's API server, or your own receiver) runs. runqy workers must "
             "reach the same address.",
         )
-    problem = _problem(context, response) or _read_back(backend, delivery_id)
+    problem = _problem(settings, response) or _read_back(backend, delivery_id)
     if problem:
         return CheckResult(SUBJECT, FAILED, problem)
     return CheckResult(
         SUBJECT,
         OK,
-        f"The receiver at {context.callback_url} accepted a test result, and it was "
+        f"The receiver at {settings.callback_url} accepted a test result, and it was "
         "read from the inbox. Workers must reach the same address.",
     )
 
 
 def _deliver(
-    context: SinkContext, backend: InboxBackend, delivery_id: str
+    settings: Settings, backend: InboxBackend, delivery_id: str
 ) -> requests.Response:
     """POST a result once; the response is not checked.
 
@@ -79,7 +79,7 @@ def _deliver(
         {"task_id": delivery_id, "status": "completed", "result": "check"}
     ).encode()
     headers = {"Content-Type": "application/json"}
-    secrets = context.connection.signing_secrets
+    secrets = settings.connection.signing_secrets
     if secrets:
         headers.update(sign(secrets[0], delivery_id, int(time.time()), body))
     with open_session_for(url) as session:
@@ -88,9 +88,9 @@ def _deliver(
         )
 
 
-def _problem(context: SinkContext, response: requests.Response) -> str:
+def _problem(settings: Settings, response: requests.Response) -> str:
     """Return what is wrong with a response; an empty text where it is accepted."""
-    conn_id, url = context.connection.conn_id, context.callback_url
+    conn_id, url = settings.connection.conn_id, settings.callback_url
     said = _fields(response)
     if RECEIVER_FIELDS.isdisjoint(said):
         return (

@@ -18,9 +18,9 @@ from runqy_provider.checks.callback import check_callback
 from runqy_provider.client import api
 from runqy_provider.client.queues import known_queues, served_queues
 from runqy_provider.connections import needs_inbox
-from runqy_provider.context import context_of
 from runqy_provider.errors import RunqyError
 from runqy_provider.inbox.self_test import eviction_of
+from runqy_provider.settings import settings_of
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from runqy_provider.connections import RunqyConnection
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
 
 #: Seconds that one request of a check may take.
 TIMEOUT = 5.0
@@ -67,14 +67,14 @@ def check_connection(conn_id: str, *, is_copy: bool = False) -> list[CheckResult
 
 def _check(connection: Connection) -> Iterator[CheckResult]:
     try:
-        context = context_of(connection)
+        settings = settings_of(connection)
     except RunqyError as error:
         yield CheckResult("Connection", FAILED, str(error))
     else:
-        yield from check_server(context)
-        yield _weigh(context, check_inbox(context))
-        yield _weigh(context, check_callback(context))
-        yield check_sink(context)
+        yield from check_server(settings)
+        yield _weigh(settings, check_inbox(settings))
+        yield _weigh(settings, check_callback(settings))
+        yield check_sink(settings)
     if may_ask_database():
         from runqy_provider.checks.airflow_database import (  # noqa: PLC0415 - same
             check_triggerer,
@@ -83,15 +83,15 @@ def _check(connection: Connection) -> Iterator[CheckResult]:
         yield from check_triggerer()
 
 
-def check_server(context: SinkContext) -> Iterator[CheckResult]:
+def check_server(settings: Settings) -> Iterator[CheckResult]:
     """Check server, keys and queues; the rest is left out where it is not reached."""
-    connection = context.connection
+    connection = settings.connection
     reached = _reach(connection)
     yield reached
     if reached.status == FAILED:
         return
     yield _api_key(connection)
-    yield _queues(context)
+    yield _queues(settings)
 
 
 def _reach(connection: RunqyConnection) -> CheckResult:
@@ -121,11 +121,11 @@ def _api_key(connection: RunqyConnection) -> CheckResult:
     return CheckResult("API key", OK, "Accepted, and may enqueue jobs.")
 
 
-def _queues(context: SinkContext) -> CheckResult:
-    subject, connection = "Queues", context.connection
+def _queues(settings: Settings) -> CheckResult:
+    subject, connection = "Queues", settings.connection
     try:
-        known = known_queues(connection, context.runqy_redis, TIMEOUT)
-        served = served_queues(connection, context.runqy_redis, TIMEOUT)
+        known = known_queues(connection, settings.runqy_redis, TIMEOUT)
+        served = served_queues(connection, settings.runqy_redis, TIMEOUT)
     except RunqyError as error:
         return CheckResult(subject, FAILED, str(error))
     if known is None or served is None:
@@ -147,9 +147,9 @@ def _queues(context: SinkContext) -> CheckResult:
     return CheckResult(subject, OK, f"Live workers serve {', '.join(sorted(served))}.")
 
 
-def check_inbox(context: SinkContext) -> CheckResult:
+def check_inbox(settings: Settings) -> CheckResult:
     """Write to the inbox, and read; say if its Redis may delete what is unread."""
-    backend, subject = InboxBackend(context), "Inbox"
+    backend, subject = InboxBackend(settings), "Inbox"
     try:
         backend.check()
         policy = eviction_of(backend.redis, backend.namespace)
@@ -167,19 +167,19 @@ def check_inbox(context: SinkContext) -> CheckResult:
     return CheckResult(subject, OK, f"Redis at {address} was written and read.")
 
 
-def check_sink(context: SinkContext) -> CheckResult:
+def check_sink(settings: Settings) -> CheckResult:
     """Check the connection's sink as a task does before it enqueues a job."""
-    uri, subject = context.connection.sink, "Default sink"
+    uri, subject = settings.connection.sink, "Default sink"
     try:
-        sink_from_uri(uri).bind(context).check()
+        sink_from_uri(uri).bind(settings).check()
     except (RunqyError, AirflowNotFoundException) as error:
         return CheckResult(subject, FAILED, f"{uri!r} cannot be used: {error}")
     return CheckResult(subject, OK, f"{uri!r} can be used.")
 
 
-def _weigh(context: SinkContext, found: CheckResult) -> CheckResult:
+def _weigh(settings: Settings, found: CheckResult) -> CheckResult:
     """Return a failed check as a warning where the default sink does not need it."""
-    if found.status != FAILED or needs_inbox(context.connection.sink):
+    if found.status != FAILED or needs_inbox(settings.connection.sink):
         return found
     message = f"{found.message} (Needed only for the sinks webhook and amqp.)"
     return dataclasses.replace(found, status=WARNING, message=message)

@@ -25,6 +25,7 @@ from runqy_provider.client.models import Job, Worker
 from runqy_provider.errors import (
     InvalidPayload,
     JobVanished,
+    Misconfigured,
     NotAllowed,
     PayloadTooLarge,
     QueueNotFound,

@@ -14,7 +14,7 @@ from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.race import poll_now
 
 if TYPE_CHECKING:
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
     from runqy_provider.sinks.registry import SinkArgument
 
 #: Seconds for which a delivery is accepted after its wait has ended: a late result is
@@ -26,16 +26,14 @@ class DeliveryFields:
     """Makes the delivery requests of jobs that deliver to one sink.
 
     Args:
-        context: The runqy connection and the options.
+        settings: The runqy connection and the options.
         sink: Where results are to be delivered.
         deadline: Until when they are waited for, in seconds since 1970.
     """
 
-    def __init__(
-        self, context: SinkContext, sink: SinkArgument, deadline: float
-    ) -> None:
-        self._context = context
-        self._bound = sink_from_uri(sink).bind(context)
+    def __init__(self, settings: Settings, sink: SinkArgument, deadline: float) -> None:
+        self._settings = settings
+        self._bound = sink_from_uri(sink).bind(settings)
         self._expires = deadline + LATE_DELIVERY
         self._is_warned = False
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from runqy_delivery import BadDelivery as WireBadDelivery
 from runqy_provider.airflow_compat import BaseHook, identity_of
 from runqy_provider.connections import DEFAULT_CONN_ID
-from runqy_provider.context import load_context
 from runqy_provider.errors import (
     BadDelivery,
     JobFailed,
@@ -30,6 +29,7 @@ from runqy_provider.models import (
     looks_like_reference,
 )
 from runqy_provider.sanitize import storable
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_for_result
 from runqy_provider.xcom_value import is_kept_by_xcom
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runqy_delivery import JobError
-    from runqy_provider.context import SinkContext
     from runqy_provider.hooks.batch_result import BatchResult
     from runqy_provider.inbox.channel_reader import ChannelTaker
+    from runqy_provider.settings import Settings
     from runqy_provider.sinks.base import Sink
     from runqy_provider.sinks.result import StoredResult
 
@@ -73,22 +73,22 @@ class RunqyResultHook(BaseHook):
         super().__init__()
         self.runqy_conn_id = runqy_conn_id or DEFAULT_CONN_ID
         self._is_named = runqy_conn_id is not None
-        self._others: dict[str, SinkContext] = {}
+        self._others: dict[str, Settings] = {}
 
     @classmethod
-    def from_context(cls, context: SinkContext) -> Self:
+    def from_settings(cls, settings: Settings) -> Self:
         """Return a hook for a connection that was fetched already.
 
         It opens a reference that names another connection by that one.
         """
         hook = cls()
-        hook.runqy_conn_id, hook.context = context.connection.conn_id, context
+        hook.runqy_conn_id, hook.settings = settings.connection.conn_id, settings
         return hook
 
     @functools.cached_property
-    def context(self) -> SinkContext:
+    def settings(self) -> Settings:
         """The connection and the options; fetched once."""
-        return load_context(self.runqy_conn_id)
+        return load_settings(self.runqy_conn_id)
 
     def read(
         self, reference: Reference | dict[str, Any], conn_id: str | None = None
@@ -111,15 +111,15 @@ class RunqyResultHook(BaseHook):
         if conn_id is not None:
             sink = sink.with_connection(conn_id)
         with _our_errors():
-            return sink.bind(self._context_of(known)).open(known.uri)
+            return sink.bind(self._settings_of(known)).open(known.uri)
 
-    def _context_of(self, reference: Reference) -> SinkContext:
+    def _settings_of(self, reference: Reference) -> Settings:
         """Return the connection by which a reference is to be read."""
         named = reference.runqy_conn_id
         if self._is_named or named is None or named == self.runqy_conn_id:
-            return self.context
+            return self.settings
         if named not in self._others:
-            self._others[named] = load_context(named)
+            self._others[named] = load_settings(named)
         return self._others[named]
 
     def link(self, sink: Sink, reference: Reference | dict[str, Any]) -> str | None:
@@ -135,11 +135,11 @@ class RunqyResultHook(BaseHook):
         Raises:
             SinkError: None can be made just now.
         """
-        seconds = self.context.config.link_seconds
+        seconds = self.settings.config.link_seconds
         if seconds <= 0:
             return None
         known = Reference.from_xcom(reference)
-        return sink.bind(self._context_of(known)).link(known.uri, seconds)
+        return sink.bind(self._settings_of(known)).link(known.uri, seconds)
 
     def collect(
         self, sink: Sink, delivery_id: str, uri: str, returns: str = AUTO
@@ -180,14 +180,14 @@ class RunqyResultHook(BaseHook):
             does.
         """
         with _our_errors():
-            bound = sink.bind(self.context)
+            bound = sink.bind(self.settings)
             fetched = bound.open_arrived(delivery_id, uri)
         if fetched.log:
             self._show_log(fetched.log)
         if fetched.error is not None:
             raise job_failed(delivery_id, fetched.error)
         reference = self._reference_to(fetched, delivery_id)
-        limit = self.context.config.xcom_limit
+        limit = self.settings.config.xcom_limit
         if returns != REFERENCE and fetched.is_json and _is_small(fetched, limit):
             value = fetched.json()
             # A value that task code made up to look like a reference would let it
@@ -315,7 +315,7 @@ class RunqyResultHook(BaseHook):
                 f"Could not take from channel {channel!r}: no task runs here. Call "
                 "take in a task, such as a function with @task."
             ) from error
-        inbox = InboxBackend(self.context)
+        inbox = InboxBackend(self.settings)
         taker = ChannelTaker(
             inbox.redis,
             inbox.namespace,
@@ -347,7 +347,7 @@ class RunqyResultHook(BaseHook):
         Raises:
             SinkUnavailable: Redis is unavailable; the delivery stays for its whole TTL.
         """
-        InboxBackend(self.context).forget(uri)
+        InboxBackend(self.settings).forget(uri)
 
 
 def _acknowledge_at_success(ti: Any, taker: ChannelTaker, entry_ids: list[str]) -> None:

@@ -24,7 +24,6 @@ from runqy_provider.client.payload import plain_payload
 from runqy_provider.client.queues import full_queue_name, name_queues
 from runqy_provider.connection_form import form_widgets, ui_field_behaviour
 from runqy_provider.connections import DEFAULT_CONN_ID, REDIS, RunqyConnection
-from runqy_provider.context import context_of
 from runqy_provider.errors import (
     Misconfigured,
     QueueNotFound,
@@ -34,6 +33,7 @@ from runqy_provider.errors import (
 from runqy_provider.hooks.delivery_fields import DeliveryFields
 from runqy_provider.inbox.channel import new_channel_delivery_id
 from runqy_provider.models import JobRef
+from runqy_provider.settings import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from runqy_provider.client.models import Job, Worker
     from runqy_provider.client.redis_transport import RedisTransport
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
     from runqy_provider.sinks.registry import SinkArgument
 
 T = TypeVar("T")
@@ -103,22 +103,22 @@ class RunqyHook(BaseHook):
         return form_widgets()
 
     @classmethod
-    def from_context(cls, context: SinkContext, retry_for: float | None = None) -> Self:
+    def from_settings(cls, settings: Settings, retry_for: float | None = None) -> Self:
         """Return a hook for a connection that was fetched already."""
-        hook = cls(context.connection.conn_id, retry_for)
-        hook.context = context
-        hook.settings = context.connection
+        hook = cls(settings.connection.conn_id, retry_for)
+        hook.settings = settings
+        hook.connection = settings.connection
         return hook
 
     @functools.cached_property
-    def settings(self) -> RunqyConnection:
+    def connection(self) -> RunqyConnection:
         """The fields of the connection; fetched once."""
         return RunqyConnection.from_connection(self._connection)
 
     @functools.cached_property
-    def context(self) -> SinkContext:
+    def settings(self) -> Settings:
         """The connection, what it names, and the options; fetched once."""
-        return context_of(self._connection)
+        return settings_of(self._connection)
 
     @functools.cached_property
     def _connection(self) -> Connection:
@@ -126,7 +126,7 @@ class RunqyHook(BaseHook):
 
     @functools.cached_property
     def _client(self) -> requests.Session:
-        return api.open_session(self.settings)
+        return api.open_session(self.connection)
 
     @functools.cached_property
     def _redis(self) -> RedisTransport:
@@ -134,7 +134,7 @@ class RunqyHook(BaseHook):
             RedisTransport,
         )
 
-        redis = self.context.runqy_redis
+        redis = self.settings.runqy_redis
         if redis is None:  # the connection could not be read
             raise Misconfigured(
                 f"The transport of connection {self.runqy_conn_id!r} is 'redis', but "
@@ -197,7 +197,7 @@ class RunqyHook(BaseHook):
             Rejected: runqy refuses the job.
         """
         payload = plain_payload(payload, runqy_queue)
-        fields = DeliveryFields(self.context, sink, deadline)
+        fields = DeliveryFields(self.settings, sink, deadline)
         fields.check(delivery_id)
         fields.check_is_new(delivery_id)
         asked = fields.of(delivery_id)
@@ -207,7 +207,7 @@ class RunqyHook(BaseHook):
             {**payload, **asked},
             job_timeout=job_timeout,
             options=options,
-            job_id=delivery_id if self.settings.transport == REDIS else None,
+            job_id=delivery_id if self.connection.transport == REDIS else None,
         )
         return JobRef(
             delivery_id, fields.sink_uri, job.job_id, job.runqy_queue, enqueued_at
@@ -243,7 +243,7 @@ class RunqyHook(BaseHook):
                 job may have been enqueued.
         """
         chosen = options or JobOptions(timeout=job_timeout)
-        if self.settings.transport == REDIS:
+        if self.connection.transport == REDIS:
             return self._enqueue_in_redis(runqy_queue, [(job_id, payload)], chosen)[0]
         chosen.check_http(self.runqy_conn_id, job_id)
         with self._queues_named(runqy_queue):
@@ -275,7 +275,7 @@ class RunqyHook(BaseHook):
             Rejected: As in ``enqueue``: nothing was enqueued.
         """
         chosen = options or JobOptions()
-        if self.settings.transport == REDIS:
+        if self.connection.transport == REDIS:
             enqueued = self._enqueue_in_redis(runqy_queue, jobs, chosen)
             return [job.job_id for job in enqueued]
         for job_id, _ in jobs:
@@ -351,7 +351,7 @@ class RunqyHook(BaseHook):
         with self._end_of_retries():
             for attempt in Retrying(**self._retry_options()):
                 with attempt:
-                    return api.send(client, request, self.settings)
+                    return api.send(client, request, self.connection)
         raise AssertionError  # pragma: no cover - Retrying returns or raises
 
     @contextmanager
@@ -374,8 +374,8 @@ class RunqyHook(BaseHook):
             raise self._queue_not_found(str(error), runqy_queue) from None
 
     def _queue_not_found(self, message: str, runqy_queue: str) -> QueueNotFound:
-        redis = self.context.runqy_redis
-        return QueueNotFound(name_queues(message, runqy_queue, self.settings, redis))
+        redis = self.settings.runqy_redis
+        return QueueNotFound(name_queues(message, runqy_queue, self.connection, redis))
 
     def _enqueue_in_redis(
         self,
@@ -418,7 +418,7 @@ class RunqyHook(BaseHook):
         if queue in self._found_queues or self._redis.has_queue(queue):
             self._found_queues.add(queue)
             return
-        if self.settings.admin_key is not None and queue in self._call(
+        if self.connection.admin_key is not None and queue in self._call(
             api.list_queues()
         ):
             return

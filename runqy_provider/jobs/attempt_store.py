@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from runqy_provider.connections import RedisConnection
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -49,17 +49,17 @@ ATTEMPT_KEY = "runqy_attempt"
 SHORTEST_TTL = 24 * 3600
 
 
-def attempt_store(context: Context, sink_context: SinkContext) -> AttemptStore | None:
+def attempt_store(context: Context, settings: Settings) -> AttemptStore | None:
     """Return the best store that there is for the attempts of a task, or None.
 
     Args:
         context: The task instance's.
-        sink_context: The runqy connection and the options.
+        settings: The runqy connection and the options.
     """
     store: Any = context.get("task_state_store")
     if store is not None:
         return AirflowStore(store)
-    connection, redis = sink_context.connection, sink_context.redis
+    connection, redis = settings.connection, settings.redis
     # Airflow itself makes a connection "redis_default", which often leads nowhere.
     is_used = connection.callback_secrets or (
         connection.redis_conn_id != DEFAULT_REDIS_CONN_ID

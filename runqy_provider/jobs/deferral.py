@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.triggers.base import BaseTrigger
 
-    from runqy_provider.context import SinkContext
     from runqy_provider.models import DeliveryEvent
+    from runqy_provider.settings import Settings
 
 
 #: Airflow's own timeout of a deferral comes this much later than our deadline, whose
@@ -94,7 +94,7 @@ def in_seconds(length: timedelta | None) -> float | None:
 
 def raise_not_arrived(
     event: DeliveryEvent,
-    context: SinkContext,
+    settings: Settings,
     limit: TimeLimit,
     heartbeat_timeout: timedelta | None,
 ) -> NoReturn:
@@ -102,7 +102,7 @@ def raise_not_arrived(
 
     Args:
         event: How the wait ended.
-        context: The runqy connection and the options.
+        settings: The runqy connection and the options.
         limit: The time limit of the wait.
         heartbeat_timeout: The task's argument of that name.
 
@@ -111,7 +111,7 @@ def raise_not_arrived(
     """
     if event.kind == SILENT and heartbeat_timeout is not None:
         limit = TimeLimit("heartbeat_timeout", heartbeat_timeout)
-    raise_outcome(event, context, str(limit))
+    raise_outcome(event, settings, str(limit))
 
 
 def is_deferral_timeout(error: BaseException) -> bool:
@@ -123,13 +123,13 @@ def is_deferral_timeout(error: BaseException) -> bool:
 
 
 def raise_outcome(
-    event: DeliveryEvent, context: SinkContext, limit: str = "its deadline"
+    event: DeliveryEvent, settings: Settings, limit: str = "its deadline"
 ) -> NoReturn:
     """Raise the error of a wait that ended without a delivery.
 
     Args:
         event: How the wait ended.
-        context: The runqy connection and the options.
+        settings: The runqy connection and the options.
         limit: Which time limit the wait had, for the message.
 
     Raises:
@@ -143,13 +143,13 @@ def raise_outcome(
     if event.kind == DEADLINE:
         raise DeliveryTimeout(
             f"No delivery {job.delivery_id} within {limit}, at sink {job.sink!r}. "
-            f"{_diagnostics(event, context)}"
+            f"{_diagnostics(event, settings)}"
         )
     if event.kind == SILENT:
         raise HeartbeatTimeout(
             f"No sign of life from the job within {limit}, and no delivery "
             f"{job.delivery_id} at sink {job.sink!r}. Last sign: "
-            f"{_utc(event.last_sign)}. {_diagnostics(event, context)}"
+            f"{_utc(event.last_sign)}. {_diagnostics(event, settings)}"
         )
     raise Misconfigured(
         f"The trigger's event is of the unknown kind {event.kind!r}. Do triggerer and "
@@ -157,10 +157,10 @@ def raise_outcome(
     )
 
 
-def _diagnostics(event: DeliveryEvent, context: SinkContext) -> str:
+def _diagnostics(event: DeliveryEvent, settings: Settings) -> str:
     """Say where the job is, and where its delivery was looked for."""
     job = event.job
-    sink = sink_from_uri(job.sink).bind(context)
+    sink = sink_from_uri(job.sink).bind(settings)
     sentences = [
         event.refusal or sink.describe_timeout(job),
         f"Last successful poll: {_utc(event.last_poll)}.",
@@ -168,14 +168,14 @@ def _diagnostics(event: DeliveryEvent, context: SinkContext) -> str:
     if event.last_error:
         sentences.append(f"The last poll failed: {event.last_error}")
     if job.job_id:
-        sentences.append(_state_of_job(context, job.job_id))
+        sentences.append(_state_of_job(settings, job.job_id))
     return " ".join(sentences) + _progress(event)
 
 
-def _state_of_job(context: SinkContext, job_id: str) -> str:
+def _state_of_job(settings: Settings, job_id: str) -> str:
     """Say what runqy knows of a job, or why that is not known."""
     try:
-        with RunqyHook.from_context(context, retry_for=0) as hook:
+        with RunqyHook.from_settings(settings, retry_for=0) as hook:
             job = hook.get_job(job_id)
     except JobVanished as error:
         return str(error)

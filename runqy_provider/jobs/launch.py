@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from typing_extensions import Self
 
-    from runqy_provider.context import SinkContext
     from runqy_provider.jobs.attempt_store import AttemptStore
+    from runqy_provider.settings import Settings
     from runqy_provider.sinks.base import Sink
 
 log = logging.getLogger(__name__)
@@ -243,7 +243,7 @@ class Attempt:
 
 def reattach_or_submit(
     context: Context,
-    sink_context: SinkContext,
+    settings: Settings,
     spec: JobSpec,
     *,
     deadline: float,
@@ -253,7 +253,7 @@ def reattach_or_submit(
 
     Args:
         context: The task instance's.
-        sink_context: The runqy connection and the options.
+        settings: The runqy connection and the options.
         spec: What the task asks for.
         deadline: Until when the result is waited for, in seconds since 1970.
         reattach: Whether to look for the job of the previous attempt.
@@ -261,10 +261,10 @@ def reattach_or_submit(
     Raises:
         RunqyError: Neither is possible; where nothing was enqueued, it says so.
     """
-    chooses_id = sink_context.connection.transport == REDIS
+    chooses_id = settings.connection.transport == REDIS
     attempt = spec.attempt(context, deadline, chooses_id=chooses_id)
-    store = attempt_store(context, sink_context)
-    with RunqyHook.from_context(sink_context) as hook:
+    store = attempt_store(context, settings)
+    with RunqyHook.from_settings(settings) as hook:
         for previous in previous_attempts(store, spec, context, attempt):
             found = _reattach(hook, previous, attempt) if reattach else None
             if found is not None:
@@ -389,7 +389,7 @@ def find_previous(
         ServerUnavailable: runqy cannot say; nothing may be enqueued meanwhile.
         SinkError: The sink cannot say; likewise nothing may be enqueued.
     """
-    redis = hook.context.runqy_redis
+    redis = hook.settings.runqy_redis
     job = previous.job
     # Without runqy's Redis the job is not found; its result may have arrived, though.
     if job.job_id is None and redis is not None:
@@ -435,7 +435,7 @@ def _has_result(hook: RunqyHook, previous: Attempt) -> bool | None:
         SinkError: The sink says more than that.
     """
     job = previous.job
-    event = look_once(hook.context, job)
+    event = look_once(hook.settings, job)
     if event.kind == ERROR:
         error = by_name(event.error)
         # Some sinks cannot look without a job's id.

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     from runqy_provider.client.job_status import JobStatusReader, Seen
     from runqy_provider.connections import RedisConnection, RunqyConnection
-    from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
+    from runqy_provider.settings import Settings
 
 
 #: Seconds after the start of a wait at which its job is looked at, beside the regular
@@ -75,18 +75,18 @@ FIND_LOSS = (
 MAX_ERROR_LENGTH = 2000
 
 
-def monitor_target(context: SinkContext, job: JobRef) -> WaitTarget | None:
+def monitor_target(settings: Settings, job: JobRef) -> WaitTarget | None:
     """Return the source that observes a job.
 
     Returns:
         None where the job is not known, or jobs are not to be observed.
     """
-    connection, is_on = context.connection, context.config.watch_seconds > 0
+    connection, is_on = settings.connection, settings.config.watch_seconds > 0
     if job.runqy_queue is None or job.job_id is None or not is_on:
         return None
     uri = JobResultUri(connection.conn_id, job.runqy_queue, job.job_id, job.delivery_id)
     has_webhook = sink_from_uri(job.sink).delivers_by_webhook
-    factory = _WaiterFactory(connection, context.runqy_redis, has_webhook, context)
+    factory = _WaiterFactory(connection, settings.runqy_redis, has_webhook, settings)
     return WaitTarget(factory, _key_of(uri, job.enqueued_at))
 
 
@@ -105,14 +105,14 @@ class _WaiterFactory:
     connection: RunqyConnection
     redis: RedisConnection | None
     has_webhook: bool
-    context: SinkContext = field(compare=False)
+    settings: Settings = field(compare=False)
 
     def __call__(self) -> Waiter:
-        config = self.context.config
+        config = self.settings.config
         monitor = JobMonitor(
             job_status_reader(self.connection, self.redis),
             config.vanished_grace_seconds,
-            CallbackMonitor(self.context) if self.has_webhook else None,
+            CallbackMonitor(self.settings) if self.has_webhook else None,
             served_for=config.watch_seconds / 2,
         )
         early = [age for age in EARLY_LOOKS if age <= config.watch_seconds]
@@ -467,11 +467,11 @@ class CallbackMonitor:
     """Checks the callback URL of one connection, and remembers the answer for a while.
 
     Args:
-        context: The runqy connection and the options.
+        settings: The runqy connection and the options.
     """
 
-    def __init__(self, context: SinkContext) -> None:
-        self._context = context
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._checked_at = -CHECK_INTERVAL
         self._problem = ""
 
@@ -488,7 +488,7 @@ class CallbackMonitor:
 
         interval = SHORT_CHECK_INTERVAL if has_ended else CHECK_INTERVAL
         if time.monotonic() - self._checked_at >= interval:
-            found = await in_thread(check_callback, self._context)
+            found = await in_thread(check_callback, self._settings)
             self._problem = found.message if found.status == FAILED else ""
             self._checked_at = time.monotonic()
         return self._problem

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from airflow.executors.workloads.task import TaskInstanceDTO
     from airflow.sdk import Context
 
-    from runqy_provider.context import SinkContext
     from runqy_provider.models import DeliveryEvent
+    from runqy_provider.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +222,7 @@ async def _ask(ti: TaskInstanceDTO) -> None:
 
 
 async def end_task(
-    ti: TaskInstanceDTO, end: TaskEnd, context: SinkContext, event: DeliveryEvent
+    ti: TaskInstanceDTO, end: TaskEnd, settings: Settings, event: DeliveryEvent
 ) -> bool:
     """Read a result that has arrived and write the task's XComs.
 
@@ -232,16 +232,16 @@ async def end_task(
     Args:
         ti: The task instance.
         end: How to end it.
-        context: The runqy connection and the options.
+        settings: The runqy connection and the options.
         event: The event of the delivery that has arrived.
 
     Returns:
         True where all is written, so that the task may end; False where a worker must
         end it, which then raises what was only logged here.
     """
-    limit = context.config.xcom_limit + ENVELOPE
-    results = RunqyResultHook.from_context(
-        dataclasses.replace(context, max_read_bytes=limit)
+    limit = settings.config.xcom_limit + ENVELOPE
+    results = RunqyResultHook.from_settings(
+        dataclasses.replace(settings, max_read_bytes=limit)
     )
     received = ReceivedDelivery(event, results, end.returns)
     is_cancelled = Event()

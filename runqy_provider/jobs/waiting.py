@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runqy_provider.airflow_compat import AirflowNotFoundException
-from runqy_provider.context import aload_context
 from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.jobs.monitor import monitor_target
 from runqy_provider.models import ARRIVED, DEADLINE, ERROR, SILENT, DeliveryEvent
 from runqy_provider.sanitize import storable
+from runqy_provider.settings import aload_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.race import poll_once, poll_status, wait_any
 from runqy_provider.waiters.wait import LivenessMonitor
@@ -25,8 +25,8 @@ from runqy_provider.waiters.waiter import close_waiters
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
+    from runqy_provider.settings import Settings
     from runqy_provider.waiters.source import Arrival, StatusUpdate
     from runqy_provider.waiters.waiter import WaitTarget
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 CONNECTION_RETRY_FOR, CONNECTION_RETRY_DELAY = 60.0, 5.0
 
 
-async def fetch_context(
+async def fetch_settings(
     runqy_conn_id: str, job: JobRef, deadline: float, log: Any
-) -> SinkContext:
+) -> Settings:
     """Fetch a connection with which a delivery can be waited for; retry for a while.
 
     Airflow says that a connection is not found also where its own database or API
@@ -55,19 +55,19 @@ async def fetch_context(
     until = min(deadline, time.time() + CONNECTION_RETRY_FOR)
     while True:
         try:
-            context = await aload_context(runqy_conn_id)
-            targets_of(context, job)
+            settings = await aload_settings(runqy_conn_id)
+            targets_of(settings, job)
         except (RunqyError, AirflowNotFoundException) as error:
             if time.time() >= until:
                 raise
             log.warning("The wait has not begun yet, will retry: %s", error)
         else:
-            return context
+            return settings
         await asyncio.sleep(CONNECTION_RETRY_DELAY)
 
 
 async def wait_for(
-    context: SinkContext,
+    settings: Settings,
     job: JobRef,
     *,
     deadline: float,
@@ -78,7 +78,7 @@ async def wait_for(
     """Wait until a delivery has arrived, or will not arrive.
 
     Args:
-        context: The runqy connection and the options.
+        settings: The runqy connection and the options.
         job: The job, with the sink that it delivers to.
         deadline: When to give up, in seconds since 1970.
         heartbeat_timeout: Seconds without a sign of life after which to give up; None:
@@ -89,12 +89,12 @@ async def wait_for(
     Returns:
         How the wait ended; errors of this provider are events, too.
     """
-    observed = monitor_target(context, job) if monitor else None
+    observed = monitor_target(settings, job) if monitor else None
     liveness = LivenessMonitor(
         heartbeat_timeout, update_logger(log), is_watched=observed is not None
     )
     try:
-        targets = targets_of(context, job)
+        targets = targets_of(settings, job)
         arrival = await wait_any(
             targets, deadline=deadline, liveness=liveness, monitor=observed
         )
@@ -107,7 +107,7 @@ async def wait_for(
 
 
 def wait_in_slot(
-    context: SinkContext,
+    settings: Settings,
     job: JobRef,
     *,
     deadline: float,
@@ -118,7 +118,7 @@ def wait_in_slot(
     """Wait as ``wait_for`` does, in a process without an event loop: a worker."""
     return _run(
         wait_for(
-            context,
+            settings,
             job,
             deadline=deadline,
             heartbeat_timeout=heartbeat_timeout,
@@ -128,19 +128,19 @@ def wait_in_slot(
     )
 
 
-def look_once(context: SinkContext, job: JobRef) -> DeliveryEvent:
+def look_once(settings: Settings, job: JobRef) -> DeliveryEvent:
     """Look once whether a delivery has arrived, in a process without an event loop.
 
     Returns:
         An event of the kind ARRIVED or ERROR, or DEADLINE where nothing has arrived.
     """
-    return _run(_look_once(context, job))
+    return _run(_look_once(settings, job))
 
 
-async def _look_once(context: SinkContext, job: JobRef) -> DeliveryEvent:
+async def _look_once(settings: Settings, job: JobRef) -> DeliveryEvent:
     liveness = LivenessMonitor()
     try:
-        targets = targets_of(context, job)
+        targets = targets_of(settings, job)
         arrival = await poll_once(targets, liveness)
     except RunqyError as error:
         return error_event(job, error)
@@ -149,13 +149,13 @@ async def _look_once(context: SinkContext, job: JobRef) -> DeliveryEvent:
     return _not_arrived(job, targets, DEADLINE, liveness)
 
 
-def targets_of(context: SinkContext, job: JobRef) -> list[WaitTarget]:
+def targets_of(settings: Settings, job: JobRef) -> list[WaitTarget]:
     """Return the sources at which a delivery may arrive, its failure included.
 
     Raises:
         Misconfigured: The job, or the connection, lacks what is needed to look.
     """
-    return sink_from_uri(job.sink).bind(context).all_targets(job)
+    return sink_from_uri(job.sink).bind(settings).all_targets(job)
 
 
 def error_event(job: JobRef, error: Exception, progress: str = "") -> DeliveryEvent:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from runqy_provider.context import load_context
 from runqy_provider.errors import (
     InvalidPayload,
     Misconfigured,
@@ -51,6 +50,7 @@ from runqy_provider.operators._task_fields import (
     show_queue_link,
     show_result_link,
 )
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.batch import BatchTrigger
 
@@ -59,9 +59,9 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from runqy_provider.context import SinkContext
     from runqy_provider.jobs.attempt_store import AttemptStore
     from runqy_provider.operators.runqy_batch import RunqyBatchOperator
+    from runqy_provider.settings import Settings
 
 
 class BatchExecution:
@@ -78,8 +78,8 @@ class BatchExecution:
         self.task = task
         hide_links(task)
         self._airflow = context
-        self._context = load_context(task.runqy_conn_id)
-        self._store = store_of(task, context, self._context)
+        self._settings = load_settings(task.runqy_conn_id)
+        self._store = store_of(task, context, self._settings)
         self._batch: BatchProgress | None = None
 
     def execute(self) -> Any:
@@ -90,12 +90,12 @@ class BatchExecution:
     def _execute(self) -> Any:
         task = self.task
         check_arguments(task)
-        sink = sink_from_uri(task.sink or self._context.connection.sink)
+        sink = sink_from_uri(task.sink or self._settings.connection.sink)
         deadline = time.time() + self._limit.seconds
         with self._payloads() as payloads:
             batch = self._batch = begin(
                 self._airflow,
-                self._context,
+                self._settings,
                 self._store,
                 payloads,
                 sink=sink,
@@ -107,7 +107,7 @@ class BatchExecution:
             if manifest is not None:
                 return self._return(run, manifest)
             if not batch.enqueued:
-                check_sinks(batch, run.manifest, self._context)
+                check_sinks(batch, run.manifest, self._settings)
             run.save()
             job = JobRef(batch.batch_id, batch.sink, batch.batch_id, batch.runqy_queue)
             self._airflow["ti"].xcom_push(key=JOB_KEY, value=job.to_xcom())
@@ -206,7 +206,7 @@ class BatchExecution:
     def _run(self, batch: BatchProgress) -> BatchRun:
         """Return what does the steps of a batch, and show the link to its queue."""
         task = self.task
-        server_url = self._context.connection.server_url
+        server_url = self._settings.connection.server_url
         show_queue_link(task, server_url, batch.runqy_queue)
         limits = BatchLimits(
             task.max_in_flight,
@@ -217,7 +217,7 @@ class BatchExecution:
         )
         manifest = task.manifest or batch.sink
         return BatchRun(
-            self._context, self._store, batch, limits, manifest, log=task.log
+            self._settings, self._store, batch, limits, manifest, log=task.log
         )
 
     def _go_on(
@@ -233,7 +233,7 @@ class BatchExecution:
             until=step.until,
             most_failed=step.most_failed,
             deadline=deadline,
-            not_before=time.time() + self._context.config.settle_seconds,
+            not_before=time.time() + self._settings.config.settle_seconds,
             heartbeat=in_seconds(task.heartbeat_timeout),
             delete_abandoned=task.delete_abandoned,
         )
@@ -280,7 +280,7 @@ class BatchExecution:
         return Payloads.read(
             given,
             self.task.runqy_queue,
-            self._context,
+            self._settings,
             may_be_uri=self.task.may_be_uri,
         )
 
@@ -303,14 +303,14 @@ class BatchExecution:
 
 
 def store_of(
-    task: RunqyBatchOperator, context: Context, sink_context: SinkContext
+    task: RunqyBatchOperator, context: Context, settings: Settings
 ) -> AttemptStore:
     """Return where the progress of a batch is recorded.
 
     Raises:
         Misconfigured: There is no such place.
     """
-    store = attempt_store(context, sink_context)
+    store = attempt_store(context, settings)
     if store is None:
         raise Misconfigured(
             "A batch needs a record of how far it is, or a retry would enqueue all "

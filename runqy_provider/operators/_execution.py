@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runqy_provider.airflow_compat import map_index_of
-from runqy_provider.context import load_context
 from runqy_provider.errors import (
     BadDelivery,
     DeliveryTimeout,
@@ -56,6 +55,7 @@ from runqy_provider.operators._task_fields import (
     show_queue_link,
     show_result_link,
 )
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.delivery import DeliveryTrigger
@@ -95,7 +95,7 @@ class Execution:
         self.task = task
         hide_links(task)
         self._own = own
-        self.sink_context = load_context(task.runqy_conn_id)
+        self.settings = load_settings(task.runqy_conn_id)
         self.job: JobRef | None = None
         self.ti: RuntimeTaskInstanceProtocol | None = None
 
@@ -103,13 +103,13 @@ class Execution:
         """Enqueue the job, or find that of the previous attempt; wait, or defer."""
         task = self.task
         check_returns(task.returns)
-        sink = sink_from_uri(task.sink or self.sink_context.connection.sink)
+        sink = sink_from_uri(task.sink or self.settings.connection.sink)
         self._check_heartbeat(sink)
         end = self._task_end(context) if task.deferrable else None
         deadline = time.time() + self._timeout_seconds()
         attempt = reattach_or_submit(
             context,
-            self.sink_context,
+            self.settings,
             self._spec(sink),
             deadline=deadline,
             reattach=task.reattach,
@@ -126,7 +126,7 @@ class Execution:
             job,
             runqy_conn_id=task.runqy_conn_id,
             deadline=deadline,
-            not_before=time.time() + self.sink_context.config.settle_seconds,
+            not_before=time.time() + self.settings.config.settle_seconds,
             heartbeat=in_seconds(task.heartbeat_timeout),
             delete_abandoned=task.delete_abandoned,
             task_end=None if end is None else end.to_json(),
@@ -145,7 +145,7 @@ class Execution:
         """
         job, refusal = self._job_of(context), ""
         if job is not None:
-            event = look_once(self.sink_context, job)
+            event = look_once(self.settings, job)
             if event.kind == ARRIVED:
                 return self._finish(context, event)
             self._delete_if_last(context, job)
@@ -168,7 +168,7 @@ class Execution:
 
     def _abandon(self, context: Context) -> None:
         """Let no later attempt wait for the job of this one."""
-        abandon(attempt_store(context, self.sink_context))
+        abandon(attempt_store(context, self.settings))
 
     def kill(self) -> None:
         """Delete the job of a task that a user ended, if runqy has not started it."""
@@ -191,7 +191,7 @@ class Execution:
     def _delete(self, job: JobRef, retry_for: float) -> None:
         if job.job_id is None:
             return
-        with RunqyHook.from_context(self.sink_context, retry_for=retry_for) as hook:
+        with RunqyHook.from_settings(self.settings, retry_for=retry_for) as hook:
             message = delete_if_pending(hook, job.runqy_queue or "", job.job_id)
         self.task.log.info(message)
 
@@ -226,10 +226,10 @@ class Execution:
             # Too short a time to tell silence from a job that has yet to start.
             until = min(deadline, time.time() + task.defer_after.total_seconds())
             return wait_in_slot(
-                self.sink_context, job, deadline=until, monitor=False, log=task.log
+                self.settings, job, deadline=until, monitor=False, log=task.log
             )
         return wait_in_slot(
-            self.sink_context,
+            self.settings,
             job,
             deadline=deadline,
             heartbeat_timeout=in_seconds(task.heartbeat_timeout),
@@ -242,7 +242,7 @@ class Execution:
             return
         if timeout <= timedelta(0):
             raise Misconfigured("heartbeat_timeout must be longer than zero.")
-        reason = InboxBackend(self.sink_context).config_error
+        reason = InboxBackend(self.settings).config_error
         if reason is None and not sink.takes_progress:
             from runqy_provider.sinks.combined import (  # noqa: PLC0415 - rarely used
                 how_to_take_progress,
@@ -279,7 +279,7 @@ class Execution:
         if event.kind != ARRIVED:
             self._raise_not_arrived(context, event)
         task = self.task
-        results = RunqyResultHook.from_context(self.sink_context)
+        results = RunqyResultHook.from_settings(self.settings)
         received = ReceivedDelivery(event, results, task.returns)
         try:
             while_unavailable(received.read)
@@ -298,7 +298,7 @@ class Execution:
     def _link_queue(self, job: JobRef) -> None:
         """Set what Airflow reads for the link each time that this process ends."""
         if job.runqy_queue is not None:
-            server_url = self.sink_context.connection.server_url
+            server_url = self.settings.connection.server_url
             show_queue_link(self.task, server_url, job.runqy_queue)
 
     def _raise_not_arrived(self, context: Context, event: DeliveryEvent) -> NoReturn:
@@ -307,7 +307,7 @@ class Execution:
             self._abandon(context)
         timeout = self.task.heartbeat_timeout
         try:
-            raise_not_arrived(event, self.sink_context, self._limit, timeout)
+            raise_not_arrived(event, self.settings, self._limit, timeout)
         except PERMANENT_ERRORS as error:
             # A sink that does not exist just now says nothing about the job.
             if not isinstance(error, NotThere) or isinstance(error, ResultLost):

@@ -20,7 +20,6 @@ from runqy_provider.airflow_compat import (
 from runqy_provider.caching import ExpiringDict
 from runqy_provider.config import RECEIVER_PATH, has_teams, load_config
 from runqy_provider.connections import RUNQY_TYPES
-from runqy_provider.context import context_of
 from runqy_provider.errors import Misconfigured
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.connections import (
@@ -29,6 +28,7 @@ from runqy_provider.receiver.connections import (
     LookupThrottled,
     LookupUnavailable,
 )
+from runqy_provider.settings import settings_of
 
 #: How many unknown connection ids are remembered: a sender can make up any number.
 MAX_UNKNOWN_CONN_IDS = 256
@@ -145,13 +145,13 @@ def find_callback_connection(conn_id: str) -> CallbackConnection | None:
     if connection.conn_type not in RUNQY_TYPES:
         # A sender must not learn more about other connections than about missing ones.
         return None
-    context = context_of(connection, find_connection)
-    runqy = context.connection
-    if context.redis is None:
+    settings = settings_of(connection, find_connection)
+    runqy = settings.connection
+    if settings.redis is None:
         _check_database()
         raise Misconfigured(f"Redis connection {runqy.redis_conn_id!r} does not exist.")
     return CallbackConnection(
-        conn_id, context.redis, runqy.callback_secrets, runqy.signing_secrets
+        conn_id, settings.redis, runqy.callback_secrets, runqy.signing_secrets
     )
 
 

@@ -12,7 +12,6 @@ from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue
 
 from runqy_provider.airflow_compat import AirflowSensorTimeout, AirflowSkipException
 from runqy_provider.connections import DEFAULT_CONN_ID
-from runqy_provider.context import load_context
 from runqy_provider.errors import DeliveryTimeout, JobVanished, RunqyError
 from runqy_provider.hooks.result import RunqyResultHook, check_returns
 from runqy_provider.hooks.runqy import RunqyHook
@@ -29,14 +28,15 @@ from runqy_provider.jobs.task_end import task_end_of
 from runqy_provider.jobs.waiting import look_once
 from runqy_provider.models import ARRIVED, AUTO, DEADLINE, DeliveryEvent, JobRef
 from runqy_provider.operators._task_fields import check_texts
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.delivery import DeliveryTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runqy_provider.context import SinkContext
     from runqy_provider.models import Returns
+    from runqy_provider.settings import Settings
     from runqy_provider.sinks.registry import SinkArgument
 
 
@@ -111,16 +111,16 @@ class RunqySensor(BaseSensorOperator):
             pushes_receipt=False,
             returns=self.returns,
         )
-        sink_context = load_context(self.runqy_conn_id)
-        poked = self._poke(sink_context)
+        settings = load_settings(self.runqy_conn_id)
+        poked = self._poke(settings)
         if poked:
             return poked.xcom_value
         deadline = time.time() + self._limit.seconds
         trigger = DeliveryTrigger.for_job(
-            self._job(sink_context),
+            self._job(settings),
             runqy_conn_id=self.runqy_conn_id,
             deadline=deadline,
-            not_before=time.time() + sink_context.config.settle_seconds,
+            not_before=time.time() + settings.config.settle_seconds,
             heartbeat=in_seconds(self.heartbeat_timeout),
             task_end=None if end is None else end.to_json(),
         )
@@ -129,8 +129,8 @@ class RunqySensor(BaseSensorOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:  # noqa: ARG002 - Airflow's signature
         """Return the result of the delivery for which the trigger fired."""
         self._check_texts()
-        sink_context = load_context(self.runqy_conn_id)
-        return self._finish(sink_context, DeliveryEvent.from_payload(event))
+        settings = load_settings(self.runqy_conn_id)
+        return self._finish(settings, DeliveryEvent.from_payload(event))
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
@@ -143,42 +143,42 @@ class RunqySensor(BaseSensorOperator):
                 raise
             # The result may have arrived while no triggerer ran.
             self._check_texts()
-            sink_context = load_context(self.runqy_conn_id)
-            event = look_once(sink_context, self._job(sink_context))
+            settings = load_settings(self.runqy_conn_id)
+            event = look_once(settings, self._job(settings))
             if event.kind != ARRIVED:
                 raise
-            return self._finish(sink_context, event)
+            return self._finish(settings, event)
 
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow's signature
         """Look once."""
-        return self._poke(load_context(self.runqy_conn_id))
+        return self._poke(load_settings(self.runqy_conn_id))
 
     def _check_texts(self) -> None:
         required = ("delivery_id", "runqy_conn_id")
         check_texts(self, required, ("sink", "job_id", "runqy_queue"))
 
-    def _poke(self, sink_context: SinkContext) -> PokeReturnValue:
-        event = look_once(sink_context, self._job(sink_context))
+    def _poke(self, settings: Settings) -> PokeReturnValue:
+        event = look_once(settings, self._job(settings))
         if event.kind != DEADLINE:
-            value = self._finish(sink_context, event)
+            value = self._finish(settings, event)
             return PokeReturnValue(is_done=True, xcom_value=value)
         if event.unreadable_because:
             # What cannot be polled may hold the result of a job that is gone.
             self.log.warning("Polling failed, will retry: %s", event.unreadable_because)
             self._gone_since = None
         else:
-            self._check_job(sink_context, event.refusal)
+            self._check_job(settings, event.refusal)
         return PokeReturnValue(is_done=False)
 
     @property
     def _limit(self) -> TimeLimit:
         return TimeLimit.of(self, "timeout", timedelta(seconds=self.timeout))
 
-    def _job(self, sink_context: SinkContext) -> JobRef:
-        sink = sink_from_uri(self.sink or sink_context.connection.sink)
+    def _job(self, settings: Settings) -> JobRef:
+        sink = sink_from_uri(self.sink or settings.connection.sink)
         return JobRef(self.delivery_id, sink.uri, self.job_id, self.runqy_queue)
 
-    def _check_job(self, sink_context: SinkContext, refusal: str) -> None:
+    def _check_job(self, settings: Settings, refusal: str) -> None:
         """Fail once the job has been gone for longer than a delivery may take.
 
         A poke looks once, so between pokes the sensor keeps since when it is gone.
@@ -186,16 +186,16 @@ class RunqySensor(BaseSensorOperator):
         if refusal and refusal != self._refusal:
             self._refusal = refusal
             self.log.warning("%s", refusal)
-        config = sink_context.config
+        config = settings.config
         if self.job_id is None or not config.watch_seconds:
             return
         try:
-            with RunqyHook.from_context(sink_context, retry_for=0) as hook:
+            with RunqyHook.from_settings(settings, retry_for=0) as hook:
                 hook.get_job(self.job_id)
         except JobVanished as error:
             self._gone_since = self._gone_since or time.time()
             if time.time() - self._gone_since >= config.vanished_grace_seconds:
-                sink = self.sink or sink_context.connection.sink
+                sink = self.sink or settings.connection.sink
                 raise JobVanished(
                     f"{error} Nothing was delivered in the "
                     f"{config.vanished_grace_seconds:g} s after, at sink {sink!r}.",
@@ -206,13 +206,11 @@ class RunqySensor(BaseSensorOperator):
         else:
             self._gone_since = None
 
-    def _finish(self, sink_context: SinkContext, event: DeliveryEvent) -> Any:
+    def _finish(self, settings: Settings, event: DeliveryEvent) -> Any:
         try:
             if event.kind != ARRIVED:
-                raise_not_arrived(
-                    event, sink_context, self._limit, self.heartbeat_timeout
-                )
-            results = RunqyResultHook.from_context(sink_context)
+                raise_not_arrived(event, settings, self._limit, self.heartbeat_timeout)
+            results = RunqyResultHook.from_settings(settings)
             received = ReceivedDelivery(event, results, self.returns)
             while_unavailable(received.read)
             received.forget()

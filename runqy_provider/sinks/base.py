@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runqy_delivery import Delivery, DeliveryRequest
-    from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
+    from runqy_provider.settings import Settings
     from runqy_provider.sinks.inbox import InboxBackend
     from runqy_provider.sinks.result import StoredResult, UrlOpener
     from runqy_provider.waiters.source import Source
@@ -87,7 +87,7 @@ class Sink(abc.ABC):
         """The sink as text; ``from_uri`` reads it back."""
 
     @abc.abstractmethod
-    def bind(self, context: SinkContext) -> BoundSink:
+    def bind(self, settings: Settings) -> BoundSink:
         """Return what the sink does with a runqy connection."""
 
     def with_connection(self, conn_id: str) -> Sink:  # noqa: ARG002 - for sinks that can
@@ -115,12 +115,12 @@ class BoundSink(abc.ABC):
 
     Attributes:
         sink: The sink.
-        context: Its connection and the options.
+        settings: Its connection and the options.
     """
 
-    def __init__(self, sink: Sink, context: SinkContext) -> None:
+    def __init__(self, sink: Sink, settings: Settings) -> None:
         self.sink = sink
-        self.context = context
+        self.settings = settings
 
     @functools.cached_property
     def inbox(self) -> InboxBackend:
@@ -129,7 +129,7 @@ class BoundSink(abc.ABC):
             InboxBackend,
         )
 
-        return InboxBackend(self.context)
+        return InboxBackend(self.settings)
 
     @property
     def has_failure_channel(self) -> bool:
@@ -241,7 +241,7 @@ class BoundSink(abc.ABC):
             WaitTarget,
         )
 
-        maker = _WaiterOfSink(self.sink.uri, self.context, self)
+        maker = _WaiterOfSink(self.sink.uri, self.settings, self)
         return [WaitTarget(maker, job.delivery_id)]
 
     @abc.abstractmethod
@@ -366,7 +366,7 @@ class _WaiterOfSink:
     """
 
     uri: str
-    context: SinkContext
+    settings: Settings
     bound: BoundSink = field(compare=False)
 
     def __call__(self) -> Waiter:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runqy_delivery import DeliveryRequest
-    from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
+    from runqy_provider.settings import Settings
     from runqy_provider.sinks.result import UrlOpener
     from runqy_provider.waiters.waiter import WaitTarget
 
@@ -103,9 +103,9 @@ class CombinedSink(Sink):
         """Whether progress can be reported to one of the sinks."""
         return any(sink.takes_progress for sink in self.parts)
 
-    def bind(self, context: SinkContext) -> BoundCombinedSink:
+    def bind(self, settings: Settings) -> BoundCombinedSink:
         """Return what the sinks do with a runqy connection."""
-        return BoundCombinedSink(self, context)
+        return BoundCombinedSink(self, settings)
 
 
 class BoundCombinedSink(BoundSink):
@@ -113,10 +113,10 @@ class BoundCombinedSink(BoundSink):
 
     sink: CombinedSink
 
-    def __init__(self, sink: CombinedSink, context: SinkContext) -> None:
-        super().__init__(sink, context)
-        self.primary = sink.primary.bind(context)
-        self.notifiers = tuple(one.bind(context) for one in sink.notifiers)
+    def __init__(self, sink: CombinedSink, settings: Settings) -> None:
+        super().__init__(sink, settings)
+        self.primary = sink.primary.bind(settings)
+        self.notifiers = tuple(one.bind(settings) for one in sink.notifiers)
         self._all = (self.primary, *self.notifiers)
 
     def check(self) -> None:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from runqy_provider.connections import RedisConnection
-    from runqy_provider.context import SinkContext
     from runqy_provider.inbox.manifest import InboxManifest
     from runqy_provider.inbox.reader import StoredDelivery
+    from runqy_provider.settings import Settings
     from runqy_provider.sinks.result import UrlOpener
 
 log = logging.getLogger(__name__)
@@ -64,26 +64,26 @@ class InboxBackend:
     """The inbox of one runqy connection.
 
     Attributes:
-        context: The connection and the options.
+        settings: The connection and the options.
         queue_namespace: Where messages of a queue are kept; None: the namespace of the
             connection.
     """
 
-    context: SinkContext
+    settings: Settings
     queue_namespace: str | None = None
 
     @property
     def namespace(self) -> str:
         """The part of the inbox that deliveries go to."""
-        return self.queue_namespace or self.context.connection.conn_id
+        return self.queue_namespace or self.settings.connection.conn_id
 
     @property
     def config_error(self) -> str | None:
         """Why webhooks cannot work with this connection; None where they can."""
-        connection = self.context.connection
+        connection = self.settings.connection
         conn_id = connection.conn_id
         found = []
-        if not self.context.callback_url:
+        if not self.settings.callback_url:
             found.append(
                 f"Connection {conn_id!r} has no callback_url, and Airflow's [api] "
                 "base_url is not a whole URL with a host: workers would not know where "
@@ -100,7 +100,7 @@ class InboxBackend:
                 f"Connection id {conn_id!r} has a slash, which a callback URL cannot "
                 "contain. Rename the connection."
             )
-        if self.context.redis is None:
+        if self.settings.redis is None:
             found.append(self._redis_error)
         return " ".join(found) or None
 
@@ -116,13 +116,13 @@ class InboxBackend:
         Raises:
             Misconfigured: Its connection does not exist.
         """
-        if self.context.redis is None:
+        if self.settings.redis is None:
             raise Misconfigured(self._redis_error)
-        return self.context.redis
+        return self.settings.redis
 
     @property
     def _redis_error(self) -> str:
-        connection = self.context.connection
+        connection = self.settings.connection
         return (
             f"Redis connection {connection.redis_conn_id!r}, named by connection "
             f"{connection.conn_id!r}, does not exist. Deliveries are kept there."
@@ -135,7 +135,7 @@ class InboxBackend:
             Misconfigured: The connection does not exist, or names a replica.
             SinkError: Redis is unavailable, or refuses something.
         """
-        write_and_read(self.redis, self.context.connection.conn_id)
+        write_and_read(self.redis, self.settings.connection.conn_id)
 
     def webhook_url(self, delivery_id: str, expires: float) -> str:
         """Return the callback URL of one delivery.
@@ -145,9 +145,9 @@ class InboxBackend:
         """
         if self.config_error is not None:
             raise Misconfigured(self.config_error)
-        connection = self.context.connection
+        connection = self.settings.connection
         return callback_url.url(
-            self.context.callback_url or "",
+            self.settings.callback_url or "",
             connection.callback_secrets[0],
             connection.conn_id,
             delivery_id,
@@ -168,7 +168,7 @@ class InboxBackend:
             is_required: See ``WaitTarget``.
             takes_results: False for progress and failures only.
         """
-        interval = self.context.config.inbox_sweep_seconds
+        interval = self.settings.config.inbox_sweep_seconds
         factory = _WaiterFactory(self.redis, self.namespace, takes_results, interval)
         return WaitTarget(factory, delivery_id, is_required)
 
@@ -185,7 +185,7 @@ class InboxBackend:
             TooLarge: It is larger than ``context.max_read_bytes``.
         """
         namespace, delivery_id = _parts(uri)
-        conn_id = self.context.connection.conn_id
+        conn_id = self.settings.connection.conn_id
         if namespace != conn_id and not keys.is_queue_namespace(namespace):
             raise Misconfigured(
                 f"{uri} was delivered through connection {namespace!r}; it cannot be "
@@ -202,7 +202,7 @@ class InboxBackend:
                 opener=manifest.stream,
             )
         with InboxReader(self.redis, namespace) as reader:
-            stored = reader.read(delivery_id, self.context.max_read_bytes)
+            stored = reader.read(delivery_id, self.settings.max_read_bytes)
         return _fetched(stored, uri, open_url)
 
     def open_all(
@@ -210,8 +210,8 @@ class InboxBackend:
     ) -> Iterator[StoredResult | Exception]:
         """Open many deliveries; see ``BoundSink.open_all``."""
         most = small + DELIVERY_FIELDS_BYTES
-        if self.context.max_read_bytes is not None:
-            most = min(most, self.context.max_read_bytes)
+        if self.settings.max_read_bytes is not None:
+            most = min(most, self.settings.max_read_bytes)
         with InboxReader(self.redis, self.namespace) as reader:
             found = reader.read_small(delivery_ids, most)
         for delivery_id, stored in zip(delivery_ids, found, strict=True):
@@ -231,7 +231,7 @@ class InboxBackend:
     def write_manifest(self, batch_id: str, lines: BinaryIO) -> str:
         """Store the manifest of a batch, and return its URI."""
         manifest = self._manifest(self.namespace, batch_id)
-        manifest.write(lines, self.context.config.unread_ttl_seconds)
+        manifest.write(lines, self.settings.config.unread_ttl_seconds)
         return f"{self.uri(batch_id)}{MANIFEST_FRAGMENT}"
 
     def _manifest(self, namespace: str, batch_id: str) -> InboxManifest:
@@ -252,9 +252,9 @@ class InboxBackend:
 
     def describe(self, delivery_id: str) -> str:
         """Say where a webhook was looked for, and what to check."""
-        conn_id, redis = self.context.connection.conn_id, self.redis
+        conn_id, redis = self.settings.connection.conn_id, self.redis
         key = keys.delivery(redis.in_keys(conn_id), delivery_id)
-        url = f"{self.context.callback_url}/{conn_id}/v1/deliveries/{delivery_id}"
+        url = f"{self.settings.callback_url}/{conn_id}/v1/deliveries/{delivery_id}"
         return (
             f"No webhook was received at {url}: the inbox (Redis at "
             f"{redis.address}, key {key}) is "
@@ -263,7 +263,7 @@ class InboxBackend:
 
     def warn_of_loopback(self) -> None:
         """Log a warning where the workers of another machine would call themselves."""
-        connection, url = self.context.connection, self.context.callback_url
+        connection, url = self.settings.connection, self.settings.callback_url
         if url and _is_loopback(url) and not _is_loopback(connection.server_url):
             log.warning(
                 "Deliveries go to %s, which only this machine can reach, while runqy "

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     from runqy_provider.client.job_status import JobStatus, JobStatusReader
     from runqy_provider.connections import RedisConnection, RunqyConnection
-    from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
+    from runqy_provider.settings import Settings
     from runqy_provider.sinks.result import StoredResult, UrlOpener
 
 SCHEME = "redis_storage://"
@@ -89,9 +89,9 @@ class RedisStorageSink(Sink):
         """The sink as text."""
         return "redis_storage"
 
-    def bind(self, context: SinkContext) -> BoundRedisStorage:
+    def bind(self, settings: Settings) -> BoundRedisStorage:
         """Return what the sink does with a runqy connection."""
-        return BoundRedisStorage(self, context)
+        return BoundRedisStorage(self, settings)
 
 
 class BoundRedisStorage(BoundSink):
@@ -99,7 +99,7 @@ class BoundRedisStorage(BoundSink):
 
     def check(self) -> None:
         """Check that runqy's Redis can be reached, where the connection names it."""
-        redis = self.context.runqy_redis
+        redis = self.settings.runqy_redis
         if redis is None:
             return
         with redis_errors(redis, "reach runqy's Redis"):
@@ -136,17 +136,17 @@ class BoundRedisStorage(BoundSink):
 
     def targets(self, job: JobRef) -> Sequence[WaitTarget]:
         """Return runqy's Redis, or the runqy server."""
-        context = self.context
-        read = context.runqy_redis or context.connection
-        return [WaitTarget(_WaiterFactory(read, context), str(self._uri(job)))]
+        settings = self.settings
+        read = settings.runqy_redis or settings.connection
+        return [WaitTarget(_WaiterFactory(read, settings), str(self._uri(job)))]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
         """Read the result from the job."""
-        job, redis = JobResultUri.parse(uri), self.context.runqy_redis
+        job, redis = JobResultUri.parse(uri), self.settings.runqy_redis
         if redis is None:
             value, error, ended_at = self._from_server(job)
         else:
-            limit = self.context.max_read_bytes
+            limit = self.settings.max_read_bytes
             value, error, ended_at = _from_redis(redis, job, limit)
         return from_inline_value(
             value if error is None else error,
@@ -160,14 +160,14 @@ class BoundRedisStorage(BoundSink):
 
     def _uri(self, job: JobRef) -> JobResultUri:
         queue, job_id = job.require_job()
-        conn_id = self.context.connection.conn_id
+        conn_id = self.settings.connection.conn_id
         return JobResultUri(conn_id, queue, job_id, job.delivery_id)
 
     def describe_timeout(self, job: JobRef) -> str:
         """Say which job did not end."""
         queue, job_id = job.require_job()
-        redis = self.context.runqy_redis
-        location = f"runqy at {self.context.connection.server_url}"
+        redis = self.settings.runqy_redis
+        location = f"runqy at {self.settings.connection.server_url}"
         if redis is not None:
             location = (
                 f"runqy's Redis at {redis.address}, key {hash_key(queue, job_id)}"
@@ -179,7 +179,7 @@ class BoundRedisStorage(BoundSink):
 
     def _from_server(self, job: JobResultUri) -> tuple[Any, str | None, float]:
         """Return result, error and time of a job, as the server says."""
-        connection = self.context.connection
+        connection = self.settings.connection
         try:
             found = api.ask(connection, api.get_job(job.job_id))
         except ServerUnavailable as error:
@@ -246,10 +246,10 @@ class JobResultUri:
 @dataclass(frozen=True, slots=True)
 class _WaiterFactory:
     read: RedisConnection | RunqyConnection
-    context: SinkContext = field(compare=False)
+    settings: Settings = field(compare=False)
 
     def __call__(self) -> Waiter:
-        context, config = self.context, self.context.config
+        context, config = self.settings, self.settings.config
         reader = job_status_reader(context.connection, context.runqy_redis)
         return Waiter(
             JobResultSource(reader),

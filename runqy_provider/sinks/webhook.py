@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
+    from runqy_provider.settings import Settings
     from runqy_provider.sinks.result import StoredResult, UrlOpener
     from runqy_provider.waiters.waiter import WaitTarget
 
@@ -53,16 +53,16 @@ class WebhookSink(Sink):
         """Whether progress can be reported: always."""
         return True
 
-    def bind(self, context: SinkContext) -> BoundWebhook:
+    def bind(self, settings: Settings) -> BoundWebhook:
         """Return what the sink does with a runqy connection."""
-        return BoundWebhook(self, context)
+        return BoundWebhook(self, settings)
 
 
 class BoundWebhook(BoundSink):
     """Webhooks to the receiver of one connection."""
 
-    def __init__(self, sink: WebhookSink, context: SinkContext) -> None:
-        super().__init__(sink, context)
+    def __init__(self, sink: WebhookSink, settings: Settings) -> None:
+        super().__init__(sink, settings)
 
     def check(self) -> None:
         """Check that callback URLs can be made, and that the inbox works."""
@@ -76,7 +76,7 @@ class BoundWebhook(BoundSink):
             delivery_id,
             sink="webhook",
             webhook_url=self.inbox.webhook_url(delivery_id, expires),
-            max_bytes=self.context.config.max_body_bytes,
+            max_bytes=self.settings.config.max_body_bytes,
         )
 
     def result_uri(self, delivery_id: str) -> str:

@@ -14,7 +14,7 @@ from runqy_provider.jobs.batch.deletion import delete_pending
 from runqy_provider.jobs.batch.progress import BatchProgress
 from runqy_provider.jobs.batch.wait import wait_for_batch
 from runqy_provider.jobs.cancellation import is_abandoned
-from runqy_provider.jobs.waiting import fetch_context
+from runqy_provider.jobs.waiting import fetch_settings
 from runqy_provider.models import ERROR
 from runqy_provider.sanitize import storable
 from runqy_provider.triggers._deleting import DeletingTrigger
@@ -89,11 +89,11 @@ class BatchTrigger(DeletingTrigger):
     async def _wait(self) -> dict[str, Any]:
         batch = BatchProgress.from_json(self.batch)
         try:
-            context = await fetch_context(
+            settings = await fetch_settings(
                 self.runqy_conn_id, batch.job(0), self.deadline, self.log
             )
             kind = await wait_for_batch(
-                context,
+                settings,
                 batch,
                 until=self.until,
                 most_failed=self.most_failed,

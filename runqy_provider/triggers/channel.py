@@ -17,10 +17,10 @@ from runqy_provider.airflow_compat import (
     SharedStreamProducer,
 )
 from runqy_provider.connections import DEFAULT_CONN_ID
-from runqy_provider.context import aload_context
 from runqy_provider.errors import NoAccess, RunqyError
 from runqy_provider.inbox.channel import check_channel
 from runqy_provider.inbox.channel_reader import ChannelReader
+from runqy_provider.settings import aload_settings
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.waiters.waiter import backoff_delays
 
@@ -223,9 +223,9 @@ class ChannelProducer(SharedStreamProducer):
 
     async def _open(self) -> ChannelReader:
         if self._reader is None:
-            context = await aload_context(self._conn_id)
-            self._ttl = context.config.unread_ttl_seconds
-            backend = InboxBackend(context)
+            settings = await aload_settings(self._conn_id)
+            self._ttl = settings.config.unread_ttl_seconds
+            backend = InboxBackend(settings)
             # Other arguments make another group, which reads everything itself.
             group = "all" if self._with_failures else COMPLETED
             self._reader = ChannelReader(

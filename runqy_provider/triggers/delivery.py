@@ -14,7 +14,7 @@ from runqy_provider.errors import RunqyError
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.jobs.cancellation import delete_if_pending, is_abandoned
 from runqy_provider.jobs.task_end import TaskEnd, end_task, prepare
-from runqy_provider.jobs.waiting import error_event, fetch_context, wait_for
+from runqy_provider.jobs.waiting import error_event, fetch_settings, wait_for
 from runqy_provider.models import JobRef
 from runqy_provider.triggers._deleting import DeletingTrigger
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from airflow.executors.workloads.task import TaskInstanceDTO
     from typing_extensions import Self
 
-    from runqy_provider.context import SinkContext
     from runqy_provider.models import DeliveryEvent
+    from runqy_provider.settings import Settings
 
 #: Seconds for which an unavailable server is asked again to delete a job.
 DELETE_RETRY_FOR = 5.0
@@ -115,29 +115,29 @@ class DeliveryTrigger(DeletingTrigger):
         if self.task_end is not None and ti is not None:
             prepare(ti)
         try:
-            context = await fetch_context(
+            settings = await fetch_settings(
                 self.runqy_conn_id, self.job, self.deadline, self.logger()
             )
         except (RunqyError, AirflowNotFoundException) as error:
             event = error_event(self.job, error)
         else:
             event = await wait_for(
-                context,
+                settings,
                 self.job,
                 deadline=self.deadline,
                 heartbeat_timeout=self.heartbeat,
                 log=self.logger(),
             )
-            if await self._ends_here(context, event):
+            if await self._ends_here(settings, event):
                 return TaskSuccessEvent()
         await self._settle(self.not_before)
         return TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call] # Airflow's
 
-    async def _ends_here(self, context: SinkContext, event: DeliveryEvent) -> bool:
+    async def _ends_here(self, settings: Settings, event: DeliveryEvent) -> bool:
         ti = self._ti
         if self.task_end is None or ti is None or event.status != COMPLETED:
             return False
-        return await end_task(ti, TaskEnd(**self.task_end), context, event)
+        return await end_task(ti, TaskEnd(**self.task_end), settings, event)
 
     async def _delete_if_abandoned(self, ti: TaskInstanceDTO) -> None:
         job_id = self.job.job_id

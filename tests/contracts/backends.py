@@ -15,11 +15,11 @@ from redis import Redis
 
 from runqy_delivery import Delivery
 from runqy_provider.client.redis_keys import hash_key
-from runqy_provider.context import load_context
 from runqy_provider.inbox.inbox_source import InboxSource
 from runqy_provider.inbox.writer import InboxWriter, digest
 from runqy_provider.models import JobRef
 from runqy_provider.redis_client import async_client
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.object_store.source import ObjectSource
 from runqy_provider.sinks.redis_storage import JobResultSource
 from runqy_provider.sinks.registry import sink_from_uri
@@ -63,7 +63,7 @@ class Backend:
     @property
     def bound(self) -> BoundSink:
         """The sink, bound to ``runqy_default``."""
-        return sink_from_uri(self.uri).bind(load_context("runqy_default"))
+        return sink_from_uri(self.uri).bind(load_settings("runqy_default"))
 
     def job(self, number: int = 0) -> JobRef:
         """Return a job of this test."""
@@ -80,7 +80,7 @@ def webhook_backend(port: int) -> Backend:
     """Return the inbox; a delivery is stored as the receiver does."""
 
     async def store(job: JobRef) -> None:
-        redis = load_context("runqy_default").redis
+        redis = load_settings("runqy_default").redis
         assert redis is not None
         delivery = Delivery(job.delivery_id, result=RESULT)
         body = json.dumps({"task_id": job.delivery_id, "result": RESULT}).encode()

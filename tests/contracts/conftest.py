@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.context import clear_contexts
+from runqy_provider.settings import clear_settings
 from runqy_provider.sinks.object_store.clients import clear_clients
 from runqy_provider.sinks.sql.engine import dispose_engines
 from runqy_sandbox.process.net import free_port
@@ -78,6 +78,6 @@ def make_unavailable(
     for conn_id, connection in backend.unavailable.items():
         name = f"AIRFLOW_CONN_{conn_id.upper()}"
         monkeypatch.setenv(name, json.dumps(connection))
-    clear_contexts()
+    clear_settings()
     clear_clients()
     dispose_engines()

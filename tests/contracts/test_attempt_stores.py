@@ -16,7 +16,6 @@ from redis import Redis
 
 from runqy_provider.config import load_config
 from runqy_provider.connections import RunqyConnection
-from runqy_provider.context import SinkContext
 from runqy_provider.errors import SinkUnavailable
 from runqy_provider.jobs import launch
 from runqy_provider.jobs.attempt_store import (
@@ -26,6 +25,7 @@ from runqy_provider.jobs.attempt_store import (
     attempt_store,
 )
 from runqy_provider.jobs.launch import JobSpec
+from runqy_provider.settings import Settings
 from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
@@ -78,16 +78,16 @@ class Subject:
     """One kind of store, and what it keeps."""
 
     kind: str
-    sink_context: SinkContext
+    settings: Settings
     states: dict[Any, StateStore] = field(default_factory=dict)
 
     def store(self, of: Try) -> AttemptStore | None:
-        context = of.context
+        settings = of.context
         if self.kind == "Airflow":
             # It belongs to the task instance: a run that is created again has another.
             key = (of.run_id, of.map_index, of.started)
-            context["task_state_store"] = self.states.setdefault(key, StateStore())
-        return attempt_store(context, self.sink_context)
+            settings["task_state_store"] = self.states.setdefault(key, StateStore())
+        return attempt_store(settings, self.settings)
 
     def start(self, of: Try, spec: JobSpec = SPEC) -> Attempt:
         """Start an attempt and enqueue its job."""
@@ -106,15 +106,15 @@ class Subject:
         return [each for each in previous if each.is_same_work(attempt)]
 
 
-def sink_context(redis: RedisConnection | None, **extra: Any) -> SinkContext:
+def settings_with(redis: RedisConnection | None, **extra: Any) -> Settings:
     connection = RunqyConnection("runqy_default", "http://runqy:3000", **extra)
-    return SinkContext(connection, load_config(), redis)
+    return Settings(connection, load_config(), redis)
 
 
 @pytest.fixture(params=["Airflow", "Redis", "none"])
 def subject(request: pytest.FixtureRequest, redis_settings: RedisConnection) -> Subject:
     redis = None if request.param == "none" else redis_settings
-    return Subject(request.param, sink_context(redis, callback_secrets=("s" * 32,)))
+    return Subject(request.param, settings_with(redis, callback_secrets=("s" * 32,)))
 
 
 def test_store_kind_is_the_one_that_is_tested(subject: Subject) -> None:
@@ -206,8 +206,8 @@ def test_store_run_without_start_date_retry_finds_no_other_work(
 def test_redis_store_record_lives_for_a_day_at_least(
     redis_settings: RedisConnection, redis_url: str
 ) -> None:
-    context = sink_context(redis_settings, callback_secrets=("s" * 32,))
-    subject, first = Subject("Redis", context), Try()
+    settings = settings_with(redis_settings, callback_secrets=("s" * 32,))
+    subject, first = Subject("Redis", settings), Try()
     subject.start(first)
     store = subject.store(first)
     assert isinstance(store, RedisStore)
@@ -219,8 +219,8 @@ def test_redis_store_record_lives_for_a_day_at_least(
 def test_redis_store_unavailable_refuses_to_start_and_to_retry(
     unreachable_redis: RedisConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    context = sink_context(unreachable_redis, callback_secrets=("s" * 32,))
-    subject, first = Subject("Redis", context), Try()
+    settings = settings_with(unreachable_redis, callback_secrets=("s" * 32,))
+    subject, first = Subject("Redis", settings), Try()
     attempt = SPEC.attempt(first.context, time.time() + 60)
     store = subject.store(first)
     assert store is not None
@@ -241,8 +241,8 @@ def test_redis_that_airflow_made_up_is_not_used(
     """Airflow makes a connection ``redis_default``, which often leads nowhere."""
     caplog.set_level(logging.INFO)
     unused, named = (
-        sink_context(unreachable_redis),
-        sink_context(unreachable_redis, redis_conn_id="ours"),
+        settings_with(unreachable_redis),
+        settings_with(unreachable_redis, redis_conn_id="ours"),
     )
     assert attempt_store(Try().context, unused) is None
     assert caplog.text == ""

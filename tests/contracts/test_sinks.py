@@ -42,12 +42,12 @@ def test_sink_delivery_is_opened_where_it_arrived(backend: Backend) -> None:
     job = backend.job()
     backend.deliver(job)
 
-    event = look_once(backend.bound.context, job)
+    event = look_once(backend.bound.settings, job)
 
     assert (event.kind, event.status) == (ARRIVED, "completed")
     assert backend.bound.owns(event.result_uri)
     assert backend.bound.open(event.result_uri).json() == RESULT
-    sink = sink_for_result(event.result_uri).bind(backend.bound.context)
+    sink = sink_for_result(event.result_uri).bind(backend.bound.settings)
     assert sink.open(event.result_uri).json() == RESULT
 
 
@@ -57,7 +57,7 @@ def test_sink_result_uri_is_where_delivery_arrives(backend: Backend) -> None:
     expected = backend.bound.result_uri(job.delivery_id)
     backend.deliver(job)
 
-    assert look_once(backend.bound.context, job).result_uri == expected
+    assert look_once(backend.bound.settings, job).result_uri == expected
 
 
 @pytest.mark.parametrize("backend", WITH_RESULT_URI, indirect=True)
@@ -69,7 +69,7 @@ def test_sink_missing_delivery_is_not_there(backend: Backend) -> None:
 
 
 def test_sink_without_delivery_reports_nothing_and_no_error(backend: Backend) -> None:
-    event = look_once(backend.bound.context, backend.job())
+    event = look_once(backend.bound.settings, backend.job())
 
     assert (event.kind, event.last_error, event.unreadable_because) == (
         DEADLINE,
@@ -97,7 +97,7 @@ def test_sink_unavailable_fails_its_check(backend: Backend) -> None:
 @pytest.mark.parametrize("backend", WITH_SERVER, indirect=True)
 @pytest.mark.usefixtures("make_unavailable")
 def test_sink_unavailable_is_not_taken_for_nothing_arrived(backend: Backend) -> None:
-    event = look_once(backend.bound.context, backend.job())
+    event = look_once(backend.bound.settings, backend.job())
 
     assert event.kind == DEADLINE
     assert event.unreadable_because

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from runqy_provider.context import load_context
 from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.inbox import InboxBackend
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def deliver_in_bursts(client: AirflowClient, conn_id: str) -> None:
         conn_id: The runqy connection of the channel.
     """
     client.wait_for_dags({DAG})
-    inbox = InboxBackend(load_context(conn_id))
+    inbox = InboxBackend(load_settings(conn_id))
     results = list(range(EACH * BURSTS))
     with httpx.Client() as http, ThreadPoolExecutor(8) as pool:
 

@@ -11,7 +11,7 @@ import pytest
 from devtools.airflow import Airflow
 from devtools.client import AirflowClient
 from devtools.servers.postgres import running_postgres
-from runqy_provider.context import clear_contexts
+from runqy_provider.settings import clear_settings
 from runqy_sandbox.process.net import free_port
 from runqy_sandbox.sandbox import Sandbox
 from tests.e2e.bursts import deliver_in_bursts
@@ -35,7 +35,7 @@ def test_channel_deliveries_in_bursts_are_each_taken_once(
         connections["good"] = connections.pop("runqy_default")
         for conn_id, fields in connections.items():
             monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(fields))
-        clear_contexts()
+        clear_settings()
         with Airflow(
             tmp_path / "airflow",
             DAGS.parent / "tests" / "e2e" / "version_dags",

@@ -22,11 +22,11 @@ from airflow.sdk.api.client import Client
 from airflow.sdk.api.datamodels._generated import DagRun, TaskInstance
 from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR, TriggerFailureReason
 
-from runqy_provider.context import load_context
 from runqy_provider.inbox import keys
 from runqy_provider.jobs.attempt_store import ATTEMPT_KEY, record_name
 from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.redis_client import client as redis_client
+from runqy_provider.settings import load_settings
 from runqy_provider.triggers.delivery import DeliveryTrigger
 from runqy_provider.waiters.waiter import close_waiters
 from tests.support.versions import (
@@ -239,7 +239,7 @@ class Run:
 
     @staticmethod
     def _redis() -> Any:
-        connection = load_context("runqy_default").redis
+        connection = load_settings("runqy_default").redis
         assert connection is not None
         return redis_client(connection)
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk import Connection
 
-from runqy_provider import context
+from runqy_provider import settings as settings_module
 from runqy_provider.connections import RedisConnection
-from runqy_provider.context import context_of
 from runqy_provider.errors import Misconfigured
 from runqy_provider.receiver.__main__ import connection_from
 from runqy_provider.redis_client import client
+from runqy_provider.settings import settings_of
 from tests.support.doc_blocks import Block, all_blocks
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def test_redis_connection_namespace_is_a_hash_tag_only_in_a_cluster() -> None:
 def test_context_runqys_own_redis_is_a_cluster_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(context, "load_config", SimpleNamespace)
+    monkeypatch.setattr(settings_module, "load_config", SimpleNamespace)
     runqy = Connection(
         conn_id="c",
         conn_type="runqy",
@@ -108,7 +108,7 @@ def test_context_runqys_own_redis_is_a_cluster_is_refused(
         conn_id=name, conn_type="redis", host="h", extra='{"cluster": true}'
     )
     with pytest.raises(Misconfigured, match="runqy keeps its queues in one Redis"):
-        context_of(runqy, find)
+        settings_of(runqy, find)
 
 
 def test_client_cluster_without_namespace_is_refused() -> None:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from runqy_provider.context import SinkContext
     from runqy_provider.jobs.attempt_store import AttemptStore
     from runqy_provider.jobs.batch.payloads import Payloads
+    from runqy_provider.settings import Settings
     from runqy_provider.sinks.base import Sink
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 def begin(
     context: Context,
-    sink_context: SinkContext,
+    settings: Settings,
     store: AttemptStore,
     payloads: Payloads,
     *,
@@ -47,7 +47,7 @@ def begin(
 
     Args:
         context: The task instance's.
-        sink_context: The runqy connection and the options.
+        settings: The runqy connection and the options.
         store: Where the previous attempt has left its record.
         payloads: The payloads.
         sink: Where the results are to be delivered.
@@ -58,15 +58,15 @@ def begin(
         DeliveryIdTaken: There is no record of a batch, and yet its first result.
         RunqyError: The sink cannot be used, so that it is not known what has arrived.
     """
-    new = _new_batch(context, sink_context, payloads, sink, deadline)
+    new = _new_batch(context, settings, payloads, sink, deadline)
     record = store.read() or {}
     previous = _previous(record)
     if previous is None or previous.batch_id != new.batch_id:
-        fields = DeliveryFields(sink_context, sink, deadline)
+        fields = DeliveryFields(settings, sink, deadline)
         fields.check_is_new(new.delivery_id(0))
     if previous is None:
         return new
-    conn_id = sink_context.connection.conn_id
+    conn_id = settings.connection.conn_id
     if previous.batch_id != new.batch_id:
         if deletes and previous.outstanding:
             # They are not waited for any more, and must not run beside the new ones.
@@ -75,7 +75,7 @@ def begin(
         return new
     if "manifest" in record:
         return previous  # the attempt was killed after it had written all results
-    while_unavailable(lambda: find_results(sink_context, previous))
+    while_unavailable(lambda: find_results(settings, previous))
     if previous.expires <= time.time() and previous.outstanding:
         log.info("The callback URLs of the jobs in flight have expired.")
         delete_pending(conn_id, previous, log)
@@ -104,12 +104,12 @@ def _previous(record: Mapping[str, Any]) -> BatchProgress | None:
 
 def _new_batch(
     context: Context,
-    sink_context: SinkContext,
+    settings: Settings,
     payloads: Payloads,
     sink: Sink,
     deadline: float,
 ) -> BatchProgress:
-    connection = sink_context.connection
+    connection = settings.connection
     queue = full_queue_name(payloads.runqy_queue)
     chooses_id = connection.transport == REDIS
     asked = [connection.conn_id, queue, sink.uri, chooses_id, payloads.digest]

@@ -60,7 +60,7 @@ def _ids(hook: RunqyHook, batch: BatchProgress) -> list[str] | None:
     if batch.chooses_id:
         indexes = (*batch.outstanding, *batch.failed)
         return [batch.delivery_id(index) for index in indexes]
-    redis = hook.context.runqy_redis
+    redis = hook.settings.runqy_redis
     return (
         None
         if redis is None

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from runqy_provider.client.job_options import JobOptions
-    from runqy_provider.context import SinkContext
     from runqy_provider.jobs.batch.payloads import NumberedPayload, Payloads
     from runqy_provider.jobs.batch.progress import BatchProgress
+    from runqy_provider.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class BatchEnqueuer:
     """Enqueues the jobs of one batch.
 
     Args:
-        context: The runqy connection and the options.
+        settings: The runqy connection and the options.
         batch: The batch; what is enqueued is recorded in it.
         options: What else is asked for each job.
         save: Stores the record of the batch.
@@ -48,12 +48,12 @@ class BatchEnqueuer:
 
     def __init__(
         self,
-        context: SinkContext,
+        settings: Settings,
         batch: BatchProgress,
         options: JobOptions,
         save: Callable[[], None],
     ) -> None:
-        self._context = context
+        self._settings = settings
         self._batch = batch
         self._options = options
         self._save = save
@@ -74,11 +74,11 @@ class BatchEnqueuer:
         if not room or not batch.left:
             return
         batch.expires = max(batch.expires, deadline + LATE_DELIVERY)
-        fields = DeliveryFields(self._context, batch.sink, deadline)
+        fields = DeliveryFields(self._settings, batch.sink, deadline)
         fields.check(batch.delivery_id(0))
         jobs = payloads.numbered(itertools.islice(batch.to_enqueue(), room))
         began, before = time.monotonic(), batch.left
-        with RunqyHook.from_context(self._context) as hook:
+        with RunqyHook.from_settings(self._settings) as hook:
             for chunk in _chunks(jobs):
                 self._enqueue(hook, fields, chunk)
         log.info(

@@ -65,9 +65,9 @@ class BatchManifest:
     def __init__(self, batch: BatchProgress, results: RunqyResultHook) -> None:
         self._batch = batch
         self._results = results
-        context = results.context
-        self._sink = sink_from_uri(batch.sink).bind(context)
-        limit = context.config.xcom_limit
+        settings = results.settings
+        self._sink = sink_from_uri(batch.sink).bind(settings)
+        limit = settings.config.xcom_limit
         self._small = min(limit, MOST_VALUES // max(1, batch.total))
         self._failures: dict[int, StoredResult | Exception] = {}
 
@@ -84,7 +84,7 @@ class BatchManifest:
             SinkError: A result cannot be read just now, or the manifest not written.
         """
         batch_id = self._batch.batch_id
-        target = sink_from_uri(sink).bind(self._results.context)
+        target = sink_from_uri(sink).bind(self._results.settings)
         failed = itertools.islice(self._batch.failed, MOST_READ_REASONS)
         self._failures = self._look_for(list(failed))
         with scratch_file() as file:
@@ -140,7 +140,7 @@ class BatchManifest:
                 uris[ended.index] = ended.arrival.result_uri
             return True
 
-        look(self._results.context, self._batch, indexes, on_end)
+        look(self._results.settings, self._batch, indexes, on_end)
         return {index: self._open(index, uri) for index, uri in uris.items()}
 
     def _open(self, index: int, uri: str) -> StoredResult | Exception:
@@ -181,7 +181,7 @@ def values_in(results: RunqyResultHook, manifest: Reference) -> list[Any] | None
         The result of each job or a reference to it, None for one that failed; None
         where they are too large, or XCom would change them.
     """
-    limit = results.context.config.xcom_limit
+    limit = results.settings.config.xcom_limit
     if manifest.size is None or manifest.size > limit * MOST_LINE_TO_VALUE:
         return None
     values: list[Any] = []

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Payloads:
         cls,
         given: Any,
         runqy_queue: str,
-        context: SinkContext,
+        settings: Settings,
         *,
         may_be_uri: bool,
     ) -> Self:
@@ -97,7 +97,7 @@ class Payloads:
             given: A list or another iterable of payloads; a text that is a JSON list;
                 or the URI of, or a reference to, an object with a payload a line.
             runqy_queue: The queue, for messages.
-            context: The runqy connection, by which an object is opened.
+            settings: The runqy connection, by which an object is opened.
             may_be_uri: Whether a text may be the URI of an object: not one that
                 another task has made, which could name any file.
 
@@ -107,7 +107,7 @@ class Payloads:
         """
         payloads = cls(runqy_queue)
         try:
-            for payload in _each(given, context, may_be_uri=may_be_uri):
+            for payload in _each(given, settings, may_be_uri=may_be_uri):
                 payloads._add(payload)
         except BaseException:
             payloads.close()
@@ -170,11 +170,11 @@ class Payloads:
         self.total += 1
 
 
-def _each(given: Any, context: SinkContext, *, may_be_uri: bool) -> Iterator[Any]:
+def _each(given: Any, settings: Settings, *, may_be_uri: bool) -> Iterator[Any]:
     if isinstance(given, str):
         given = given.strip()
         if may_be_uri:
-            sink = sink_for_result(given).bind(context)
+            sink = sink_for_result(given).bind(settings)
             with sink.open(given).stream() as stream:
                 yield from _lines(stream)
             return
@@ -187,7 +187,7 @@ def _each(given: Any, context: SinkContext, *, may_be_uri: bool) -> Iterator[Any
                 "written in the DAG: payloads='s3://bucket/{{ ds }}.jsonl'."
             ) from error
     if looks_like_reference(given):
-        with RunqyResultHook.from_context(context).read(given).stream() as stream:
+        with RunqyResultHook.from_settings(settings).read(given).stream() as stream:
             yield from _lines(stream)
     elif isinstance(given, Iterable) and not isinstance(given, (bytes, Mapping)):
         yield from given

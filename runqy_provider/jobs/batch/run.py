@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from runqy_provider.client.job_options import JobOptions
-    from runqy_provider.context import SinkContext
     from runqy_provider.jobs.attempt_store import AttemptStore
     from runqy_provider.jobs.batch.payloads import Payloads
     from runqy_provider.jobs.batch.progress import BatchProgress
+    from runqy_provider.settings import Settings
 
 #: How much a share of a number may be too small, as a float.
 SHARE_ERROR = 1e-6
@@ -96,7 +96,7 @@ class BatchRun:
     """One execution of a batch, up to its deferral or to its end.
 
     Args:
-        context: The runqy connection and the options.
+        settings: The runqy connection and the options.
         store: Where the progress is recorded.
         batch: The batch.
         limits: What the task allows.
@@ -106,7 +106,7 @@ class BatchRun:
 
     def __init__(
         self,
-        context: SinkContext,
+        settings: Settings,
         store: AttemptStore,
         batch: BatchProgress,
         limits: BatchLimits,
@@ -116,8 +116,8 @@ class BatchRun:
     ) -> None:
         self.batch = batch
         self.manifest = manifest
-        self.results = RunqyResultHook.from_context(context)
-        self._context, self._store = context, store
+        self.results = RunqyResultHook.from_settings(settings)
+        self._settings, self._store = settings, store
         self._limits, self._log = limits, log
 
     def save(self, manifest: Reference | None = None) -> None:
@@ -151,7 +151,7 @@ class BatchRun:
             SILENT.
         """
         batch, limits = self.batch, self._limits
-        enqueuer = BatchEnqueuer(self._context, batch, options, self.save)
+        enqueuer = BatchEnqueuer(self._settings, batch, options, self.save)
         while True:
             if not limits.has_failed(batch):
                 enqueuer.enqueue(payloads, limits.max_in_flight, deadline)
@@ -170,7 +170,7 @@ class BatchRun:
 
     def _wait_in_slot(self, until: int, end: float) -> str:
         kind = wait_for_batch_in_slot(
-            self._context,
+            self._settings,
             self.batch,
             until=until,
             most_failed=self._limits.most_failed(self.batch),
@@ -206,7 +206,7 @@ class BatchRun:
         if kind != ARRIVED:
             # Some may have arrived just now, or while no triggerer ran.
             wait_for_batch_in_slot(
-                self._context, batch, until=0, most_failed=batch.total, deadline=0.0
+                self._settings, batch, until=0, most_failed=batch.total, deadline=0.0
             )
         if batch.left or batch.outstanding:
             error = self._not_ended(kind, is_last=is_last)
@@ -233,7 +233,7 @@ class BatchRun:
 
     def _not_ended(self, kind: str, *, is_last: bool) -> RunqyError:
         batch, limits = self.batch, self._limits
-        refusal = find_refusal(self._context, batch)
+        refusal = find_refusal(self._settings, batch)
         if limits.has_failed(batch):
             return too_many_failed(batch, limits.max_failed)
         if kind == SILENT:
@@ -241,7 +241,7 @@ class BatchRun:
                 self._give_up()
             silence = f"heartbeat_timeout ({limits.heartbeat_timeout})"
             return silent(batch, silence, refusal)
-        return not_ended(batch, limits.time_limit, self._context, refusal)
+        return not_ended(batch, limits.time_limit, self._settings, refusal)
 
     def _give_up(self) -> None:
         """Let a retry enqueue jobs again that seem to hang, or it would hang, too.
@@ -249,35 +249,35 @@ class BatchRun:
         If pending jobs cannot be deleted, as over HTTP, the retry waits for all of
         them: those would run twice.
         """
-        conn_id = self._context.connection.conn_id
+        conn_id = self._settings.connection.conn_id
         if delete_pending(conn_id, self.batch, self._log):
             for index in list(self.batch.outstanding):
                 self.batch.on_ended(index, "It gave no sign of life.")
 
 
-def check_sinks(batch: BatchProgress, manifest: str, context: SinkContext) -> None:
+def check_sinks(batch: BatchProgress, manifest: str, settings: Settings) -> None:
     """Check that results can be waited for, and that the manifest can be written.
 
     Args:
         batch: The batch.
         manifest: URI of the sink for the manifest.
-        context: The runqy connection and the options.
+        settings: The runqy connection and the options.
 
     Raises:
         Misconfigured: The sinks cannot do that.
         SinkError: The manifest cannot be written.
     """
     try:
-        list(targets_of_batch(context, batch, [0]))
+        list(targets_of_batch(settings, batch, [0]))
     except Misconfigured as error:
         if batch.chooses_id:
             raise
         raise Misconfigured(
             f"The sink {batch.sink!r} needs the ids of the jobs, which a batch has "
             "with the transport 'redis' only: set it in the connection "
-            f"{context.connection.conn_id!r}."
+            f"{settings.connection.conn_id!r}."
         ) from error
-    sink_from_uri(manifest).bind(context).check_manifest(batch.batch_id)
+    sink_from_uri(manifest).bind(settings).check_manifest(batch.batch_id)
 
 
 def too_many_failed(
@@ -300,19 +300,19 @@ def too_many_failed(
 
 
 def not_ended(
-    batch: BatchProgress, limit: str, context: SinkContext, refusal: str = ""
+    batch: BatchProgress, limit: str, settings: Settings, refusal: str = ""
 ) -> DeliveryTimeout:
     """Return the error of a batch whose time is over.
 
     Args:
         batch: The batch.
         limit: The time limit of the wait.
-        context: The runqy connection and the options.
+        settings: The runqy connection and the options.
         refusal: Why a delivery of one of its jobs was refused; empty: none was.
     """
     where = f"{refusal} " if refusal else ""
     for first in itertools.islice(batch.outstanding, 0 if refusal else 1):
-        sink = sink_from_uri(batch.sink).bind(context)
+        sink = sink_from_uri(batch.sink).bind(settings)
         where = (
             f"Job {first} is one of those without a result. "
             f"{sink.describe_timeout(batch.job(first))} "

@@ -23,8 +23,8 @@ from runqy_provider.waiters.waiter import close_waiters
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from runqy_provider.context import SinkContext
     from runqy_provider.jobs.batch.progress import BatchProgress
+    from runqy_provider.settings import Settings
     from runqy_provider.waiters.race import EndedWait
 
 #: How many deliveries are looked for at a time.
@@ -35,7 +35,7 @@ REPORT_INTERVAL = 30.0
 
 
 async def wait_for_batch(
-    context: SinkContext,
+    settings: Settings,
     batch: BatchProgress,
     *,
     until: int,
@@ -48,7 +48,7 @@ async def wait_for_batch(
     """Wait until most of the jobs in flight have ended; record how.
 
     Args:
-        context: The runqy connection and the options.
+        settings: The runqy connection and the options.
         batch: The batch; what ends is recorded in it.
         until: The wait ends when this number of jobs is in flight.
         most_failed: It ends when more jobs than this have failed, too.
@@ -64,7 +64,7 @@ async def wait_for_batch(
     Raises:
         RunqyError: The sink cannot be used, so that nothing is known of any job.
     """
-    is_watched = monitor and batch.chooses_id and context.config.watch_seconds > 0
+    is_watched = monitor and batch.chooses_id and settings.config.watch_seconds > 0
     liveness = BatchLiveness(
         heartbeat_timeout, update_logger(log), is_watched=is_watched
     )
@@ -81,7 +81,7 @@ async def wait_for_batch(
 
     while not is_over():
         await wait_many(
-            targets_of_batch(context, batch, list(batch.outstanding), monitor=monitor),
+            targets_of_batch(settings, batch, list(batch.outstanding), monitor=monitor),
             on_end,
             deadline=deadline,
             liveness=liveness,
@@ -95,20 +95,20 @@ async def wait_for_batch(
 
 
 def wait_for_batch_in_slot(
-    context: SinkContext, batch: BatchProgress, **arguments: Any
+    settings: Settings, batch: BatchProgress, **arguments: Any
 ) -> str:
     """Wait as ``wait_for_batch`` does, in a process without an event loop: a worker."""
 
     async def run_and_close() -> str:
         try:
-            return await wait_for_batch(context, batch, **arguments)
+            return await wait_for_batch(settings, batch, **arguments)
         finally:
             await close_waiters()
 
     return asyncio.run(run_and_close())
 
 
-def find_results(context: SinkContext, batch: BatchProgress) -> None:
+def find_results(settings: Settings, batch: BatchProgress) -> None:
     """Look once for results of jobs in flight, and of those that count as failed.
 
     A job that gave no sign of life, or whose delivery did not arrive in time, may have
@@ -126,10 +126,10 @@ def find_results(context: SinkContext, batch: BatchProgress) -> None:
             batch.on_found(ended.index)
         return True
 
-    look(context, batch, [*batch.outstanding, *batch.failed], on_end)
+    look(settings, batch, [*batch.outstanding, *batch.failed], on_end)
 
 
-def find_refusal(context: SinkContext, batch: BatchProgress) -> str:
+def find_refusal(settings: Settings, batch: BatchProgress) -> str:
     """Say why a delivery of one of the jobs in flight was refused.
 
     For a process without an event loop: a worker.
@@ -141,7 +141,7 @@ def find_refusal(context: SinkContext, batch: BatchProgress) -> str:
 
     async def poll() -> None:
         some = itertools.islice(batch.outstanding, LOOKED_FOR_AT_ONCE)
-        waits = list(targets_of_batch(context, batch, some))
+        waits = list(targets_of_batch(settings, batch, some))
         try:
             await wait_many(waits, lambda _: True, deadline=0.0, liveness=liveness)
         finally:
@@ -153,7 +153,7 @@ def find_refusal(context: SinkContext, batch: BatchProgress) -> str:
 
 
 def look(
-    context: SinkContext,
+    settings: Settings,
     batch: BatchProgress,
     indexes: Sequence[int],
     on_end: Callable[[EndedWait], bool],
@@ -161,7 +161,7 @@ def look(
     """Look once for the deliveries of some jobs, in a process without an event loop.
 
     Args:
-        context: The runqy connection and the options.
+        settings: The runqy connection and the options.
         batch: The batch.
         indexes: The numbers of the jobs.
         on_end: See ``wait_many``.
@@ -172,7 +172,7 @@ def look(
     """
 
     async def poll(chunk: Sequence[int]) -> str:
-        waits = list(targets_of_batch(context, batch, chunk))
+        waits = list(targets_of_batch(settings, batch, chunk))
         try:
             await wait_many(waits, on_end, deadline=0.0, liveness=LivenessMonitor())
             targets = {
@@ -192,7 +192,7 @@ def look(
 
 
 def targets_of_batch(
-    context: SinkContext,
+    settings: Settings,
     batch: BatchProgress,
     indexes: Iterable[int],
     *,
@@ -201,17 +201,17 @@ def targets_of_batch(
     """Yield where the deliveries of some jobs may arrive.
 
     Args:
-        context: The runqy connection and the options.
+        settings: The runqy connection and the options.
         batch: The batch.
         indexes: The numbers of the jobs.
         monitor: Whether to observe the jobs themselves, too, where that is possible.
     """
-    sink = sink_from_uri(batch.sink).bind(context)
+    sink = sink_from_uri(batch.sink).bind(settings)
     for index in indexes:
         job = batch.job(index)
         targets = tuple(sink.all_targets(job))
         yield NumberedWait(
-            index, targets, monitor_target(context, job) if monitor else None
+            index, targets, monitor_target(settings, job) if monitor else None
         )
 
 

@@ -21,7 +21,6 @@ from runqy_provider.airflow_compat import AirflowNotFoundException, column_of
 from runqy_provider.client import api
 from runqy_provider.client.job_status import aread_workers
 from runqy_provider.client.redis_keys import QUEUES, count_workers
-from runqy_provider.context import SinkContext, context_of
 from runqy_provider.errors import Misconfigured, NoAccess, RunqyError, SinkUnavailable
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.records import Progress, RecentDeliveries, read_recent
@@ -29,6 +28,7 @@ from runqy_provider.plugins.receiver import find_connection
 from runqy_provider.python_compat import timeout
 from runqy_provider.redis_client import async_client, redis_errors
 from runqy_provider.sanitize import one_line
+from runqy_provider.settings import Settings, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -98,7 +98,7 @@ def list_connections() -> dict[str, str | None]:
     return teams
 
 
-async def load_connection(conn_id: str) -> SinkContext | str:
+async def load_connection(conn_id: str) -> Settings | str:
     """Return a runqy connection and what it names; or why it cannot be used."""
     try:
         async with timeout(TIMEOUT):
@@ -109,9 +109,9 @@ async def load_connection(conn_id: str) -> SinkContext | str:
         return one_line(str(error), LONGEST_MESSAGE)
 
 
-def _load_connection(conn_id: str) -> SinkContext:
+def _load_connection(conn_id: str) -> Settings:
     try:
-        return context_of(find_connection(conn_id), find_connection)
+        return settings_of(find_connection(conn_id), find_connection)
     except AirflowNotFoundException as error:
         raise Misconfigured(
             f"Connection {conn_id!r} does not exist, or Airflow could not look it up. "
@@ -119,25 +119,25 @@ def _load_connection(conn_id: str) -> SinkContext:
         ) from error
 
 
-async def look_at_server(context: SinkContext) -> dict[str, Any]:
+async def look_at_server(settings: Settings) -> dict[str, Any]:
     """Ask a runqy server for its health; ``problem`` is empty where it is good."""
-    connection = context.connection
+    connection = settings.connection
 
     async def ask() -> bool:
         return await asyncio.to_thread(api.ask, connection, api.health())
 
-    is_healthy, problem = await _within_limit(context, ask())
+    is_healthy, problem = await _within_limit(settings, ask())
     if is_healthy is False:
         problem = "It runs, but says that it is not healthy: its own Redis may be away."
     address = _shown(connection.server_url)
     return {"server": {"address": address, "problem": problem}}
 
 
-async def look_at_inbox(context: SinkContext) -> dict[str, Any]:
+async def look_at_inbox(settings: Settings) -> dict[str, Any]:
     """Read the last deliveries from an inbox."""
-    redis = context.redis
+    redis = settings.redis
     if redis is None:
-        name = context.connection.redis_conn_id
+        name = settings.connection.redis_conn_id
         problem = (
             f"Redis connection {name!r} does not exist: deliveries cannot be stored. "
             "Create it under Admin, Connections."
@@ -145,20 +145,20 @@ async def look_at_inbox(context: SinkContext) -> dict[str, Any]:
         return {"inbox": {"address": "", "problem": problem}}
 
     async def read() -> RecentDeliveries:
-        namespace = context.connection.conn_id
+        namespace = settings.connection.conn_id
         node, in_keys = redis.for_namespace(namespace), redis.in_keys(namespace)
         async with _opened(node, "read the last deliveries") as client:
             await client.ping()
             return await read_recent(client, in_keys, MOST_DELIVERIES)
 
-    recent, problem = await _within_limit(context, read())
+    recent, problem = await _within_limit(settings, read())
     inbox = {"address": redis.address, "problem": problem}
     return {"inbox": inbox, "recent": asdict(recent or RecentDeliveries())}
 
 
-async def look_at_queues(context: SinkContext) -> dict[str, Any]:
+async def look_at_queues(settings: Settings) -> dict[str, Any]:
     """Count the jobs and workers of all queues; None where they are not known."""
-    connection, redis = context.connection, context.runqy_redis
+    connection, redis = settings.connection, settings.runqy_redis
 
     async def count() -> list[QueueCounts]:
         if redis is not None:
@@ -172,7 +172,7 @@ async def look_at_queues(context: SinkContext) -> dict[str, Any]:
             "runqy's own Redis in it (runqy_redis_conn_id), which also shows failures."
         )
         return {"queues": None, "queues_problem": problem}
-    counts, problem = await _within_limit(context, count())
+    counts, problem = await _within_limit(settings, count())
     queues = None if counts is None else [vars(queue) for queue in counts]
     return {"queues": queues, "queues_problem": problem}
 
@@ -252,13 +252,13 @@ PARTS = {
 
 
 async def read_progress(
-    context: SinkContext, delivery_ids: Sequence[str]
+    settings: Settings, delivery_ids: Sequence[str]
 ) -> dict[str, Progress]:
     """Return the last progress of jobs, by the id of the delivery, in one round trip.
 
     An inbox that does not answer at once has none: the connection's row says why.
     """
-    redis, namespace = context.redis, context.connection.conn_id
+    redis, namespace = settings.redis, settings.connection.conn_id
     if redis is None:
         return {}
     in_keys = redis.in_keys(namespace)
@@ -299,7 +299,7 @@ async def _opened(redis: RedisConnection, what: str) -> AsyncIterator[Redis]:
 
 
 async def _within_limit(
-    context: SinkContext, answer: Awaitable[T]
+    settings: Settings, answer: Awaitable[T]
 ) -> tuple[T | None, str]:
     """Return an answer, or a message without secrets that says why there is none."""
     try:
@@ -308,15 +308,15 @@ async def _within_limit(
     except asyncio.TimeoutError:
         return None, f"It did not answer within {TIMEOUT:g} s."
     except RunqyError as error:
-        return None, _without_secrets(str(error), context)
+        return None, _without_secrets(str(error), settings)
 
 
-def _without_secrets(message: str, context: SinkContext) -> str:
+def _without_secrets(message: str, settings: Settings) -> str:
     """Return a message in which no secret of a connection can be read."""
-    connection = context.connection
+    connection = settings.connection
     secrets = [connection.api_key, connection.admin_key]
     secrets += [*connection.callback_secrets, *connection.signing_secrets]
-    for redis in (context.redis, context.runqy_redis):
+    for redis in (settings.redis, settings.runqy_redis):
         secrets += [] if redis is None else redis.passwords
     message = message.replace(connection.server_url, _shown(connection.server_url))
     for secret in filter(None, secrets):

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runqy_provider.connections import RedisConnection
-    from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
     from runqy_provider.options import Config
+    from runqy_provider.settings import Settings
     from runqy_provider.sinks.result import StoredResult, UrlOpener
 
 SCHEME = "amqp"
@@ -106,9 +106,9 @@ class AmqpSink(Sink):
         name = quote(self.queue.name, safe="")
         return f"{SCHEME}://{self.queue.conn_id}/{name}{query}"
 
-    def bind(self, context: SinkContext) -> BoundAmqpSink:
+    def bind(self, settings: Settings) -> BoundAmqpSink:
         """Return what the sink does with a runqy connection."""
-        return BoundAmqpSink(self, context)
+        return BoundAmqpSink(self, settings)
 
 
 class BoundAmqpSink(BoundSink):
@@ -116,9 +116,9 @@ class BoundAmqpSink(BoundSink):
 
     sink: AmqpSink
 
-    def __init__(self, sink: AmqpSink, context: SinkContext) -> None:
-        super().__init__(sink, context)
-        self._inbox = InboxBackend(context, sink.queue.namespace)
+    def __init__(self, sink: AmqpSink, settings: Settings) -> None:
+        super().__init__(sink, settings)
+        self._inbox = InboxBackend(settings, sink.queue.namespace)
 
     def check(self) -> None:
         """Check that the inbox works, and declare the queue."""
@@ -136,7 +136,7 @@ class BoundAmqpSink(BoundSink):
                 "exchange": queue.exchange,
                 "routing_key": queue.key,
             },
-            max_bytes=self.context.config.max_body_bytes,
+            max_bytes=self.settings.config.max_body_bytes,
         )
 
     def result_uri(self, delivery_id: str) -> str:
@@ -150,7 +150,7 @@ class BoundAmqpSink(BoundSink):
     def targets(self, job: JobRef) -> Sequence[WaitTarget]:
         """Return the inbox, and the queue whose messages are moved there."""
         factory = _WaiterFactory(
-            self.sink.queue, self._inbox.redis, self.context.config
+            self.sink.queue, self._inbox.redis, self.settings.config
         )
         relay = WaitTarget(factory, job.delivery_id, is_relayed=True)
         return [self._inbox.target(job.delivery_id), relay]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from obstore.store import AzureConfig
 
     from runqy_provider.connections import ConnectionLike
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
 
 _CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}")
 
@@ -50,7 +50,7 @@ class AzureSink(ObjectSink):
 
     wasb_conn_id: str | None = None
 
-    def store(self, context: SinkContext) -> AzureStore:  # noqa: ARG002 - not in the runqy connection
+    def store(self, settings: Settings) -> AzureStore:  # noqa: ARG002 - not in the runqy connection
         """Return the container as a store."""
         return AzureStore(self.bucket, self.wasb_conn_id or "wasb_default")
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from obstore.store import GCSConfig
 
     from runqy_provider.connections import ConnectionLike
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
@@ -49,7 +49,7 @@ class GcsSink(ObjectSink):
 
     gcp_conn_id: str | None = None
 
-    def store(self, context: SinkContext) -> GoogleStore:  # noqa: ARG002 - not in the runqy connection
+    def store(self, settings: Settings) -> GoogleStore:  # noqa: ARG002 - not in the runqy connection
         """Return the bucket as a store."""
         return GoogleStore(self.bucket, self.gcp_conn_id or "google_cloud_default")
 

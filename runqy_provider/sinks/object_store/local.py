@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class FileSink(ObjectSink):
         folder = uri.removeprefix("file://").rpartition("/")[0]
         return cls(unquoted(folder) or "/")
 
-    def store(self, context: SinkContext) -> LocalStore:  # noqa: ARG002 - needs no connection
+    def store(self, settings: Settings) -> LocalStore:  # noqa: ARG002 - needs no connection
         """Return the folder as a store."""
         return LocalStore(self.bucket)
 

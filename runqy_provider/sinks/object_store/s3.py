@@ -16,7 +16,7 @@ from runqy_provider.sinks.object_store.sink import ObjectSink
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
@@ -77,11 +77,11 @@ class S3Sink(ObjectSink):
         given = {name: str(value) for name, value in texts.items() if value}
         return given if self.once else {"once": "false", **given}
 
-    def store(self, context: SinkContext) -> S3Store:
+    def store(self, settings: Settings) -> S3Store:
         """Return the bucket as a store."""
         return S3Store(
             self.bucket,
-            self.aws_conn_id or context.connection.aws_conn_id,
+            self.aws_conn_id or settings.connection.aws_conn_id,
             S3Put(self.once and self.presign, self.sse, self.kms_key_id, self.acl),
             self.signed_endpoint,
         )

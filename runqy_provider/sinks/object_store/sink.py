@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
+    from runqy_provider.settings import Settings
     from runqy_provider.sinks.object_store.base import Head, ObjectStore, SignedPut
     from runqy_provider.sinks.result import UrlOpener
 
@@ -100,7 +100,7 @@ class ObjectSink(Sink):
         """Raise Misconfigured where the name of the bucket is not valid."""
 
     @abc.abstractmethod
-    def store(self, context: SinkContext) -> ObjectStore:
+    def store(self, settings: Settings) -> ObjectStore:
         """Return the bucket as a store; it connects when it is first used."""
 
     @classmethod
@@ -189,9 +189,9 @@ class ObjectSink(Sink):
         """Whether progress can be reported: by webhook, where one is set up."""
         return True
 
-    def bind(self, context: SinkContext) -> BoundObjectSink:
+    def bind(self, settings: Settings) -> BoundObjectSink:
         """Return what the sink does with a runqy connection."""
-        return BoundObjectSink(self, context)
+        return BoundObjectSink(self, settings)
 
     def key(self, delivery_id: str) -> str:
         """Return the key of a delivery's object."""
@@ -208,9 +208,9 @@ class BoundObjectSink(BoundSink):
 
     sink: ObjectSink
 
-    def __init__(self, sink: ObjectSink, context: SinkContext) -> None:
-        super().__init__(sink, context)
-        self.store = sink.store(context)
+    def __init__(self, sink: ObjectSink, settings: Settings) -> None:
+        super().__init__(sink, settings)
+        self.store = sink.store(settings)
 
     def check(self) -> None:
         """Check that the bucket exists and can be listed; and the inbox, if any."""
@@ -220,7 +220,7 @@ class BoundObjectSink(BoundSink):
 
     def request(self, delivery_id: str, expires: float) -> DeliveryRequest:
         """Request an object under our key, and a webhook where one is set up."""
-        key, config = self.sink.key(delivery_id), self.context.config
+        key, config = self.sink.key(delivery_id), self.settings.config
         has_webhook = self.inbox.is_configured
         failed_key = None if has_webhook else key + FAILED_SUFFIX
         put = self._sign(key, expires)
@@ -254,7 +254,7 @@ class BoundObjectSink(BoundSink):
         """Return the bucket, and the inbox where webhooks are set up."""
         has_webhook = self.inbox.is_configured
         factor = WEBHOOK_INTERVAL_FACTOR if has_webhook else 1
-        interval = self.context.config.object_sweep_seconds * factor
+        interval = self.settings.config.object_sweep_seconds * factor
         bucket = WaitTarget(
             _WaiterFactory(self.store, interval), self.sink.key(job.delivery_id)
         )
@@ -345,7 +345,7 @@ class BoundObjectSink(BoundSink):
         """Guess the type of an object from its content: the store keeps no types."""
         if head.size > MAX_GUESSED_BYTES:
             return BYTES_TYPE
-        limit = self.context.max_read_bytes
+        limit = self.settings.max_read_bytes
         if limit is not None and head.size > limit:
             raise TooLarge(
                 f"{self.store.url}/{key} has {head.size} bytes; at most {limit} are "

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from runqy_provider.context import SinkContext
     from runqy_provider.models import JobRef
+    from runqy_provider.settings import Settings
     from runqy_provider.sinks.result import StoredResult, UrlOpener
 
 SCHEME = "sql"
@@ -113,9 +113,9 @@ class SqlSink(Sink):
         query = f"?{urlencode(options)}" if options else ""
         return f"{SCHEME}://{self.table.conn_id}/{self.table.name}{query}"
 
-    def bind(self, context: SinkContext) -> BoundSqlSink:
+    def bind(self, settings: Settings) -> BoundSqlSink:
         """Return what the sink does with a runqy connection."""
-        return BoundSqlSink(self, context)
+        return BoundSqlSink(self, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class _WaiterFactory:
     bound: BoundSqlSink = field(compare=False)
 
     def __call__(self) -> Waiter:
-        config = self.bound.context.config
+        config = self.bound.settings.config
         source = SqlSource(
             self.sink.table,
             self.sink.channel,
@@ -179,8 +179,8 @@ class BoundSqlSink(BoundSink):
     def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
         """Read the row."""
         table, row_id = self.sink.table, urlsplit(uri).fragment
-        if self.context.max_read_bytes is not None:
-            table.check_size(row_id, self.context.max_read_bytes)
+        if self.settings.max_read_bytes is not None:
+            table.check_size(row_id, self.settings.max_read_bytes)
         row = table.read(row_id, RESULT_TIMEOUT)
         if row is None or row.status not in (COMPLETED, FAILED):
             state = (

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.context import load_context
 from runqy_provider.errors import JobFailed, Misconfigured
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.models import JobRef
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks import registry
 from runqy_provider.sinks.base import Sink
 from tests.support.harness import outcome_of, run_of
@@ -170,7 +170,7 @@ def test_foreign_sink_waits_share_a_waiter_until_the_connection_changes(
 ) -> None:
     def waiter_factory() -> object:
         sink = registry.sink_from_uri(f"folder://{folder}")
-        bound = sink.bind(load_context("runqy_default"))
+        bound = sink.bind(load_settings("runqy_default"))
         (target,) = bound.targets(JobRef("d-1", sink.uri))
         return target.waiter_factory
 

@@ -13,7 +13,6 @@ from redis import Redis
 
 from runqy_delivery import Delivery
 from runqy_provider.airflow_compat import RELEASE
-from runqy_provider.context import load_context
 from runqy_provider.errors import Misconfigured
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
@@ -21,6 +20,7 @@ from runqy_provider.inbox import channel_reader, keys
 from runqy_provider.inbox.channel_reader import Leftover
 from runqy_provider.inbox.writer import InboxWriter, digest
 from runqy_provider.redis_client import async_client
+from runqy_provider.settings import load_settings
 from runqy_provider.triggers import channel as channel_module
 from runqy_provider.triggers.channel import (
     ChannelProducer,
@@ -193,7 +193,7 @@ def test_submit_to_channel_without_webhook_is_refused(channel: str) -> None:
 
 def deliver(channel: str, *results: Any) -> list[str]:
     """Store results as the receiver does, without a job."""
-    redis = load_context("runqy_default").redis
+    redis = load_settings("runqy_default").redis
     assert redis is not None
 
     async def put_all() -> list[str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.context import load_context
 from runqy_provider.errors import JobFailed
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from tests.support.harness import outcome_of, run_of
 
@@ -60,7 +60,7 @@ def test_failure_channel_without_webhook_is_not_used(
 ) -> None:
     connect(without=("callback_secret",))
 
-    bound = sink_from_uri(sql_sink).bind(load_context("runqy_default"))
+    bound = sink_from_uri(sql_sink).bind(load_settings("runqy_default"))
     assert not bound.has_failure_channel
 
 
@@ -80,5 +80,5 @@ def test_failure_channel_without_webhook_is_not_used(
 def test_failure_channel_is_used_only_for_sinks_without_webhook(
     sink: Any, *, is_used: bool
 ) -> None:
-    bound = sink_from_uri(sink).bind(load_context("runqy_default"))
+    bound = sink_from_uri(sink).bind(load_settings("runqy_default"))
     assert bound.has_failure_channel is is_used

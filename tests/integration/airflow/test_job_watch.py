@@ -11,7 +11,6 @@ import pytest
 from redis import Redis
 
 from runqy_provider.client.job_status import job_status_reader
-from runqy_provider.context import load_context
 from runqy_provider.errors import (
     DeliveryTimeout,
     JobFailed,
@@ -20,6 +19,7 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.jobs.monitor import JobMonitor
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.redis_storage import JobResultSource, JobResultUri
 from runqy_provider.waiters.race import wait_any
 from runqy_provider.waiters.source import StatusUpdate
@@ -176,9 +176,9 @@ async def test_monitor_hundred_jobs_are_read_in_one_poll(
     monitor_backend: str, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from runqy_provider.client import job_status
-    from runqy_provider.context import load_context
     from runqy_provider.jobs.monitor import monitor_target
     from runqy_provider.models import JobRef
+    from runqy_provider.settings import load_settings
 
     polls: list[int] = []
     first_poll = asyncio.Event()
@@ -207,7 +207,7 @@ async def test_monitor_hundred_jobs_are_read_in_one_poll(
         ]
 
     jobs = await asyncio.to_thread(enqueue)
-    access = await asyncio.to_thread(load_context, "runqy_default")
+    access = await asyncio.to_thread(load_settings, "runqy_default")
     targets = [monitor_target(access, job) for job in jobs]
     end = time.time() + 3 * INTERVAL
     waits = [wait_any([target], deadline=end) for target in targets if target]
@@ -274,8 +274,8 @@ def test_monitor_lease_expired_is_logged_while_other_workers_live(
 def reader(monitor_backend: str) -> JobStatusReader:
     """What the monitor reads with: runqy's Redis, or its API."""
     del monitor_backend
-    context = load_context("runqy_default")
-    return job_status_reader(context.connection, context.runqy_redis)
+    settings = load_settings("runqy_default")
+    return job_status_reader(settings.connection, settings.runqy_redis)
 
 
 def pending_job(stack: Stack) -> tuple[str, Callable[..., None]]:

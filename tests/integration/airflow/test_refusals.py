@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from devtools.servers.redis_node import wait_until
-from runqy_provider.context import load_context
 from runqy_provider.errors import BatchFailed, DeliveryTimeout, JobVanished
 from runqy_provider.inbox import keys
 from runqy_provider.jobs.batch.progress import BatchProgress
 from runqy_provider.redis_client import client
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.inbox import InboxBackend
 from tests.integration.batch.conftest import batch_of
 from tests.support.harness import Run, run_of, started
@@ -30,7 +30,7 @@ HEADERS = {"Content-Type": "application/json"}
 
 def refuse(delivery_id: str, body: bytes, headers: Mapping[str, str] = HEADERS) -> None:
     """Send what the receiver refuses, and wait until it has told the inbox."""
-    backend = InboxBackend(load_context("runqy_default"))
+    backend = InboxBackend(load_settings("runqy_default"))
     url = backend.webhook_url(delivery_id, 4e9)
     assert httpx.post(url, content=body, headers=headers).is_client_error
     with client(backend.redis) as redis:
@@ -87,7 +87,7 @@ def test_refusal_replaces_advice_in_the_error_of_a_vanished_job() -> None:
 def test_refusal_ends_no_wait() -> None:
     run = started(run_of({}, "idle"))
     refuse(id_of(run), b"not json")
-    url = InboxBackend(load_context("runqy_default")).webhook_url(id_of(run), 4e9)
+    url = InboxBackend(load_settings("runqy_default")).webhook_url(id_of(run), 4e9)
     httpx.post(url, json={"task_id": id_of(run), "result": 7}).raise_for_status()
 
     assert run.resume(run.fire()).value == 7

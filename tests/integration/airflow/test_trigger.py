@@ -15,10 +15,10 @@ from airflow.triggers.base import BaseTrigger
 from redis import Redis
 
 from runqy_delivery import Delivery
-from runqy_provider.context import aload_context, clear_contexts
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.inbox import callback_url, keys
 from runqy_provider.jobs import waiting
+from runqy_provider.settings import aload_settings, clear_settings
 from runqy_provider.triggers._deleting import DeletingTrigger
 from runqy_provider.triggers.batch import BatchTrigger
 from runqy_provider.triggers.delivery import DeliveryTrigger
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
     from tests.support.stack import Stack
 
 TRIGGERS: list[BaseTrigger] = [
@@ -188,7 +188,7 @@ def test_trigger_connection_missing_fires_error_event(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_RUNQY_DEFAULT", raising=False)
-    clear_contexts()
+    clear_settings()
     trigger = _trigger(1, "webhook")
     event = asyncio.run(_first_event(trigger))
 
@@ -200,11 +200,11 @@ def count_context_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the list to which each load of a connection by a trigger is added."""
     conn_ids: list[str] = []
 
-    async def counted(conn_id: str) -> SinkContext:
+    async def counted(conn_id: str) -> Settings:
         conn_ids.append(conn_id)
-        return await aload_context(conn_id)
+        return await aload_settings(conn_id)
 
-    monkeypatch.setattr("runqy_provider.jobs.waiting.aload_context", counted)
+    monkeypatch.setattr("runqy_provider.jobs.waiting.aload_settings", counted)
     return conn_ids
 
 
@@ -215,7 +215,7 @@ def test_trigger_connection_missing_for_a_moment_keeps_waiting(
 ) -> None:
     """Airflow also reports "not found" when its own database is unavailable."""
     monkeypatch.setattr(waiting, "CONNECTION_RETRY_DELAY", 0.1)
-    monkeypatch.setattr("runqy_provider.context.NEGATIVE_TTL", 0.0)
+    monkeypatch.setattr("runqy_provider.settings.NEGATIVE_TTL", 0.0)
     variable = f"AIRFLOW_CONN_{name}"
     connection = os.environ[variable]
     monkeypatch.delenv(variable)

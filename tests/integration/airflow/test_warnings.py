@@ -12,8 +12,8 @@ import botocore.session
 import pytest
 from botocore.credentials import RefreshableCredentials
 
-from runqy_provider.context import load_context
 from runqy_provider.errors import Misconfigured
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.object_store import s3_store
 from runqy_provider.sinks.object_store.base import SignedPut
@@ -59,7 +59,7 @@ def test_webhook_loopback_callback_url_with_remote_server_is_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     connect(callback_url=callback_url, fields={"host": server_url})
-    InboxBackend(load_context("runqy_default")).warn_of_loopback()
+    InboxBackend(load_settings("runqy_default")).warn_of_loopback()
 
     assert ("callback_url" in caplog.text) is is_warned
 
@@ -77,7 +77,7 @@ def test_signed_url_limited_by_credentials_is_warned_of(
         "sign_put",
         lambda *_: SignedPut("https://s3/x?TOKEN", ends_at=ends),
     )
-    access = load_context("runqy_default")
+    access = load_settings("runqy_default")
     sink_from_uri("s3://results").bind(access).request("d-1", time.time() + 24 * 3600)
 
     end = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ends))

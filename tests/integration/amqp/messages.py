@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
 
     from devtools.servers.rabbitmq import RabbitMQ
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
     from runqy_provider.waiters.source import Arrival
     from runqy_provider.waiters.wait import LivenessMonitor
 
@@ -26,14 +26,14 @@ def publish(channel: BlockingChannel, queue: str, body: Any) -> None:
 
 
 def start_wait(
-    context: SinkContext,
+    settings: Settings,
     sink: str,
     delivery_id: str,
     seconds: float = 30,
     liveness: LivenessMonitor | None = None,
 ) -> asyncio.Task[Arrival | None]:
     """Begin to wait for a delivery."""
-    targets = sink_from_uri(sink).bind(context).targets(JobRef(delivery_id))
+    targets = sink_from_uri(sink).bind(settings).targets(JobRef(delivery_id))
     return asyncio.ensure_future(
         wait_any(targets, deadline=time.time() + seconds, liveness=liveness)
     )

@@ -11,7 +11,6 @@ import pytest
 from redis import Redis
 
 from devtools.servers.switch import Switch
-from runqy_provider.context import load_context
 from runqy_provider.errors import (
     JobFailed,
     Misconfigured,
@@ -23,6 +22,7 @@ from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.inbox.writer import InboxWriter
 from runqy_provider.models import JobRef, is_reference
 from runqy_provider.python_compat import timeout
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.race import wait_any
 from runqy_provider.waiters.waiter import close_waiters
@@ -304,9 +304,11 @@ def test_amqp_sink_wait_ends_while_connecting_leaves_nothing_open(
     with Switch(rabbitmq.port, late=0.2) as line:
         url = f"amqp://guest:guest@127.0.0.1:{line.port}/%2F"
         monkeypatch.setenv("AIRFLOW_CONN_MQ", url)
-        context = load_context("runqy_default")
+        settings = load_settings("runqy_default")
         targets = (
-            sink_from_uri(f"amqp://mq/{queue}").bind(context).targets(JobRef("unknown"))
+            sink_from_uri(f"amqp://mq/{queue}")
+            .bind(settings)
+            .targets(JobRef("unknown"))
         )
 
         assert asyncio.run(scenario()) == set()
@@ -315,13 +317,13 @@ def test_amqp_sink_wait_ends_while_connecting_leaves_nothing_open(
 def test_amqp_sink_hundred_waits_share_one_consumer(
     rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
 ) -> None:
-    context = load_context("runqy_default")
+    settings = load_settings("runqy_default")
     sink = f"amqp://mq/{queue}"
-    sink_from_uri(sink).bind(context).check()
+    sink_from_uri(sink).bind(settings).check()
     ids = [f"{queue}-{n}" for n in range(100)]
 
     async def scenario() -> tuple[int, list[Any]]:
-        waits = [start_wait(context, sink, delivery_id) for delivery_id in ids]
+        waits = [start_wait(settings, sink, delivery_id) for delivery_id in ids]
         await wait_for_consumers(rabbitmq, queue)
         for delivery_id in ids:
             publish(channel, queue, {"task_id": delivery_id, "result": 1})

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.context import load_context
 from runqy_provider.errors import JobVanished
 from runqy_provider.inbox.writer import InboxWriter
 from runqy_provider.models import JobRef
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.amqp import source as amqp_source
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.race import wait_any
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
     from pika.adapters.blocking_connection import BlockingChannel
 
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 
 @pytest.fixture
-def context(queue: str) -> SinkContext:
-    context = load_context("runqy_default")
-    sink_from_uri(f"amqp://mq/{queue}").bind(context).check()
-    return context
+def context(queue: str) -> Settings:
+    settings = load_settings("runqy_default")
+    sink_from_uri(f"amqp://mq/{queue}").bind(settings).check()
+    return settings
 
 
-def poll_once(context: SinkContext, queue: str, delivery_id: str) -> Any:
+def poll_once(settings: Settings, queue: str, delivery_id: str) -> Any:
     async def scenario() -> Any:
-        arrival = await start_wait(context, f"amqp://mq/{queue}", delivery_id, -1)
+        arrival = await start_wait(settings, f"amqp://mq/{queue}", delivery_id, -1)
         await close_waiters()
         return arrival
 
@@ -45,15 +45,15 @@ def poll_once(context: SinkContext, queue: str, delivery_id: str) -> Any:
 
 
 def test_amqp_source_one_poll_finds_unconsumed_message(
-    context: SinkContext, channel: BlockingChannel, queue: str
+    settings: Settings, channel: BlockingChannel, queue: str
 ) -> None:
     """Retries and poking sensors poll once."""
     for n in range(50):
         publish(channel, queue, {"task_id": f"other-{n}", "result": n})
     publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
 
-    assert poll_once(context, queue, f"d-{queue}") is not None
-    assert poll_once(context, queue, "missing") is None
+    assert poll_once(settings, queue, f"d-{queue}") is not None
+    assert poll_once(settings, queue, "missing") is None
 
 
 class VanishedJobs:
@@ -70,7 +70,7 @@ class VanishedJobs:
 
 
 def test_amqp_source_backlog_keeps_waits_of_vanished_jobs(
-    context: SinkContext,
+    settings: Settings,
     channel: BlockingChannel,
     queue: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -89,7 +89,7 @@ def test_amqp_source_backlog_keeps_waits_of_vanished_jobs(
 
     async def scenario() -> Any:
         sink = sink_from_uri(f"amqp://mq/{queue}")
-        targets = sink.bind(context).targets(JobRef(f"d-{queue}"))
+        targets = sink.bind(settings).targets(JobRef(f"d-{queue}"))
         monitor = WaitTarget(lambda: Waiter(VanishedJobs(), 60.0), "j")
         end = time.time() + 60
         arrival = await wait_any(targets, deadline=end, monitor=monitor)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import Redis
 
-from runqy_provider.context import load_context
 from runqy_provider.errors import NotThere, SinkUnavailable
 from runqy_provider.models import JobRef
 from runqy_provider.python_compat import cancel, timeout
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.amqp.broker import BrokerSettings, amqp_errors
 from runqy_provider.sinks.amqp.consumer import Consumer
 from runqy_provider.sinks.amqp.queue import AmqpQueue
@@ -36,8 +36,8 @@ pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 async def error_of_polls(sink: str) -> str:
     """Wait until the polls of a sink's source fail; return the error."""
-    context = load_context("runqy_default")
-    targets = sink_from_uri(sink).bind(context).targets(JobRef("unknown"))
+    settings = load_settings("runqy_default")
+    targets = sink_from_uri(sink).bind(settings).targets(JobRef("unknown"))
     async with timeout(20):
         while not (error := poll_status(targets).last_error):
             await asyncio.sleep(0.01)
@@ -47,7 +47,7 @@ async def error_of_polls(sink: str) -> str:
 def test_amqp_source_deleted_queue_is_declared_again(
     rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
 ) -> None:
-    context, sink = load_context("runqy_default"), f"amqp://mq/{queue}"
+    context, sink = load_settings("runqy_default"), f"amqp://mq/{queue}"
     sink_from_uri(sink).bind(context).check()
 
     async def scenario() -> Any:
@@ -122,7 +122,7 @@ def test_amqp_errors_error_of_our_own_stays() -> None:
 def test_amqp_source_queue_deleted_without_declare_ends_wait(
     rabbitmq: RabbitMQ, channel: BlockingChannel, queue: str
 ) -> None:
-    context, sink = load_context("runqy_default"), f"amqp://mq/{queue}?declare=false"
+    context, sink = load_settings("runqy_default"), f"amqp://mq/{queue}?declare=false"
     channel.queue_declare(queue, durable=True)
 
     async def scenario() -> None:
@@ -148,7 +148,7 @@ def test_amqp_source_broker_restart_while_inbox_unavailable_loses_nothing(
 ) -> None:
     """A message that cannot be acknowledged any more is delivered again."""
     monkeypatch.setattr("runqy_provider.sinks.amqp.source.INBOX_DELAY", 0.1)
-    context, sink = load_context("runqy_default"), f"amqp://mq/{queue}"
+    context, sink = load_settings("runqy_default"), f"amqp://mq/{queue}"
     sink_from_uri(sink).bind(context).check()
     redis = Redis(port=stack.sandbox.redis_port)
 
@@ -185,7 +185,7 @@ def test_amqp_source_connection_not_found_is_fetched_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Airflow raises the same error where its API is unavailable."""
-    context, sink = load_context("runqy_default"), f"amqp://late/{queue}"
+    context, sink = load_settings("runqy_default"), f"amqp://late/{queue}"
     channel.queue_declare(queue, durable=True)
 
     async def scenario() -> Any:

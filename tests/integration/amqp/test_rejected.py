@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pika
 import pytest
 
-from runqy_provider.context import load_context
 from runqy_provider.python_compat import timeout
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.amqp.consumer import PREFETCH
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.wait import LivenessMonitor
@@ -26,23 +26,21 @@ if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
 
     from devtools.servers.rabbitmq import RabbitMQ
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 
 @pytest.fixture
-def context(queue: str) -> SinkContext:
-    context = load_context("runqy_default")
-    sink_from_uri(f"amqp://mq/{queue}").bind(context).check()
-    return context
+def context(queue: str) -> Settings:
+    settings = load_settings("runqy_default")
+    sink_from_uri(f"amqp://mq/{queue}").bind(settings).check()
+    return settings
 
 
-async def deliver_last(
-    context: SinkContext, queue: str, channel: BlockingChannel
-) -> Any:
+async def deliver_last(settings: Settings, queue: str, channel: BlockingChannel) -> Any:
     """Publish a delivery after all other messages, and wait for it."""
-    wait = start_wait(context, f"amqp://mq/{queue}", f"d-{queue}")
+    wait = start_wait(settings, f"amqp://mq/{queue}", f"d-{queue}")
     publish(channel, queue, {"task_id": f"d-{queue}", "result": 1})
     return await wait
 
@@ -52,7 +50,7 @@ async def deliver_last(
 )
 def test_rejected_queue_that_exists_is_used_unchanged(
     arguments: dict[str, Any],
-    context: SinkContext,
+    settings: Settings,
     channel: BlockingChannel,
     queue: str,
 ) -> None:
@@ -60,7 +58,7 @@ def test_rejected_queue_that_exists_is_used_unchanged(
     publish(channel, queue, b"not json")
 
     async def scenario() -> Any:
-        arrival = await deliver_last(context, queue, channel)
+        arrival = await deliver_last(settings, queue, channel)
         await close_waiters()
         return arrival
 
@@ -69,19 +67,19 @@ def test_rejected_queue_that_exists_is_used_unchanged(
 
 
 def test_rejected_queue_deleted_is_created_again(
-    context: SinkContext, channel: BlockingChannel, queue: str, rabbitmq: RabbitMQ
+    settings: Settings, channel: BlockingChannel, queue: str, rabbitmq: RabbitMQ
 ) -> None:
     rejected = f"{queue}.rejected"
 
     async def scenario() -> None:
-        wait = start_wait(context, f"amqp://mq/{queue}", "unknown")
+        wait = start_wait(settings, f"amqp://mq/{queue}", "unknown")
         await wait_for_consumers(rabbitmq, queue)
         publish(channel, queue, b"one")
         channel.queue_declare(rejected, durable=True)
         await asyncio.to_thread(wait_until, rabbitmq, rejected, "message_count", 1)
         channel.queue_delete(rejected)
         publish(channel, queue, b"two")
-        assert await deliver_last(context, queue, channel) is not None
+        assert await deliver_last(settings, queue, channel) is not None
         wait.cancel()
         await close_waiters()
 
@@ -92,7 +90,7 @@ def test_rejected_queue_deleted_is_created_again(
 @pytest.mark.parametrize("state", ["exclusive", "full"])
 def test_rejected_queue_unusable_messages_stay_and_others_pass(
     state: str,
-    context: SinkContext,
+    settings: Settings,
     channel: BlockingChannel,
     queue: str,
     rabbitmq: RabbitMQ,
@@ -109,7 +107,7 @@ def test_rejected_queue_unusable_messages_stay_and_others_pass(
         publish(channel, queue, b"not json %d" % n)
 
     async def scenario() -> Any:
-        arrival = await deliver_last(context, queue, channel)
+        arrival = await deliver_last(settings, queue, channel)
         await close_waiters()
         return arrival
 
@@ -125,14 +123,14 @@ def deep(depth: int) -> bytes:
 
 
 def test_rejected_message_with_deep_error_does_not_stop_others(
-    context: SinkContext, channel: BlockingChannel, queue: str
+    settings: Settings, channel: BlockingChannel, queue: str
 ) -> None:
     """At some depths JSON can be parsed, but not serialized again."""
     for depth in range(900, 1000, 2):
         publish(channel, queue, deep(depth))
 
     async def scenario() -> Any:
-        arrival = await deliver_last(context, queue, channel)
+        arrival = await deliver_last(settings, queue, channel)
         await close_waiters()
         return arrival
 
@@ -149,7 +147,7 @@ class Latin(str):
 
 
 def test_rejected_message_invalid_headers_are_left_out(
-    context: SinkContext, channel: BlockingChannel, queue: str
+    settings: Settings, channel: BlockingChannel, queue: str
 ) -> None:
     properties = pika.BasicProperties(
         headers={"x-latin": Latin("Bücher"), "x-number": 1}
@@ -157,7 +155,7 @@ def test_rejected_message_invalid_headers_are_left_out(
     channel.basic_publish("", queue, b"not json", properties, mandatory=True)
 
     async def scenario() -> Any:
-        arrival = await deliver_last(context, queue, channel)
+        arrival = await deliver_last(settings, queue, channel)
         await close_waiters()
         return arrival
 
@@ -167,7 +165,7 @@ def test_rejected_message_invalid_headers_are_left_out(
 
 @pytest.mark.parametrize("begins_with_id", [True, False])
 def test_rejected_message_reason_reaches_the_waiting_task(
-    begins_with_id: bool, context: SinkContext, channel: BlockingChannel, queue: str
+    begins_with_id: bool, settings: Settings, channel: BlockingChannel, queue: str
 ) -> None:
     name = f"d-{queue}"
     fields = {"task_id": name, "status": "done"}
@@ -177,7 +175,7 @@ def test_rejected_message_reason_reaches_the_waiting_task(
     liveness = LivenessMonitor(on_change=lambda _update: warned.set())
 
     async def scenario() -> Any:
-        wait = start_wait(context, f"amqp://mq/{queue}", name, liveness=liveness)
+        wait = start_wait(settings, f"amqp://mq/{queue}", name, liveness=liveness)
         publish(channel, queue, fields)
         async with timeout(30):
             await warned.wait()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.context import load_context
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.jobs.launch import delivery_id_of
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.waiter import close_waiters
 from tests.integration.amqp.messages import (
@@ -49,7 +49,7 @@ def test_shared_queue_two_connections_find_their_messages(
 ) -> None:
     """A consumer of one connection moves the other's message to the other's inbox."""
     sink = f"amqp://mq/{queue}?declare=true"
-    mine, other = load_context("runqy_default"), load_context("runqy_other")
+    mine, other = load_settings("runqy_default"), load_settings("runqy_other")
     sink_from_uri(sink).bind(mine).check()
     ids = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"{queue}/{n}")) for n in range(20)]
 
@@ -101,8 +101,8 @@ def test_shared_queue_message_of_other_application_is_kept_and_found(
 ) -> None:
     """The message is in the inbox for a later wait, and in the rejected queue."""
     sink = f"amqp://mq/{queue}"
-    context = load_context("runqy_default")
-    sink_from_uri(sink).bind(context).check()
+    settings = load_settings("runqy_default")
+    sink_from_uri(sink).bind(settings).check()
     foreign = {"task_id": str(uuid.uuid4()), "result": "foreign"}
     publish(channel, queue, foreign)
 
@@ -115,13 +115,13 @@ def test_shared_queue_message_of_other_application_is_kept_and_found(
     assert json.loads(body) == foreign
 
     async def scenario() -> Any:
-        arrival = await start_wait(context, sink, foreign["task_id"])
+        arrival = await start_wait(settings, sink, foreign["task_id"])
         await close_waiters()
         return arrival
 
     arrival = asyncio.run(scenario())
     assert (
-        sink_from_uri(sink).bind(context).open(arrival.result_uri).json() == "foreign"
+        sink_from_uri(sink).bind(settings).open(arrival.result_uri).json() == "foreign"
     )
 
 
@@ -130,13 +130,13 @@ def test_shared_queue_known_message_is_not_copied_to_rejected(
 ) -> None:
     """A job's id is known, and so is any id that a wait in this process has."""
     sink = f"amqp://mq/{queue}"
-    context = load_context("runqy_default")
-    sink_from_uri(sink).bind(context).check()
+    settings = load_settings("runqy_default")
+    sink_from_uri(sink).bind(settings).check()
     channel.queue_declare(f"{queue}.rejected", durable=True)
     of_a_job = delivery_id_of(["d", "r", queue, -1], 1, "ti")
 
     async def scenario() -> None:
-        wait = start_wait(context, sink, "waited-for")
+        wait = start_wait(settings, sink, "waited-for")
         await wait_for_consumers(rabbitmq, queue)
         publish(channel, queue, {"task_id": of_a_job, "result": 1})
         publish(channel, queue, {"task_id": "waited-for", "result": 2})

@@ -12,7 +12,6 @@ import httpx
 import pytest
 from redis import Redis
 
-from runqy_provider.context import load_context
 from runqy_provider.errors import (
     BatchFailed,
     DeliveryTimeout,
@@ -27,6 +26,7 @@ from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.jobs.batch.deletion import delete_pending
 from runqy_provider.jobs.batch.progress import BatchProgress
 from runqy_provider.models import is_reference
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.inbox import InboxBackend
 from tests.integration.batch.conftest import batch_of, numbers, run_to_end
 
@@ -314,7 +314,7 @@ def test_batch_whose_job_runs_and_gives_no_sign_of_life_is_silent(
 def wait_for_delivery(run: Run) -> None:
     """Wait until the first job of a batch has delivered to the inbox."""
     batch = BatchProgress.from_json(run.record["batch"])
-    redis = load_context("runqy_default").redis
+    redis = load_settings("runqy_default").redis
     assert redis is not None
     end = time.monotonic() + 60
     with InboxReader(redis, "runqy_default") as reader:
@@ -341,8 +341,8 @@ def test_batch_delivery_that_names_another_place_fails_its_job_only() -> None:
 
 def deliver(delivery_id: str, body: dict[str, Any]) -> None:
     """Deliver as task code that follows runqy's guide."""
-    context = load_context("runqy_default")
-    url = InboxBackend(context).webhook_url(delivery_id, time.time() + 60)
+    settings = load_settings("runqy_default")
+    url = InboxBackend(settings).webhook_url(delivery_id, time.time() + 60)
     httpx.post(url, json=body).raise_for_status()
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from runqy_provider.context import SinkContext
+    from runqy_provider.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("no_settling", "short_intervals")
 
@@ -123,7 +123,7 @@ def test_batch_decorator_takes_no_payloads() -> None:
 
 def test_batch_payload_has_the_size_by_which_chunks_are_made() -> None:
     given = [{"text": "x" * length} for length in (10, 1000)]
-    read = Payloads.read(given, "helper", cast("SinkContext", None), may_be_uri=False)
+    read = Payloads.read(given, "helper", cast("Settings", None), may_be_uri=False)
 
     with read as payloads:
         sizes = [each.size for each in payloads.numbered(range(2))]

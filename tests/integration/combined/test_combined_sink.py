@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from runqy_provider.context import load_context
 from runqy_provider.errors import DeliveryTimeout, HeartbeatTimeout, JobFailed
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.models import JobRef, is_reference
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.race import wait_any
 from runqy_provider.waiters.waiter import close_waiters
@@ -165,8 +165,8 @@ def test_combined_sink_only_webhook_failure_ends_message_wait(
 ) -> None:
     """The webhook may be earlier than the message, which has the result."""
     queue = f"late-{uuid.uuid4().hex}"
-    context = load_context("runqy_default")
-    sink = sink_from_uri(f"amqp://rabbit/{queue} webhook").bind(context)
+    settings = load_settings("runqy_default")
+    sink = sink_from_uri(f"amqp://rabbit/{queue} webhook").bind(settings)
     sink.check()
 
     def post(**fields: Any) -> str:

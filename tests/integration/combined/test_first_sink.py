@@ -12,10 +12,10 @@ import boto3
 import httpx
 import pytest
 
-from runqy_provider.context import load_context
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.inbox import callback_url
 from runqy_provider.models import is_reference
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.combined import CombinedSink
 from runqy_provider.sinks.registry import sink_from_uri
 
@@ -104,7 +104,9 @@ def test_combined_sink_any_order_returns_result_of_first_sink(
         "webhook": sink.notifiers[1],
     }
     uri = (
-        parts[noticed].bind(load_context("runqy_default")).result_uri(guide.delivery_id)
+        parts[noticed]
+        .bind(load_settings("runqy_default"))
+        .result_uri(guide.delivery_id)
     )
 
     outcome = RunqyResultHook().collect(sink, guide.delivery_id, uri)
@@ -130,7 +132,7 @@ def test_combined_sink_result_only_in_notifier_is_returned(
     assert isinstance(sink, CombinedSink)
     uri = (
         sink.notifiers[0]
-        .bind(load_context("runqy_default"))
+        .bind(load_settings("runqy_default"))
         .result_uri(guide.delivery_id)
     )
 

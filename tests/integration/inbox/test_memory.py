@@ -13,12 +13,12 @@ from runqy_delivery import Delivery
 from runqy_provider.checks.connection import check_inbox
 from runqy_provider.config import load_config
 from runqy_provider.connections import RunqyConnection
-from runqy_provider.context import SinkContext
 from runqy_provider.errors import SinkUnavailable
 from runqy_provider.inbox import callback_url
 from runqy_provider.inbox.self_test import write_and_read
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.connections import CallbackConnection
+from runqy_provider.settings import Settings
 from runqy_sandbox.process.watchdog import Watchdog
 from tests.integration.inbox.conftest import redis_connection
 
@@ -62,7 +62,7 @@ def full(node: RedisNode, settings: RedisConnection) -> RedisConnection:
 def checked(redis: RedisConnection) -> tuple[str, str]:
     """Return the status and the message of the check of an inbox."""
     connection = RunqyConnection("runqy_default", "http://127.0.0.1")
-    found = check_inbox(SinkContext(connection, load_config(), redis))
+    found = check_inbox(Settings(connection, load_config(), redis))
     return found.status, found.message
 
 

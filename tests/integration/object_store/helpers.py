@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from azure.storage.blob import generate_container_sas
 
 from devtools.servers.azurite import ACCOUNT, KEY
-from runqy_provider.context import load_context
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.object_store.sink import ObjectSink
 from runqy_provider.sinks.registry import sink_from_uri
 from tests.support import harness
@@ -25,7 +25,7 @@ def store_of(uri: str) -> ObjectStore:
     """Return the store of an object sink."""
     sink = sink_from_uri(uri)
     assert isinstance(sink, ObjectSink)
-    return sink.store(load_context("runqy_default"))
+    return sink.store(load_settings("runqy_default"))
 
 
 def run_of(

@@ -13,9 +13,9 @@ from airflow.sdk import BaseHook
 
 from runqy_provider.airflow_compat import AirflowNotFoundException
 from runqy_provider.caching import TtlCache
-from runqy_provider.context import load_context
 from runqy_provider.errors import Misconfigured
 from runqy_provider.models import JobRef
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.object_store import clients
 from runqy_provider.sinks.object_store.sink import ObjectSink
 from runqy_provider.sinks.registry import sink_from_uri
@@ -41,7 +41,7 @@ def store(request: pytest.FixtureRequest) -> ObjectStore:
 def store_of(uri: str) -> ObjectStore:
     sink = sink_from_uri(uri)
     assert isinstance(sink, ObjectSink)
-    return sink.store(load_context("runqy_default"))
+    return sink.store(load_settings("runqy_default"))
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_client_connection_unavailable_waits_continue(
     monkeypatch.setattr(clients, "CLIENTS", TtlCache(0.0, retry_after=60.0))
     caplog.set_level(logging.WARNING, CACHE)
     sink = sink_from_uri(f"{store.url}/clients")
-    targets = sink.bind(load_context("runqy_default")).targets(JobRef("d"))
+    targets = sink.bind(load_settings("runqy_default")).targets(JobRef("d"))
     bucket = [target for target in targets if target.is_required]
     store.check("")
     lookups.error = AirflowNotFoundException("not found")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import httpx
 import pytest
 
-from runqy_provider.context import load_context
 from runqy_provider.errors import NoAccess
 from runqy_provider.models import JobRef
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.object_store.base import Listing
 from runqy_provider.sinks.object_store.source import ObjectSource
 from runqy_provider.sinks.registry import sink_from_uri
@@ -59,13 +59,13 @@ def test_object_store_listing_with_many_pages_is_complete(
 
     connect(without=WITHOUT_WEBHOOK)
     sink = sink_from_uri(f"{kind.uri}/many")
-    context = load_context("runqy_default")
+    settings = load_settings("runqy_default")
 
     async def scenario() -> Any:
         waits = [
             asyncio.ensure_future(
                 wait_any(
-                    sink.bind(context).targets(JobRef(delivery_id)),
+                    sink.bind(settings).targets(JobRef(delivery_id)),
                     deadline=time.time() + 20,
                 )
             )
@@ -101,7 +101,7 @@ def test_object_store_hundred_waits_share_one_listing(
 ) -> None:
     connect(without=WITHOUT_WEBHOOK)
     monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "0.2")
-    context = load_context("runqy_default")
+    settings = load_settings("runqy_default")
     sink = sink_from_uri(f"{kind.uri}/hundred")
     store = store_of(f"{kind.uri}/hundred")
     recording = RecordingStore(store)
@@ -111,7 +111,7 @@ def test_object_store_hundred_waits_share_one_listing(
         waits = [
             asyncio.ensure_future(
                 wait_any(
-                    sink.bind(context).targets(JobRef(f"h-{n}")),
+                    sink.bind(settings).targets(JobRef(f"h-{n}")),
                     deadline=time.time() + 30,
                 )
             )

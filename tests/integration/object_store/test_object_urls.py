@@ -11,9 +11,9 @@ import pytest
 
 from devtools.servers.azurite import ACCOUNT, KEY
 from runqy_delivery.sinks.signed_url import expiry_of
-from runqy_provider.context import load_context
 from runqy_provider.errors import BadDelivery, NoAccess
 from runqy_provider.models import is_reference
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from tests.integration.object_store.helpers import (
     run_of,
@@ -174,7 +174,7 @@ def test_object_sink_result_url_in_bucket_is_read(
 def test_object_sink_signed_url_beyond_seven_days_is_warned_of(
     uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sink, context, day = sink_from_uri(uri), load_context("runqy_default"), 24 * 3600
+    sink, context, day = sink_from_uri(uri), load_settings("runqy_default"), 24 * 3600
 
     request = sink.bind(context).request("d-1", time.time() + 6 * day)
     assert days_of(request) == pytest.approx(6, abs=0.1)

@@ -12,10 +12,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from runqy_delivery import Delivery
-from runqy_provider.context import load_context
 from runqy_provider.errors import NoAccess
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.models import is_reference
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.object_store.s3_put import S3Put
 from runqy_provider.sinks.object_store.s3_store import S3Store
 from runqy_provider.sinks.registry import sink_from_uri
@@ -47,14 +47,14 @@ def test_s3_result_url_is_read_literally_first(s3: Any, name: str) -> None:
     sink = sink_from_uri("s3://results")
     delivery = Delivery("d-1")
 
-    fetched = sink.bind(load_context("runqy_default")).open_url(
+    fetched = sink.bind(load_settings("runqy_default")).open_url(
         delivery, f"s3://results/{key}"
     )
 
     assert fetched.bytes() == b"found"
     # The URI in the reference is read literally, too.
     assert (
-        sink.bind(load_context("runqy_default")).open(fetched.uri).bytes() == b"found"
+        sink.bind(load_settings("runqy_default")).open(fetched.uri).bytes() == b"found"
     )
 
 
@@ -64,7 +64,7 @@ def test_s3_result_url_quoted_is_found(s3: Any) -> None:
 
     fetched = (
         sink_from_uri("s3://results")
-        .bind(load_context("runqy_default"))
+        .bind(load_settings("runqy_default"))
         .open_url(
             Delivery("d-1"),
             f"s3://results/{key.replace(' ', '%20')}",

@@ -20,8 +20,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from runqy_delivery import DeliveryRequest, delivers
-from runqy_provider.context import load_context
 from runqy_provider.errors import Misconfigured, SinkUnavailable
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.object_store import s3_store
 from runqy_provider.sinks.object_store.clients import clear_clients
 from runqy_provider.sinks.registry import sink_from_uri
@@ -50,8 +50,8 @@ def s3(stack: Stack) -> Any:
 
 
 def _request(sink: str, delivery_id: str = "d-1") -> DeliveryRequest:
-    context = load_context("runqy_default")
-    return sink_from_uri(sink).bind(context).request(delivery_id, time.time() + 60)
+    settings = load_settings("runqy_default")
+    return sink_from_uri(sink).bind(settings).request(delivery_id, time.time() + 60)
 
 
 def _deliver(request: DeliveryRequest, value: Any) -> None:
@@ -142,7 +142,7 @@ def older(
 
 
 def _check(sink: str) -> None:
-    sink_from_uri(sink).bind(load_context("runqy_default")).check()
+    sink_from_uri(sink).bind(load_settings("runqy_default")).check()
 
 
 @pytest.mark.parametrize("status", [501, 307])

@@ -12,8 +12,8 @@ import pytest
 
 from runqy_delivery import Delivery
 from runqy_provider.checks.callback import check_callback
-from runqy_provider.context import load_context
 from runqy_provider.inbox import callback_url, keys
+from runqy_provider.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,7 +161,7 @@ def test_deliveries_missing_signature_is_shown_with_reason(
 def test_deliveries_checks_of_the_callback_url_are_not_shown(
     view_of: Callable[..., Any],
 ) -> None:
-    result = check_callback(load_context("runqy_default"))
+    result = check_callback(load_settings("runqy_default"))
     assert result.status == "ok", result
 
     recent = view_of("runqy_default")["recent"]["accepted"]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from devtools.servers.mariadb import MariaDB, running_mariadb
-from runqy_provider.context import load_context
 from runqy_provider.errors import (
     JobFailed,
     Misconfigured,
@@ -22,6 +21,7 @@ from runqy_provider.errors import (
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.models import JobRef, is_reference
 from runqy_provider.python_compat import timeout
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.sinks.sql.engine import dispose_engines
 from runqy_provider.sinks.sql.table import SqlTable
@@ -243,7 +243,7 @@ def test_mariadb_restart_loses_nothing(
     mariadb: MariaDB, table: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = JobRef(f"d-{table}", f"sql://maria/{table}", "job", "idle.default")
-    sink = sink_from_uri(job.sink).bind(load_context("runqy_default"))
+    sink = sink_from_uri(job.sink).bind(load_settings("runqy_default"))
     sink.prepare(job.delivery_id)
 
     async def scenario() -> Any:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.context import load_context
 from runqy_provider.errors import RunqyError, SinkUnavailable
 from runqy_provider.models import JobRef
 from runqy_provider.python_compat import timeout
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.sinks.sql import source as sql_source
 from runqy_provider.sinks.sql.source import SqlSource
@@ -75,7 +75,7 @@ def test_sql_table_lock_or_silent_server_times_out(
     )
     sink = sink_from_uri(f"sql://pg/{table}")
     rows = SqlTable("pg", table)
-    context = load_context("runqy_default")
+    settings = load_settings("runqy_default")
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         postgres.connect() as locker,
@@ -92,8 +92,8 @@ def test_sql_table_lock_or_silent_server_times_out(
                 for operation in (
                     lambda: list(rows.poll(["r"])),
                     lambda: rows.insert("r"),
-                    lambda: sink.bind(context).open(f"{sink.uri}#r"),
-                    lambda: sink.bind(context).describe_timeout(JobRef("r")),
+                    lambda: sink.bind(settings).open(f"{sink.uri}#r"),
+                    lambda: sink.bind(settings).describe_timeout(JobRef("r")),
                     lambda: SqlTable("silent", table).read("r"),
                     lambda: SqlTable("lite", "t").read("r"),
                 )

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event
 
-from runqy_provider.context import load_context
 from runqy_provider.errors import DeliveryTimeout, NotThere
 from runqy_provider.models import JobRef
 from runqy_provider.python_compat import timeout
+from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.sinks.sql import source as sql_source
 from runqy_provider.sinks.sql.engine import sql_engine
@@ -218,7 +218,7 @@ def test_sql_sink_hundred_waits_share_select_and_notify_ends_them(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__RUNQY__POLL_SECONDS", "600")  # only hints end waits
     connect()
-    sink = sink_from_uri(f"sql://pg/{table}").bind(load_context("runqy_default"))
+    sink = sink_from_uri(f"sql://pg/{table}").bind(load_settings("runqy_default"))
     ids = [f"row-{n}" for n in range(100)]
     with postgres.connect() as connection:
         for row_id in ids:

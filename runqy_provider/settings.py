@@ -34,7 +34,7 @@ NEGATIVE_TTL = 5.0
 
 
 @dataclass(frozen=True)
-class SinkContext:
+class Settings:
     """A runqy connection, the Redis connections that it names, and the options.
 
     Attributes:
@@ -58,23 +58,23 @@ class SinkContext:
         return self.connection.callback_url or self.config.receiver_url
 
 
-_contexts: AsyncTtlCache[SinkContext] = AsyncTtlCache()
+_settings_by_id: AsyncTtlCache[Settings] = AsyncTtlCache()
 
 
-def load_context(conn_id: str) -> SinkContext:
+def load_settings(conn_id: str) -> Settings:
     """Fetch a runqy connection and what it names; for sync code.
 
     Raises:
         AirflowNotFoundException: There is no such connection.
         Misconfigured: The value of a field is not valid.
     """
-    return context_of(get_connection(conn_id))
+    return settings_of(get_connection(conn_id))
 
 
-def context_of(
+def settings_of(
     connection: Connection,
     find: Callable[[str], Connection] | None = None,
-) -> SinkContext:
+) -> Settings:
     """Return the context of a runqy connection that was fetched already.
 
     Args:
@@ -86,10 +86,10 @@ def context_of(
     """
     runqy = RunqyConnection.from_connection(connection)
     fetch = find or get_connection
-    return _context(runqy, {name: _redis(name, fetch) for name in _redis_ids(runqy)})
+    return _settings(runqy, {name: _redis(name, fetch) for name in _redis_ids(runqy)})
 
 
-async def aload_context(conn_id: str) -> SinkContext:
+async def aload_settings(conn_id: str) -> Settings:
     """Fetch a runqy connection and what it names, once per process and a while.
 
     Raises:
@@ -97,20 +97,20 @@ async def aload_context(conn_id: str) -> SinkContext:
         Misconfigured: The value of a field is not valid.
     """
 
-    async def load() -> tuple[SinkContext, float]:
-        context = await _fetch(conn_id)
-        ttl = context.config.connection_ttl_seconds
-        if context.redis is None:
+    async def load() -> tuple[Settings, float]:
+        settings = await _fetch(conn_id)
+        ttl = settings.config.connection_ttl_seconds
+        if settings.redis is None:
             # It does not exist, or Airflow could not be asked: both look the same.
             ttl = min(ttl, NEGATIVE_TTL)
-        return context, ttl
+        return settings, ttl
 
-    return await _contexts.get(conn_id, load)
+    return await _settings_by_id.get(conn_id, load)
 
 
-def clear_contexts() -> None:
+def clear_settings() -> None:
     """Drop all cached connections, as a test does that changes them."""
-    _contexts.clear()
+    _settings_by_id.clear()
 
 
 def _redis_ids(runqy: RunqyConnection) -> set[str]:
@@ -126,10 +126,10 @@ def _redis(conn_id: str, find: Callable[[str], Connection]) -> RedisConnection |
         return None
 
 
-async def _fetch(conn_id: str) -> SinkContext:
+async def _fetch(conn_id: str) -> Settings:
     connection = await in_thread(get_connection, conn_id)
     runqy = RunqyConnection.from_connection(connection)
-    return _context(runqy, {name: await _aredis(name) for name in _redis_ids(runqy)})
+    return _settings(runqy, {name: await _aredis(name) for name in _redis_ids(runqy)})
 
 
 async def _aredis(conn_id: str) -> RedisConnection | None:
@@ -139,9 +139,9 @@ async def _aredis(conn_id: str) -> RedisConnection | None:
         return None
 
 
-def _context(
+def _settings(
     runqy: RunqyConnection, redis: Mapping[str, RedisConnection | None]
-) -> SinkContext:
+) -> Settings:
     named = runqy.runqy_redis_conn_id
     runqy_redis = None if named is None else redis[named]
     if named is not None and runqy_redis is None:
@@ -156,4 +156,4 @@ def _context(
             "runqy_redis_conn_id to that one. The inbox (redis_conn_id) may be a "
             "cluster."
         )
-    return SinkContext(runqy, load_config(), redis[runqy.redis_conn_id], runqy_redis)
+    return Settings(runqy, load_config(), redis[runqy.redis_conn_id], runqy_redis)
