@@ -44,8 +44,8 @@ def get_provider_info() -> dict[str, Any]:
             },
         ],
         "extra-links": [
-            "runqy_provider.links.result.ResultLink",
-            "runqy_provider.links.queue.QueueLink",
+            "runqy_provider.links.runqy.ResultLink",
+            "runqy_provider.links.runqy.QueueLink",
         ],
         "plugins": [
             {

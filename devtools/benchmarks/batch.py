@@ -30,7 +30,7 @@ from devtools.benchmarks.table import Table
 from devtools.client import FINISHED, AirflowClient
 from devtools.receiver import running_receiver
 from devtools.servers.postgres import running_postgres
-from runqy_provider.client.job_options import JobOptions
+from runqy_provider.client.models import JobOptions
 from runqy_provider.client.redis_transport import NewJob, RedisTransport
 from runqy_provider.connections import RedisConnection
 from runqy_provider.inbox import callback_url

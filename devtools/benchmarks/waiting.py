@@ -112,7 +112,7 @@ def _measure(sandbox: Sandbox, kind: str, waits: int) -> dict[str, float]:
 
 def enqueue(names: list[str]) -> None:
     """Enqueue the jobs that are observed; no worker takes them."""
-    from runqy_provider.client.job_options import JobOptions  # noqa: PLC0415 - heavy
+    from runqy_provider.client.models import JobOptions  # noqa: PLC0415 - heavy
     from runqy_provider.client.redis_transport import (  # noqa: PLC0415 - heavy
         NewJob,
         RedisTransport,

@@ -19,7 +19,7 @@ from runqy_provider.client import api
 from runqy_provider.client.queues import known_queues, served_queues
 from runqy_provider.connections import needs_inbox
 from runqy_provider.errors import RunqyError
-from runqy_provider.inbox.self_test import eviction_of
+from runqy_provider.inbox.reader import eviction_of
 from runqy_provider.settings import settings_of
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from runqy_provider.client.job_options import JobOptions
+    from runqy_provider.client.models import JobOptions
     from runqy_provider.connections import RedisConnection
 
 

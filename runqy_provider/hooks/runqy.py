@@ -19,7 +19,7 @@ from tenacity import (
 
 from runqy_provider.airflow_compat import BaseHook
 from runqy_provider.client import api
-from runqy_provider.client.job_options import JobOptions
+from runqy_provider.client.models import JobOptions
 from runqy_provider.client.payload import plain_payload
 from runqy_provider.client.queues import full_queue_name, name_queues
 from runqy_provider.connection_form import form_widgets, ui_field_behaviour

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runqy_provider.airflow_compat import in_thread
 from runqy_provider.client import models as job_states
@@ -33,7 +33,6 @@ from runqy_provider.errors import (
     Rejected,
     SinkUnavailable,
 )
-from runqy_provider.sinks.redis_storage import JobResultUri
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.source import PollResult, StatusUpdate
 from runqy_provider.waiters.waiter import Waiter, WaitTarget
@@ -84,20 +83,40 @@ def monitor_target(settings: Settings, job: JobRef) -> WaitTarget | None:
     connection, is_on = settings.connection, settings.config.watch_seconds > 0
     if job.runqy_queue is None or job.job_id is None or not is_on:
         return None
-    uri = JobResultUri(connection.conn_id, job.runqy_queue, job.job_id, job.delivery_id)
     has_webhook = sink_from_uri(job.sink).delivers_by_webhook
     factory = _WaiterFactory(connection, settings.runqy_redis, has_webhook, settings)
-    return WaitTarget(factory, _key_of(uri, job.enqueued_at))
+    observed = ObservedJob(job.runqy_queue, job.job_id, job.enqueued_at)
+    return WaitTarget(factory, observed.key)
 
 
-def _key_of(uri: JobResultUri, enqueued_at: float) -> str:
-    """Return the key of a wait: where runqy would store the result, and since when."""
-    return f"{uri}#{enqueued_at:.0f}"
+class ObservedJob(NamedTuple):
+    """A job that is observed; its key is that of the waits for it.
 
+    Attributes:
+        runqy_queue: Full name of its queue.
+        job_id: runqy's id.
+        enqueued_at: When it was enqueued, in seconds since 1970; 0: not known.
+    """
 
-def _parse(key: str) -> tuple[JobResultUri, float]:
-    uri, _, enqueued_at = key.partition("#")
-    return JobResultUri.parse(uri), float(enqueued_at or 0)
+    runqy_queue: str
+    job_id: str
+    enqueued_at: float
+
+    @property
+    def key(self) -> str:
+        """All three, as text: neither a queue nor an id has a blank."""
+        return f"{self.runqy_queue} {self.job_id} {self.enqueued_at:.0f}"
+
+    @classmethod
+    def from_key(cls, key: str) -> ObservedJob:
+        """Return the job that has a key."""
+        runqy_queue, job_id, enqueued_at = key.split(" ")
+        return cls(runqy_queue, job_id, float(enqueued_at))
+
+    @property
+    def job(self) -> tuple[str, str]:
+        """Its queue and its id, as a reader of job states knows it."""
+        return self.runqy_queue, self.job_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +139,7 @@ class _WaiterFactory:
 
 
 class JobMonitor:
-    """Observes jobs; each wait has the URI under which runqy would store its result.
-
-    After a ``#`` it has the time at which the job was enqueued, 0 where not known.
+    """Observes jobs; each wait has the key of an ``ObservedJob``.
 
     Args:
         reader: Reads the status of jobs.
@@ -158,14 +175,13 @@ class JobMonitor:
             SinkUnavailable: runqy does not answer, or refuses to. That ends no wait:
                 the delivery may arrive all the same.
         """
-        parsed = {key: _parse(key) for key in keys}
-        jobs = {key: job for key, (job, _) in parsed.items()}
+        jobs = {key: ObservedJob.from_key(key) for key in keys}
         try:
             found = await self._reader.poll([job.job for job in jobs.values()])
             served = await self._served_queues()
             active = [job for job, status in found.items() if _is_active(status)]
             lost = await self._reader.expired_leases(active) if active else set()
-            await self._report_pending(parsed, found, served)
+            await self._report_pending(jobs, found, served)
         except (Rejected, NoAccess) as error:
             raise SinkUnavailable(str(error)) from error
         self._last_seen.update(
@@ -175,8 +191,8 @@ class JobMonitor:
             found[job_id] = JobStatus(LOST)
         await self._check_callback(found)
         return {
-            uri: self._evaluate(uri, job, found[job.job], served)
-            for uri, job in jobs.items()
+            key: self._evaluate(key, job, found[job.job], served)
+            for key, job in jobs.items()
             if job.job in found
         }
 
@@ -190,9 +206,9 @@ class JobMonitor:
     async def hints(self) -> AsyncIterator[str | None]:
         """Yield the jobs whose grace has ended."""
         while True:
-            when, uri = await self._to_judge.get()
+            when, key = await self._to_judge.get()
             await asyncio.sleep(max(0.0, when - time.time()))
-            yield uri
+            yield key
 
     async def aclose(self) -> None:
         """Close the connections, and forget what was observed."""
@@ -203,8 +219,8 @@ class JobMonitor:
 
     def _evaluate(
         self,
-        uri: str,
-        job: JobResultUri,
+        key: str,
+        job: ObservedJob,
         found: JobStatus | None,
         served: Counter[str] | None,
     ) -> PollResult:
@@ -214,18 +230,18 @@ class JobMonitor:
                 f"retries, and nothing was delivered. {self._reason(found)}"
             )
         if found is None or is_gone(found) or found.state == job_states.COMPLETED:
-            return self._ended_without_delivery(uri, job, found)
-        self._ended.pop(uri, None)
+            return self._ended_without_delivery(key, job, found)
+        self._ended.pop(key, None)
         is_served = served is None or job.runqy_queue in served
         if found.state in WAITING:
-            message = self._waiting_message(uri, job, found, is_served=is_served)
+            message = self._waiting_message(key, job, found, is_served=is_served)
             return StatusUpdate(message, has_started=False)
         if found.state == LOST or not is_served:
             return self._lost(job, is_served=is_served)
         return StatusUpdate(self._callback_problem, has_started=True)
 
     def _waiting_message(
-        self, uri: str, job: JobResultUri, found: JobStatus, *, is_served: bool
+        self, key: str, job: ObservedJob, found: JobStatus, *, is_served: bool
     ) -> str:
         if found.state == job_states.RETRY:
             return (
@@ -234,7 +250,7 @@ class JobMonitor:
                 f"lost. {self._reason(found)} {self._callback_problem}".rstrip()
             )
         if is_served:
-            return self._pending.message(uri)
+            return self._pending.message(key)
         return (
             f"Job {job.job_id} is {found.state}, and no live worker serves the queue "
             f"{job.runqy_queue!r}: start one, or wait for one. A worker does not "
@@ -244,28 +260,27 @@ class JobMonitor:
 
     async def _report_pending(
         self,
-        parsed: Mapping[str, tuple[JobResultUri, float]],
+        jobs: Mapping[str, ObservedJob],
         found: Seen,
         served: Counter[str] | None,
     ) -> None:
-        jobs = {key: job for key, (job, _) in parsed.items()}
         pending = {
-            key: _pending_since(found[job.job], enqueued_at)
-            for key, (job, enqueued_at) in parsed.items()
+            key: _pending_since(found[job.job], job.enqueued_at)
+            for key, job in jobs.items()
             if _is_pending(found.get(job.job))
         }
         due = self._pending.update(jobs, pending)
         if not due:
             return
-        ahead = await self._reader.jobs_ahead([jobs[uri].job for uri in due])
-        for uri in due:
-            job = jobs[uri]
+        ahead = await self._reader.jobs_ahead([jobs[key].job for key in due])
+        for key in due:
+            job = jobs[key]
             position = (
                 None
                 if served is None
                 else QueuePosition(ahead.get(job.job), served[job.runqy_queue])
             )
-            self._pending.report(uri, job.job_id, job.runqy_queue, position)
+            self._pending.report(key, job.job_id, job.runqy_queue, position)
 
     async def _check_callback(self, found: Seen) -> None:
         """Check the callback URL, if a job runs or has run."""
@@ -275,7 +290,7 @@ class JobMonitor:
             has_ended = any(_has_ended(status) for status in states)
             self._callback_problem = await self._callback.problem(has_ended=has_ended)
 
-    def _lost(self, job: JobResultUri, *, is_served: bool) -> StatusUpdate:
+    def _lost(self, job: ObservedJob, *, is_served: bool) -> StatusUpdate:
         if is_served:
             reason = "its lease has expired"
             then = "another worker that serves the queue will take it soon"
@@ -290,14 +305,14 @@ class JobMonitor:
         )
 
     def _ended_without_delivery(
-        self, uri: str, job: JobResultUri, found: JobStatus | None
+        self, key: str, job: ObservedJob, found: JobStatus | None
     ) -> PollResult:
         now = time.time()
-        since = self._ended.get(uri)
+        since = self._ended.get(key)
         if since is None:
             self._forget_old(now)
-            since = self._ended[uri] = now
-            self._to_judge.put_nowait((now + self._grace, uri))
+            since = self._ended[key] = now
+            self._to_judge.put_nowait((now + self._grace, key))
         if now - since < self._grace:
             # Nothing else to say yet: most often the delivery is about to be read.
             return StatusUpdate(self._callback_problem)
@@ -305,7 +320,7 @@ class JobMonitor:
         # be polled, the next look is the end of it, and no other grace.
         what = "has forgotten the job" if is_gone(found) else "says it is completed"
         name = f"Job {job.job_id} in queue {job.runqy_queue!r}"
-        last = self._last_seen.explain(uri, found) if is_gone(found) else ""
+        last = self._last_seen.explain(key, found) if is_gone(found) else ""
         if _is_lost(found):
             message = f"{name} is gone, and nothing was delivered. {last}"
             advice = FIND_LOSS

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset
 
-from runqy_provider.client.job_options import JobOptions
+from runqy_provider.client.models import JobOptions
 from runqy_provider.errors import Misconfigured
 from runqy_provider.jobs.deferral import in_seconds
-from runqy_provider.links.queue import QueueLink, queue_url
-from runqy_provider.links.result import ResultLink
+from runqy_provider.links.runqy import QueueLink, ResultLink, queue_url
 from runqy_provider.models import DELIVERY_KEY
 from runqy_provider.sinks.base import Sink
 

@@ -15,8 +15,7 @@ from airflow.sdk import BaseOperator, Context
 from runqy_provider.airflow_compat import TaskDeferralTimeout
 from runqy_provider.connections import DEFAULT_CONN_ID
 from runqy_provider.errors import InvalidPayload
-from runqy_provider.links.queue import QueueLink
-from runqy_provider.links.result import ResultLink
+from runqy_provider.links.runqy import QueueLink, ResultLink
 from runqy_provider.models import AUTO
 
 if TYPE_CHECKING:

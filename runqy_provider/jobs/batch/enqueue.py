@@ -24,7 +24,7 @@ from runqy_provider.jobs.telemetry import count_enqueued
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from runqy_provider.client.job_options import JobOptions
+    from runqy_provider.client.models import JobOptions
     from runqy_provider.jobs.batch.payloads import NumberedPayload, Payloads
     from runqy_provider.jobs.batch.progress import BatchProgress
     from runqy_provider.settings import Settings

@@ -39,7 +39,7 @@ from runqy_provider.sinks.registry import sink_from_uri
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from runqy_provider.client.job_options import JobOptions
+    from runqy_provider.client.models import JobOptions
     from runqy_provider.jobs.attempt_store import AttemptStore
     from runqy_provider.jobs.batch.payloads import Payloads
     from runqy_provider.jobs.batch.progress import BatchProgress

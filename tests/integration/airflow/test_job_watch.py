@@ -18,7 +18,7 @@ from runqy_provider.errors import (
     Misconfigured,
 )
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.jobs.monitor import JobMonitor
+from runqy_provider.jobs.monitor import JobMonitor, ObservedJob
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.redis_storage import JobResultSource, JobResultUri
 from runqy_provider.waiters.race import wait_any
@@ -279,10 +279,9 @@ def reader(monitor_backend: str) -> JobStatusReader:
 
 
 def pending_job(stack: Stack) -> tuple[str, Callable[..., None]]:
-    """Enqueue a job that no worker takes; return its URI, and what removes it."""
+    """Enqueue a job that no worker takes; return its id, and what removes it."""
     with RunqyHook() as hook:
         job_id = hook.enqueue("idle", {"n": 1}).job_id
-    uri = JobResultUri("runqy_default", "idle.default", job_id, "d")
 
     def remove(*, all_traces: bool) -> None:
         with Redis.from_url(stack.sandbox.redis_url) as redis:
@@ -290,7 +289,14 @@ def pending_job(stack: Stack) -> tuple[str, Callable[..., None]]:
             if all_traces:  # as FLUSHALL does, for all jobs
                 redis.delete(f"asynq:t:{job_id}")
 
-    return str(uri), remove
+    return job_id, remove
+
+
+def key_of(kind: Any, job_id: str) -> str:
+    """Return the key by which a source knows a wait for this job."""
+    if kind is JobMonitor:
+        return ObservedJob("idle.default", job_id, 0.0).key
+    return str(JobResultUri("runqy_default", "idle.default", job_id, "d"))
 
 
 @pytest.mark.parametrize("kind", [JobMonitor, JobResultSource])
@@ -301,12 +307,13 @@ def test_monitor_pending_job_gone_says_what_was_last_seen(
     kind: Any, all_traces: bool, meaning: str, reader: JobStatusReader, stack: Stack
 ) -> None:
     source = kind(reader, 0.0) if kind is JobMonitor else kind(reader)
-    uri, remove = pending_job(stack)
+    job_id, remove = pending_job(stack)
+    key = key_of(kind, job_id)
 
     async def scenario() -> Any:
-        await source.poll([uri])
+        await source.poll([key])
         remove(all_traces=all_traces)
-        result = (await source.poll([uri]))[uri]
+        result = (await source.poll([key]))[key]
         await source.aclose()
         return result
 
@@ -321,12 +328,13 @@ async def test_monitor_grace_of_a_job_is_waited_once(
     reader: JobStatusReader, stack: Stack
 ) -> None:
     monitor = JobMonitor(reader, GRACE)
-    uri, remove = await asyncio.to_thread(pending_job, stack)
+    job_id, remove = await asyncio.to_thread(pending_job, stack)
+    key = key_of(JobMonitor, job_id)
     remove(all_traces=False)
     try:
-        assert isinstance((await monitor.poll([uri]))[uri], StatusUpdate)
-        assert await anext(monitor.hints()) == uri
+        assert isinstance((await monitor.poll([key]))[key], StatusUpdate)
+        assert await anext(monitor.hints()) == key
         for _ in range(2):  # the wait goes on while a source cannot be polled
-            assert isinstance((await monitor.poll([uri]))[uri], JobVanished)
+            assert isinstance((await monitor.poll([key]))[key], JobVanished)
     finally:
         await monitor.aclose()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import Redis
 
-from runqy_provider.client.job_options import JobOptions
+from runqy_provider.client.models import JobOptions
 from runqy_provider.client.task_message import MAX_RETRY, task_message
 from runqy_provider.errors import (
     InvalidPayload,

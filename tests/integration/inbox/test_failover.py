@@ -11,8 +11,7 @@ from devtools.servers.switch import Switch
 from runqy_delivery import Delivery
 from runqy_provider.connections import RedisConnection
 from runqy_provider.errors import Misconfigured, NoAccess, SinkUnavailable
-from runqy_provider.inbox.reader import InboxReader
-from runqy_provider.inbox.self_test import write_and_read
+from runqy_provider.inbox.reader import InboxReader, write_and_read
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.redis_client import async_client
 from runqy_sandbox.process.child import Child

@@ -12,17 +12,16 @@ import pytest
 from redis.crc import key_slot
 
 from runqy_delivery import Delivery
-from runqy_provider.client.job_options import JobOptions
 from runqy_provider.client.job_status import RedisJobStatusReader
+from runqy_provider.client.models import JobOptions
 from runqy_provider.client.redis_transport import NewJob, RedisTransport
 from runqy_provider.errors import Misconfigured
 from runqy_provider.inbox import callback_url, keys
 from runqy_provider.inbox.channel import new_channel_delivery_id
 from runqy_provider.inbox.channel_reader import ChannelReader
 from runqy_provider.inbox.inbox_source import InboxSource
-from runqy_provider.inbox.reader import InboxReader
+from runqy_provider.inbox.reader import InboxReader, write_and_read
 from runqy_provider.inbox.records import read_recent
-from runqy_provider.inbox.self_test import write_and_read
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.jobs import launch
 from runqy_provider.jobs.attempt_store import RedisStore

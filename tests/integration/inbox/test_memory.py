@@ -15,7 +15,7 @@ from runqy_provider.config import load_config
 from runqy_provider.connections import RunqyConnection
 from runqy_provider.errors import SinkUnavailable
 from runqy_provider.inbox import callback_url
-from runqy_provider.inbox.self_test import write_and_read
+from runqy_provider.inbox.reader import write_and_read
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.connections import CallbackConnection
 from runqy_provider.settings import Settings

@@ -21,9 +21,8 @@ from runqy_provider.inbox.channel import new_channel_delivery_id
 from runqy_provider.inbox.channel_reader import ChannelReader, ChannelTaker
 from runqy_provider.inbox.inbox_source import InboxSource
 from runqy_provider.inbox.manifest import InboxManifest
-from runqy_provider.inbox.reader import InboxReader, StoredDelivery
+from runqy_provider.inbox.reader import InboxReader, StoredDelivery, write_and_read
 from runqy_provider.inbox.records import RejectionRecorder, read_recent
-from runqy_provider.inbox.self_test import write_and_read
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.jobs.attempt_store import RedisStore
 from runqy_provider.receiver.__main__ import connection_from

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The link from a task to its job's queue in runqy's dashboard."""
+"""The link from a task to its result in an object store."""
 
 from __future__ import annotations
 
@@ -9,11 +9,27 @@ from urllib.parse import quote
 
 from airflow.sdk import BaseOperatorLink
 
-from runqy_provider.models import QUEUE_LINK_KEY
+from runqy_provider.models import LINK_KEY, QUEUE_LINK_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
+
+
+class ResultLink(BaseOperatorLink):
+    """A signed URL of a result in an object store, for people; it works for a while."""
+
+    name = "Result"
+    xcom_key = LINK_KEY
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
+        """Return the URL that the task has stored on itself; empty where there is none.
+
+        Airflow calls this in the process of the task, each time that one ends, and
+        stores the URL for the UI: reading XCom would log an error at every deferral.
+        """
+        return getattr(operator, "download_url", None) or ""
+
 
 #: Where the runqy server has its dashboard.
 DASHBOARD = "/monitoring"
