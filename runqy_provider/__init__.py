@@ -2,4 +2,4 @@
 # SPDX-License-Identifier: Apache-2.0
 """runqy for Airflow: enqueue jobs, wait for their delivery, read the result."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

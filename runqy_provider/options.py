@@ -122,7 +122,7 @@ def declared_options() -> dict[str, Any]:
     return {
         option.name: {
             "description": option.metadata["text"],
-            "version_added": "0.1.0",
+            "version_added": "0.3.0",
             "type": "integer" if isinstance(option.default, int) else "float",
             "example": None,
             "default": default_of(option),

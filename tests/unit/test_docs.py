@@ -242,3 +242,44 @@ def test_docs_table_of_errors_has_every_error() -> None:
         if inspect.isclass(kind) and kind.__module__ == errors.__name__
     }
     assert named == classes - {"RunqyError"}
+
+
+#: ``path.py`` (``name``), as CONTRIBUTING names a place in the code.
+PLACE = re.compile(r"`([\w./]+\.py)` \(`(\w+)`\)")
+
+
+def _rows_of_where_is_what() -> list[str]:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("## Where is what\n")[2].partition("\n## ")[0]
+    return [line for line in table.splitlines() if line.startswith("| ")][1:]
+
+
+@pytest.mark.parametrize("row", _rows_of_where_is_what())
+def test_contributing_row_names_a_file_and_a_name_in_it(row: str) -> None:
+    places = PLACE.findall(row)
+
+    assert places, "name a file and, in brackets, something that it defines"
+    for path, name in places:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert re.search(rf"\b{name}\b", text), f"{path} has no {name}"
+
+
+def test_architecture_main_path_names_ten_files_that_are_there() -> None:
+    text = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    table = text.partition("## The main path")[2].partition("\n## ")[0]
+    files = re.findall(r"^\| \d+ \| `([\w/.]+)`", table, re.MULTILINE)
+
+    assert len(files) == 10
+    assert [
+        file for file in files if not (ROOT / "runqy_provider" / file).exists()
+    ] == []
+
+
+def test_servers_of_the_tests_are_the_same_wherever_they_are_named() -> None:
+    command = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    servers = re.findall(r"apt-get install (.*)", command)[0].split()
+
+    assert "postgresql" in servers
+    for name in ("README.md", ".ci/run"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert [each for each in servers if each not in text] == [], name

@@ -19,7 +19,7 @@ from runqy_delivery.progress import progress
 from runqy_delivery.result import Content, Result
 from runqy_delivery.wire import WIRE_VERSION, Delivery, DeliveryRequest, JobError
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "WIRE_VERSION",

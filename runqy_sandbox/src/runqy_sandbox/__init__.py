@@ -6,4 +6,4 @@ The stand-in behaves as a real runqy was recorded to behave. A *job* is a *task*
 names that runqy's HTTP API and asynq, its storage in Redis, have for it.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
