@@ -35,9 +35,8 @@ PREFIX = "runqy:inbox"
 #: died after reading it, and for recognising a late repetition.
 READ_TTL = 3600
 
-#: How the ids of deliveries begin that ``checks/callback.py`` makes.
+#: Prefix of the ids of deliveries that ``checks/callback.py`` makes.
 CHECK_PREFIX = "check-"
-
 
 _QUEUES = "amqp/"
 

@@ -65,10 +65,11 @@ end
 """
 
 # One script, so that of two deliveries at once exactly one is first. A repetition is
-# published again: the first message may have been missed. The event of a channel comes
-# first: should the script fail after it, the sender tries again, and the event comes
-# twice, not never. The record is written with pcall: a Redis that denies it must not
-# refuse the delivery. So is what removes events as old as the deliveries that expire.
+# published again: the first message may have been missed. The event of a channel is
+# written first: if the script then fails, the sender tries again, and the event is
+# there twice instead of lost. The record is written with pcall: a Redis that denies it
+# must not refuse the delivery. So is what removes events as old as the deliveries that
+# expire.
 PUT = (
     PUBLISH
     + """
