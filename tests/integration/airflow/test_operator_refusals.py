@@ -52,7 +52,8 @@ def test_operator_invalid_payload_or_queue_is_refused_with_reason(
 
     with pytest.raises(error, match=re.escape(message)):
         outcome_of(run_of(payload, queue))
-    assert _jobs(stack) == before
+    # Jobs of other tests may expire meanwhile.
+    assert _jobs(stack) <= before
 
 
 def _jobs(stack: Stack) -> set[bytes]:
@@ -96,7 +97,8 @@ def test_operator_unusable_connection_or_sink_enqueues_nothing(
 
     with pytest.raises(error, match=re.escape(message)):
         outcome_of(run_of({"value": 1}, sink=sink))
-    assert _jobs(stack) == before
+    # Jobs of other tests may expire meanwhile.
+    assert _jobs(stack) <= before
 
 
 def test_operator_api_key_with_wrong_role_is_refused(
@@ -118,7 +120,8 @@ def test_operator_redis_unavailable_enqueues_nothing(
 
     with pytest.raises(SinkUnavailable, match=f"Redis at 127.0.0.1:{port}"):
         outcome_of(run_of({"value": 1}))
-    assert _jobs(stack) == before
+    # Jobs of other tests may expire meanwhile.
+    assert _jobs(stack) <= before
 
 
 def test_operator_server_unavailable_fails_after_retries(
@@ -182,7 +185,8 @@ def test_operator_template_field_not_text_is_text_or_refused(
 
     with pytest.raises(error, match=re.escape(text)):
         outcome_of(run)
-    assert _jobs(stack) == before
+    # Jobs of other tests may expire meanwhile.
+    assert _jobs(stack) <= before
 
 
 def test_operator_bucket_without_access_enqueues_nothing(
@@ -196,7 +200,8 @@ def test_operator_bucket_without_access_enqueues_nothing(
             outcome_of(run_of({"value": 1}, sink="s3://results"))
     finally:
         httpx.post(auth, content="1000000000").raise_for_status()
-    assert _jobs(stack) == before
+    # Jobs of other tests may expire meanwhile.
+    assert _jobs(stack) <= before
 
 
 def test_operator_delivery_timeout_zero_is_refused() -> None:

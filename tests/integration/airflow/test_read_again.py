@@ -43,8 +43,10 @@ def test_operator_reads_a_result_again_while_redis_is_away(switch: Switch) -> No
     class Returns(logging.Handler):
         """Lets Redis come back once the task has noticed that it is away."""
 
+        seen = ""
+
         def emit(self, record: logging.LogRecord) -> None:
-            self.seen = record.getMessage()
+            self.seen = self.seen or record.getMessage()
             switch.leads_to = redis
 
     handler = Returns()

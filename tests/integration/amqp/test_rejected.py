@@ -32,10 +32,10 @@ pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 
 @pytest.fixture
-def context(queue: str) -> Settings:
-    settings = load_settings("runqy_default")
-    sink_from_uri(f"amqp://mq/{queue}").bind(settings).check()
-    return settings
+def settings(queue: str) -> Settings:
+    found = load_settings("runqy_default")
+    sink_from_uri(f"amqp://mq/{queue}").bind(found).check()
+    return found
 
 
 async def deliver_last(settings: Settings, queue: str, channel: BlockingChannel) -> Any:
