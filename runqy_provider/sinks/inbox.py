@@ -124,7 +124,8 @@ class InboxBackend:
         connection = self.settings.connection
         return (
             f"Redis connection {connection.redis_conn_id!r}, named by connection "
-            f"{connection.conn_id!r}, does not exist. Deliveries are kept there."
+            f"{connection.conn_id!r}, does not exist. Deliveries are kept there: "
+            "create it under Admin, Connections, or name another one (redis_conn_id)."
         )
 
     def check(self) -> None:
