@@ -110,11 +110,13 @@ def _through_xcom(value: Any, database: Connection) -> Any:
         key="k", value=serialize(value), dag_id="d", run_id="r", task_id="t"
     )
     _RequestFrame(id=1, body=message.model_dump()).as_bytes()
+    # Not ``database.rollback()``, which the SQLAlchemy of an older Airflow lacks.
+    transaction = database.begin()
     try:
         database.execute(STORED.insert().values(value=message.value))
         stored = database.execute(STORED.select()).scalar_one()
     finally:
-        database.rollback()
+        transaction.rollback()
     return deserialize(stored)
 
 
