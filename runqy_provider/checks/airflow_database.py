@@ -82,7 +82,7 @@ def _fields(connection: ConnectionLike) -> Mapping[str, Any] | None:
 
 
 def check_triggerer() -> Iterator[CheckResult]:
-    """Check that a triggerer takes deferred tasks; nothing where nobody can tell."""
+    """Check that a triggerer takes deferred tasks; nothing if that is not known."""
     try:
         with create_session() as session:
             yield find_triggerer(session)

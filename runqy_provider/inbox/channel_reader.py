@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 # Take the deliveries of a channel for one consumer (a group of readers) and one attempt
 # (a reader in it): first what the attempt holds already, then what others have not
-# acknowledged for ARGV[3] milliseconds, then what nobody has taken. An entry that was
+# acknowledged for ARGV[3] milliseconds, then what was not taken yet. An entry that was
 # removed from the stream cannot be taken: it counts as acknowledged. Redis 6 names such
 # an entry only with JUSTID, and where an attempt reads what it holds.
 TAKE = """
@@ -310,7 +310,7 @@ class ChannelTaker:
             self.acknowledge(unwanted)
 
     def acknowledge(self, entry_ids: Sequence[str]) -> None:
-        """Record that the work on deliveries is done, so that nobody takes them again.
+        """Record that the work on deliveries is done, so that they are not taken again.
 
         Raises:
             SinkUnavailable: Redis is unavailable.

@@ -73,7 +73,7 @@ class JobSpec:
         payload: What the handler receives.
         sink: Where the result is to be delivered.
         options: What else is asked for the job.
-        deletes: Whether a job that is no longer waited for is deleted, if it has not
+        deletes: Whether a job that no attempt waits for is deleted, if it has not
             started.
     """
 

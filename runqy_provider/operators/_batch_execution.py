@@ -308,7 +308,7 @@ def store_of(
     """Return where the progress of a batch is recorded.
 
     Raises:
-        Misconfigured: There is no such place.
+        Misconfigured: It cannot be recorded.
     """
     store = attempt_store(context, settings)
     if store is None:

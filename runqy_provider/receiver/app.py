@@ -30,12 +30,13 @@ from runqy_provider.receiver.connections import (
     LookupThrottled,
     LookupUnavailable,
 )
-from runqy_provider.receiver.reasons import BAD_TOKEN, reason_of
 from runqy_provider.receiver.responses import (
+    BAD_TOKEN,
     RETRY_AFTER,
     HttpRejection,
     accepted,
     bad_address,
+    reason_of,
 )
 from runqy_provider.redis_client import async_client, is_out_of_memory
 
@@ -387,7 +388,7 @@ def _check_signature(
 
 
 def _how_to_encode(request: Request) -> str:
-    """Say what to do, if the headers tell why a body is no JSON; else return ""."""
+    """Say what to do, if the headers tell why a body is not JSON; else return ""."""
     encoding = request.headers.get("content-encoding", "identity")[:32]
     if encoding.lower() != "identity":
         return (

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Responses of the receiver."""
+"""Responses of the receiver to senders, and the reasons that are recorded for users."""
 
 from __future__ import annotations
 
@@ -67,3 +67,35 @@ def bad_address() -> HttpRejection:
         "This URL does not accept a delivery: it is unknown, changed or expired, or "
         "the body's signature is missing or wrong. The receiver's log says which.",
     )
+
+
+#: The URL is not valid for its connection.
+BAD_TOKEN = "bad token or expired"  # noqa: S105 - a text
+
+BAD_REQUEST, BAD_SIGNATURE = 400, 403
+
+#: Those of which the sender is told more than the reason.
+DETAILED = (BAD_REQUEST, 408, 413)
+
+#: The reasons where the URL is valid, by HTTP status. A conflict is recorded where it
+#: is noticed, and without Redis nothing can be recorded.
+REASONS = {
+    BAD_REQUEST: "not a delivery",
+    BAD_SIGNATURE: "signature",
+    408: "too slow",
+    413: "too large",
+    429: "too many at once",
+}
+
+
+def reason_of(rejection: HttpRejection) -> tuple[str, str]:
+    """Return the reason for a rejection whose URL is valid, and more about this one.
+
+    Both are empty where nothing is to be recorded.
+    """
+    reason = REASONS.get(rejection.status, "")
+    if rejection.status in DETAILED:
+        return reason, rejection.message
+    if rejection.status == BAD_SIGNATURE:
+        return reason, str(rejection.__cause__)
+    return reason, ""

@@ -250,7 +250,7 @@ class Reminders:
 
         Args:
             left: What is left now.
-            now: The time, of a clock that nobody sets.
+            now: The time, of a clock that is never set.
         """
         known, self._known = self._known, {}
         due = []

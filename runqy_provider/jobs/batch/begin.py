@@ -55,7 +55,7 @@ def begin(
         deletes: Whether the pending jobs of another batch are deleted.
 
     Raises:
-        DeliveryIdTaken: There is no record of a batch, and yet its first result.
+        DeliveryIdTaken: The sink has the first result of a batch without a record.
         RunqyError: The sink cannot be used, so that it is not known what has arrived.
     """
     new = _new_batch(context, settings, payloads, sink, deadline)

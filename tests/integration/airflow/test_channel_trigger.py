@@ -355,4 +355,4 @@ def test_channel_reminders_come_ever_later_until_there_is_progress() -> None:
     assert not reminders.due([moved], 20_000)
     assert reminders.due([moved], 20_060) == [moved]
     assert not reminders.due([], 20_070)
-    assert not reminders.due([moved], 20_080), "it was taken, and counts anew"
+    assert not reminders.due([moved], 20_080), "it was taken, and counts from now on"

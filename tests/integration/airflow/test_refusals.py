@@ -35,7 +35,7 @@ def refuse(delivery_id: str, body: bytes, headers: Mapping[str, str] = HEADERS) 
     assert httpx.post(url, content=body, headers=headers).is_client_error
     with client(backend.redis) as redis:
         key = keys.refused(backend.redis.in_keys(backend.namespace), delivery_id)
-        wait_until(lambda: redis.exists(key), "the receiver told nobody")
+        wait_until(lambda: redis.exists(key), "the receiver has told no wait")
 
 
 def id_of(run: Run) -> str:

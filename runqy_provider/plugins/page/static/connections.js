@@ -10,7 +10,7 @@ import { NUMBER, ago, size } from "./texts.js";
 const MOST_DELIVERIES = 25;
 const OF_EACH = 5;
 
-// As old as a state becomes only where nobody has looked at the page for a while.
+// As old as a state becomes only if the page was not open for a while.
 const OLD_SECONDS = 8;
 
 const CONFLICT = "conflict: another result came first";
