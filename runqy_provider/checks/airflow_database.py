@@ -50,17 +50,19 @@ def stored_conn_id(connection: Connection) -> str | None:
 
     Returns:
         Its own id where that is stored. Else the id of the only stored runqy
-        connection with the same fields; None where there is none, or more than one.
+        connection with the same fields; None if there is none, or more than one, or
+        the database cannot be asked.
     """
-    with create_session() as session:
-        statement = select(StoredConnection).where(
-            StoredConnection.conn_type == "runqy"
-        )
-        stored = list(session.scalars(statement))
-        if any(each.conn_id == connection.conn_id for each in stored):
-            return connection.conn_id
-        wanted = _fields(connection)
-        same = [each.conn_id for each in stored if _fields(each) == wanted]
+    statement = select(StoredConnection).where(StoredConnection.conn_type == "runqy")
+    try:
+        with create_session() as session:
+            stored = list(session.scalars(statement))
+            if any(each.conn_id == connection.conn_id for each in stored):
+                return connection.conn_id
+            wanted = _fields(connection)
+            same = [each.conn_id for each in stored if _fields(each) == wanted]
+    except SQLAlchemyError:
+        return None
     return same[0] if len(same) == 1 else None
 
 

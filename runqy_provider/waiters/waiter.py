@@ -298,10 +298,12 @@ class Waiter:
                 # A wait that is added meanwhile is not due before its own grace ends.
                 pause = min(max(0.0, self._deadlines.first - time.time()), grace)
                 await asyncio.wait([task], timeout=pause)
-                if not task.done() and time.time() - began >= grace:
+                now = time.time()
+                # A wait whose grace ends was added before this poll began.
+                if not task.done() and now >= min(began + grace, self._deadlines.first):
                     self.last_error = (
-                        f"A poll that began {time.time() - began:.0f} s ago has not "
-                        "been answered yet."
+                        f"A poll that began {now - began:.0f} s ago has not been "
+                        "answered yet."
                     )
                 self._end_due()
         finally:

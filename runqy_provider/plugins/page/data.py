@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import defaultdict
 from dataclasses import asdict
@@ -61,17 +62,14 @@ class PageData:
         return list(await asyncio.gather(*map(self._look_at, conn_ids)))
 
     async def _look_at(self, conn_id: str) -> dict[str, Any]:
-        context = await self._part("connection", conn_id, load_connection, conn_id)
-        if context is None:
+        loaded = await self._connection(conn_id)
+        if loaded is None:
             return {"conn_id": conn_id}
-        if isinstance(context[1], str):
-            checked_at, problem = context
+        if isinstance(loaded[1], str):
+            checked_at, problem = loaded
             return {"conn_id": conn_id, "checked_at": checked_at, "problem": problem}
         found = await asyncio.gather(
-            *(
-                self._part(name, conn_id, look, context[1])
-                for name, look in PARTS.items()
-            )
+            *(self._part(name, conn_id, look, *loaded) for name, look in PARTS.items())
         )
         view = {"conn_id": conn_id, "problem": ""}
         for _, fields in filter(None, found):
@@ -80,14 +78,28 @@ class PageData:
             view["checked_at"] = min(at for at, _ in found)
         return view
 
+    async def _connection(self, conn_id: str) -> Any:
+        """Return when a connection was loaded, and its settings or a problem."""
+        return await self._part(
+            "connection", conn_id, load_connection, math.inf, conn_id
+        )
+
     async def _part(
-        self, name: str, conn_id: str, look: Callable[[Any], Awaitable[Any]], of: Any
+        self,
+        name: str,
+        conn_id: str,
+        look: Callable[[Any], Awaitable[Any]],
+        loaded_at: float,
+        of: Any,
     ) -> Any:
-        """Return when one part of a connection was looked at, and what was found."""
+        """Return when one part of a connection was asked for, and what was found.
+
+        If the settings with which it was asked for are older, the time is theirs.
+        """
 
         async def load() -> tuple[tuple[float, Any], float]:
-            found = await look(of)
-            return (time.time(), found), LOOK_TTL
+            began_at = min(loaded_at, time.time())
+            return (began_at, await look(of)), LOOK_TTL
 
         return await self._cache.get_soon(f"{name} {conn_id}", load, WAIT_LIMIT)
 
@@ -125,14 +137,13 @@ class PageData:
             ids[wait.conn_id].append(wait.delivery_id)
 
         async def read(conn_id: str) -> Mapping[str, Progress]:
-            known = await self._part("connection", conn_id, load_connection, conn_id)
-            if known is None or isinstance(known[1], str):
+            loaded = await self._connection(conn_id)
+            if loaded is None or isinstance(loaded[1], str):
                 return {}
-            context = known[1]
-            inbox = await self._part("inbox", conn_id, PARTS["inbox"], context)
+            inbox = await self._part("inbox", conn_id, PARTS["inbox"], *loaded)
             if inbox is None or inbox[1]["inbox"]["problem"]:
                 return {}
-            return await read_progress(context, ids[conn_id])
+            return await read_progress(loaded[1], ids[conn_id])
 
         found = await asyncio.gather(*map(read, ids))
         return {

@@ -6,8 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy
 
 from runqy_provider.airflow_compat import PROCESS_CONTEXT
+from runqy_provider.checks import airflow_database
+from runqy_provider.hooks.runqy import RunqyHook
 from runqy_sandbox.process.net import free_port
 from tests.support.triggerers import Triggerers
 
@@ -131,3 +134,19 @@ def test_test_button_in_a_worker_says_nothing_of_triggerers(
     [line] = press(CONN_ID, extra={})
 
     assert line.startswith("[failed] Connection: ")
+
+
+def test_test_button_database_unavailable_still_checks_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(PROCESS_CONTEXT, "server")
+    engine = sqlalchemy.create_engine("sqlite://")  # has no tables
+    monkeypatch.setattr(
+        airflow_database, "create_session", lambda: sqlalchemy.orm.Session(engine)
+    )
+
+    is_good, text = RunqyHook().test_connection()
+
+    assert is_good, text
+    assert "[ok] Server" in text
+    engine.dispose()

@@ -11,7 +11,7 @@ const MOST_DELIVERIES = 25;
 const OF_EACH = 5;
 
 // As old as a state becomes only if the page was not open for a while.
-const OLD_SECONDS = 8;
+const OLD_SECONDS = 12;
 
 const CONFLICT = "conflict: another result came first";
 
