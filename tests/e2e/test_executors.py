@@ -1,0 +1,177 @@
+"""Jobs by the executors that companies run, with workers and triggerers killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from cryptography.fernet import Fernet, InvalidToken
+
+from tests.e2e.executors_dags.executors import LARGE
+from tests.e2e.executors_world import TRIGGERERS, WORKERS, ExecutorsWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+#: Jobs of each kind that are in flight while processes are killed, and jobs of a batch.
+JOBS = int(os.environ.get("RUNQY_FAULTS_JOBS", "15"))
+BATCH = 20 * JOBS
+
+#: Seconds that a pod has between SIGTERM and SIGKILL, as Kubernetes has it by default.
+GRACE = 30.0
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExecutorsWorld]:
+    with ExitStack() as stack:
+        yield ExecutorsWorld(tmp_path_factory.mktemp("executors"), stack)
+
+
+@pytest.fixture(scope="module")
+def edge(world: ExecutorsWorld) -> dict[str, dict[str, Any]]:
+    """The tasks of an Edge worker, when all have ended."""
+    run_id = world.client.trigger("edge")
+    world.wait_deferred("edge", run_id, "webhook", "s3", count=2)
+    world.go(run_id)
+    world.end_of("edge", run_id)
+    return world.tasks("edge", run_id)
+
+
+def test_pods_large_results_by_a_rotated_connection_are_returned(
+    world: ExecutorsWorld,
+) -> None:
+    run_id = world.client.trigger("pods")
+    world.wait_deferred("pods", run_id, "webhook", "s3", count=2)
+    world.go(run_id)
+
+    assert world.end_of("pods", run_id) == "success"
+    tasks = world.tasks("pods", run_id)
+    # A triggerer ends the first; the second is resumed in another pod.
+    for name, pods in (("webhook", 1), ("s3", 2)):
+        assert world.client.xcom(tasks[f"length_of_{name}"]) == LARGE
+        assert world.pods(run_id, name) == pods
+    stored = [path.read_text() for path in world.xcoms.rglob("*") if path.is_file()]
+    assert sum("x" * LARGE in text for text in stored) == 2
+
+
+def test_stored_connection_is_encrypted_with_the_new_key_only(
+    world: ExecutorsWorld,
+) -> None:
+    query = "SELECT extra FROM connection WHERE conn_id = 'runqy_stored'"
+    with world.postgres.connect() as database:
+        [(stored,)] = database.execute(query).fetchall()
+
+    extra = json.loads(Fernet(world.key).decrypt(stored.encode()))
+    assert extra["redis_conn_id"] == "redis_default"
+    with pytest.raises(InvalidToken):
+        Fernet(world.old_key).decrypt(stored.encode())
+
+
+def test_pod_ended_or_killed_retry_waits_for_the_same_job(
+    world: ExecutorsWorld,
+) -> None:
+    before = world.enqueued()
+    run_id = world.client.trigger("killed_pods")
+
+    first = world.wait_for_job("killed_pods", run_id, "waits", try_number=1)
+    pod = world.pod(run_id, "waits", 1)
+    os.killpg(pod.pid, signal.SIGTERM)
+    world.wait("the end of the pod", lambda: not world.runs(pod), GRACE)
+
+    second = world.wait_for_job("killed_pods", run_id, "waits", try_number=2)
+    os.killpg(world.pod(run_id, "waits", 2).pid, signal.SIGKILL)
+
+    third = world.wait_for_job("killed_pods", run_id, "waits", try_number=3)
+    world.go(run_id)
+    assert world.end_of("killed_pods", run_id) == "success"
+    assert first == second == third
+    assert world.enqueued() == before + 1
+
+
+def test_edge_worker_runs_jobs_and_checks_what_it_reaches(
+    world: ExecutorsWorld, edge: dict[str, dict[str, Any]]
+) -> None:
+    for name in ("webhook", "s3"):
+        assert world.client.xcom(edge[name]) == {"index": name}
+    usable, report = world.client.xcom(edge["check"])
+    assert usable, report
+    usable, report = world.client.xcom(edge["check_far"])
+    assert not usable
+    print(report)
+    assert edge["far"]["state"] == "failed"
+    print(world.client.log(edge["far"]))
+
+
+def test_edge_worker_reports_lineage(
+    world: ExecutorsWorld, edge: dict[str, dict[str, Any]]
+) -> None:
+    assert edge["s3"]["state"] == "success"
+    events = [json.loads(line) for line in world.lineage.read_text().splitlines()]
+    print(events[-1])
+    ended = [
+        event
+        for event in events
+        if event["eventType"] == "COMPLETE" and event["job"]["name"] == "edge.s3"
+    ]
+
+    assert [each["namespace"] for event in ended for each in event["outputs"]] == [
+        "s3://results"
+    ]
+
+
+def test_celery_worker_and_triggerer_killed_all_jobs_run_once(
+    world: ExecutorsWorld,
+) -> None:
+    before = world.enqueued()
+    run_id = world.client.trigger("celery", {"webhook": JOBS, "s3": JOBS})
+
+    world.wait("some jobs", lambda: world.enqueued() >= before + JOBS / 3)
+    world.airflow.kill(WORKERS[0])
+    world.start_worker(WORKERS[0])
+    world.wait_deferred("celery", run_id, "webhook", "s3", count=2 * JOBS)
+    world.airflow.kill(TRIGGERERS[0])
+    world.go(run_id)
+
+    assert world.end_of("celery", run_id) == "success"
+    world.airflow.start_component(TRIGGERERS[0])
+    for ti in world.client.task_instances("celery", run_id):
+        if ti["task_id"] in ("webhook", "s3"):
+            assert world.client.xcom(ti) == {"index": ti["map_index"]}
+    assert world.enqueued() == before + 2 * JOBS
+
+
+@pytest.mark.faults
+def test_celery_batch_workers_and_triggerers_killed_all_results_are_there(
+    world: ExecutorsWorld,
+) -> None:
+    before = world.enqueued()
+    run_id = world.client.trigger("celery_batch", {"batch": BATCH})
+
+    world.wait("some jobs", lambda: world.enqueued() >= before + BATCH / 10)
+    for name in WORKERS:
+        world.airflow.kill(name)
+        world.start_worker(name)
+    world.wait_deferred("celery_batch", run_id, "batch", count=1)
+    world.go(run_id)
+    world.wait("more jobs", lambda: world.enqueued() >= before + BATCH / 2)
+    for name in TRIGGERERS:
+        world.airflow.kill(name)
+        world.airflow.start_component("triggerer", name)
+
+    assert world.end_of("celery_batch", run_id) == "success"
+    found = world.client.xcom(world.tasks("celery_batch", run_id)["indexes"])
+    assert found == list(range(BATCH))
+    assert world.enqueued() == before + BATCH
+
+
+def test_api_server_has_several_processes(world: ExecutorsWorld) -> None:
+    server = psutil.Process(world.airflow.processes["api-server"].pid)
+    print([c.cmdline() for c in server.children()])
+    assert len(server.children()) > 1
