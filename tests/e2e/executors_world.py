@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from cryptography.fernet import Fernet
 from redis import Redis
 
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
 HERE = Path(__file__).resolve().parent
+DAGS = HERE / "executors_dags"
 
 #: Seconds within which each step must be done on a busy machine.
 LIMIT = 300.0
@@ -39,7 +38,7 @@ CONCURRENCY = 4
 
 EXECUTORS = (
     "CeleryExecutor",
-    "pod:tests.e2e.pod_executor.PodExecutor",
+    pod_executor.PATH,
     "edge:airflow.providers.edge3.executors.EdgeExecutor",
 )
 
@@ -94,9 +93,7 @@ class ExecutorsWorld:
             )
         )
         secret, port = secrets.token_hex(32), free_port()
-        receiver = stack.enter_context(
-            running_receiver(self.sandbox.redis_url, secret)
-        )
+        receiver = stack.enter_context(running_receiver(self.sandbox.redis_url, secret))
         self.url = f"http://127.0.0.1:{port}"
         connections = self.sandbox.connections(receiver.url, secret)
         connections["redis_far"] = connections["redis_default"]
@@ -108,9 +105,16 @@ class ExecutorsWorld:
         self._shared = self._shared_settings()
         jwt_secret = secrets.token_hex(32)
         self.old_key, self.key = (Fernet.generate_key().decode() for _ in range(2))
+        remote = {
+            kind: {
+                **pod_executor.remote_environment(home / kind, DAGS, self.url),
+                **self._shared,
+            }
+            for kind in ("pod", "edge")
+        }
         self.airflow = Airflow(
             home / "airflow",
-            HERE / "executors_dags",
+            DAGS,
             {},
             database=database,
             parallelism=2 * CONCURRENCY,
@@ -118,6 +122,7 @@ class ExecutorsWorld:
             environment={
                 **SETTINGS,
                 **self._shared,
+                "PYTHONPATH": str(HERE.parents[1]),
                 **self._secrets_backend(connections),
                 "AIRFLOW__API_AUTH__JWT_SECRET": jwt_secret,
                 "AIRFLOW__CELERY__BROKER_URL": f"redis://127.0.0.1:{self.sandbox.redis_port}/1",
@@ -126,7 +131,7 @@ class ExecutorsWorld:
                 ),
                 FERNET_KEY: self.key,
                 "AIRFLOW__EDGE__API_URL": f"{self.url}/edge_worker/v1/rpcapi",
-                pod_executor.ENVIRONMENT: json.dumps(self._remote("pod")),
+                pod_executor.ENVIRONMENT: json.dumps(remote["pod"]),
                 pod_executor.FOLDER: str(self._pods),
             },
         )
@@ -148,7 +153,7 @@ class ExecutorsWorld:
             ),
         }
         self.airflow.start_component(
-            "edge worker", None, environment={**self._remote("edge"), **edge}
+            "edge worker", None, environment={**remote["edge"], **edge}
         )
         self.client = AirflowClient(self.url)
         self.client.wait_for_dags({"celery", "celery_batch", "pods", "edge"})
@@ -156,7 +161,6 @@ class ExecutorsWorld:
     def _shared_settings(self) -> dict[str, str]:
         """Return the settings of all processes, wherever they run."""
         return {
-            "PYTHONPATH": str(HERE.parents[1]),
             # A DAG that names an executor is parsed only if that is configured.
             "AIRFLOW__CORE__EXECUTOR": ",".join(EXECUTORS),
             "AIRFLOW__CORE__XCOM_BACKEND": (
@@ -182,20 +186,6 @@ class ExecutorsWorld:
             ),
         }
 
-    def _remote(self, kind: str) -> dict[str, str]:
-        """Return all that a machine without Airflow's database and secrets knows."""
-        return {
-            **{name: os.environ[name] for name in ("PATH", "HOME")},
-            **self._shared,
-            "AIRFLOW_HOME": str(self.home / kind),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(HERE / "executors_dags"),
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
-                f"postgresql+psycopg2://nobody@127.0.0.1:{free_port()}/none"
-            ),
-        }
-
     def _rotate_key(self, connection: dict[str, Any]) -> None:
         """Store a connection with the old Fernet key, and exchange the key."""
         add = ("connections", "add", "runqy_stored", "--conn-json")
@@ -212,23 +202,20 @@ class ExecutorsWorld:
         more = ("--skip-serve-logs", "--without-mingle", "--without-gossip")
         self.airflow.start_component("celery worker", name, *options, *more)
 
-    def pod(self, run_id: str, task_id: str, try_number: int) -> psutil.Process:
-        """Return the first process of the newest pod of a task's try."""
+    def pod(self, run_id: str, task_id: str, *, try_number: int) -> int:
+        """Return the process group of the newest pod of a task's try."""
         pods = self._pods.glob(f"*.{task_id}.{run_id}.{try_number}.*.pid")
         newest = max(pods, key=lambda path: path.stat().st_mtime_ns)
-        return psutil.Process(int(newest.read_text()))
+        return int(newest.read_text())
 
     def pods(self, run_id: str, task_id: str) -> int:
         """Count the pods that a task of a run had."""
         return sum(1 for _ in self._pods.glob(f"*.{task_id}.{run_id}.*.pid"))
 
-    @staticmethod
-    def runs(process: psutil.Process) -> bool:
-        """Return whether a process has not ended."""
-        try:
-            return process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+    def pod_log(self, run_id: str, task_id: str, *, try_number: int) -> str:
+        """Return what the pods of a task's try have written."""
+        [path] = self._pods.glob(f"*.{task_id}.{run_id}.{try_number}.log")
+        return path.read_text()
 
     # -- jobs ------------------------------------------------------------------------
 
@@ -261,18 +248,16 @@ class ExecutorsWorld:
 
     # -- waiting ---------------------------------------------------------------------
 
-    def wait(
-        self, what: str, condition: Callable[[], bool], limit: float = LIMIT
-    ) -> None:
+    def wait(self, what: str, condition: Callable[[], bool]) -> None:
         """Wait until a condition holds.
 
         Raises:
             TimeoutError: It does not hold in time.
         """
-        end = time.monotonic() + limit
+        end = time.monotonic() + LIMIT
         while not condition():
             if time.monotonic() > end:
-                raise TimeoutError(f"after {limit:.0f} s not yet: {what}")
+                raise TimeoutError(f"after {LIMIT:.0f} s not yet: {what}")
             time.sleep(0.5)
 
     def wait_deferred(

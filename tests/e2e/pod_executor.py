@@ -16,13 +16,40 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.executors.base_executor import BaseExecutor
 
+from runqy_sandbox.process.net import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: The environment of the pods, as JSON, and the folder for what they write.
 ENVIRONMENT, FOLDER = "RUNQY_TESTS_POD_ENVIRONMENT", "RUNQY_TESTS_PODS"
 
+#: How this executor is configured, under the name that tasks give it.
+PATH = "pod:tests.e2e.pod_executor.PodExecutor"
+
 COMMAND = (sys.executable, "-m", "airflow.sdk.execution_time.execute_workload")
+
+
+def remote_environment(home: Path, dags: Path, url: str) -> dict[str, str]:
+    """Return all that a machine knows which reaches nothing of Airflow but its API.
+
+    Args:
+        home: Its own folder for Airflow.
+        dags: The folder of the DAGs.
+        url: Address of Airflow's API server.
+    """
+    return {
+        **{name: os.environ[name] for name in ("PATH", "HOME")},
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        # Whoever asks a database is refused.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
+            f"postgresql+psycopg2://nobody@127.0.0.1:{free_port()}/none"
+        ),
+    }
 
 
 class PodExecutor(BaseExecutor):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import configparser
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
