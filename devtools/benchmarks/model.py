@@ -17,7 +17,7 @@ from runqy_provider.config import Config
 from runqy_provider.inbox import keys
 from runqy_provider.operators._task import DELIVERY_TIMEOUT
 from runqy_provider.sinks.base import LATE_DELIVERY
-from runqy_provider.sinks.object_store.sink import WEBHOOK_INTERVAL_FACTOR
+from runqy_provider.sinks.object_store.object_sink import WEBHOOK_INTERVAL_FACTOR
 
 # What was measured, with the benchmark, and the row and column of its table.
 

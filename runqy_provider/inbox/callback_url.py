@@ -1,11 +1,14 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The capability URL: the right to put one delivery into the inbox, until it expires.
+"""The id of a delivery, and its capability URL: the right to deliver until it expires.
 
     BASE/CONN_ID/v1/deliveries/DELIVERY_ID?expires=SECONDS&token=TOKEN
 
 The token is an HMAC of connection, delivery and expiry, so that the receiver needs no
 table of requests, and no part of the URL can be changed.
+
+A delivery to a channel starts a DAG, instead of ending the wait of a task. The channel
+is part of its id, so the token protects it, too.
 """
 
 from __future__ import annotations

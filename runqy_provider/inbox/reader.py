@@ -1,6 +1,10 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Read deliveries from the inbox, and forget them."""
+"""Read deliveries from the inbox, and wait for them: one subscription for all waits.
+
+In a Redis Cluster, all nodes pass on each message of a plain channel. So the hints of a
+cluster come by a sharded channel, whose messages stay on the nodes of its slot.
+"""
 
 from __future__ import annotations
 

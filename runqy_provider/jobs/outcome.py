@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What operator and sensor share: time limits, deferral, and how a wait ends badly."""
+"""What operator and sensor share: deferral, and how a wait ends, well or badly."""
 
 from __future__ import annotations
 

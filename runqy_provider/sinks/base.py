@@ -44,9 +44,6 @@ LATE_DELIVERY = 24 * 3600
 #: How many of many deliveries are opened at a time.
 OPEN_AT_ONCE = 16
 
-#: Media type of the manifest of a batch.
-MANIFEST_TYPE = "application/x-ndjson"
-
 
 class Sink(abc.ABC):
     """Where results go, fully described by a URI.

@@ -15,8 +15,7 @@ from runqy_delivery.wire import FAILED
 from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.inbox import callback_url, keys
 from runqy_provider.inbox.reader import BATCH, InboxReader, InboxSource, write_and_read
-from runqy_provider.sinks.base import MANIFEST_TYPE
-from runqy_provider.sinks.result import StoredResult
+from runqy_provider.sinks.result import MANIFEST_TYPE, StoredResult
 from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
 
+#: Media type of the manifest of a batch.
+MANIFEST_TYPE = "application/x-ndjson"
+
 #: The type, where a method has its name.
 Bytes: TypeAlias = bytes
 

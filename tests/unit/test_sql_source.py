@@ -9,7 +9,7 @@ import pytest
 
 from runqy_provider.errors import NoAccess, NotThere, RunqyError, SinkUnavailable
 from runqy_provider.sinks.sql import source as sql_source
-from runqy_provider.sinks.sql.source import SqlSource
+from runqy_provider.sinks.sql.sink import SqlSource
 from runqy_provider.sinks.sql.table import Row, SqlTable
 from runqy_provider.waiters.source import Arrival
 

@@ -25,8 +25,9 @@ from runqy_delivery.errors import (
     DeliveryUndeliverable,
     ResultRefused,
 )
-from runqy_delivery.result import JSON_TYPE, Content
-from runqy_delivery.serialize import (
+from runqy_delivery.result import (
+    JSON_TYPE,
+    Content,
     delivery_of,
     message_of,
     short_failure,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from aiormq import spec
 
-    from runqy_provider.sinks.amqp.queue import AmqpQueue
+    from runqy_provider.sinks.amqp.sink import AmqpQueue
 
 #: The most unacknowledged messages that the broker sends to a consumer.
 PREFETCH = 32

@@ -21,7 +21,7 @@ from runqy_provider.sinks.object_store._obstore import (
     refuse_fields,
 )
 from runqy_provider.sinks.object_store.base import SignedPut
-from runqy_provider.sinks.object_store.sink import ObjectSink
+from runqy_provider.sinks.object_store.object_sink import ObjectSink
 from runqy_provider.sinks.object_store.uri import key_of_url
 
 if TYPE_CHECKING:

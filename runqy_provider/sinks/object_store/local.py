@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
 from runqy_provider.sinks.object_store.base import Head, Listing
-from runqy_provider.sinks.object_store.sink import ObjectSink
+from runqy_provider.sinks.object_store.object_sink import ObjectSink
 from runqy_provider.sinks.object_store.uri import (
     check_name,
     quoted,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from runqy_provider.errors import Misconfigured
 from runqy_provider.sinks.object_store.base import S3Put
+from runqy_provider.sinks.object_store.object_sink import ObjectSink
 from runqy_provider.sinks.object_store.s3_store import S3Store
-from runqy_provider.sinks.object_store.sink import ObjectSink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

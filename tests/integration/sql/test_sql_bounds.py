@@ -21,7 +21,7 @@ from runqy_provider.python_compat import timeout
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.sinks.sql import source as sql_source
-from runqy_provider.sinks.sql.source import SqlSource
+from runqy_provider.sinks.sql.sink import SqlSource
 from runqy_provider.sinks.sql.table import SqlTable
 
 if TYPE_CHECKING:

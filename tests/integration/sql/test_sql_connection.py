@@ -14,7 +14,7 @@ from runqy_provider.caching import TtlCache
 from runqy_provider.errors import SinkError, SinkUnavailable
 from runqy_provider.python_compat import timeout
 from runqy_provider.sinks.sql import engine
-from runqy_provider.sinks.sql.source import SqlSource
+from runqy_provider.sinks.sql.sink import SqlSource
 from runqy_provider.sinks.sql.table import SqlTable
 
 if TYPE_CHECKING:

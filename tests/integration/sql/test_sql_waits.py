@@ -17,7 +17,7 @@ from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.sinks.sql import source as sql_source
 from runqy_provider.sinks.sql.engine import sql_engine
-from runqy_provider.sinks.sql.source import SqlSource
+from runqy_provider.sinks.sql.sink import SqlSource
 from runqy_provider.triggers.delivery import DeliveryTrigger
 from runqy_provider.waiters.race import wait_any
 from runqy_provider.waiters.waiter import close_waiters

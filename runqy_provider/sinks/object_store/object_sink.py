@@ -22,9 +22,9 @@ from runqy_provider.errors import (
     NotThere,
     TooLarge,
 )
-from runqy_provider.sinks.base import MANIFEST_TYPE, BoundSink, Sink
+from runqy_provider.sinks.base import BoundSink, Sink
 from runqy_provider.sinks.inbox import is_in_inbox
-from runqy_provider.sinks.object_store.source import FAILED_SUFFIX, ObjectSource
+from runqy_provider.sinks.object_store.listing import FAILED_SUFFIX, ObjectSource
 from runqy_provider.sinks.object_store.uri import (
     check_name,
     key_at,
@@ -32,7 +32,12 @@ from runqy_provider.sinks.object_store.uri import (
     quoted,
     unquoted,
 )
-from runqy_provider.sinks.result import BYTES_TYPE, JSON_TYPE, StoredResult
+from runqy_provider.sinks.result import (
+    BYTES_TYPE,
+    JSON_TYPE,
+    MANIFEST_TYPE,
+    StoredResult,
+)
 from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:
