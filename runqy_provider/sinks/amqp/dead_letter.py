@@ -57,7 +57,7 @@ class DeadLetterQueue:
             reason: Why it is not a delivery of a known job; sent in a header.
 
         Returns:
-            False where the broker refused the copy: the message must not be
+            False if the broker refused the copy: then the message must not be
             acknowledged.
 
         Raises:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 #: The queue in runqy's guide.
 DEFAULT_QUEUE = "task_results"
 
-#: The longest name of a queue or an exchange, in bytes. AMQP allows 255, but the name
-#: of the dead-letter queue is longer by its suffix.
+#: The longest name of a queue or an exchange, in bytes. AMQP allows 255, but the
+#: dead-letter queue adds a suffix to the name.
 MAX_NAME_BYTES = 200
 
 
@@ -32,8 +32,8 @@ class AmqpQueue:
             exchange, which routes by the name of the queue.
         routing_key: The key that task code publishes with; by default the queue's
             name.
-        declare: Whether to create the queue as durable where it does not exist. Where
-            False, it must exist, and may have any arguments.
+        declare: Whether to create the queue as durable if it does not exist. If False,
+            it must exist, and may have any arguments.
     """
 
     conn_id: str

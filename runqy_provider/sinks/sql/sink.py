@@ -156,7 +156,7 @@ class BoundSqlSink(BoundSink):
         )
 
     def prepare(self, delivery_id: str) -> None:
-        """Insert the row, where the sink is to do so."""
+        """Insert the row, if the sink has the option ``insert``."""
         if self.sink.insert:
             self.sink.table.insert(delivery_id)
 
@@ -206,7 +206,7 @@ class BoundSqlSink(BoundSink):
         try:
             status = table.status_of(job.delivery_id)
         except RunqyError as error:
-            state = f"could not be read just now ({error})"
+            state = f"could not be read ({error})"
         else:
             state = "does not exist" if status is None else f"has the status {status!r}"
         return (

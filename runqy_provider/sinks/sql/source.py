@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 #: Seconds without a notification after which the connection is tested.
 PING_INTERVAL = 30.0
 
-#: Seconds for which an inserted row must be missing before it counts as deleted. So the
-#: one poll for the job of a previous attempt only finds that nothing has arrived.
+#: Seconds for which an inserted row must be missing before it counts as deleted. A
+#: single poll, as for the job of a previous attempt, therefore never reports a
+#: deletion.
 MISSING_GRACE = 3.0
 
-#: Drivers whose arguments for connecting psycopg accepts, too.
+#: Drivers whose connection arguments psycopg accepts, too.
 _PSYCOPG_DRIVERS = ("psycopg", "psycopg2")
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -57,10 +58,9 @@ class SqlSource:
         table: The table.
         channel: The PostgreSQL channel on which ids are announced.
         result_uri: Returns the URI of the result of a row.
-        is_inserted: Whether each row was inserted before it is polled, so that one
-            that is missing was deleted.
-        forget_after: Seconds after which a row that is not polled any more is
-            forgotten.
+        is_inserted: Whether each row is inserted before it is polled: a missing one was
+            then deleted.
+        forget_after: Seconds since its last poll after which a row is forgotten.
     """
 
     def __init__(
