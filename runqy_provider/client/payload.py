@@ -21,7 +21,7 @@ from runqy_provider.errors import InvalidPayload
 #: Most levels of nesting: far more than any payload has, and less than Python's limit.
 MAX_DEPTH = 200
 
-#: Types that could be written in more than one way: a retry must find the same payload.
+#: Types without one fixed order or form: a retry must get the same payload.
 _UNORDERED_OR_BYTES = (set, frozenset, bytes, bytearray, memoryview)
 
 
@@ -78,7 +78,7 @@ def _plain(value: Any, path: str, what: str, depth: int) -> Any:
             for key, each in value.items()
         }
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        # Also XComs of mapped tasks, zipped, joined or with a function applied.
+        # Also XComs of mapped tasks: zipped, concatenated, or with a function applied.
         return [
             _plain(each, f"{path}[{n}]", what, depth + 1)
             for n, each in enumerate(value)

@@ -3,11 +3,11 @@
 """Where runqy keeps jobs and workers in Redis: one hash for each, in asynq's format.
 
 The hash ``asynq:{QUEUE}:t:ID`` (the braces are part of the key) has the fields
-``state``, ``result`` (what the handler returned, as JSON, where the queue stores
-results), ``error_msg`` (the last error) and ``completed_at`` (seconds since 1970). The
-sorted set ``asynq:{QUEUE}:lease`` holds the ids of active jobs by the end of their
-lease, in seconds since 1970; a live worker extends it. The hash ``asynq:t:ID`` has the
-field ``queue``, by which the server finds a job; it stays after the job has ended.
+``state``, ``result`` (what the handler returned, as JSON, if the queue stores results),
+``error_msg`` (the last error) and ``completed_at`` (seconds since 1970). The sorted set
+``asynq:{QUEUE}:lease`` holds the ids of active jobs by the end of their lease, in
+seconds since 1970; a live worker extends it. The hash ``asynq:t:ID`` has the field
+``queue``, by which the server finds a job; it stays after the job has ended.
 
 The hash ``asynq:workers:ID`` has the field ``queues``, which says what a worker serves.
 """

@@ -55,7 +55,7 @@ def task_message(
 
 @functools.cache
 def _message_class() -> Any:
-    """Return the class of the message; in a pool of its own, so that none collides."""
+    """Return the class of the message; its own descriptor pool avoids collisions."""
     file = descriptor_pb2.FileDescriptorProto(
         name="asynq.proto", package="asynq", syntax="proto3"
     )

@@ -45,7 +45,7 @@ def url(base: str, secret: str, conn_id: str, delivery_id: str, expires: int) ->
 
     Args:
         base: The receiver's address.
-        secret: The connection's callback secret; the newest, while rotating.
+        secret: The connection's callback secret; the newest during a rotation.
         conn_id: Id of the runqy connection.
         delivery_id: Id of the delivery.
         expires: Until when, in whole seconds since 1970.
@@ -59,7 +59,7 @@ def url(base: str, secret: str, conn_id: str, delivery_id: str, expires: int) ->
 
 def token(secret: str, conn_id: str, delivery_id: str, expires: int) -> str:
     """Return the HMAC-SHA256 of connection, delivery and expiry, as URL-safe text."""
-    # Unambiguous: none of the three can contain a line break.
+    # Unambiguous, as none of the three can contain a line break.
     message = f"runqy-delivery-v1\n{conn_id}\n{delivery_id}\n{expires}"
     mac = hmac.digest(secret.encode(), message.encode(), "sha256")
     return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
@@ -75,7 +75,7 @@ def is_valid(  # noqa: PLR0917 - all six are one request, and none has a default
 ) -> bool:
     """Return whether the URL of a request is one of ours and has not expired.
 
-    All secrets are tried, in constant time, whatever the result.
+    All secrets are compared, in constant time, even after a match.
     """
     well_formed = bool(
         _EXPIRES.fullmatch(expires) and DELIVERY_ID.fullmatch(delivery_id)

@@ -56,13 +56,13 @@ def new_channel_delivery_id(channel: str) -> str:
 
 
 def channel_of(delivery_id: str) -> str | None:
-    """Return the channel of a delivery; None where it is for a task."""
+    """Return the channel of a delivery; None if it is for a task."""
     found = _DELIVERY_ID.fullmatch(delivery_id)
     return None if found is None else found[1]
 
 
 def event_of(delivery: Delivery, size: int, conn_id: str, at: float) -> dict[str, Any]:
-    """Return what a DAG learns of a delivery, as plain JSON without its result.
+    """Return what a DAG gets of a delivery, as plain JSON without its result.
 
     Args:
         delivery: The delivery.

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The inbox as a source for a waiter: one subscription, one script for all waits.
 
-In a Redis Cluster, all nodes pass on each message of a plain channel. So the hints of a
-cluster come by a sharded channel, whose messages stay on the nodes of its slot.
+In a Redis Cluster, all nodes pass on each message of a plain channel. So in a cluster,
+hints come over a sharded channel, whose messages stay on the nodes of its slot.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ CONNECTIONS = 2
 #: milliseconds.
 BATCH = 500
 
-# A script, as almost all waits have nothing to say: a pipeline would take twenty times
-# the processor time for the same poll. The first third of the keys are those of
-# deliveries, the second those of progress, the last those of refusals.
+# A script, as most waits have no news: a pipeline would take twenty times the CPU time
+# for the same poll. The first third of the keys are those of deliveries, the second
+# those of progress, the last those of refusals.
 _LOOK = """
 local count = #KEYS / 3
 local others = redis.call('MGET', unpack(KEYS, count + 1))
@@ -56,7 +56,7 @@ end
 return found
 """
 
-#: What messages of sharded channels are called elsewhere.
+#: Types of messages of sharded channels, and the same types of plain channels.
 _PLAIN = {"smessage": "message", "ssubscribe": "subscribe"}
 
 
@@ -167,7 +167,7 @@ class ShardSubscription(PubSub):
         await self.open()
 
     async def get_message(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the next message, in the form of one of a plain channel.
+        """Return the next message, in the form of a plain channel's message.
 
         Raises:
             RedisConnectionError: The slot has moved to other nodes.

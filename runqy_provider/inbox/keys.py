@@ -21,8 +21,8 @@ keys of a namespace are on one node. Functions here take it as it is in the key:
 A namespace is polled as a whole. The namespace of a webhook is its runqy connection,
 ``CONN_ID``. A broker distributes the messages of a queue among all its consumers,
 whichever runqy connection they use, so the namespace of a message is its queue:
-``amqp/AMQP_CONN_ID/QUEUE``. The two never collide: a connection with a slash in its id
-cannot have a webhook.
+``amqp/AMQP_CONN_ID/QUEUE``. The two never collide, as a connection with a slash in its
+id cannot have a webhook.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from urllib.parse import quote
 PREFIX = "runqy:inbox"
 
 #: Seconds that it is kept after its value was read. Long enough for a task whose worker
-#: died after reading it, and for recognising a late repetition.
+#: died after it read the value, and to recognise a late repetition.
 READ_TTL = 3600
 
 #: Prefix of the ids of deliveries that ``checks/callback.py`` makes.
@@ -70,7 +70,7 @@ def delivery(namespace: str, delivery_id: str) -> str:
 
 
 def seen(namespace: str, delivery_id: str) -> str:
-    """Return the key of the digest that remains of a delivery that was forgotten."""
+    """Return the key of the digest that is kept after a delivery was forgotten."""
     return f"{PREFIX}:{namespace}:seen:{delivery_id}"
 
 
@@ -80,7 +80,7 @@ def progress(namespace: str, delivery_id: str) -> str:
 
 
 def refused(namespace: str, delivery_id: str) -> str:
-    """Return the key of the reason why the newest one of its deliveries was refused."""
+    """Return the key of the reason why its newest delivery was refused."""
     return f"{PREFIX}:{namespace}:refused:{delivery_id}"
 
 
@@ -117,7 +117,7 @@ def rejected(namespace: str) -> str:
 def bad_url(namespace: str) -> str:
     """Return the key of the records of the last requests without a valid URL.
 
-    Anybody can send those. So they have a list of their own, and push nothing out of
-    the others.
+    Anybody can send those. They have a list of their own, so that they remove no
+    records of real deliveries.
     """
     return f"{PREFIX}:{namespace}:bad-url"

@@ -109,8 +109,8 @@ class InboxReader:
             most_bytes: Size of the largest body that is read.
 
         Returns:
-            For each: the delivery; an error where its body cannot be read; None where
-            it is larger, or not there.
+            For each: the delivery; an error if its body cannot be read; None if it is
+            larger, or not there.
 
         Raises:
             SinkUnavailable: Redis is unavailable.
@@ -133,7 +133,7 @@ class InboxReader:
         return [_stored(*found.get(name, (None, None))) for name in names]
 
     def forget(self, *delivery_ids: str) -> None:
-        """Let deliveries expire soon: their values are kept elsewhere now."""
+        """Let deliveries expire soon: their values are now stored elsewhere."""
         with (
             redis_errors(self._connection, "mark a delivery as read"),
             self._client.pipeline(transaction=False) as pipeline,
@@ -160,13 +160,13 @@ def _stored(
         return error
 
 
-#: Seconds after which the key of a check expires, should it not be deleted.
+#: Seconds after which the key of a check expires, if it is not deleted.
 TTL = 60
 
 #: The policy of a full Redis that refuses to write, and deletes nothing.
 NO_EVICTION = "noeviction"
 
-#: Like deliveries: by a script, with several keys and a TTL.
+#: Written as deliveries are: by a script, with several keys and a TTL.
 _WRITE = "redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) return 'ok'"
 
 
@@ -204,11 +204,11 @@ def write_and_read(connection: RedisConnection, namespace: str) -> None:
 
 
 def eviction_of(connection: RedisConnection, namespace: str) -> str | None:
-    """Return the policy by which Redis deletes unread deliveries where it is full.
+    """Return the policy by which Redis deletes unread deliveries if it is full.
 
     Returns:
-        None where it deletes none (``noeviction``, or no limit of its memory), and
-        where the user may not ask.
+        None if it deletes none (``noeviction``, or no memory limit), or if the user may
+        not ask.
 
     Raises:
         SinkUnavailable: Redis is unavailable.

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the inbox keeps beside deliveries: progress, and records of the last ones.
+"""What the inbox keeps besides deliveries: progress, and records of the last ones.
 
-The records say what was accepted, what was rejected, and why. Rejected deliveries are
-recorded at a cost that no sender can raise.
+The records say what was accepted, what was rejected, and why. The cost of recording
+rejected deliveries does not depend on their number.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ MOST_RECORDS = 100
 #: The longest outcome that is kept, in characters.
 LONGEST_OUTCOME = 300
 
-#: Seconds between two writes. Whatever comes in between, with the same reason, becomes
-#: one record.
+#: Seconds between two writes. Deliveries that are rejected in between with the same
+#: reason become one record.
 WRITE_INTERVAL = 1.0
 
 #: How many waiting tasks can be told in one write.
@@ -62,7 +62,7 @@ class Progress:
 
     Attributes:
         at: When it arrived, in seconds since 1970.
-        fraction: How much is done, from 0 to 1; None where the task code did not say.
+        fraction: How much is done, from 0 to 1; None if the task code did not say.
         text: What is being done.
     """
 
@@ -76,7 +76,7 @@ class Progress:
 
     @classmethod
     def of(cls, delivery: Delivery) -> Progress:
-        """Return what a progress message says, cut to what is kept."""
+        """Return the contents of a progress message, cut to the limits."""
         fraction = delivery.fraction
         return cls(
             at=round(time.time(), 3),
@@ -102,8 +102,8 @@ class DeliveryRecord:
     Attributes:
         at: When it arrived, in seconds since 1970.
         delivery_id: Its id, as the sender gave it.
-        status: ``completed`` or ``failed``; empty where it could not be read.
-        size: Size of its body, in bytes; 0 where it was not read.
+        status: ``completed`` or ``failed``; empty if it could not be read.
+        size: Size of its body, in bytes; 0 if it was not read.
         count: How many there were, of which this was the last.
         outcome: ``stored`` or ``repeated``; or why it was rejected.
     """
@@ -185,10 +185,11 @@ class _List(NamedTuple):
 
 
 class RejectionRecorder:
-    """Counts rejected deliveries, and writes them to the inbox once a second.
+    """Counts rejected deliveries, and writes them to the inbox once per second.
 
-    A sender decides how many there are. So a rejection costs an entry in a dict, and
-    the request does not wait for Redis. If Redis is unavailable, records are dropped.
+    A sender decides how many there are. So a rejection costs at most one entry in a
+    dict, and the request does not wait for Redis. If Redis is unavailable, records are
+    dropped.
 
     Args:
         client_of: Returns a client of a Redis.
@@ -220,8 +221,8 @@ class RejectionRecorder:
             delivery_id: The id in the URL.
             reason: One of a few texts: rejections with the same one are counted.
             detail: More about this one.
-            tell: Tells the task that waits for an id why; None if it is not to be told:
-                without a valid token, a sender must not write into the log of a task.
+            tell: Tells the waiting task why; None if it must not be told: without a
+                valid token, a sender must not write into the log of a task.
         """
         records = self._pending.setdefault(_List(redis, key), {})
         before = records.get(reason)

@@ -32,7 +32,7 @@ _SINKS = ("sink",)
 def check_texts(
     task: BaseOperator, required: Iterable[str], optional: Iterable[str] = ()
 ) -> None:
-    """Make texts of the fields of a task that were rendered to numbers.
+    """Turn numbers into texts in fields of a task that must be texts.
 
     A native template renders ``"1234"`` to a number, and an XCom may hold anything.
 
@@ -67,7 +67,7 @@ def _text(task: BaseOperator, name: str, value: Any) -> Any:
 
 
 def job_options(task: RunqyTask) -> JobOptions:
-    """Return what a task asks for each of its jobs.
+    """Return the options that a task sets for each of its jobs.
 
     Raises:
         Misconfigured: The value of an argument is not valid.
@@ -83,8 +83,8 @@ def job_options(task: RunqyTask) -> JobOptions:
 def hide_links(task: RunqyTask) -> None:
     """Show no link of this provider until there is something to show.
 
-    Airflow stores an XCom for each link that a task has when its process ends, also an
-    empty one.
+    Airflow stores an XCom for each link that a task has when its process ends, even for
+    an empty one.
     """
     ours = (ResultLink, QueueLink)
     task.operator_extra_links = tuple(

@@ -53,16 +53,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Bodies larger than this, in bytes, are read in a thread: parsing them would keep
-#: the event loop, and so every other request, waiting.
+#: Bodies larger than this, in bytes, are read in a thread: parsing them would block the
+#: event loop, and with it every other request.
 LARGE = 256 * 1024
 
-#: The most lists and objects of a body: empty ones take fifty times their size, parsed.
+#: The most lists and objects of a body: an empty one takes fifty times its size in
+#: memory.
 MOST_CONTAINERS = 400_000
 
-#: How far a worker's clock may be from ours, in seconds. Much more than webhooks allow
-#: that act: a replay stores nothing new here, and a clock that is off must cost no
-#: result.
+#: How far a worker's clock may be from ours, in seconds. Much more than is usual for
+#: webhooks: a replay stores nothing new here, and a result must not be lost because of
+#: a wrong clock.
 CLOCK_TOLERANCE = 3600.0
 
 
@@ -95,8 +96,8 @@ def create_app(
         openapi_url=None,
     )
 
-    # A route of Starlette, and an ASGI application: FastAPI would parse and document a
-    # request of which it knows nothing, for a third of the time that the request takes.
+    # A route of Starlette, and an ASGI application: FastAPI would spend a third of a
+    # request's time on parsing and documenting what it does not know.
     path = "/{conn_id}/v1/deliveries/{delivery_id}"
     app.router.routes.append(Route(path, _Take(receiver), methods=["POST"]))
 
@@ -144,11 +145,11 @@ class Receiver:
         self._clients: dict[RedisConnection, Redis] = {}
         self._puts: dict[RedisConnection, SharedScript] = {}
         self._rejections = RejectionRecorder(self._client, limits.ttl)
-        # One large body is parsed at a time: that takes many times its size.
+        # One large body is parsed at a time: that takes many times its size in memory.
         self._large = asyncio.Lock()
 
     async def take(self, request: Request, conn_id: str, delivery_id: str) -> Outcome:
-        """Check a request, cheapest checks first, and store its delivery.
+        """Check a request, the cheapest checks first, and store its delivery.
 
         Returns:
             What became of it: stored, repeated or noted.
@@ -163,7 +164,7 @@ class Receiver:
         except HttpRejection as rejection:
             reason, detail = reason_of(rejection)
             if reason:
-                # A sender that is to come back has not been refused for good.
+                # A sender that should retry has not been refused for good.
                 is_final = rejection.retry_after is None
                 tell = self._writer(connection).note_refusal if is_final else None
                 self._reject(
@@ -357,7 +358,7 @@ def _is_allowed(
     """Return whether the URL of a request is valid for a connection."""
     query = request.query_params
     return is_valid(
-        # Compared in either case: the time must not tell which connections exist.
+        # Always compared: the time must not tell which connections exist.
         connection.callback_secrets
         if connection is not None
         else ("no such connection",),

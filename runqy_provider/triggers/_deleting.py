@@ -24,7 +24,7 @@ _deletions: set[asyncio.Task[None]] = set()
 
 
 class DeletingTrigger(BaseTrigger):
-    """Yields one event; jobs that have not started are deleted when a user says so.
+    """Yields one event; deletes jobs that have not started if a user ends the task.
 
     Args:
         delete_abandoned: Whether to delete them.
@@ -51,8 +51,8 @@ class DeletingTrigger(BaseTrigger):
             event = await self._event()
         except asyncio.CancelledError as error:
             deletion = None
-            # Airflow has a message for what it cancels because of a user, and none if
-            # the triggerer shuts down. Before 3.3 it has none at all.
+            # Airflow cancels with a message because of a user, and without one if the
+            # triggerer shuts down. Before 3.3 there is never a message.
             if error.args or not hasattr(BaseTrigger, "on_kill"):
                 deletion = self._start_deletion()
             if error.args:
@@ -81,17 +81,17 @@ class DeletingTrigger(BaseTrigger):
     async def _settle(self, not_before: float) -> None:
         """Wait until the task may be resumed on a worker.
 
-        Before that, Airflow's scheduler could take the end of the process that deferred
-        for the end of the task. ``dag.test()`` has no scheduler.
+        Before that, Airflow's scheduler could confuse the end of the process that
+        deferred with the end of the task. ``dag.test()`` has no scheduler.
         """
         if self._ti is not None:
             await asyncio.sleep(max(0.0, not_before - time.time()))
 
     def _start_deletion(self) -> asyncio.Task[None] | None:
-        """Begin to delete the jobs, unless the event was made.
+        """Begin to delete the jobs, unless the event was yielded.
 
-        Before 3.3 Airflow does not call ``on_kill``: it only cancels a trigger, also
-        where the whole triggerer shuts down, which must not wait for this task.
+        Before 3.3 Airflow does not call ``on_kill``: it only cancels a trigger, also if
+        the whole triggerer shuts down, which must not wait for this deletion.
         """
         ti = self._ti
         if ti is None or self._is_done or not self.delete_abandoned:
@@ -104,9 +104,9 @@ class DeletingTrigger(BaseTrigger):
 
 
 async def _to_its_end(deletion: asyncio.Task[None] | None) -> None:
-    """Wait for a deletion, though Airflow cancels its trigger again each second.
+    """Wait for a deletion, although Airflow cancels its trigger again every second.
 
-    It closes the log of the task when the trigger has ended.
+    Airflow closes the log of the task when the trigger has ended.
     """
     while deletion is not None and not deletion.done():
         try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runqy_provider.models import DeliveryEvent
     from runqy_provider.settings import Settings
 
-#: Seconds for which an unavailable server is asked again to delete a job.
+#: Seconds for which a deletion is retried if the server is unavailable.
 DELETE_RETRY_FOR = 5.0
 
 
@@ -39,14 +39,14 @@ class DeliveryTrigger(DeletingTrigger):
     :param delivery_id: Our id of the delivery.
     :param sink: The sink's URI.
     :param deadline: When to give up.
-    :param not_before: The task is not resumed on a worker before then; see ``[runqy]
-        settle_seconds``.
-    :param job_id: runqy's id of the job, where it is known.
-    :param runqy_queue: Full name of the job's queue, where it is known.
-    :param heartbeat: Seconds without a sign of life after which to give up.
+    :param not_before: The task is not resumed on a worker before this time; see
+        ``[runqy] settle_seconds``.
+    :param job_id: runqy's id of the job, if it is known.
+    :param runqy_queue: Full name of the job's queue, if it is known.
+    :param heartbeat: Seconds of silence after which to give up.
     :param delete_abandoned: Delete the job, if it has not started, when a user ends the
         task.
-    :param enqueued_at: When the job was enqueued; 0 where it is not known.
+    :param enqueued_at: When the job was enqueued; 0 if it is not known.
     :param task_end: How to end the task without a worker, a ``TaskEnd`` as plain JSON;
         None: a worker ends it.
     """

@@ -43,12 +43,12 @@ def begin(
     deadline: float,
     deletes: bool,
 ) -> BatchProgress:
-    """Return the batch of the previous attempt, if it asked for the same, or a new one.
+    """Return the previous attempt's batch if that asked for the same; else a new one.
 
     Args:
         context: The task instance's.
         settings: The runqy connection and the options.
-        store: Where the previous attempt has left its record.
+        store: Where the previous attempt has stored its record.
         payloads: The payloads.
         sink: Where the results are to be delivered.
         deadline: Until when they are waited for, in seconds since 1970.
@@ -56,7 +56,7 @@ def begin(
 
     Raises:
         DeliveryIdTaken: The sink has the first result of a batch without a record.
-        RunqyError: The sink cannot be used, so that it is not known what has arrived.
+        RunqyError: The sink cannot be used, so it is not known what has arrived.
     """
     new = _new_batch(context, settings, payloads, sink, deadline)
     record = store.read() or {}
@@ -69,8 +69,9 @@ def begin(
     conn_id = settings.connection.conn_id
     if previous.batch_id != new.batch_id:
         if deletes and previous.outstanding:
-            # They are not waited for any more, and must not run beside the new ones.
-            log.info("The payloads have changed: the jobs of before are deleted.")
+            # The task does not wait for them any more, and they must not run together
+            # with the new ones.
+            log.info("The payloads have changed: the earlier jobs are deleted.")
             delete_pending(conn_id, previous, log)
         return new
     if "manifest" in record:
@@ -127,8 +128,9 @@ def _new_batch(
 def _batch_id(context: Context, asked: list[Any]) -> str:
     """Return the id of a batch, which all attempts to do the same have.
 
-    Airflow raises ``max_tries`` when a user clears the task, who wants all jobs to run
-    again; a run that is deleted and created again starts at another time.
+    It contains ``max_tries``, which Airflow raises when a user clears the task to run
+    all jobs again; and the start of the run, which differs if a run is deleted and
+    created again.
     """
     ti = context["ti"]
     started = str(context["dag_run"].start_date or ti.id)

@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Enqueue the jobs of a batch in chunks, so that a killed worker's work goes on.
+"""Enqueue the jobs of a batch in chunks: a retry continues if a worker is killed.
 
-With the transport ``redis`` a job's id is ours: a chunk is recorded after it was
-enqueued, and one that was enqueued and not recorded is refused the second time. Over
-HTTP it is recorded before: should the worker die in between, its jobs are not enqueued
-twice, and fail for lack of a delivery if they were not enqueued at all.
+With the transport ``redis`` we choose the ids of jobs. A chunk is recorded after it was
+enqueued; if the worker dies in between, a retry enqueues it again, and Redis refuses
+the ids that it has. Over HTTP a chunk is recorded before it is enqueued: if the worker
+dies in between, no job is enqueued twice, and jobs that were not enqueued fail because
+nothing is delivered for them.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class BatchEnqueuer:
     Args:
         settings: The runqy connection and the options.
         batch: The batch; what is enqueued is recorded in it.
-        options: What else is asked for each job.
+        options: The other options of each job.
         save: Stores the record of the batch.
     """
 
@@ -59,7 +60,7 @@ class BatchEnqueuer:
         self._save = save
 
     def enqueue(self, payloads: Payloads, most_in_flight: int, deadline: float) -> None:
-        """Enqueue jobs until so many are in flight, or none is left.
+        """Enqueue jobs until ``most_in_flight`` are in flight, or none is left.
 
         Args:
             payloads: The payloads of the whole batch.
@@ -67,7 +68,7 @@ class BatchEnqueuer:
             deadline: Until when their results are waited for, in seconds since 1970.
 
         Raises:
-            RunqyError: As ``RunqyHook.submit``; the message says of what chunk.
+            RunqyError: As ``RunqyHook.submit``; the message names the chunk.
         """
         batch = self._batch
         room = max(0, most_in_flight - len(batch.outstanding))
@@ -129,7 +130,7 @@ class BatchEnqueuer:
         if len(ids) < len(jobs):
             log.warning(
                 "runqy has enqueued %s of the jobs %s to %s, and does not say which. "
-                "Those that it has not fail for lack of a delivery; a retry of the "
+                "The others fail, as nothing is delivered for them; a retry of the "
                 "task runs them.",
                 len(ids),
                 first,

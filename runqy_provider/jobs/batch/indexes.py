@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A set of the indexes of jobs, that is small as text, too."""
+"""A set of the indexes of jobs, which is also small as text."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: How many bytes of a set are looked at in one step, where there is nothing in them.
+#: How many empty bytes of a set are skipped in one step.
 _STRIDE = 512
 
 
 class IndexSet:
     """A set of whole numbers from 0: one bit each.
 
-    As text, 100,000 jobs of which an arbitrary half is in the set take 17 KB, and a
-    hundred bytes where they are in a few rows: it is a task's argument in Airflow's
-    database.
+    The text is an argument of a trigger in Airflow's database. It has 17 KB for a
+    random half of 100,000 jobs, and a hundred bytes for a few ranges.
 
     Args:
         members: The first members.

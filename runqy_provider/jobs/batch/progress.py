@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""How far a batch is, as plain JSON: the next process goes on from there."""
+"""How far a batch is, as plain JSON: the next process continues from there."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ class BatchProgress:
         digest: Digest of the payloads.
         expires: Until when its deliveries are accepted, in seconds since 1970.
         enqueued: How many jobs were enqueued: those with a smaller number.
-        outstanding: The enqueued ones whose delivery is waited for.
-        failed: Those that have failed.
-        again: Failed jobs of an earlier attempt, that are to be enqueued once more.
+        outstanding: Enqueued jobs that have not delivered yet.
+        failed: Jobs that have failed.
+        again: Failed jobs of an earlier attempt that must be enqueued again.
         rounds: The jobs that run a second time, a third time, and so on.
         reasons: Why some of them failed, by their numbers.
-        failed_before: In what a trigger gets, how many had failed before.
-        again_before: Likewise, how many are to be enqueued again.
+        failed_before: Only in the trigger's copy: how many jobs had failed when it was
+            made.
+        again_before: Likewise, how many had to be enqueued again.
     """
 
     batch_id: str
@@ -82,7 +83,7 @@ class BatchProgress:
     def in_flight(self) -> BatchProgress:
         """Return what a trigger needs: the jobs in flight, and how many others.
 
-        It is small, as databases limit the arguments of a trigger.
+        The copy is small, as databases limit the arguments of a trigger.
         """
         return replace(
             self,
@@ -141,7 +142,7 @@ class BatchProgress:
 
         Args:
             index: Its number.
-            failure: Why it failed; None where it has delivered a result.
+            failure: Why it failed; None if it has delivered a result.
         """
         self.outstanding.discard(index)
         if failure is None:
@@ -168,7 +169,7 @@ class BatchProgress:
 
     def delivery_id(self, index: int) -> str:
         """Return our id of the delivery of a job."""
-        # Of one length, so that no id is the beginning of another one.
+        # All numbers have the same length, so that no id is a prefix of another.
         name, number = f"{self.batch_id}-{index:07d}", self._round(index)
         return f"{name}-{number}" if number else name
 
@@ -211,7 +212,7 @@ class BatchProgress:
         """Read progress that ``to_json`` has returned.
 
         Raises:
-            KeyError: It is not such a record.
+            KeyError: The record lacks a field.
         """
         known = {name: record[name] for name in cls.__dataclass_fields__}
         known |= {name: IndexSet.from_text(record[name]) for name in _SETS}

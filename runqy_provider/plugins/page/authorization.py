@@ -24,7 +24,7 @@ from runqy_provider import airflow_compat
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Somebody who is logged in.
+#: The user who is logged in.
 User = GetUserDep
 
 #: Refuses a request of a user who may not see connections.

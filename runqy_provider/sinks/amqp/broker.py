@@ -158,9 +158,9 @@ def amqp_errors(conn_id: str, operation: str) -> Iterator[None]:
         ) from error
     except exceptions.ChannelPreconditionFailed as error:
         raise Misconfigured(
-            f"Could not {operation} (connection {conn_id!r}): it exists, but its "
-            f"arguments are not just durable: {_message(error)}. Name another queue, "
-            "or use it as it is: amqp://conn_id/queue?declare=false."
+            f"Could not {operation} (connection {conn_id!r}): it exists, but with "
+            f"other arguments than ours (durable): {_message(error)}. Name another "
+            "queue, or use it as it is: amqp://conn_id/queue?declare=false."
         ) from error
     except (asyncio.CancelledError, Exception) as error:
         is_ours = isinstance(error, asyncio.CancelledError) and is_cancelled()

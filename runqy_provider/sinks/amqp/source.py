@@ -125,8 +125,8 @@ class AmqpSource:
                 with amqp_errors(conn_id, f"count the messages in queue {name!r}"):
                     is_drained = await consumer.is_drained()
                 is_drained &= not self._is_moving and consumer is self._consumer
-                # Checked twice: aio-pika passes a received message on in a later turn
-                # of the event loop.
+                # Checked twice: a received message is passed on one turn of the event
+                # loop later.
                 self._is_caught_up = is_drained and was_drained
                 if self._is_caught_up:
                     return

@@ -156,7 +156,7 @@ class BoundSqlSink(BoundSink):
         )
 
     def prepare(self, delivery_id: str) -> None:
-        """Insert the row, if the sink has the option ``insert``."""
+        """Insert the row, if the sink's ``insert`` is true."""
         if self.sink.insert:
             self.sink.table.insert(delivery_id)
 

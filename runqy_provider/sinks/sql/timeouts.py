@@ -3,7 +3,7 @@
 """Time limits for databases: to connect, to wait for a lock, to answer.
 
 A migration may hold a lock, a firewall may drop a connection: without a limit, a poll
-would block its thread, or a worker's slot, until then.
+would block its thread, or a worker's slot, as long as that lasts.
 """
 
 from __future__ import annotations
