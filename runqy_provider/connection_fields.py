@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Read single fields of Airflow connections, however they were written.
+"""Read single fields of Airflow connections, in all forms that people write.
 
 A URI has only texts, JSON has numbers and booleans, and people write both.
 """
@@ -37,7 +37,7 @@ def whole_number(value: Any, name: str, conn_id: str) -> int:
     """Return a field that is a whole number, zero or more.
 
     Raises:
-        Misconfigured: It is not.
+        Misconfigured: It is not such a number.
     """
     try:
         number = int(str(value).strip())
@@ -51,9 +51,9 @@ def whole_number(value: Any, name: str, conn_id: str) -> int:
 
 
 def first_given(*values: Any) -> Any:
-    """Return the first value that is given; zero and False are, an empty text is not.
+    """Return the first value that is given: not None, and not an empty text.
 
     Returns:
-        None where none is given.
+        None if none is given.
     """
     return next((value for value in values if value is not None and value != ""), None)

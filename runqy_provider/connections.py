@@ -25,7 +25,7 @@ DEFAULT_AWS_CONN_ID = "aws_default"
 DEFAULT_SINK = "webhook"
 DEFAULT_PORT = 3000
 
-#: How the sinks begin whose results go through the inbox.
+#: Prefixes of the sinks whose results go through the inbox.
 INBOX_SINKS = ("webhook", "amqp")
 
 REDIS_PORT = 6379
@@ -162,7 +162,7 @@ class RedisConnection:
             equal share a client, so they must be hashable.
         lookup: How the primary is found; None: it is at the address.
         hash_tag: The part of all keys that decides which node of a cluster has them;
-            None where none was chosen, and where it is not a cluster.
+            None if none was chosen, or if it is not a cluster.
     """
 
     conn_id: str
@@ -178,7 +178,7 @@ class RedisConnection:
 
     @property
     def has_failover(self) -> bool:
-        """Whether another Redis may become the primary, and is then found."""
+        """Whether another Redis may become the primary; it is then found."""
         return self.lookup is not None
 
     @property
@@ -188,7 +188,7 @@ class RedisConnection:
         return [value for name, value in (*self.options, *login) if name == "password"]
 
     def for_namespace(self, namespace: str) -> RedisConnection:
-        """Return the connection to what holds a namespace: in a cluster, one node."""
+        """Return the connection for a namespace: in a cluster, one node has it."""
         if not self.is_cluster:
             return self
         return replace(self, hash_tag=self.in_keys(namespace))
@@ -293,8 +293,8 @@ def callback_secrets(name: str, value: object) -> tuple[str, ...]:
     secrets = _secrets(value)
     if any(len(secret.encode()) < SHORTEST_KEY for secret in secrets):
         raise Misconfigured(
-            f"{name} has fewer than {SHORTEST_KEY} characters, so that callback URLs "
-            "could be guessed. Make one: openssl rand -hex 32."
+            f"{name} has fewer than {SHORTEST_KEY} characters, so callback URLs could "
+            "be guessed. Make one: openssl rand -hex 32."
         )
     return secrets
 
@@ -331,7 +331,7 @@ def _server_url(connection: ConnectionLike) -> str:
         )
     has_scheme = "://" in host
     if not has_scheme:
-        # As Airflow stores it where the connection is given as a URI.
+        # As Airflow stores it if the connection is given as a URI.
         host = f"{connection.schema or 'http'}://{host}"
     parts = urlsplit(host.rstrip("/"))
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -344,7 +344,7 @@ def _server_url(connection: ConnectionLike) -> str:
 
 
 def _also_empty(connection: ConnectionLike) -> str:
-    """Name the other empty fields that tasks need, so that all are told at once."""
+    """Name the other empty fields that tasks need, so that one message names all."""
     extra = extra_of(connection)
     empty = [] if connection.password else ["an API key (password)"]
     sink = str(extra.get("sink") or DEFAULT_SINK)

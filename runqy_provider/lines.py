@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The lines of a stream of bytes, whichever library the stream is from."""
+"""The lines of a stream of bytes, from any library."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LONGEST = 64 * 1024 * 1024
 def lines_of(stream: BinaryIO) -> Iterator[bytes]:
     """Yield the lines of a stream, without their ends.
 
-    Some libraries give pieces where a file gives lines, or close a stream when its end
-    was read.
+    Some libraries return pieces instead of lines, or close a stream when its end was
+    read.
 
     Raises:
         ValueError: A line has more than LONGEST bytes.

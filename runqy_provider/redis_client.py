@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 #: Seconds for a command: a Redis that does not answer counts as unavailable.
 COMMAND_TIMEOUT = 10.0
 
-#: A connection may have broken unnoticed, so a command is retried on new ones; longer
-#: retries are the caller's decision.
+#: A connection may be broken without our knowledge, so a command is retried on new
+#: ones; longer retries are the caller's decision.
 TRIES = 3
 BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=0.2)
 
@@ -57,7 +57,7 @@ def async_client(connection: RedisConnection, *, most_connections: int) -> Async
         **dict(connection.options),
         "max_connections": most_connections,
         "retry": AsyncRetry(BACKOFF, TRIES),
-        # redis-py 5 repeats a command only after these.
+        # redis-py 5 repeats a command only after these errors.
         "retry_on_error": [RedisConnectionError, RedisTimeoutError],
         "socket_timeout": COMMAND_TIMEOUT,
         "socket_connect_timeout": COMMAND_TIMEOUT,
@@ -120,7 +120,7 @@ def is_of_cluster(error: ResponseError) -> bool:
 
 
 class PrimaryConnection(AsyncConnection):
-    """A connection that is closed where its Redis turns out not to be the primary.
+    """A connection that closes if its Redis is not the primary.
 
     After a failover, connections that stay open lead to the old primary. redis-py
     repeats a command whose connection was closed, on a new one, which leads to the new
@@ -179,7 +179,7 @@ def redis_errors(connection: RedisConnection, what: str) -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        # redis-py wraps what happens while a connection is opened.
+        # redis-py wraps errors that occur while a connection is opened.
         if isinstance(error, DENIED) or isinstance(error.__cause__, DENIED):
             raise NoAccess(
                 f"Could not {what}: Redis at {connection.address} denies access: "

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 #: Seconds within which a node must answer, before another one is asked.
 ASK_TIMEOUT = 2.0
 
-#: Any node would say the same.
+#: Any node gives the same answer.
 _DENIED = (AuthenticationError, NoPermissionError)
 
 
 class Inquiry:
-    """What is asked, whom, and what the answer means.
+    """The question, whom to ask, and what the answer means.
 
     Args:
         connection: A connection with a ``lookup``.
@@ -71,10 +71,10 @@ class Inquiry:
         self._slot = key_slot((connection.hash_tag or "").encode())
 
     def understand(self, answer: Any, asked: Address) -> Address:
-        """Return where the primary is, and remember who else can be asked.
+        """Return where the primary is, and remember which others can be asked.
 
         Raises:
-            ResponseError: The answer does not say it.
+            ResponseError: The answer does not contain it.
         """
         if not self._is_cluster:
             if answer is None:
@@ -88,12 +88,12 @@ class Inquiry:
             known += [_address(node, asked) for node in nodes]
         if found is None:
             raise ResponseError(f"no node has slot {self._slot}")
-        # If that node hands the slot over, it is the first to know who has it.
+        # If that node hands the slot over, it is the first to know the new node.
         self.nodes = tuple(dict.fromkeys([found, *known, *self._given]))
         return found
 
     def failed(self, errors: Mapping[Address, RedisError]) -> RedisConnectionError:
-        """Return the error where no node said where the primary is."""
+        """Return the error if no node said where the primary is."""
         said = "; ".join(
             f"{host}:{port}: {error}" for (host, port), error in errors.items()
         )
@@ -101,7 +101,7 @@ class Inquiry:
 
 
 def _address(node: Any, asked: Address) -> Address:
-    """Return host and port from an answer; an empty host is that of who was asked."""
+    """Return host and port from an answer; an empty host: that of the asked node."""
     host, port = node[:2]
     host = host.decode() if isinstance(host, bytes) else host
     return host or asked[0], int(port)
@@ -124,7 +124,7 @@ class Finder:
         """Return where the primary is.
 
         Raises:
-            RedisConnectionError: No node says it.
+            RedisConnectionError: No node knows it.
             NoPermissionError: A node denies access; likewise AuthenticationError.
         """
         inquiry = self._inquiry
@@ -152,7 +152,7 @@ class AsyncFinder:
         """Return where the primary is.
 
         Raises:
-            RedisConnectionError: No node says it.
+            RedisConnectionError: No node knows it.
             NoPermissionError: A node denies access; likewise AuthenticationError.
         """
         inquiry = self._inquiry

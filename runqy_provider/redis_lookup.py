@@ -29,7 +29,7 @@ _ADDRESS = re.compile(
 
 @dataclass(frozen=True)
 class PrimaryLookup:
-    """Who is asked for the primary whenever a connection to Redis is opened.
+    """Servers to ask for the primary whenever a connection to Redis is opened.
 
     Attributes:
         nodes: The servers that may be asked: nodes of a cluster, or Sentinels.
@@ -43,7 +43,7 @@ class PrimaryLookup:
     login: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
 
     def describe(self, db: int) -> str:
-        """Return what is shown in messages in place of the address of one Redis."""
+        """Return the text that messages show in place of the address of one Redis."""
         nodes = ", ".join(
             f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             for host, port in self.nodes
@@ -56,16 +56,16 @@ class PrimaryLookup:
 def lookup_of(
     conn_id: str, own: Address | None, db: int, extra: Mapping[str, Any]
 ) -> PrimaryLookup | None:
-    """Return how the primary is found; None where it is at the connection's host.
+    """Return how the primary is found; None if it is at the connection's host.
 
     Args:
         conn_id: Id of the Airflow connection.
-        own: Its host and port; None where it has no host.
+        own: Its host and port; None if it has no host.
         db: Its database.
         extra: Its extra.
 
     Raises:
-        Misconfigured: A field is not valid, or does not go with another one.
+        Misconfigured: A field is not valid, or contradicts another one.
     """
     nodes = addresses(extra.get("startup_nodes"), "startup_nodes", conn_id, REDIS_PORT)
     sentinels = addresses(extra.get("sentinels"), "sentinels", conn_id, SENTINEL_PORT)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from runqy_provider.connections import RedisConnection
 
-#: Where a connection would lead if redis-py opened it in a way that is not known here.
+#: A host that does not exist: redis-py uses it if it opens a connection without us.
 NOWHERE = "primary.invalid"
 
 
@@ -52,7 +52,7 @@ def async_pool(
     Args:
         connection: A connection with a ``lookup``.
         options: Arguments for its connections.
-        base: Their class; what finds the primary is added.
+        base: Their class; a subclass that finds the primary is used.
 
     Raises:
         Misconfigured: It is a cluster, and no namespace was chosen.
@@ -63,8 +63,8 @@ def async_pool(
     )
 
 
-# redis-py has such connections for Sentinels. But its version 8 does not ask again
-# where one of them is opened a second time, as after a slot was moved.
+# redis-py has such connections for Sentinels. But its version 8 does not ask again if
+# one of them is opened a second time, as after a slot was moved.
 
 
 class _Finding(Connection):

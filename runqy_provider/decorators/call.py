@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def call_function(task: DecoratedOperator, context: Context) -> Any:
-    """Call the function of a task with its arguments, and what it takes of the context.
+    """Call the function of a task with its arguments and its parts of the context.
 
     Args:
         task: The task.

@@ -55,7 +55,7 @@ class RunqyDecoratedOperator(DecoratedOperator, RunqyOperator):
         """Call the function, enqueue the job; wait for its result, or defer."""
         payload = call_function(self, context)
         self.payload = self._arguments() if payload is None else payload
-        # Not DecoratedOperator's: that of Airflow 3.0 works for functions only.
+        # Not DecoratedOperator's: in Airflow 3.0 that works only for functions.
         return RunqyOperator.execute(self, context)
 
     def _arguments(self) -> dict[str, Any]:
@@ -80,16 +80,16 @@ def runqy_task(
     multiple_outputs: bool = False,
     **kwargs: Any,
 ) -> TaskDecorator:
-    """Make a function the maker of a payload; Airflow calls this for ``@task.runqy``.
+    """Make a task of a function that returns a payload: ``@task.runqy``.
 
     The decorated function returns the payload of a job, and calling it gives the job's
-    result. A function that returns None has its arguments as the payload.
+    result. If a function returns None, its arguments are the payload.
 
     :param python_callable: The function.
     :param multiple_outputs: Store each field of the result as an XCom of its own. It is
         not taken from the function's annotation, which describes the payload.
     :param kwargs: Arguments of ``RunqyOperator``; ``runqy_queue`` is required, and
-        ``payload`` is what the function makes.
+        ``payload`` comes from the function.
 
     Raises:
         TypeError: ``payload`` is given.

@@ -22,8 +22,8 @@ class RunqyBatchDecoratedOperator(DecoratedOperator, RunqyBatchOperator):
     """Call a function, and run a job with each payload that it returns.
 
     :param python_callable: The function. It returns, or yields, payloads; or returns
-        the URI of an object with one a line. It is called again when the task resumes
-        to enqueue more jobs, and must give the same.
+        the URI of an object with one payload per line. It is called again when the task
+        resumes to enqueue more jobs, and must return the same payloads.
     :param op_args: Its positional arguments. (templated)
     :param op_kwargs: Its keyword arguments. (templated)
     """
@@ -52,14 +52,14 @@ class RunqyBatchDecoratedOperator(DecoratedOperator, RunqyBatchOperator):
         )
 
     def execute(self, context: Context) -> Any:
-        """Enqueue the first jobs, or go on with those of the attempt before; wait."""
-        # Not DecoratedOperator's: that of Airflow 3.0 works for functions only.
+        """Enqueue the first jobs, or take over those of the previous attempt; wait."""
+        # Not DecoratedOperator's: in Airflow 3.0 that works only for functions.
         return RunqyBatchOperator.execute(self, context)
 
     def read_payloads(self, context: Context) -> Any:
         """Call the function."""
         payloads = call_function(self, context)
-        # Who wrote the function chose what it names.
+        # The function comes from the DAG's author, so it may name any file.
         self.may_be_uri = isinstance(payloads, str) and "://" in payloads
         return payloads
 
@@ -68,11 +68,11 @@ def runqy_batch_task(
     python_callable: Callable[..., Iterable[Mapping[str, Any]] | str] | None = None,
     **kwargs: Any,
 ) -> TaskDecorator:
-    """Make a function the maker of payloads; Airflow calls it for @task.runqy_batch.
+    """Make a task of a function that returns payloads: ``@task.runqy_batch``.
 
     :param python_callable: The function.
     :param kwargs: Arguments of ``RunqyBatchOperator``; ``runqy_queue`` is required, and
-        ``payloads`` is what the function makes.
+        ``payloads`` come from the function.
 
     Raises:
         TypeError: ``payloads`` is given.

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What became of one job of a batch.
+    """The outcome of one job of a batch.
 
     Attributes:
         index: Number of the job, from 0: that of its payload.
         delivery_id: Our id of its delivery.
-        value: The result, where it is JSON and not large.
-        reference: Else where it is; ``RunqyResultHook.read`` opens it.
-        error: Why the job failed; None where it completed.
+        value: The result, if it is JSON and not large.
+        reference: Otherwise where it is; ``RunqyResultHook.read`` opens it.
+        error: Why the job failed; None if it completed.
     """
 
     index: int
@@ -61,7 +61,7 @@ class BatchResult:
         """Read a line of a manifest.
 
         Raises:
-            BadDelivery: It is not one.
+            BadDelivery: It is not a line of a manifest.
         """
         try:
             fields = json.loads(line)

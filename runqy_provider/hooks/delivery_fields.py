@@ -46,7 +46,7 @@ class DeliveryFields:
         """Check, before anything is enqueued, that results can be read.
 
         Args:
-            delivery_id: Id of the delivery, or of one of several of a kind.
+            delivery_id: Id of the delivery, or of one of several.
 
         Raises:
             Misconfigured: The id, or a field of the connection, is not valid.
@@ -65,22 +65,22 @@ class DeliveryFields:
     def check_is_new(self, delivery_id: str) -> None:
         """Check, before a job is enqueued, that its sink has no delivery with this id.
 
-        The result of another job would be taken for that of the new one.
+        The result of another job would look like that of the new one.
 
         Raises:
-            DeliveryIdTaken: It has.
-            SinkError: The sink cannot say.
+            DeliveryIdTaken: The sink has one.
+            SinkError: The sink cannot be asked.
         """
         bound = self._bound
         try:
             targets = bound.all_targets(JobRef(delivery_id, self.sink_uri))
         except Misconfigured:
-            return  # the job itself holds its result, and has an id of its own
+            return  # the job holds its result, under its own id
         found = poll_now([target for target in targets if not target.is_relayed])
         if found is not None:
             raise DeliveryIdTaken(
                 f"Nothing was enqueued: the sink {self.sink_uri!r} has a delivery "
-                f"{delivery_id} already, at {found.result_uri}. It would be taken for "
+                f"{delivery_id} already, at {found.result_uri}. It would look like "
                 "that of the new job. Choose another delivery_id for each job: "
                 "RunqyHook.new_delivery_id()."
             )
@@ -89,7 +89,7 @@ class DeliveryFields:
         """Prepare the sink for a delivery, and return the fields that ask for it.
 
         Raises:
-            SinkError: That failed.
+            SinkError: The sink could not be prepared.
         """
         request = self._bound.whole_request(delivery_id, self._expires)
         if request.webhook_url is not None and not self._is_warned:

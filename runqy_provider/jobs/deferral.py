@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from runqy_provider.settings import Settings
 
 
-#: Airflow's own timeout of a deferral comes this much later than our deadline, whose
+#: Airflow's own timeout of a deferral is this much later than our deadline, whose
 #: message says more.
 DEFERRAL_GRACE = timedelta(minutes=2)
 
@@ -88,7 +88,7 @@ def defer(task: BaseOperator, trigger: BaseTrigger, deadline: float) -> NoReturn
 
 
 def in_seconds(length: timedelta | None) -> float | None:
-    """Return a duration in seconds; None where it is None."""
+    """Return a duration in seconds; None if it is None."""
     return None if length is None else length.total_seconds()
 
 
@@ -134,7 +134,7 @@ def raise_outcome(
 
     Raises:
         DeliveryTimeout: Nothing arrived by the deadline.
-        HeartbeatTimeout: The job gave no sign of life for too long.
+        HeartbeatTimeout: The job was silent for too long.
         RunqyError: Of the type that ended the wait.
     """
     job = event.job
@@ -173,7 +173,7 @@ def _diagnostics(event: DeliveryEvent, settings: Settings) -> str:
 
 
 def _state_of_job(settings: Settings, job_id: str) -> str:
-    """Say what runqy knows of a job, or why that is not known."""
+    """Say what runqy knows about a job, or why that is not known."""
     try:
         with RunqyHook.from_settings(settings, retry_for=0) as hook:
             job = hook.get_job(job_id)

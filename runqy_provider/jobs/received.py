@@ -36,17 +36,17 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class ReceivedDelivery:
-    """What a task makes of the event of a delivery that has arrived.
+    """What a task returns and stores when a delivery has arrived.
 
     Attributes:
         event: The event.
         results: The hook that reads the result.
         returns: See ``RunqyResultHook.collect``.
         receipt: Plain JSON for the XCom ``runqy_delivery``; ``read`` completes it.
-        value: The result as it goes to XCom, once it is read.
-        reference: Where and what the result is, once it is read.
-        download_url: URL of the result for people, once it is read; None where there
-            is none.
+        value: The result as it goes to XCom, after ``read``.
+        reference: Reference to the result, after ``read``.
+        download_url: URL of the result for people, after ``read``; None if there is
+            none.
     """
 
     event: DeliveryEvent
@@ -73,7 +73,7 @@ class ReceivedDelivery:
         Raises:
             JobFailed: The task code reported a failure.
             SinkError: It cannot be read.
-            BadDelivery: It is not what it says it is.
+            BadDelivery: It is not of the type that it claims.
             TooLarge: A value is required, and XCom cannot hold it.
         """
         event = self.event
@@ -83,7 +83,8 @@ class ReceivedDelivery:
                 sink, event.job.delivery_id, event.result_uri, self.returns
             )
         except JobFailed:
-            # Some sinks only announce a delivery; that it is a failure is read now.
+            # Some sinks only announce a delivery; only now it is known that it is a
+            # failure.
             self.receipt["status"] = FAILED
             raise
         # Some sinks only announce a delivery: the result itself is elsewhere.
@@ -99,7 +100,7 @@ class ReceivedDelivery:
         try:
             self.download_url = self.results.link(sink, self.value)
         except SinkError as error:
-            # The result is there: a missing link is not worth a failure.
+            # The result is available: a missing link must not fail the task.
             log.warning("There is no link to the result: %s", error)
         self.receipt["download_url"] = self.download_url
 
@@ -115,13 +116,13 @@ class ReceivedDelivery:
         )
 
     def forget(self) -> None:
-        """Let an inbox drop the result, where its value is in XCom now."""
+        """Let an inbox drop the result, if its value is now in XCom."""
         if is_reference(self.value):
             return
         try:
             self.results.forget(self.event.result_uri)
         except SinkError as error:
-            # The result was read: a delivery that stays is not worth a failure.
+            # The result was read: a failed cleanup must not fail the task.
             log.warning("The delivery stays in the inbox until it expires: %s", error)
 
 
@@ -133,7 +134,7 @@ def while_unavailable(read: Callable[[], T]) -> T:
     """Return what a call returns, for a process that may wait: a worker.
 
     Args:
-        read: Is called again where it raises SinkUnavailable, for a minute.
+        read: Is called again if it raises SinkUnavailable, for a minute.
 
     Raises:
         SinkUnavailable: The sink is unavailable for longer.

@@ -40,7 +40,7 @@ class WebhookSink(Sink):
 
     @classmethod
     def for_result(cls, uri: str) -> Self:  # noqa: ARG003 - one sink for all
-        """Return the sink, which opens whatever is in the inbox."""
+        """Return the sink, which opens any delivery in the inbox."""
         return cls()
 
     @property

@@ -45,7 +45,7 @@ CLIENT: ClientConfig = {"timeout": "60s", "connect_timeout": "10s"}
 #: The longest text of an error that is quoted, in characters.
 MAX_ERROR_LENGTH = 500
 
-#: A folder that is empty, wherever results are stored: it is not a delivery id.
+#: A folder that is always empty, as its name is not a delivery id.
 _PROBE_FOLDER = "runqy-check"
 
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -140,7 +140,7 @@ class ObstoreStore(abc.ABC):
         return cast("BinaryIO", io.BufferedReader(_Raw(self, key, reader), CHUNK_SIZE))
 
     def write(self, key: str, content: BinaryIO, content_type: str) -> None:
-        """Store an object, in parts where it is large."""
+        """Store an object, in parts if it is large."""
         attributes = {"Content-Type": content_type}
         with self._errors("write", key):
             obstore.put(self._client(), key, content, attributes=attributes)

@@ -150,7 +150,7 @@ class AzureStore(ObstoreStore):
         return self._sign(method, key, seconds)
 
     def _account(self) -> tuple[str, str | None]:
-        """Return the name of the account, and its endpoint where it has its own."""
+        """Return the name of the account, and its endpoint if it has its own."""
         config = self._client().config
         return str(config.get("account_name", "")), config.get("endpoint")
 

@@ -32,9 +32,9 @@ class Head:
     Attributes:
         size: In bytes.
         modified: Time of the last change, in seconds since 1970.
-        content_type: Media type; None where the store keeps none.
-        is_compressed: Whether the object is stored compressed. Then ``size`` is that
-            of the compressed bytes, and ``stream`` returns more.
+        content_type: Media type; None if the store keeps none.
+        is_compressed: Whether the object is stored compressed. Then ``size`` counts the
+            compressed bytes, and ``stream`` returns more.
     """
 
     size: int
@@ -50,8 +50,8 @@ class SignedPut:
     Attributes:
         url: The URL; a secret.
         headers: Headers that the PUT must have.
-        ends_at: When the credentials that signed the URL expire, and the URL with
-            them, in seconds since 1970; None where they do not expire.
+        ends_at: When the credentials that signed the URL expire, and the URL with them,
+            in seconds since 1970; None if they do not expire.
     """
 
     url: str = field(repr=False)
@@ -104,8 +104,8 @@ class ObjectStore(Protocol):
             most_pages: How many requests it may take.
 
         Returns:
-            None where it would take more, or where to look for each object costs next
-            to nothing.
+            None if it would take more, or if looking for each object costs almost
+            nothing.
 
         Raises:
             SinkError: The folder cannot be listed.
@@ -152,7 +152,7 @@ class ObjectStore(Protocol):
         ...
 
     def sign_put(self, key: str, seconds: int) -> SignedPut | None:
-        """Return a URL to PUT an object to; None where the store cannot sign URLs.
+        """Return a URL to PUT an object to; None if the store cannot sign URLs.
 
         Args:
             key: The key of the object.
@@ -164,7 +164,7 @@ class ObjectStore(Protocol):
         ...
 
     def sign_get(self, key: str, seconds: int) -> str | None:
-        """Return a URL to GET an object from; None where the store cannot sign URLs.
+        """Return a URL to GET an object from; None if the store cannot sign URLs.
 
         Args:
             key: The key of the object.
@@ -176,7 +176,7 @@ class ObjectStore(Protocol):
         ...
 
     def key_of(self, url: str) -> str | None:
-        """Return the key of the object that a URL names; None: not in this bucket.
+        """Return the key of the object that a URL names; None if not in this bucket.
 
         Raises:
             BadDelivery: The URL cannot be parsed.

@@ -32,11 +32,11 @@ def shared_client(name: str, make: Callable[[T | None], T]) -> T:
 
     Args:
         name: Identifies the client, in plain text for warnings: the connection, and the
-            bucket where a client serves one bucket only.
+            bucket if a client serves only one bucket.
         make: Creates the client; its argument is the previous client, None at first.
 
     Raises:
-        Exception: What ``make`` raises, where there is no previous client to use.
+        Exception: What ``make`` raises, if there is no previous client to use.
     """
     return cast("T", CLIENTS.get(f"The client for {name}", make))
 

@@ -104,7 +104,7 @@ class LocalStore:
     """Files in a folder; a key is a path in it.
 
     Args:
-        root: Absolute path of the folder. No file outside is ever opened, even where a
+        root: Absolute path of the folder. No file outside is ever opened, even if a
             link leads to it.
     """
 
@@ -148,7 +148,7 @@ class LocalStore:
         return Listing(keys)
 
     def list_below(self, folder: str, most_pages: int) -> None:
-        """Return None: to look for a file is not a request."""
+        """Return None: looking for a file needs no request."""
 
     def find(self, key: str, suffix: str) -> Listing:
         """Look for two files: at a key, and at that key with a suffix."""
@@ -174,7 +174,7 @@ class LocalStore:
             return self._open(key)
 
     def write(self, key: str, content: BinaryIO, content_type: str) -> None:  # noqa: ARG002 - files have no media type
-        """Store a file; it is never seen half written."""
+        """Store a file; readers never see a part of it."""
         path = Path(self.root, key)
         with _errors("write", f"{self.root}/{key}"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -219,8 +219,8 @@ class LocalStore:
         path = Path(self.root, key).resolve(strict=True)
         if not path.is_relative_to(root):
             raise NoAccess(f"{self.root}/{key} leads out of the folder {self.root}.")
-        # Opened part by part without following links: since the path was resolved, one
-        # may have been put there.
+        # Opened part by part without following links: since the path was resolved, a
+        # link may have been put there.
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
         for part in path.relative_to(root).parts:
             try:
@@ -238,7 +238,7 @@ class LocalStore:
 
 
 def _modified(path: os.PathLike[str]) -> float | None:
-    """Return when a regular file was last changed; None where it does not exist."""
+    """Return when a regular file was last changed; None if it does not exist."""
     try:
         status = os.stat(path)  # noqa: PTH116 - also takes an os.DirEntry
     except OSError as error:

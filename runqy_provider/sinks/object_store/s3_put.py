@@ -12,7 +12,7 @@ class S3Put:
     """Options of a PUT besides its bucket and key.
 
     Attributes:
-        once: Refuse the PUT where an object exists already.
+        once: Refuse the PUT if an object exists already.
         sse: Server-side encryption.
         kms_key_id: The KMS key.
         acl: A canned ACL.
@@ -43,6 +43,6 @@ class S3Put:
 
     @property
     def headers(self) -> dict[str, str] | None:
-        """Headers that the PUT must have, as they are signed; None: none are needed."""
+        """Headers that the PUT must have, as they are signed; None: no headers."""
         given = {name: value for _, name, value in self._rows() if value is not None}
         return given or None

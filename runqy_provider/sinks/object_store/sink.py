@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from runqy_provider.sinks.object_store.base import Head, ObjectStore, SignedPut
     from runqy_provider.sinks.result import UrlOpener
 
-#: Where a webhook announces an object, listing is only the safety net: its interval is
-#: longer by this factor.
+#: If a webhook announces objects, listings only find those without one: their interval
+#: is longer by this factor.
 WEBHOOK_INTERVAL_FACTOR = 6
 
-#: Where a store keeps no media types, objects up to this many bytes are read to see
+#: If a store keeps no media types, objects up to this many bytes are read to see
 #: whether they are JSON.
 MAX_GUESSED_BYTES = 1024 * 1024
 
@@ -76,7 +76,7 @@ class ObjectSink(Sink):
     #: The scheme of its URIs, and its name in the wire format.
     scheme: ClassVar[str]
 
-    #: The argument that names the Airflow connection; None where there is none.
+    #: The argument that names the Airflow connection; None if there is none.
     conn_option: ClassVar[str | None] = None
 
     #: Further options of its URIs.
@@ -91,13 +91,13 @@ class ObjectSink(Sink):
         if self.prefix != self.prefix.strip("/") or "//" in self.prefix:
             raise Misconfigured(
                 f"The prefix {self.prefix!r} of a sink in an object store must not "
-                "begin or end with a slash, nor have two in a row."
+                "begin or end with a slash, or have two in a row."
             )
         check_name(self.prefix)
 
     @abc.abstractmethod
     def _check_bucket(self) -> None:
-        """Raise Misconfigured where the name of the bucket is not valid."""
+        """Raise Misconfigured if the name of the bucket is not valid."""
 
     @abc.abstractmethod
     def store(self, settings: Settings) -> ObjectStore:
@@ -186,7 +186,7 @@ class ObjectSink(Sink):
 
     @property
     def takes_progress(self) -> bool:
-        """Whether progress can be reported: by webhook, where one is set up."""
+        """Whether progress can be reported: by webhook, if one is set up."""
         return True
 
     def bind(self, settings: Settings) -> BoundObjectSink:
@@ -219,7 +219,7 @@ class BoundObjectSink(BoundSink):
             self.inbox.check()
 
     def request(self, delivery_id: str, expires: float) -> DeliveryRequest:
-        """Request an object under our key, and a webhook where one is set up."""
+        """Request an object under our key, and a webhook if one is set up."""
         key, config = self.sink.key(delivery_id), self.settings.config
         has_webhook = self.inbox.is_configured
         failed_key = None if has_webhook else key + FAILED_SUFFIX
@@ -251,7 +251,7 @@ class BoundObjectSink(BoundSink):
         return is_in_inbox(uri) or uri.startswith(bucket)
 
     def targets(self, job: JobRef) -> Sequence[WaitTarget]:
-        """Return the bucket, and the inbox where webhooks are set up."""
+        """Return the bucket, and the inbox if webhooks are set up."""
         has_webhook = self.inbox.is_configured
         factor = WEBHOOK_INTERVAL_FACTOR if has_webhook else 1
         interval = self.settings.config.object_sweep_seconds * factor

@@ -68,7 +68,7 @@ def object_uri(url: str, key: str) -> str:
 
 
 def key_at(url: str, uri: str) -> str | None:
-    """Return the key of an object's URI; None where it is not in the store.
+    """Return the key of an object's URI; None if it is not in the store.
 
     Args:
         url: The ``url`` of the store.
@@ -90,7 +90,7 @@ def key_of_url(url: str, roots: Mapping[str, str]) -> str | None:
             paths begin with. ``{"gs://b": "", "https://storage.googleapis.com": "b/"}``
 
     Returns:
-        The key; None where the URL is not that of an object in the bucket.
+        The key; None if the URL is not that of an object in the bucket.
 
     Raises:
         BadDelivery: The URL cannot be parsed.
