@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A task's payload as plain JSON, whatever Airflow put into it.
+"""A task's payload as plain JSON, from all objects that Airflow puts into it.
 
 XComs of mapped tasks come as lazy sequences, native templates give ``DateTime``
 objects, and a template that ends in ``tojson`` gives a text.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 #: Seconds after which a silent subscription is checked by a ping.
 PING_INTERVAL = 30.0
@@ -66,8 +66,8 @@ class InboxSource:
     Args:
         redis: The Redis of the inbox.
         namespace: Part of the inbox; see ``keys``.
-        takes_results: False where the result is delivered elsewhere: a completed
-            delivery here only announces it, perhaps before it can be opened.
+        takes_results: False if the result is delivered elsewhere: a completed delivery
+            here only announces it, perhaps before it can be opened.
     """
 
     def __init__(

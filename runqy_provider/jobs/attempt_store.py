@@ -8,8 +8,8 @@
 | ``RedisStore`` | webhooks are set up, or the connection names a Redis of its own |
 | None | neither: the next attempt computes the ids of the earlier ones |
 
-A record is written before the job is enqueued: so there is a record of it, whatever
-fails in between.
+A record is written before the job is enqueued: so there is a record of it, even if
+something fails in between.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from redis import Redis
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.settings import Settings
 
 log = logging.getLogger(__name__)

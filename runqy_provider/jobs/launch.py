@@ -35,13 +35,13 @@ from runqy_provider.errors import (
     SinkUnavailable,
     by_name,
 )
-from runqy_provider.hooks.delivery_fields import LATE_DELIVERY
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.jobs.attempt_store import NAMESPACE, attempt_store
 from runqy_provider.jobs.cancellation import delete_if_pending
 from runqy_provider.jobs.telemetry import count_enqueued
 from runqy_provider.jobs.waiting import look_once
 from runqy_provider.models import ARRIVED, ERROR, JobRef
+from runqy_provider.sinks.base import LATE_DELIVERY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -451,8 +451,8 @@ def _has_result(hook: RunqyHook, previous: Attempt) -> bool | None:
         return event.status == COMPLETED
     if event.unreadable_because:
         raise SinkUnavailable(
-            f"The previous attempt may have left its result (delivery "
-            f"{job.delivery_id}) at {job.sink!r}, which cannot be read just now, so "
-            f"nothing was enqueued: {event.unreadable_because}"
+            "The previous attempt may have left its result (delivery "
+            f"{job.delivery_id}) at {job.sink!r}, which cannot be read at the moment, "
+            f"so nothing was enqueued: {event.unreadable_because}"
         )
     return None

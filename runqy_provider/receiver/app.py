@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from starlette.types import Receive, Scope, Send
 
-    from runqy_provider.connections import RedisConnection
     from runqy_provider.inbox.records import Tell
     from runqy_provider.inbox.writer import SharedScript
+    from runqy_provider.redis_connection import RedisConnection
 
 log = logging.getLogger(__name__)
 
@@ -276,9 +276,9 @@ class Receiver:
             ) from error
         except (LookupUnavailable, Misconfigured) as error:
             # Not an error of the sender, who should retry.
-            log.error("Connection %r cannot be used just now: %s", conn_id[:64], error)  # noqa: TRY400 - the message is enough
+            log.error("Connection %r cannot be used now: %s", conn_id[:64], error)  # noqa: TRY400 - the message is enough
             raise HttpRejection(
-                503, "The inbox cannot be reached just now.", RETRY_AFTER
+                503, "The inbox cannot be reached at the moment.", RETRY_AFTER
             ) from error
 
     async def _store(
@@ -297,7 +297,7 @@ class Receiver:
             is_full = is_out_of_memory(error.__cause__)
             why = "is out of memory" if is_full else "cannot be reached"
             raise HttpRejection(
-                503, f"The inbox {why} just now.", RETRY_AFTER
+                503, f"The inbox {why} at the moment.", RETRY_AFTER
             ) from error
         level = logging.WARNING if outcome is Outcome.CONFLICT else logging.INFO
         log.log(

@@ -7,12 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from runqy_provider.options import Config
+from runqy_provider.config import Config
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class CallbackConnection:
 
 
 class LookupUnavailable(Exception):
-    """The connection cannot be looked up just now: the sender should retry."""
+    """The connection cannot be looked up at the moment: the sender should retry."""
 
 
 class LookupThrottled(Exception):
@@ -54,7 +54,7 @@ class ConnectionLookup(Protocol):
             refresh: A secret did not match: look it up again, if it was cached.
 
         Raises:
-            LookupUnavailable: It cannot be looked up just now.
+            LookupUnavailable: It cannot be looked up at the moment.
             LookupThrottled: Too many unknown connections are being looked up.
         """
         ...

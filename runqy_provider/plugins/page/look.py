@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisConnection, RunqyConnection
+    from runqy_provider.connections import RunqyConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 T = TypeVar("T")
 
@@ -259,8 +260,7 @@ async def read_progress(
 ) -> dict[str, Progress]:
     """Return the last progress of jobs, by the id of the delivery, in one round trip.
 
-    If an inbox does not answer quickly, the result is empty: the connection's row says
-    why.
+    If an inbox does not answer quickly, there is none: the connection's row says why.
     """
     redis, namespace = settings.redis, settings.connection.conn_id
     if redis is None:
