@@ -69,7 +69,6 @@ class ExpiringDict(Generic[V]):
         return [value for _, value in self._entries.values()]
 
     def clear(self) -> None:
-        """Drop all entries."""
         self._entries.clear()
 
 
@@ -194,7 +193,6 @@ class AsyncTtlCache(Generic[V]):
         return self._values.get_expired(key) if is_known else None
 
     def clear(self) -> None:
-        """Drop all values."""
         self._values.clear()
 
     async def aclose(self) -> None:

@@ -74,7 +74,6 @@ class RedisConnection:
 
     @property
     def is_cluster(self) -> bool:
-        """Whether it is a Redis Cluster."""
         return self.lookup is not None and self.lookup.master is None
 
     @property

@@ -145,7 +145,6 @@ class LastSeen:
         return f"{seen}." if seen else ""
 
     def clear(self) -> None:
-        """Forget all jobs."""
         self._jobs.clear()
 
 
@@ -235,7 +234,6 @@ class RedisJobStatusReader:
 
     @property
     def location(self) -> str:
-        """What is read."""
         return f"runqy's Redis at {self._connection.address}"
 
     async def poll(self, jobs: Collection[tuple[str, str]]) -> Seen:
@@ -282,7 +280,6 @@ class RedisJobStatusReader:
     async def expired_leases(
         self, jobs: Collection[tuple[str, str]]
     ) -> set[tuple[str, str]]:
-        """Read the leases of these jobs."""
         with redis_errors(self._connection, "look at leases"):
             async with self._client().pipeline(transaction=False) as pipeline:
                 for queue, job_id in jobs:
@@ -297,7 +294,6 @@ class RedisJobStatusReader:
         }
 
     async def aclose(self) -> None:
-        """Close the connection."""
         client, self._opened = self._opened, None
         if client is not None:
             await client.aclose()
@@ -321,11 +317,9 @@ class ApiJobStatusReader:
 
     @property
     def location(self) -> str:
-        """What is read."""
         return f"runqy at {self._connection.server_url}"
 
     async def poll(self, jobs: Collection[tuple[str, str]]) -> Seen:
-        """Ask about each of them."""
         turns = asyncio.Semaphore(REQUESTS_AT_ONCE)
         errors: list[RunqyError] = []
         seen: Seen = {}
@@ -373,7 +367,6 @@ class ApiJobStatusReader:
         return set()
 
     async def aclose(self) -> None:
-        """Close the HTTP session."""
         session, self._opened = self._opened, None
         if session is not None:
             session.close()

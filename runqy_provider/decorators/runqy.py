@@ -138,12 +138,10 @@ class RunqyBatchDecoratedOperator(DecoratedOperator, RunqyBatchOperator):
         )
 
     def execute(self, context: Context) -> Any:
-        """Enqueue the first jobs, or take over those of the previous attempt; wait."""
         # Not DecoratedOperator's: in Airflow 3.0 that works only for functions.
         return RunqyBatchOperator.execute(self, context)
 
     def read_payloads(self, context: Context) -> tuple[Any, bool]:
-        """Call the function."""
         payloads = _call_function(self, context)
         # The function comes from the DAG's author, so it may name any file.
         return payloads, isinstance(payloads, str) and "://" in payloads

@@ -215,7 +215,6 @@ class ChannelReader:
         return found
 
     async def aclose(self) -> None:
-        """Close the connections."""
         await self._client.aclose()
 
     async def _left_by(

@@ -120,7 +120,6 @@ class InboxSource:
                         yield message["data"].decode("utf-8", "replace")
 
     async def aclose(self) -> None:
-        """Close both connections."""
         client, self._opened = self._opened, None
         if client is not None:
             await client.aclose()

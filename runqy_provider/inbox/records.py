@@ -91,7 +91,6 @@ class Progress:
         return cls(kept["at"], kept.get("fraction"), kept.get("text"))
 
     def to_json(self) -> bytes:
-        """Return it as it is stored."""
         return json.dumps(vars(self)).encode()
 
 
@@ -135,7 +134,6 @@ class DeliveryRecord:
         return json.dumps(fields)
 
     def to_entry(self) -> str:
-        """Return the entry of a list."""
         return f"{one_line(self.outcome, LONGEST_OUTCOME)}\n{self.to_json()}"
 
 

@@ -65,7 +65,6 @@ class TimeLimit:
 
     @property
     def seconds(self) -> float:
-        """The length in seconds."""
         return self.length.total_seconds()
 
     def __str__(self) -> str:

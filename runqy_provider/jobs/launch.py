@@ -197,7 +197,6 @@ class Attempt:
         return (self.digest, self.max_tries) == (other.digest, other.max_tries)
 
     def with_job(self, job: JobRef) -> Attempt:
-        """Return the attempt with the job that it enqueued."""
         return dataclasses.replace(self, job=job)
 
     def with_new_id(self) -> Attempt:
@@ -209,7 +208,6 @@ class Attempt:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the attempt as plain JSON."""
         return {
             **asdict(self.job),
             "digest": self.digest,

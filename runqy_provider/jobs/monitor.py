@@ -110,7 +110,6 @@ class ObservedJob(NamedTuple):
 
     @classmethod
     def from_key(cls, key: str) -> ObservedJob:
-        """Return the job that has a key."""
         runqy_queue, job_id, enqueued_at = key.split(" ")
         return cls(runqy_queue, job_id, float(enqueued_at))
 

@@ -79,7 +79,6 @@ class TaskEnd:
     returns: str = "auto"
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
         return asdict(self)
 
 

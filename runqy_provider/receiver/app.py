@@ -116,7 +116,6 @@ class _Take:
         self._receiver = receiver
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Accept one delivery."""
         request, path = Request(scope, receive), scope["path_params"]
         try:
             outcome = await self._receiver.take(

@@ -150,7 +150,6 @@ class RunqySensor(BaseSensorOperator):
             return self._finish(settings, event)
 
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow's signature
-        """Look once."""
         return self._poke(load_settings(self.runqy_conn_id))
 
     def _check_texts(self) -> None:

@@ -105,7 +105,6 @@ class CombinedSink(Sink):
         return any(sink.takes_progress for sink in self.parts)
 
     def bind(self, settings: Settings) -> BoundCombinedSink:
-        """Return what the sinks do with a runqy connection."""
         return BoundCombinedSink(self, settings)
 
 
@@ -121,7 +120,6 @@ class BoundCombinedSink(BoundSink):
         self._all = (self.primary, *self.notifiers)
 
     def check(self) -> None:
-        """Check all sinks."""
         for sink in self._all:
             sink.check()
 
@@ -139,7 +137,6 @@ class BoundCombinedSink(BoundSink):
         )
 
     def prepare(self, delivery_id: str) -> None:
-        """Prepare all sinks."""
         for sink in self._all:
             sink.prepare(delivery_id)
 

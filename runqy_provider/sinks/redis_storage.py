@@ -75,7 +75,6 @@ class RedisStorageSink(Sink):
 
     @classmethod
     def from_uri(cls, uri: str) -> Self:
-        """Return the sink."""
         if uri != "redis_storage":
             raise Misconfigured(f"{uri!r} is not a valid sink. Write 'redis_storage'.")
         return cls()
@@ -87,11 +86,9 @@ class RedisStorageSink(Sink):
 
     @property
     def uri(self) -> str:
-        """The sink as text."""
         return "redis_storage"
 
     def bind(self, settings: Settings) -> BoundRedisStorage:
-        """Return what the sink does with a runqy connection."""
         return BoundRedisStorage(self, settings)
 
 
@@ -142,7 +139,6 @@ class BoundRedisStorage(BoundSink):
         return [WaitTarget(_WaiterFactory(read, settings), str(self._uri(job)))]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
-        """Read the result from the job."""
         job, redis = JobResultUri.parse(uri), self.settings.runqy_redis
         if redis is None:
             value, error, ended_at = self._from_server(job)

@@ -66,7 +66,6 @@ class BatchTrigger(DeletingTrigger):
         self.heartbeat = heartbeat
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make an equal trigger."""
         return (
             "runqy_provider.triggers.batch.BatchTrigger",
             {

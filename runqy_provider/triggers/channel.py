@@ -81,7 +81,6 @@ class DeliveryChannelTrigger(BaseEventTrigger):
         self.with_failures = with_failures
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make an equal trigger."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -103,7 +102,6 @@ class DeliveryChannelTrigger(BaseEventTrigger):
     async def filter_shared_stream(
         self, shared_stream: AsyncIterator[Any]
     ) -> AsyncIterator[TriggerEvent]:
-        """Yield an event for each delivery."""
         async for event in shared_stream:
             yield TriggerEvent(event)  # type: ignore[no-untyped-call] # Airflow's
 
@@ -185,7 +183,6 @@ class ChannelProducer(SharedStreamProducer):
                 return
 
     async def aclose(self) -> None:
-        """Close the connections."""
         reader, self._reader = self._reader, None
         if reader is not None:
             await reader.aclose()

@@ -56,7 +56,6 @@ class DeletingTrigger(BaseTrigger):
         """Delete the jobs, if their results will not be asked for any more."""
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and yield one event."""
         add_waiting(1)
         try:
             event = await self._event()
@@ -194,7 +193,6 @@ class DeliveryTrigger(DeletingTrigger):
         )
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make an equal trigger."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {

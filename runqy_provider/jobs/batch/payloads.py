@@ -116,7 +116,6 @@ class Payloads:
 
     @property
     def digest(self) -> str:
-        """Digest of all of them."""
         return self._hash.hexdigest()
 
     def __enter__(self) -> Self:

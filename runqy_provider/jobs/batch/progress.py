@@ -62,7 +62,6 @@ class IndexSet:
     __hash__ = None  # type: ignore[assignment] # it changes
 
     def add(self, index: int) -> None:
-        """Add a number."""
         byte = index >> 3
         if byte >= len(self._bits):
             self._bits.extend(bytes(byte + 1 - len(self._bits)))
@@ -77,13 +76,11 @@ class IndexSet:
             self._count -= 1
 
     def copy(self) -> IndexSet:
-        """Return a set with the same members."""
         other = IndexSet()
         other._bits, other._count = self._bits.copy(), self._count
         return other
 
     def to_text(self) -> str:
-        """Return the set as text."""
         return base64.b64encode(zlib.compress(bytes(self._bits), 9)).decode()
 
     @classmethod
@@ -248,7 +245,6 @@ class BatchProgress:
         self.reasons.clear()
 
     def delivery_id(self, index: int) -> str:
-        """Return our id of the delivery of a job."""
         # All numbers have the same length, so that no id is a prefix of another.
         name, number = f"{self.batch_id}-{index:07d}", self._round(index)
         return f"{name}-{number}" if number else name
@@ -261,7 +257,6 @@ class BatchProgress:
         return 0
 
     def job(self, index: int) -> JobRef:
-        """Return a job and its delivery."""
         delivery_id = self.delivery_id(index)
         job_id = delivery_id if self.chooses_id else None
         return JobRef(delivery_id, self.sink, job_id, self.runqy_queue)
@@ -277,7 +272,6 @@ class BatchProgress:
         return ", ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the progress as plain JSON."""
         record = {
             **vars(self),
             "reasons": {str(n): text for n, text in self.reasons.items()},

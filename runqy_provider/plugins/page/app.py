@@ -64,7 +64,6 @@ class WaitQuery(BaseModel):
     limit: int = Field(50, ge=1, le=MOST_ROWS)
 
     def to_filter(self) -> Filter:
-        """Return what to list."""
         return Filter(
             self.text.strip(),
             self.queue,

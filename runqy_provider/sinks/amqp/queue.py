@@ -52,7 +52,6 @@ class AmqpQueue:
 
     @property
     def key(self) -> str:
-        """The routing key."""
         return self.routing_key or self.name
 
     @property

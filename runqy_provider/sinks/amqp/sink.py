@@ -94,7 +94,6 @@ class AmqpSink(Sink):
 
     @property
     def uri(self) -> str:
-        """The sink as text."""
         options = {}
         if self.queue.exchange:
             options["exchange"] = self.queue.exchange
@@ -107,7 +106,6 @@ class AmqpSink(Sink):
         return f"{SCHEME}://{self.queue.conn_id}/{name}{query}"
 
     def bind(self, settings: Settings) -> BoundAmqpSink:
-        """Return what the sink does with a runqy connection."""
         return BoundAmqpSink(self, settings)
 
 
@@ -156,7 +154,6 @@ class BoundAmqpSink(BoundSink):
         return [self._inbox.target(job.delivery_id), relay]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
-        """Open the delivery in the inbox."""
         return self._inbox.open(uri, open_url or self.open_url)
 
     def describe_timeout(self, job: JobRef) -> str:

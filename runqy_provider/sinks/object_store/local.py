@@ -64,7 +64,6 @@ class FileSink(ObjectSink):
         return cls(unquoted(folder) or "/")
 
     def store(self, settings: Settings) -> LocalStore:  # noqa: ARG002 - needs no connection
-        """Return the folder as a store."""
         return LocalStore(self.bucket)
 
     def _check_bucket(self) -> None:
@@ -112,12 +111,10 @@ class LocalStore:
 
     @property
     def url(self) -> str:
-        """URI of the folder."""
         return f"file://{quoted(self.root.rstrip('/'))}"
 
     @property
     def access_hint(self) -> str:
-        """What grants access, for messages."""
         return "the permissions of Airflow's own user"
 
     def check(self, folder: str) -> None:  # noqa: ARG002 - it may not exist yet
@@ -131,7 +128,6 @@ class LocalStore:
             )
 
     def list_folder(self, folder: str) -> Listing:
-        """List the files in a folder, without those in its subfolders."""
         keys: dict[str, float] = {}
         path = Path(self.root, folder)
         with _errors("list", str(path)):
@@ -151,7 +147,6 @@ class LocalStore:
         """Return None: looking for a file needs no request."""
 
     def find(self, key: str, suffix: str) -> Listing:
-        """Look for two files: at a key, and at that key with a suffix."""
         keys: dict[str, float] = {}
         with _errors("use the folder", self.root):
             Path(self.root).stat()
@@ -169,7 +164,6 @@ class LocalStore:
         return Head(status.st_size, status.st_mtime, None)
 
     def stream(self, key: str) -> BinaryIO:
-        """Open a file for reading."""
         with _errors("read", f"{self.root}/{key}"):
             return self._open(key)
 

@@ -78,7 +78,6 @@ class S3Sink(ObjectSink):
         return given if self.once else {"once": "false", **given}
 
     def store(self, settings: Settings) -> S3Store:
-        """Return the bucket as a store."""
         return S3Store(
             self.bucket,
             self.aws_conn_id or settings.connection.aws_conn_id,

@@ -92,12 +92,10 @@ class S3Store:
 
     @property
     def url(self) -> str:
-        """URI of the bucket."""
         return f"s3://{self.bucket}"
 
     @property
     def access_hint(self) -> str:
-        """What grants access, for messages."""
         return f"AWS connection {self.aws_conn_id!r}"
 
     def check(self, folder: str) -> None:
@@ -114,7 +112,6 @@ class S3Store:
             _takes_once.add(bucket)
 
     def list_folder(self, folder: str) -> Listing:
-        """List the objects in a folder, without those in its subfolders."""
         keys: dict[str, float] = {}
         pages = 0
         for page in self._pages(folder, Delimiter="/"):
@@ -123,7 +120,6 @@ class S3Store:
         return Listing(keys, pages)
 
     def list_below(self, folder: str, most_pages: int) -> Listing | None:
-        """List the objects in a folder and in all folders below it."""
         keys: dict[str, float] = {}
         pages = 0
         for page in self._pages(folder):
@@ -146,11 +142,9 @@ class S3Store:
                 }
 
     def find(self, key: str, suffix: str) -> Listing:  # noqa: ARG002 - both begin with the key
-        """Look for two objects: at a key, and at that key with a suffix."""
         return self.list_folder(key)
 
     def head(self, key: str) -> Head:
-        """Return the metadata of an object."""
         with self._errors("read", key):
             head = self._client().head_object(Bucket=self.bucket, Key=key)
         content_type = head.get("ContentType")
@@ -188,17 +182,14 @@ class S3Store:
             )
 
     def sign_put(self, key: str, seconds: int) -> SignedPut:
-        """Return a URL to PUT an object to."""
         url = self._sign("put_object", key, seconds, self.put.parameters)
         ends_at = _end_of_credentials(self._client())
         return SignedPut(url, self.put.headers, ends_at)
 
     def sign_get(self, key: str, seconds: int) -> str:
-        """Return a URL to GET an object from."""
         return self._sign("get_object", key, seconds)
 
     def key_of(self, url: str) -> str | None:
-        """Return the key of the object that a URL names; None if not in this bucket."""
         endpoints = {self._client().meta.endpoint_url, self._endpoint}
         keys = [key_in_bucket(url, self.bucket, endpoint) for endpoint in endpoints]
         return next((key for key in keys if key is not None), None)

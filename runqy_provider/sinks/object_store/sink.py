@@ -221,7 +221,6 @@ class ObjectSink(Sink):
 
     @property
     def uri(self) -> str:
-        """The sink as text."""
         options = {}
         if self.presign != type(self).presign:
             options["presign"] = str(self.presign).lower()
@@ -242,11 +241,9 @@ class ObjectSink(Sink):
         return True
 
     def bind(self, settings: Settings) -> BoundObjectSink:
-        """Return what the sink does with a runqy connection."""
         return BoundObjectSink(self, settings)
 
     def key(self, delivery_id: str) -> str:
-        """Return the key of a delivery's object."""
         return f"{self.prefix}/{delivery_id}" if self.prefix else delivery_id
 
     @property

@@ -100,7 +100,6 @@ class SqlSink(Sink):
 
     @property
     def uri(self) -> str:
-        """The sink as text."""
         options = {
             what: name
             for what, name in self.table.columns.items()
@@ -114,7 +113,6 @@ class SqlSink(Sink):
         return f"{SCHEME}://{self.table.conn_id}/{self.table.name}{query}"
 
     def bind(self, settings: Settings) -> BoundSqlSink:
-        """Return what the sink does with a runqy connection."""
         return BoundSqlSink(self, settings)
 
 
@@ -169,7 +167,6 @@ class BoundSqlSink(BoundSink):
         return uri.startswith(f"{self.sink.uri}#")
 
     def targets(self, job: JobRef) -> Sequence[WaitTarget]:
-        """Return the table."""
         # The row of a job that was enqueued has been inserted. A sensor that does not
         # know the job may be early.
         is_inserted = self.sink.insert and job.job_id is not None
@@ -177,7 +174,6 @@ class BoundSqlSink(BoundSink):
         return [WaitTarget(factory, job.delivery_id)]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
-        """Read the row."""
         table, row_id = self.sink.table, urlsplit(uri).fragment
         if self.settings.max_read_bytes is not None:
             table.check_size(row_id, self.settings.max_read_bytes)

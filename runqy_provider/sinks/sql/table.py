@@ -52,7 +52,6 @@ class _ErrorKind:
     texts: tuple[str, ...] = ()
 
     def matches(self, code: str, message: str) -> bool:
-        """Return whether an error is of this kind."""
         return code in self.codes or any(text in message for text in self.texts)
 
 
