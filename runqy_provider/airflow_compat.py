@@ -324,7 +324,7 @@ def identity_of(ti: Any) -> list[str | int]:
 
 
 async def _to_its_end(answer: Coroutine[Any, Any, T]) -> T:
-    """Await something that goes on if the awaiting task is cancelled."""
+    """Await something that continues if the awaiting task is cancelled."""
     task = asyncio.ensure_future(answer)
     _running.add(task)
     task.add_done_callback(_running.discard)

@@ -137,7 +137,7 @@ class TtlCache(Generic[V]):
 class AsyncTtlCache(Generic[V]):
     """Values that coroutines share; concurrent callers wait for one load.
 
-    A load goes on if its first caller is cancelled: others may wait for it.
+    A load continues if its first caller is cancelled: others may wait for it.
 
     Args:
         max_stale: Seconds for which an expired value is known while it is loaded again.
@@ -175,7 +175,7 @@ class AsyncTtlCache(Generic[V]):
         Args:
             key: The key.
             load: Returns the value and the seconds for which it is valid.
-            wait_limit: Seconds to wait for a load. It goes on after that.
+            wait_limit: Seconds to wait for a load, which continues after that.
 
         Returns:
             None if there is none that expired less than ``max_stale`` seconds ago.

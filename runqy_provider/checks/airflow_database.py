@@ -115,7 +115,7 @@ def find_triggerer(session: Session) -> CheckResult:
             SUBJECT,
             WARNING,
             f"No triggerer of Airflow runs{seen}, so tasks that wait for a result do "
-            "not go on. Start one: airflow triggerer.",
+            "not continue. Start one: airflow triggerer.",
         )
     problem = _capacity_problem(session, alive)
     if problem:

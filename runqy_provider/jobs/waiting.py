@@ -37,7 +37,7 @@ CONNECTION_RETRY_FOR, CONNECTION_RETRY_DELAY = 60.0, 5.0
 async def fetch_settings(
     runqy_conn_id: str, job: JobRef, deadline: float, log: Any
 ) -> Settings:
-    """Fetch a connection with which a delivery can be waited for; retry for a while.
+    """Fetch the connection of a job that is waited for; retry for a while.
 
     Airflow says that a connection is not found also if its own database or API server
     could not be asked.

@@ -55,8 +55,8 @@ class Reachable(Protocol):
 class LivenessMonitor:
     """Tracks one job; all sources at which its delivery is waited for share it.
 
-    Silence counts only once the job has started, and only while all sources can be
-    polled: a sign of life may be in one that cannot.
+    Silence counts only after the job has started, and only while all sources can be
+    polled: a source that cannot may hold a sign of life.
 
     Args:
         heartbeat_timeout: Seconds without a sign of life after which the job counts as
@@ -149,7 +149,7 @@ class LivenessMonitor:
             self._sources = (*self._sources, source)
 
     def _record_sign(self, update: StatusUpdate) -> None:
-        """Record a sign of life, at the time by our clock: others may be wrong."""
+        """Record a sign of life at the time of our clock: other clocks may be wrong."""
         at, has_started = update.reported_at, update.has_started
         if at is not None and at != self._reported_at:
             self._reported_at, self._has_started = at, True
@@ -163,14 +163,14 @@ class BatchLiveness(LivenessMonitor):
     """Tracks all jobs of a batch together.
 
     A delivery, and progress that any job reports, is a sign of life. Silence counts
-    only while a job runs: others may have to wait for a worker. The log shows one
-    warning about a job, or about a source, in a while, likewise one about a delivery
-    that was refused, and no progress of single jobs.
+    only while a job runs: others may have to wait for a worker. The log shows a warning
+    about jobs or sources only from time to time, likewise one about a refused delivery,
+    and no progress of single jobs.
 
     Args:
         heartbeat_timeout: Seconds without a sign of life after which the batch counts
             as silent; None: never.
-        on_change: Is called with each update that is worth a line in the log.
+        on_change: Is called with each update that belongs in the log.
         is_watched: Whether the jobs themselves are observed. If they are not, they
             count as running.
     """
@@ -199,7 +199,7 @@ class BatchLiveness(LivenessMonitor):
         now = time.monotonic()
         if update.refusal:
             self.refusal = storable(update.refusal)
-            # At once, whatever other warning came just before.
+            # At once, even if another warning came just before.
             if now >= self._next_refusal:
                 self._next_refusal = now + WARNING_INTERVAL
                 self._warn(StatusUpdate(self.refusal))
