@@ -144,7 +144,7 @@ def test_provider_package_imports_nothing() -> None:
         "runqy_delivery",
         "runqy_provider.receiver.app",
         "runqy_provider.inbox.reader",
-        "runqy_provider.inbox.inbox_source",
+        "runqy_provider.inbox.reader",
     ],
 )
 def test_module_without_airflow_can_be_imported(module: str) -> None:
