@@ -51,7 +51,7 @@ class Backend:
         source: Class of the source that holds its results.
         deliver: Delivers RESULT for a job, as the task code would.
         unavailable: Airflow connections, by id, with which the sink is unavailable;
-            empty where it is without a connection.
+            empty if it has no connection.
     """
 
     uri: str

@@ -3,7 +3,7 @@
 """Deliver a result or a failure to the sinks that a delivery request names.
 
 The sink in the request's field ``sink`` gets the result. The other sinks of the request
-get a notification that says where the result is, once it is there.
+get a notification that says where the result is, after it was stored.
 
 A sink of another package is a function under an entry point of the group
 ``runqy_delivery.sinks``, with the name that the Airflow side writes into ``sink``. It

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 #: The queue in runqy's guide.
 DEFAULT_QUEUE = "task_results"
 
-#: The longest name of a queue or an exchange, in bytes. AMQP allows 255, but the name
-#: of the dead-letter queue is longer by its suffix.
+#: The longest name of a queue or an exchange, in bytes. AMQP allows 255, but the
+#: dead-letter queue adds a suffix to the name.
 MAX_NAME_BYTES = 200
 
 
@@ -50,8 +50,8 @@ class AmqpQueue:
             exchange, which routes by the name of the queue.
         routing_key: The key that task code publishes with; by default the queue's
             name.
-        declare: Whether to create the queue as durable where it does not exist. Where
-            False, it must exist, and may have any arguments.
+        declare: Whether to create the queue as durable if it does not exist. If False,
+            it must exist, and may have any arguments.
     """
 
     conn_id: str
@@ -70,7 +70,6 @@ class AmqpQueue:
 
     @property
     def key(self) -> str:
-        """The routing key."""
         return self.routing_key or self.name
 
     @property
@@ -157,7 +156,6 @@ class AmqpSink(Sink):
 
     @property
     def uri(self) -> str:
-        """The sink as text."""
         options = {}
         if self.queue.exchange:
             options["exchange"] = self.queue.exchange
@@ -170,7 +168,6 @@ class AmqpSink(Sink):
         return f"{SCHEME}://{self.queue.conn_id}/{name}{query}"
 
     def bind(self, settings: Settings) -> BoundAmqpSink:
-        """Return what the sink does with a runqy connection."""
         return BoundAmqpSink(self, settings)
 
 
@@ -219,7 +216,6 @@ class BoundAmqpSink(BoundSink):
         return [self._inbox.target(job.delivery_id), relay]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
-        """Open the delivery in the inbox."""
         return self._inbox.open(uri, open_url or self.open_url)
 
     def describe_timeout(self, job: JobRef) -> str:

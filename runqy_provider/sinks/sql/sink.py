@@ -41,11 +41,12 @@ if TYPE_CHECKING:
 #: Seconds without a notification after which the connection is tested.
 PING_INTERVAL = 30.0
 
-#: Seconds for which an inserted row must be missing before it counts as deleted. So the
-#: one poll for the job of a previous attempt only finds that nothing has arrived.
+#: Seconds for which an inserted row must be missing before it counts as deleted. A
+#: single poll, as for the job of a previous attempt, therefore never reports a
+#: deletion.
 MISSING_GRACE = 3.0
 
-#: Drivers whose arguments for connecting psycopg accepts, too.
+#: Drivers whose connection arguments psycopg accepts, too.
 _PSYCOPG_DRIVERS = ("psycopg", "psycopg2")
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -73,10 +74,9 @@ class SqlSource:
         table: The table.
         channel: The PostgreSQL channel on which ids are announced.
         result_uri: Returns the URI of the result of a row.
-        is_inserted: Whether each row was inserted before it is polled, so that one
-            that is missing was deleted.
-        forget_after: Seconds after which a row that is not polled any more is
-            forgotten.
+        is_inserted: Whether each row is inserted before it is polled: a missing one was
+            then deleted.
+        forget_after: Seconds since its last poll after which a row is forgotten.
     """
 
     def __init__(
@@ -262,7 +262,6 @@ class SqlSink(Sink):
 
     @property
     def uri(self) -> str:
-        """The sink as text."""
         options = {
             what: name
             for what, name in self.table.columns.items()
@@ -276,7 +275,6 @@ class SqlSink(Sink):
         return f"{SCHEME}://{self.table.conn_id}/{self.table.name}{query}"
 
     def bind(self, settings: Settings) -> BoundSqlSink:
-        """Return what the sink does with a runqy connection."""
         return BoundSqlSink(self, settings)
 
 
@@ -318,7 +316,7 @@ class BoundSqlSink(BoundSink):
         )
 
     def prepare(self, delivery_id: str) -> None:
-        """Insert the row, where the sink is to do so."""
+        """Insert the row, if the sink's ``insert`` is true."""
         if self.sink.insert:
             self.sink.table.insert(delivery_id)
 
@@ -331,7 +329,6 @@ class BoundSqlSink(BoundSink):
         return uri.startswith(f"{self.sink.uri}#")
 
     def targets(self, job: JobRef) -> Sequence[WaitTarget]:
-        """Return the table."""
         # The row of a job that was enqueued has been inserted. A sensor that does not
         # know the job may be early.
         is_inserted = self.sink.insert and job.job_id is not None
@@ -339,7 +336,6 @@ class BoundSqlSink(BoundSink):
         return [WaitTarget(factory, job.delivery_id)]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
-        """Read the row."""
         table, row_id = self.sink.table, urlsplit(uri).fragment
         if self.settings.max_read_bytes is not None:
             table.check_size(row_id, self.settings.max_read_bytes)
@@ -368,7 +364,7 @@ class BoundSqlSink(BoundSink):
         try:
             status = table.status_of(job.delivery_id)
         except RunqyError as error:
-            state = f"could not be read just now ({error})"
+            state = f"could not be read ({error})"
         else:
             state = "does not exist" if status is None else f"has the status {status!r}"
         return (

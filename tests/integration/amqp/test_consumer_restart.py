@@ -184,7 +184,7 @@ def test_amqp_source_connection_not_found_is_fetched_again(
     queue: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Airflow raises the same error where its API is unavailable."""
+    """Airflow raises the same error if its API is unavailable."""
     context, sink = load_settings("runqy_default"), f"amqp://late/{queue}"
     channel.queue_declare(queue, durable=True)
 
