@@ -1,18 +1,21 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The least that could wait for a message: one subscription, one future per wait.
+"""The least that could wait for a message, as a floor for ours.
 
-It is the floor of a wait by Redis: it looks at no state, so it misses what was
-published before it began or while its connection was broken.
+``BareTrigger`` is the floor of a wait: one subscription, one future per wait. It looks
+at no state, so it misses what was published before it began or while its connection was
+broken. ``BareTaskTrigger`` is the floor of a task: it waits for one message, and ends
+its task.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from redis.asyncio import Redis
 
 from devtools.benchmarks.servers import CONN_ID
@@ -46,6 +49,26 @@ class BareTrigger(BaseTrigger):
         future = _waits[self.name] = asyncio.get_running_loop().create_future()
         payload = {"delivery_id": await future}
         yield TriggerEvent(payload)  # type: ignore[no-untyped-call] # Airflow's
+
+
+class BareTaskTrigger(BaseTrigger):
+    """Waits for the first item of a Redis list, and ends its task with it."""
+
+    def __init__(self, redis_url: str, key: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow's
+        self.redis_url = redis_url
+        self.key = key
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments."""
+        arguments = {"redis_url": self.redis_url, "key": self.key}
+        return f"{type(self).__module__}.{type(self).__name__}", arguments
+
+    async def run(self) -> AsyncIterator[TaskSuccessEvent]:
+        """Wait for it."""
+        async with Redis.from_url(self.redis_url) as redis:
+            found: Any = await redis.blpop([self.key])
+        yield TaskSuccessEvent(xcoms={"return_value": json.loads(found[1])})
 
 
 async def _listen() -> None:

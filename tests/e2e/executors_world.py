@@ -33,6 +33,9 @@ LIMIT = 300.0
 #: The Celery workers and the triggerers, by the names that they are started with.
 WORKERS, TRIGGERERS = ("celery-1", "celery-2"), ("triggerer", "triggerer-2")
 
+#: Processes of the API server that answer requests.
+API_WORKERS = 2
+
 #: Tasks that each Celery worker runs at a time.
 CONCURRENCY = 4
 
@@ -46,7 +49,7 @@ FERNET_KEY = "AIRFLOW__CORE__FERNET_KEY"
 
 #: Airflow notices its dead sooner than by default, so that the tests take less time.
 SETTINGS = {
-    "AIRFLOW__API__WORKERS": "2",
+    "AIRFLOW__API__WORKERS": str(API_WORKERS),
     "AIRFLOW__CELERY__OPERATION_TIMEOUT": "10",
     "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "60",
     "AIRFLOW__EDGE__API_ENABLED": "True",
@@ -92,6 +95,7 @@ class ExecutorsWorld:
                 directory=home / "sandbox",
             )
         )
+        self.closed_port = free_port()
         secret, port = secrets.token_hex(32), free_port()
         receiver = stack.enter_context(running_receiver(self.sandbox.redis_url, secret))
         self.url = f"http://127.0.0.1:{port}"
@@ -145,8 +149,8 @@ class ExecutorsWorld:
             "AIRFLOW__API_AUTH__JWT_SECRET": jwt_secret,
             "AIRFLOW__EDGE__API_URL": f"{self.url}/edge_worker/v1/rpcapi",
             "AIRFLOW__EDGE__JOB_POLL_INTERVAL": "1",
-            # It reaches no inbox at the address that the others reach.
-            "AIRFLOW_CONN_REDIS_FAR": f"redis://127.0.0.1:{free_port()}",
+            # It does not reach this Redis, which all others reach.
+            "AIRFLOW_CONN_REDIS_FAR": f"redis://127.0.0.1:{self.closed_port}",
             "AIRFLOW__OPENLINEAGE__NAMESPACE": "tests",
             "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
                 {"type": "file", "log_file_path": str(self.lineage), "append": True}

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The same jobs, waited for by us and by the peer; conf has ``seconds``, a list."""
+"""The same jobs, waited for by us, by the peer and by the floor.
+
+conf has ``seconds``, a list.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.sensors.s3 import S3KeySensor
-from airflow.sdk import DAG, get_current_context, task
+from airflow.sdk import DAG, BaseHook, BaseOperator, get_current_context, task
 
+from devtools.benchmarks.bare_trigger import BareTaskTrigger
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.operators.runqy import RunqyOperator
 
@@ -38,6 +42,26 @@ class PeerSensor(S3KeySensor):
         with RunqyHook() as hook:
             hook.enqueue("put", payload)
         super().execute(context)
+
+
+class FloorOperator(BaseOperator):
+    """The least that runs a job and ends with it: one request, one message."""
+
+    template_fields = ("seconds", "key")
+
+    def __init__(self, *, seconds: Any, key: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seconds = seconds
+        self.key = key
+
+    def execute(self, context: Context) -> None:  # noqa: ARG002 - Airflow's signature
+        """Enqueue, then wait."""
+        redis = BaseHook.get_connection("redis_default")
+        url = f"redis://{redis.host}:{redis.port}"
+        payload = {"redis_url": url, "key": self.key, "seconds": float(self.seconds)}
+        with RunqyHook() as hook:
+            hook.enqueue("tell", payload)
+        self.defer(trigger=BareTaskTrigger(url, self.key), method_name="execute")
 
 
 @task
@@ -80,4 +104,9 @@ with DAG("peer", schedule=None, **LIMITS):
         bucket_key="peer/{{ run_id }}/{{ ti.map_index }}",
         poke_interval=5,
         deferrable=True,
+    ).expand(seconds=seconds())
+
+with DAG("floor", schedule=None, **LIMITS):
+    FloorOperator.partial(
+        task_id="wait", key="floor/{{ run_id }}/{{ ti.map_index }}"
     ).expand(seconds=seconds())

@@ -63,7 +63,8 @@ def celery_batch() -> None:
     @task(**RETRIED)
     def indexes(results: Any) -> list[int]:
         """Return the index in each result."""
-        return [result["index"] for result in RunqyResultHook().read_batch(results)]
+        found = RunqyResultHook().read_batch(results)
+        return [result.value["index"] for result in found]
 
     indexes(batch.output)
 
@@ -117,9 +118,10 @@ def edge() -> None:
         )
 
     @task(executor="edge")
-    def check(conn_id: str) -> list[Any]:
-        """Check a connection from where the tasks run."""
-        return list(RunqyHook(conn_id).test_connection())
+    def check(conn_id: str) -> list[str]:
+        """Check a connection from where the tasks run; return what failed."""
+        _, report = RunqyHook(conn_id).test_connection()
+        return [line for line in report.splitlines() if line.startswith("[failed]")]
 
     check.override(task_id="check")("runqy_default")
     check.override(task_id="check_far")("runqy_far")

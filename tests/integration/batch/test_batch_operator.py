@@ -225,7 +225,7 @@ def waiting_jobs(stack: Stack) -> int:
 def test_batch_last_attempt_timed_out_pending_jobs_are_deleted(
     limit: str, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Silence counts from the start where the jobs themselves are not observed.
+    # Silence counts from the start if the jobs themselves are not observed.
     monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "0")
     before = waiting_jobs(stack)
     kept = batch_of(numbers(3), "idle", delivery_timeout=timedelta(seconds=1))

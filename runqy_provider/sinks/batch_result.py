@@ -10,24 +10,55 @@ from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import COMPLETED, FAILED
 from runqy_provider.errors import BadDelivery
-from runqy_provider.lines import lines_of
 from runqy_provider.models import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
+#: Bytes that are read at a time.
+PIECE = 64 * 1024
+
+#: The longest line, in bytes: more than any payload or result in a manifest has.
+LONGEST = 64 * 1024 * 1024
+
+
+def lines_of(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a stream, without their ends.
+
+    Some libraries return pieces instead of lines, or close a stream when its end was
+    read.
+
+    Raises:
+        ValueError: A line has more than LONGEST bytes.
+    """
+    begun: list[bytes] = []
+    size = 0
+    while piece := stream.read(PIECE):
+        first, *others = piece.split(b"\n")
+        begun.append(first)
+        size += len(first)
+        if size > LONGEST:
+            raise ValueError(f"A line has more than {LONGEST:,} bytes.")
+        if others:
+            yield b"".join(begun)
+            *whole, rest = others
+            yield from whole
+            begun, size = [rest], len(rest)
+    if size:
+        yield b"".join(begun)
+
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What became of one job of a batch.
+    """The outcome of one job of a batch.
 
     Attributes:
         index: Number of the job, from 0: that of its payload.
         delivery_id: Our id of its delivery.
-        value: The result, where it is JSON and not large.
-        reference: Else where it is; ``RunqyResultHook.read`` opens it.
-        error: Why the job failed; None where it completed.
+        value: The result, if it is JSON and not large.
+        reference: Otherwise where it is; ``RunqyResultHook.read`` opens it.
+        error: Why the job failed; None if it completed.
     """
 
     index: int
@@ -42,7 +73,6 @@ class BatchResult:
         return COMPLETED if self.error is None else FAILED
 
     def to_line(self) -> bytes:
-        """Return the line of the manifest."""
         line: dict[str, Any] = {
             "index": self.index,
             "delivery_id": self.delivery_id,
@@ -61,7 +91,7 @@ class BatchResult:
         """Read a line of a manifest.
 
         Raises:
-            BadDelivery: It is not one.
+            BadDelivery: It is not a line of a manifest.
         """
         try:
             fields = json.loads(line)
