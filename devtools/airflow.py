@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 #: Seconds that Airflow may take to start, and to stop.
-START_LIMIT = 180.0
+START_LIMIT = 300.0
 STOP_LIMIT = 20.0
 
 

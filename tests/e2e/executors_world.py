@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import secrets
 import time
 from pathlib import Path
@@ -44,6 +45,9 @@ EXECUTORS = (
     pod_executor.PATH,
     "edge:airflow.providers.edge3.executors.EdgeExecutor",
 )
+
+#: What the log says of the job that a task waits for.
+_JOB = re.compile(r"(?:Enqueued job|Job) (\S+) (?:in queue|of the previous attempt)")
 
 FERNET_KEY = "AIRFLOW__CORE__FERNET_KEY"
 
@@ -218,8 +222,8 @@ class ExecutorsWorld:
 
     def pod_log(self, run_id: str, task_id: str, *, try_number: int) -> str:
         """Return what the pods of a task's try have written."""
-        [path] = self._pods.glob(f"*.{task_id}.{run_id}.{try_number}.log")
-        return path.read_text()
+        logs = self._pods.glob(f"*.{task_id}.{run_id}.{try_number}.log")
+        return "".join(path.read_text() for path in logs)
 
     # -- jobs ------------------------------------------------------------------------
 
@@ -229,20 +233,19 @@ class ExecutorsWorld:
         folder.mkdir(exist_ok=True)
         (folder / "go").touch()
 
-    def wait_for_job(
+    def job_of_pod(
         self, dag_id: str, run_id: str, task_id: str, *, try_number: int
     ) -> str:
-        """Wait until a try of a task waits for its job, and return the job's id."""
+        """Wait until a task's try waits in its pod, and return the id of its job."""
         found: list[str] = []
 
-        def has_job() -> bool:
+        def waits() -> bool:
+            log = self.pod_log(run_id, task_id, try_number=try_number)
+            found[:] = _JOB.findall(log)
             ti = self.tasks(dag_id, run_id)[task_id]
-            if ti["try_number"] == try_number:
-                job = self.client.xcom(ti, "runqy_job")
-                found[:] = [job["job_id"]] if job else []
-            return bool(found)
+            return bool(found and self.client.xcom(ti, "runqy_job"))
 
-        self.wait(f"the job of try {try_number}", has_job)
+        self.wait(f"the job of try {try_number}", waits)
         return found[0]
 
     def enqueued(self) -> int:
