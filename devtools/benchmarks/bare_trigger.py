@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -52,23 +53,35 @@ class BareTrigger(BaseTrigger):
 
 
 class BareTaskTrigger(BaseTrigger):
-    """Waits for the first item of a Redis list, and ends its task with it."""
+    """Waits for the first item of a Redis list, and ends its task with it.
 
-    def __init__(self, redis_url: str, key: str) -> None:
+    Args:
+        redis_url: The Redis.
+        key: The list.
+        resume_at: When a worker may end the task, in seconds since 1970; None: the
+            trigger ends it.
+    """
+
+    def __init__(self, redis_url: str, key: str, resume_at: float | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's
-        self.redis_url = redis_url
-        self.key = key
+        self.arguments = {"redis_url": redis_url, "key": key, "resume_at": resume_at}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments."""
-        arguments = {"redis_url": self.redis_url, "key": self.key}
-        return f"{type(self).__module__}.{type(self).__name__}", arguments
+        return f"{type(self).__module__}.{type(self).__name__}", self.arguments
 
-    async def run(self) -> AsyncIterator[TaskSuccessEvent]:
+    async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for it."""
-        async with Redis.from_url(self.redis_url) as redis:
-            found: Any = await redis.blpop([self.key])
-        yield TaskSuccessEvent(xcoms={"return_value": json.loads(found[1])})
+        async with Redis.from_url(str(self.arguments["redis_url"])) as redis:
+            found: Any = await redis.blpop([str(self.arguments["key"])])
+        value, resume_at = json.loads(found[1]), self.arguments["resume_at"]
+        if resume_at is None:
+            yield TaskSuccessEvent(xcoms={"return_value": value})
+            return
+        # Airflow 3.3 fails a task that is resumed before the scheduler knows that its
+        # worker process has ended.
+        await asyncio.sleep(float(resume_at) - time.time())
+        yield TriggerEvent(value)  # type: ignore[no-untyped-call] # Airflow's
 
 
 async def _listen() -> None:

@@ -17,9 +17,9 @@ BENCHMARKS = (
 #: Those that ``QUICK=1`` leaves out.
 NOT_QUICK = ("batch",)
 
-#: Those that run only if they are named: to choose a default, and for more waits than
-#: one triggerer gets.
-ON_DEMAND = ("many_waits", "defer_after", "settle_seconds")
+#: Those that run only if they are named: to choose a default, to explain a figure, and
+#: for more waits than one triggerer gets.
+ON_DEMAND = ("many_waits", "defer_after", "settle_seconds", "first_task")
 
 
 def names_of(only: str | None, *, quick: bool) -> list[str]:

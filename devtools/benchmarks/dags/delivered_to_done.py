@@ -7,6 +7,7 @@ conf has ``seconds``, a list.
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 BUCKET = "results"
+
+#: As ``[runqy] settle_seconds``.
+SETTLE_SECONDS = 10.0
+
 LIMITS: dict[str, Any] = {"max_active_tasks": 1000, "max_active_runs": 4}
 
 
@@ -49,10 +54,13 @@ class FloorOperator(BaseOperator):
 
     template_fields = ("seconds", "key")
 
-    def __init__(self, *, seconds: Any, key: str, **kwargs: Any) -> None:
+    def __init__(
+        self, *, seconds: Any, key: str, settle: float | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.seconds = seconds
         self.key = key
+        self.settle = settle
 
     def execute(self, context: Context) -> None:  # noqa: ARG002 - Airflow's signature
         """Enqueue, then wait."""
@@ -61,7 +69,13 @@ class FloorOperator(BaseOperator):
         payload = {"redis_url": url, "key": self.key, "seconds": float(self.seconds)}
         with RunqyHook() as hook:
             hook.enqueue("tell", payload)
-        self.defer(trigger=BareTaskTrigger(url, self.key), method_name="execute")
+        resume_at = None if self.settle is None else time.time() + self.settle
+        trigger = BareTaskTrigger(url, self.key, resume_at)
+        self.defer(trigger=trigger, method_name="execute_complete")
+
+    def execute_complete(self, context: Context, event: Any) -> Any:  # noqa: ARG002 - Airflow's signature
+        """Return what the message said."""
+        return event
 
 
 @task
@@ -88,6 +102,12 @@ def ours(dag_id: str, **arguments: Any) -> None:
 ours("webhook", sink="webhook")
 ours("s3", sink="s3://results/ours")
 ours("on_worker", sink="webhook", end_from_trigger=False)
+ours(
+    "on_worker_1",
+    sink="webhook",
+    end_from_trigger=False,
+    defer_after=timedelta(seconds=1),
+)
 # Defers at once, whatever the job, so that each task is resumed.
 ours(
     "resumed", sink="webhook", end_from_trigger=False, defer_after=timedelta(seconds=0)
@@ -106,7 +126,10 @@ with DAG("peer", schedule=None, **LIMITS):
         deferrable=True,
     ).expand(seconds=seconds())
 
-with DAG("floor", schedule=None, **LIMITS):
-    FloorOperator.partial(
-        task_id="wait", key="floor/{{ run_id }}/{{ ti.map_index }}"
-    ).expand(seconds=seconds())
+for name, settle in (("floor", None), ("floor_on_worker", SETTLE_SECONDS)):
+    with DAG(name, schedule=None, **LIMITS):
+        FloorOperator.partial(
+            task_id="wait",
+            key=name + "/{{ run_id }}/{{ ti.map_index }}",
+            settle=settle,
+        ).expand(seconds=seconds())
