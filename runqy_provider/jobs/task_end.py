@@ -286,9 +286,7 @@ def _write(
             )
             task_runner.SUPERVISOR_COMMS.send(link)
     if value is not None:
-        push_xcom(
-            ti, RETURN_KEY, value, length=length, is_dag_result=end.is_dag_result
-        )
+        push_xcom(ti, RETURN_KEY, value, length=length, is_dag_result=end.is_dag_result)
     duration = None if end.started_at is None else time.time() - end.started_at
     count_success(end.operator, end.tags, duration)
     log.info("The triggerer ends the task: no second worker is needed.")
