@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from configparser import ConfigParser
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import tomllib
@@ -21,9 +22,6 @@ from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.receiver.app import create_app
 from runqy_provider.sensors.runqy import RunqySensor
 from tests.support.doc_blocks import PAGES, ROOT, all_blocks, blocks_of, read_page
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: Each language, and what checks its blocks.
 RULES = {
