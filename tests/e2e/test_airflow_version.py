@@ -90,7 +90,7 @@ class World:
             tis = self.iterations("looped_waiting", run_id, "body.wait")[iteration:]
             return any(
                 (ti["state"], ti["try_number"]) == ("deferred", tries)
-                and "pending, and no live worker" in self.client.log(ti)
+                and "starting" in self.client.log(ti)
                 for ti in tis
             )
 
