@@ -159,8 +159,10 @@ def test_triggers_hundred_bucket_waits_share_one_listing(
         return log.read_text(errors="replace").count("prefix=hundred/")
 
     with Triggerer(tmp_path, triggers, connections) as triggerer:
-        # The first polls come while triggers are still being started.
-        triggerer.run_until(lambda: lists() >= 8)
+        triggerer.run_until(lambda: triggerer.running == len(triggers))
+        # The next polls come while triggers are still being started.
+        first = lists()
+        triggerer.run_until(lambda: lists() >= first + 8)
         started, before = time.monotonic(), lists()
         # A trigger that starts alone is polled alone.
         read = len(log.read_text(errors="replace"))
