@@ -53,7 +53,7 @@ delivery: setup ## runqy_delivery alone, in empty environments
 test-airflow: setup ## the tests that depend on Airflow, on another one (VERSION=3.1.8, oldest, or all)
 	$(RUN) -m devtools.airflow_versions $(VERSION) $(if $(AIRFLOW_PYTHON),--python $(AIRFLOW_PYTHON)) $(if $(JOBS),--jobs $(JOBS))
 
-unit: setup ## the unit tests: less than a minute, no servers
+unit: setup ## the unit tests: 20 seconds, no servers
 	$(RUN) -m pytest -q tests/unit
 
 e2e: setup ## the tests through real Airflow processes
