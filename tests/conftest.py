@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
     from tests.support.stack import Gate, Stack
 
 # Airflow reads AIRFLOW_HOME when it is first imported, before any fixture runs.
@@ -96,7 +96,7 @@ def redis_url(redis_port: int) -> str:
 @pytest.fixture
 def redis_settings(redis_port: int) -> RedisConnection:
     """The connection to the Redis of these tests."""
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
     return RedisConnection(
         "redis_default",
@@ -108,7 +108,7 @@ def redis_settings(redis_port: int) -> RedisConnection:
 @pytest.fixture
 def unreachable_redis() -> RedisConnection:
     """A connection to a Redis that does not run."""
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
     from runqy_sandbox.process.net import free_port
 
     port = free_port()
@@ -140,7 +140,7 @@ def connect(
 ) -> Callable[..., dict[str, dict[str, Any]]]:
     """Give Airflow the stack's connections; call it to change runqy_default."""
     from runqy_provider.settings import clear_settings
-    from runqy_provider.sinks.object_store.clients import clear_clients
+    from runqy_provider.sinks.object_store.base import clear_clients
 
     def connect(
         *,

@@ -32,8 +32,8 @@ from devtools.receiver import running_receiver
 from devtools.servers.postgres import running_postgres
 from runqy_provider.client.models import JobOptions
 from runqy_provider.client.redis_transport import NewJob, RedisTransport
-from runqy_provider.connections import RedisConnection
 from runqy_provider.inbox import callback_url
+from runqy_provider.redis_connection import RedisConnection
 from runqy_sandbox.process.watchdog import run_with_watchdog
 from runqy_sandbox.sandbox import Sandbox
 

@@ -24,13 +24,16 @@ from devtools.benchmarks.table import Table
 from runqy_provider.client import api
 from runqy_provider.client.models import JobOptions
 from runqy_provider.client.redis_keys import QUEUES, hash_key, pending_key, reverse_key
-from runqy_provider.client.redis_transport import _ENQUEUE, NewJob, RedisTransport
-from runqy_provider.client.task_message import (
+from runqy_provider.client.redis_transport import (
+    _ENQUEUE,
     DEFAULT_TIMEOUT,
     MAX_RETRY,
+    NewJob,
+    RedisTransport,
     task_message,
 )
-from runqy_provider.connections import RedisConnection, RunqyConnection
+from runqy_provider.connections import RunqyConnection
+from runqy_provider.redis_connection import RedisConnection
 from runqy_sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from redis.asyncio import Redis as AsyncRedis
 from devtools.benchmarks.servers import CONN_ID, port_of, running_redis
 from devtools.benchmarks.table import Table
 from runqy_delivery import Delivery
-from runqy_provider.connections import RedisConnection
+from runqy_provider.config import Config
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.writer import InboxWriter, digest
-from runqy_provider.options import Config
+from runqy_provider.redis_connection import RedisConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

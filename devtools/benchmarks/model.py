@@ -13,10 +13,10 @@ import argparse
 import math
 from dataclasses import dataclass, field, fields
 
-from runqy_provider.hooks.delivery_fields import LATE_DELIVERY
+from runqy_provider.config import Config
 from runqy_provider.inbox import keys
-from runqy_provider.operators.runqy import DELIVERY_TIMEOUT
-from runqy_provider.options import Config
+from runqy_provider.operators._task import DELIVERY_TIMEOUT
+from runqy_provider.sinks.base import LATE_DELIVERY
 from runqy_provider.sinks.object_store.sink import WEBHOOK_INTERVAL_FACTOR
 
 # What was measured, with the benchmark, and the row and column of its table.

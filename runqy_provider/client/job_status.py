@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     import requests
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisConnection, RunqyConnection
+    from runqy_provider.connections import RunqyConnection
     from runqy_provider.errors import RunqyError
+    from runqy_provider.redis_connection import RedisConnection
 
 T = TypeVar("T")
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from runqy_provider.connections import RedisConnection, RunqyConnection
+    from runqy_provider.connections import RunqyConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 log = logging.getLogger(__name__)
 

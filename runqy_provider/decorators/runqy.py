@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""``@task.runqy``: a function makes the payload, and the call is the job's result."""
+"""``@task.runqy`` and ``@task.runqy_batch``: a function makes the payloads of jobs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 
-from runqy_provider.airflow_compat import KNOWN_CONTEXT_KEYS
-from runqy_provider.decorators.call import call_function
+from runqy_provider.airflow_compat import KNOWN_CONTEXT_KEYS, determine_kwargs
 from runqy_provider.operators.runqy import RunqyOperator
+from runqy_provider.operators.runqy_batch import RunqyBatchOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from airflow.sdk import Context
     from airflow.sdk.bases.decorator import TaskDecorator
@@ -53,7 +53,7 @@ class RunqyDecoratedOperator(DecoratedOperator, RunqyOperator):
 
     def execute(self, context: Context) -> Any:
         """Call the function, enqueue the job; wait for its result, or defer."""
-        payload = call_function(self, context)
+        payload = _call_function(self, context)
         self.payload = self._arguments() if payload is None else payload
         # Not DecoratedOperator's: that of Airflow 3.0 works for functions only.
         return RunqyOperator.execute(self, context)
@@ -102,3 +102,84 @@ def runqy_task(
         decorated_operator_class=RunqyDecoratedOperator,
         **kwargs,
     )
+
+
+class RunqyBatchDecoratedOperator(DecoratedOperator, RunqyBatchOperator):
+    """Call a function, and run a job with each payload that it returns.
+
+    :param python_callable: The function. It returns, or yields, payloads; or returns
+        the URI of an object with one a line. It is called again when the task resumes
+        to enqueue more jobs, and must give the same.
+    :param op_args: Its positional arguments. (templated)
+    :param op_kwargs: Its keyword arguments. (templated)
+    """
+
+    # Not the payloads: what the function returns is data.
+    template_fields: Sequence[str] = (
+        *DecoratedOperator.template_fields,
+        *(name for name in RunqyBatchOperator.template_fields if name != "payloads"),
+    )
+    custom_operator_name = "@task.runqy_batch"
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Iterable[Mapping[str, Any]] | str],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            python_callable=python_callable,
+            op_args=op_args,
+            op_kwargs=op_kwargs,
+            payloads=(),
+            **kwargs,
+        )
+
+    def execute(self, context: Context) -> Any:
+        """Enqueue the first jobs, or go on with those of the attempt before; wait."""
+        # Not DecoratedOperator's: that of Airflow 3.0 works for functions only.
+        return RunqyBatchOperator.execute(self, context)
+
+    def read_payloads(self, context: Context) -> tuple[Any, bool]:
+        """Call the function."""
+        payloads = _call_function(self, context)
+        # Who wrote the function chose what it names.
+        return payloads, isinstance(payloads, str) and "://" in payloads
+
+
+def runqy_batch_task(
+    python_callable: Callable[..., Iterable[Mapping[str, Any]] | str] | None = None,
+    **kwargs: Any,
+) -> TaskDecorator:
+    """Make a function the maker of payloads; Airflow calls it for @task.runqy_batch.
+
+    :param python_callable: The function.
+    :param kwargs: Arguments of ``RunqyBatchOperator``; ``runqy_queue`` is required, and
+        ``payloads`` is what the function makes.
+
+    Raises:
+        TypeError: ``payloads`` is given.
+    """
+    if "payloads" in kwargs:
+        raise TypeError(
+            "@task.runqy_batch takes no payloads: return them from the function."
+        )
+    return task_decorator_factory(
+        python_callable=python_callable,
+        decorated_operator_class=RunqyBatchDecoratedOperator,
+        **kwargs,
+    )
+
+
+def _call_function(task: DecoratedOperator, context: Context) -> Any:
+    """Call the function of a task with its arguments, and what it takes of the context.
+
+    Args:
+        task: The task.
+        context: The task instance's.
+    """
+    function = task.python_callable
+    given = {**context, **task.op_kwargs}
+    return function(*task.op_args, **determine_kwargs(function, task.op_args, given))

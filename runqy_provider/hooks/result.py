@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runqy_delivery import JobError
-    from runqy_provider.hooks.batch_result import BatchResult
     from runqy_provider.inbox.channel_reader import ChannelTaker
     from runqy_provider.settings import Settings
     from runqy_provider.sinks.base import Sink
+    from runqy_provider.sinks.batch_result import BatchResult
     from runqy_provider.sinks.result import StoredResult
 
 log = logging.getLogger(__name__)
@@ -240,7 +240,7 @@ class RunqyResultHook(BaseHook):
             SinkError: The manifest cannot be read.
             BadDelivery: It is not the manifest of a batch.
         """
-        from runqy_provider.hooks.batch_result import (  # noqa: PLC0415 - for batches only
+        from runqy_provider.sinks.batch_result import (  # noqa: PLC0415 - for batches only
             results_in,
         )
 

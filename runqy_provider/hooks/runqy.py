@@ -30,10 +30,10 @@ from runqy_provider.errors import (
     ServerUnavailable,
     SinkUnavailable,
 )
-from runqy_provider.hooks.delivery_fields import DeliveryFields
 from runqy_provider.inbox.channel import new_channel_delivery_id
 from runqy_provider.models import JobRef
 from runqy_provider.settings import settings_of
+from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -197,10 +197,10 @@ class RunqyHook(BaseHook):
             Rejected: runqy refuses the job.
         """
         payload = plain_payload(payload, runqy_queue)
-        fields = DeliveryFields(self.settings, sink, deadline)
-        fields.check(delivery_id)
-        fields.check_is_new(delivery_id)
-        asked = fields.of(delivery_id)
+        bound = sink_from_uri(sink).bind(self.settings)
+        bound.check_delivery(delivery_id)
+        bound.check_is_new(delivery_id)
+        asked = bound.prepared_fields(delivery_id, deadline)
         enqueued_at = round(time.time(), 3)
         job = self.enqueue(
             runqy_queue,
@@ -210,7 +210,7 @@ class RunqyHook(BaseHook):
             job_id=delivery_id if self.connection.transport == REDIS else None,
         )
         return JobRef(
-            delivery_id, fields.sink_uri, job.job_id, job.runqy_queue, enqueued_at
+            delivery_id, bound.sink.uri, job.job_id, job.runqy_queue, enqueued_at
         )
 
     def enqueue(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 #: Milliseconds for which Redis holds back its answer while nothing arrives.
 BLOCK = 5000

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 #: Seconds after which a silent subscription is checked by a ping.
 PING_INTERVAL = 30.0

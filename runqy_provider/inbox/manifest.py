@@ -14,7 +14,7 @@ from runqy_provider.inbox import keys
 from runqy_provider.redis_client import client, redis_errors
 
 if TYPE_CHECKING:
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 #: Bytes of one piece.
 PIECE = 1024 * 1024

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from redis import Redis
     from typing_extensions import Self
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runqy_delivery import Delivery
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
     #: Tells the task that waits for a delivery, by its id, why one was refused.
     Tell = Callable[[str, str], Awaitable[None]]

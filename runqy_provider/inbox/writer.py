@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from redis.exceptions import NoScriptError, RedisError
 
 from runqy_delivery import BadDelivery, Delivery
+from runqy_provider.config import Config
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.channel import MOST_KEPT, channel_of, event_of
 from runqy_provider.inbox.records import MOST_RECORDS, DeliveryRecord, Progress
-from runqy_provider.options import Config
 from runqy_provider.redis_client import redis_errors
 from runqy_provider.sanitize import one_line
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 #: Writes JSON so that the same values give the same text.
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from redis import Redis
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.settings import Settings
 
 log = logging.getLogger(__name__)

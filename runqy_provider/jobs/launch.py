@@ -34,13 +34,13 @@ from runqy_provider.errors import (
     SinkUnavailable,
     by_name,
 )
-from runqy_provider.hooks.delivery_fields import LATE_DELIVERY
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.jobs.attempt_store import NAMESPACE, attempt_store
 from runqy_provider.jobs.cancellation import delete_if_pending
 from runqy_provider.jobs.telemetry import count_enqueued
 from runqy_provider.jobs.waiting import look_once
 from runqy_provider.models import ARRIVED, ERROR, JobRef
+from runqy_provider.sinks.base import LATE_DELIVERY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

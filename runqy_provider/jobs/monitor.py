@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
 
     from runqy_provider.client.job_status import JobStatusReader, Seen
-    from runqy_provider.connections import RedisConnection, RunqyConnection
+    from runqy_provider.connections import RunqyConnection
     from runqy_provider.models import JobRef
+    from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.settings import Settings
 
 

@@ -19,8 +19,8 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.result import check_returns
 from runqy_provider.jobs.attempt_store import attempt_store
-from runqy_provider.jobs.batch.begin import begin
 from runqy_provider.jobs.batch.deletion import delete_pending
+from runqy_provider.jobs.batch.enqueue import begin
 from runqy_provider.jobs.batch.manifest import values_in
 from runqy_provider.jobs.batch.payloads import Payloads
 from runqy_provider.jobs.batch.progress import BatchProgress
@@ -43,24 +43,17 @@ from runqy_provider.models import (
     JobRef,
     Reference,
 )
-from runqy_provider.operators._task_fields import (
-    add_to_outlets,
-    hide_links,
-    job_options,
-    show_queue_link,
-    show_result_link,
-)
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.batch import BatchTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from airflow.sdk import Context
 
     from runqy_provider.jobs.attempt_store import AttemptStore
-    from runqy_provider.operators.runqy_batch import RunqyBatchOperator
+    from runqy_provider.operators._task import RunqyTask
     from runqy_provider.settings import Settings
 
 
@@ -72,12 +65,30 @@ class BatchExecution:
     Args:
         task: The operator.
         context: The task instance's.
+        read_payloads: Returns the payloads, and whether a text may be the URI of an
+            object that has them.
+        manifest: See ``RunqyBatchOperator``, also for those below.
+        max_in_flight: Of that operator.
+        max_failed: Of that operator.
     """
 
-    def __init__(self, task: RunqyBatchOperator, context: Context) -> None:
+    def __init__(
+        self,
+        task: RunqyTask,
+        context: Context,
+        read_payloads: Callable[[Context], tuple[Any, bool]],
+        *,
+        manifest: str | None,
+        max_in_flight: int,
+        max_failed: float,
+    ) -> None:
         self.task = task
-        hide_links(task)
+        task.hide_links()
         self._airflow = context
+        self._read_payloads = read_payloads
+        self._manifest = manifest
+        self._max_in_flight = max_in_flight
+        self._max_failed = max_failed
         self._settings = load_settings(task.runqy_conn_id)
         self._store = store_of(task, context, self._settings)
         self._batch: BatchProgress | None = None
@@ -89,7 +100,7 @@ class BatchExecution:
 
     def _execute(self) -> Any:
         task = self.task
-        check_arguments(task)
+        check_arguments(task.returns, self._max_in_flight, self._max_failed)
         sink = sink_from_uri(task.sink or self._settings.connection.sink)
         deadline = time.time() + self._limit.seconds
         with self._payloads() as payloads:
@@ -207,15 +218,15 @@ class BatchExecution:
         """Return what does the steps of a batch, and show the link to its queue."""
         task = self.task
         server_url = self._settings.connection.server_url
-        show_queue_link(task, server_url, batch.runqy_queue)
+        task.show_queue_link(server_url, batch.runqy_queue)
         limits = BatchLimits(
-            task.max_in_flight,
-            task.max_failed,
+            self._max_in_flight,
+            self._max_failed,
             task.deferrable,
             task.heartbeat_timeout,
             str(self._limit),
         )
-        manifest = task.manifest or batch.sink
+        manifest = self._manifest or batch.sink
         return BatchRun(
             self._settings, self._store, batch, limits, manifest, log=task.log
         )
@@ -224,7 +235,7 @@ class BatchExecution:
         self, run: BatchRun, payloads: Payloads, deadline: float, slot: timedelta
     ) -> Any:
         task, until_deferral = self.task, time.time() + slot.total_seconds()
-        step = run.step(payloads, job_options(task), deadline, until_deferral)
+        step = run.step(payloads, task.job_options(), deadline, until_deferral)
         if not isinstance(step, Deferral):
             return self._finish(run, step)
         trigger = BatchTrigger(
@@ -256,7 +267,7 @@ class BatchExecution:
         self._push_receipt(batch, reference)
         try:
             sink = sink_from_uri(run.manifest)
-            show_result_link(self.task, results.link(sink, reference))
+            self.task.show_result_link(results.link(sink, reference))
         except SinkError as error:
             # The results are there: a missing link is not worth a failure.
             self.task.log.warning("No link to the manifest could be made: %s", error)
@@ -276,12 +287,9 @@ class BatchExecution:
         return reference.to_xcom()
 
     def _payloads(self) -> Payloads:
-        given = self.task.read_payloads(self._airflow)
+        given, may_be_uri = self._read_payloads(self._airflow)
         return Payloads.read(
-            given,
-            self.task.runqy_queue,
-            self._settings,
-            may_be_uri=self.task.may_be_uri,
+            given, self.task.runqy_queue, self._settings, may_be_uri=may_be_uri
         )
 
     @property
@@ -299,12 +307,10 @@ class BatchExecution:
             "failed": len(batch.failed),
         }
         self._airflow["ti"].xcom_push(key=DELIVERY_KEY, value=receipt)
-        add_to_outlets(self.task, self._airflow, reference)
+        self.task.add_to_outlets(self._airflow, reference)
 
 
-def store_of(
-    task: RunqyBatchOperator, context: Context, settings: Settings
-) -> AttemptStore:
+def store_of(task: RunqyTask, context: Context, settings: Settings) -> AttemptStore:
     """Return where the progress of a batch is recorded.
 
     Raises:
@@ -321,21 +327,19 @@ def store_of(
     return store
 
 
-def check_arguments(task: RunqyBatchOperator) -> None:
+def check_arguments(returns: str, max_in_flight: int, max_failed: float) -> None:
     """Check the arguments of a task.
 
     Raises:
         Misconfigured: One of them is not valid.
     """
-    check_returns(task.returns)
-    if task.max_in_flight < 1:
-        raise Misconfigured(
-            f"max_in_flight must be 1 or more, not {task.max_in_flight!r}."
-        )
-    given = task.max_failed
-    is_share = isinstance(given, float)
-    if isinstance(given, bool) or not given >= 0 or (is_share and given >= 1):
+    check_returns(returns)
+    if max_in_flight < 1:
+        raise Misconfigured(f"max_in_flight must be 1 or more, not {max_in_flight!r}.")
+    is_share = isinstance(max_failed, float)
+    is_valid = max_failed >= 0 and not (is_share and max_failed >= 1)
+    if isinstance(max_failed, bool) or not is_valid:
         raise Misconfigured(
             "max_failed must be a number of jobs, or a share of all of them as a "
-            f"float from 0.0 and below 1.0, not {given!r}."
+            f"float from 0.0 and below 1.0, not {max_failed!r}."
         )

@@ -48,24 +48,18 @@ from runqy_provider.models import (
     DeliveryEvent,
     JobRef,
 )
-from runqy_provider.operators._task_fields import (
-    add_to_outlets,
-    hide_links,
-    job_options,
-    show_queue_link,
-    show_result_link,
-)
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.delivery import DeliveryTrigger
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow.sdk import Context
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
-    from runqy_provider.jobs.task_end import TaskEnd
-    from runqy_provider.operators.runqy import RunqyOperator
+    from runqy_provider.operators._task import RunqyTask
     from runqy_provider.sinks.base import Sink
 
 #: Errors that reading again cannot fix: a retry must enqueue a new job.
@@ -91,28 +85,47 @@ class Execution:
         own: The operator class of this provider that it is an instance of.
     """
 
-    def __init__(self, task: RunqyOperator, own: type[RunqyOperator]) -> None:
+    def __init__(self, task: RunqyTask, own: type[RunqyTask]) -> None:
         self.task = task
-        hide_links(task)
+        task.hide_links()
         self._own = own
         self.settings = load_settings(task.runqy_conn_id)
         self.job: JobRef | None = None
         self.ti: RuntimeTaskInstanceProtocol | None = None
 
-    def execute(self, context: Context) -> Any:
-        """Enqueue the job, or find that of the previous attempt; wait, or defer."""
+    def execute(
+        self,
+        context: Context,
+        payload: Mapping[str, Any],
+        *,
+        reattach: bool,
+        end_from_trigger: bool | None,
+    ) -> Any:
+        """Enqueue the job, or find that of the previous attempt; wait, or defer.
+
+        The arguments are those of the operator.
+        """
         task = self.task
         check_returns(task.returns)
         sink = sink_from_uri(task.sink or self.settings.connection.sink)
         self._check_heartbeat(sink)
-        end = self._task_end(context) if task.deferrable else None
+        end = None
+        if task.deferrable:
+            end = task_end_of(
+                task,
+                context,
+                wanted=end_from_trigger,
+                own=self._own,
+                pushes_receipt=True,
+                returns=task.returns,
+            )
         deadline = time.time() + self._timeout_seconds()
         attempt = reattach_or_submit(
             context,
             self.settings,
-            self._spec(sink),
+            self._spec(payload, sink),
             deadline=deadline,
-            reattach=task.reattach,
+            reattach=reattach,
         )
         deadline = min(deadline, attempt.expires)
         job = self.job = attempt.job
@@ -208,14 +221,14 @@ class Execution:
             seconds -= min(TIMEOUT_HEADROOM, seconds / 10)
         return seconds
 
-    def _spec(self, sink: Sink) -> JobSpec:
+    def _spec(self, payload: Mapping[str, Any], sink: Sink) -> JobSpec:
         task = self.task
         return JobSpec(
             task.runqy_conn_id,
             task.runqy_queue,
-            task.payload,
+            payload,
             sink,
-            job_options(task),
+            task.job_options(),
             deletes=task.delete_abandoned,
         )
 
@@ -255,16 +268,6 @@ class Execution:
                 f"{sink.uri!r} does not get here. {reason}"
             )
 
-    def _task_end(self, context: Context) -> TaskEnd | None:
-        return task_end_of(
-            self.task,
-            context,
-            wanted=self.task.end_from_trigger,
-            own=self._own,
-            pushes_receipt=True,
-            returns=self.task.returns,
-        )
-
     def _finish(self, context: Context, event: DeliveryEvent) -> Any:
         self._link_queue(event.job)
         try:
@@ -288,10 +291,10 @@ class Execution:
             raise
         finally:
             context["ti"].xcom_push(key=DELIVERY_KEY, value=received.receipt)
-        show_result_link(task, received.download_url)
+        task.show_result_link(received.download_url)
         task.receipt = received.receipt
         if received.reference is not None:
-            add_to_outlets(task, context, received.reference)
+            task.add_to_outlets(context, received.reference)
         received.forget()
         return received.value
 
@@ -299,7 +302,7 @@ class Execution:
         """Set what Airflow reads for the link each time that this process ends."""
         if job.runqy_queue is not None:
             server_url = self.settings.connection.server_url
-            show_queue_link(self.task, server_url, job.runqy_queue)
+            self.task.show_queue_link(server_url, job.runqy_queue)
 
     def _raise_not_arrived(self, context: Context, event: DeliveryEvent) -> NoReturn:
         if event.kind == SILENT:

@@ -7,78 +7,18 @@ This module holds what a DAG file needs; ``_execution.py`` holds what a worker d
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator, Context
-
 from runqy_provider.airflow_compat import TaskDeferralTimeout
-from runqy_provider.connections import DEFAULT_CONN_ID
 from runqy_provider.errors import InvalidPayload
-from runqy_provider.links.runqy import QueueLink, ResultLink
-from runqy_provider.models import AUTO
+from runqy_provider.operators._task import RunqyTask, check_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from airflow.sdk import BaseOperatorLink
+    from airflow.sdk import Context
 
-    from runqy_provider.models import Returns
     from runqy_provider.operators._execution import Execution
-    from runqy_provider.sinks.registry import SinkArgument
-
-#: How long a delivery is waited for where the task does not say.
-DELIVERY_TIMEOUT = timedelta(hours=24)
-
-#: How long a task waits in its slot before it defers, where it does not say. Jobs of
-#: half a second then end their tasks at once, and not after 2 s; longer ones hold their
-#: slots for a tenth more (devtools/benchmarks/defer_after.py).
-DEFER_AFTER = timedelta(seconds=1)
-
-
-class RunqyTask(BaseOperator):
-    """What the operators for one job and for many share: arguments and links.
-
-    The arguments are described at ``RunqyOperator``.
-    """
-
-    ui_color = "#e3f0e8"
-    operator_extra_links: Collection[BaseOperatorLink] = (ResultLink(), QueueLink())
-
-    def __init__(
-        self,
-        *,
-        runqy_queue: str,
-        sink: SinkArgument | None = None,
-        runqy_conn_id: str = DEFAULT_CONN_ID,
-        deferrable: bool = True,
-        delivery_timeout: timedelta = DELIVERY_TIMEOUT,
-        defer_after: timedelta = DEFER_AFTER,
-        heartbeat_timeout: timedelta | None = None,
-        job_timeout: timedelta | None = None,
-        max_retry: int | None = None,
-        active_timeout: timedelta | None = None,
-        ttl_completed: timedelta | None = None,
-        delete_abandoned: bool = True,
-        returns: Returns = AUTO,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.runqy_queue = runqy_queue
-        self.sink = sink
-        self.runqy_conn_id = runqy_conn_id
-        self.deferrable = deferrable
-        self.delivery_timeout = delivery_timeout
-        self.defer_after = defer_after
-        self.heartbeat_timeout = heartbeat_timeout
-        self.job_timeout = job_timeout
-        self.max_retry = max_retry
-        self.active_timeout = active_timeout
-        self.ttl_completed = ttl_completed
-        self.delete_abandoned = delete_abandoned
-        self.returns = returns
-        self.download_url: str | None = None
-        self.queue_url: str | None = None
 
 
 class RunqyOperator(RunqyTask):
@@ -144,13 +84,17 @@ class RunqyOperator(RunqyTask):
         self.payload = {} if payload is None else payload
         self.reattach = reattach
         self.end_from_trigger = end_from_trigger
-        self.receipt: dict[str, Any] | None = None
         self._execution: Execution | None = None
 
     def execute(self, context: Context) -> Any:
         """Enqueue the job, or find that of the previous attempt; wait, or defer."""
         execution = self._execution = self._start()
-        return execution.execute(context)
+        return execution.execute(
+            context,
+            self.payload,
+            reattach=self.reattach,
+            end_from_trigger=self.end_from_trigger,
+        )
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Return the result of the delivery for which the trigger fired."""
@@ -187,9 +131,6 @@ class RunqyOperator(RunqyTask):
     def _start(self) -> Execution:
         from runqy_provider.operators._execution import (  # noqa: PLC0415 - not needed to parse a DAG
             Execution,
-        )
-        from runqy_provider.operators._task_fields import (  # noqa: PLC0415 - same
-            check_texts,
         )
 
         check_texts(self, ("runqy_queue", "runqy_conn_id"), ("sink",))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from runqy_provider.airflow_compat import TaskDeferralTimeout
-from runqy_provider.operators.runqy import RunqyTask
+from runqy_provider.operators._task import RunqyTask, check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -90,7 +90,7 @@ class RunqyBatchOperator(RunqyTask):
         self.payloads = list(payloads) if isinstance(payloads, Iterator) else payloads
         # What another task has made must not name a file that is read here.
         literal = payloads.partition("{")[0] if isinstance(payloads, str) else ""
-        self.may_be_uri = "://" in literal
+        self._may_be_uri = "://" in literal
         self.manifest = manifest
         self.max_in_flight = max_in_flight
         self.max_failed = max_failed
@@ -118,18 +118,25 @@ class RunqyBatchOperator(RunqyTask):
         if self._execution is not None:
             self._execution.kill()
 
-    def read_payloads(self, context: Context) -> Any:  # noqa: ARG002 - for the decorator
-        """Return the payloads; called again when the task resumes."""
-        return self.payloads
+    def read_payloads(self, context: Context) -> tuple[Any, bool]:  # noqa: ARG002 - for the decorator
+        """Return the payloads, and whether a text may be the URI of an object.
+
+        Called again when the task resumes.
+        """
+        return self.payloads, self._may_be_uri
 
     def _start(self, context: Context) -> BatchExecution:
         from runqy_provider.operators._batch_execution import (  # noqa: PLC0415 - not needed to parse a DAG
             BatchExecution,
         )
-        from runqy_provider.operators._task_fields import (  # noqa: PLC0415 - same
-            check_texts,
-        )
 
         check_texts(self, ("runqy_queue", "runqy_conn_id"), ("sink", "manifest"))
-        self._execution = BatchExecution(self, context)
+        self._execution = BatchExecution(
+            self,
+            context,
+            self.read_payloads,
+            manifest=self.manifest,
+            max_in_flight=self.max_in_flight,
+            max_failed=self.max_failed,
+        )
         return self._execution

@@ -18,7 +18,6 @@ from runqy_provider.airflow_compat import (
     metrics,
 )
 from runqy_provider.caching import ExpiringDict
-from runqy_provider.config import RECEIVER_PATH, has_teams, load_config
 from runqy_provider.connections import RUNQY_TYPES
 from runqy_provider.errors import Misconfigured
 from runqy_provider.receiver.app import create_app
@@ -28,7 +27,7 @@ from runqy_provider.receiver.connections import (
     LookupThrottled,
     LookupUnavailable,
 )
-from runqy_provider.settings import settings_of
+from runqy_provider.settings import RECEIVER_PATH, has_teams, load_config, settings_of
 
 #: How many unknown connection ids are remembered: a sender can make up any number.
 MAX_UNKNOWN_CONN_IDS = 256

@@ -21,12 +21,12 @@ import uvicorn
 
 from runqy_provider.connections import (
     DEFAULT_CONN_ID,
-    RedisConnection,
     callback_secrets,
     signing_secrets,
 )
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.connections import CallbackConnection, Limits
+from runqy_provider.redis_connection import RedisConnection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from starlette.types import Receive, Scope, Send
 
-    from runqy_provider.connections import RedisConnection
     from runqy_provider.inbox.records import Tell
     from runqy_provider.inbox.writer import SharedScript
+    from runqy_provider.redis_connection import RedisConnection
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from runqy_provider.options import Config
+from runqy_provider.config import Config
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 
 @dataclass(frozen=True)

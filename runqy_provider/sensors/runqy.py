@@ -27,7 +27,7 @@ from runqy_provider.jobs.received import ReceivedDelivery, while_unavailable
 from runqy_provider.jobs.task_end import task_end_of
 from runqy_provider.jobs.waiting import look_once
 from runqy_provider.models import ARRIVED, AUTO, DEADLINE, DeliveryEvent, JobRef
-from runqy_provider.operators._task_fields import check_texts
+from runqy_provider.operators._task import check_texts
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.delivery import DeliveryTrigger

@@ -10,11 +10,19 @@ import functools
 import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from runqy_delivery import BadDelivery as WireBadDelivery
-from runqy_provider.errors import Misconfigured, NotInSink, RunqyError
+from runqy_provider.errors import (
+    DeliveryIdTaken,
+    Misconfigured,
+    NotInSink,
+    RunqyError,
+)
 from runqy_provider.inbox import keys
+from runqy_provider.inbox.callback_url import check_delivery_id
+from runqy_provider.inbox.channel import channel_of
+from runqy_provider.models import JobRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,13 +31,16 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runqy_delivery import Delivery, DeliveryRequest
-    from runqy_provider.models import JobRef
     from runqy_provider.settings import Settings
     from runqy_provider.sinks.inbox import InboxBackend
     from runqy_provider.sinks.result import StoredResult, UrlOpener
     from runqy_provider.waiters.source import Source
     from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
+
+#: Seconds for which a delivery is accepted after its wait has ended: a late result is
+#: kept, and a retry of the task can still find it.
+LATE_DELIVERY = 24 * 3600
 
 #: How many of many deliveries are opened at a time.
 OPEN_AT_ONCE = 16
@@ -121,6 +132,7 @@ class BoundSink(abc.ABC):
     def __init__(self, sink: Sink, settings: Settings) -> None:
         self.sink = sink
         self.settings = settings
+        self._is_warned = False
 
     @functools.cached_property
     def inbox(self) -> InboxBackend:
@@ -140,6 +152,68 @@ class BoundSink(abc.ABC):
         if one is set up. Task code that follows runqy's guide does not read it.
         """
         return self.sink.needs_failure_channel and self.inbox.is_configured
+
+    def check_delivery(self, delivery_id: str) -> None:
+        """Check, before anything is enqueued, that a result can be read.
+
+        Args:
+            delivery_id: Id of the delivery, or of one of several of a kind.
+
+        Raises:
+            Misconfigured: The id, or a field of the connection, is not valid.
+            SinkError: The result could not be read later.
+        """
+        check_delivery_id(delivery_id)
+        if channel_of(delivery_id) and not self.sink.delivers_by_webhook:
+            raise Misconfigured(
+                f"A delivery to a channel must reach the inbox, and the sink "
+                f"{self.sink.uri!r} has no webhook. Add it: "
+                f"sink='{self.sink.uri} webhook'."
+            )
+        self.check()
+
+    def check_is_new(self, delivery_id: str) -> None:
+        """Check, before a job is enqueued, that there is no delivery with this id.
+
+        The result of another job would be taken for that of the new one.
+
+        Raises:
+            DeliveryIdTaken: There is one.
+            SinkError: The sink cannot say.
+        """
+        from runqy_provider.waiters.race import (  # noqa: PLC0415 - not for a DAG file
+            poll_now,
+        )
+
+        try:
+            targets = self.all_targets(JobRef(delivery_id, self.sink.uri))
+        except Misconfigured:
+            return  # the job itself holds its result, and has an id of its own
+        found = poll_now([target for target in targets if not target.is_relayed])
+        if found is not None:
+            raise DeliveryIdTaken(
+                f"Nothing was enqueued: the sink {self.sink.uri!r} has a delivery "
+                f"{delivery_id} already, at {found.result_uri}. It would be taken for "
+                "that of the new job. Choose another delivery_id for each job: "
+                "RunqyHook.new_delivery_id()."
+            )
+
+    def prepared_fields(self, delivery_id: str, deadline: float) -> dict[str, Any]:
+        """Prepare for a delivery, and return the payload's fields that ask for it.
+
+        Args:
+            delivery_id: Id of the delivery.
+            deadline: Until when it is waited for, in seconds since 1970.
+
+        Raises:
+            SinkError: That failed.
+        """
+        request = self.whole_request(delivery_id, deadline + LATE_DELIVERY)
+        if request.webhook_url is not None and not self._is_warned:
+            self._is_warned = True
+            self.inbox.warn_of_loopback()
+        self.prepare(delivery_id)
+        return request.to_fields()
 
     def whole_request(self, delivery_id: str, expires: float) -> DeliveryRequest:
         """Return the request for the task code, with the channel for failures."""

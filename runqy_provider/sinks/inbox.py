@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
-    from runqy_provider.connections import RedisConnection
     from runqy_provider.inbox.manifest import InboxManifest
     from runqy_provider.inbox.reader import StoredDelivery
+    from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.settings import Settings
     from runqy_provider.sinks.result import UrlOpener
 

@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runqy_provider.client.job_status import JobStatus, JobStatusReader
-    from runqy_provider.connections import RedisConnection, RunqyConnection
+    from runqy_provider.connections import RunqyConnection
     from runqy_provider.models import JobRef
+    from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.settings import Settings
     from runqy_provider.sinks.result import StoredResult, UrlOpener
 

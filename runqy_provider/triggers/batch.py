@@ -17,7 +17,7 @@ from runqy_provider.jobs.cancellation import is_abandoned
 from runqy_provider.jobs.waiting import fetch_settings
 from runqy_provider.models import ERROR
 from runqy_provider.sanitize import storable
-from runqy_provider.triggers._deleting import DeletingTrigger
+from runqy_provider.triggers.delivery import DeletingTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,7 @@ from devtools.airflow_versions import VERSIONS, matrix
 from devtools.docs import generated
 from runqy_provider import errors
 from runqy_provider.get_provider_info import get_provider_info
-from runqy_provider.operators import runqy
+from runqy_provider.operators import _task
 from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.receiver.app import create_app
 from runqy_provider.sensors.runqy import RunqySensor
@@ -144,8 +144,8 @@ def test_docs_numbers_equal_the_code() -> None:
     text = read_page("docs/reference/operator.md")
     assert f"settle_seconds` ({OPTIONS['settle_seconds']['default']})" in text
     assert int(OPTIONS["xcom_limit"]["default"]) == 64 * 1024
-    assert runqy.DEFER_AFTER.total_seconds() == 1
-    assert runqy.DELIVERY_TIMEOUT.total_seconds() == 24 * 3600
+    assert _task.DEFER_AFTER.total_seconds() == 1
+    assert _task.DELIVERY_TIMEOUT.total_seconds() == 24 * 3600
 
 
 def test_docs_name_every_metric() -> None:

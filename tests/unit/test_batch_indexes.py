@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runqy_provider.jobs.batch.indexes import IndexSet
+from runqy_provider.jobs.batch.progress import IndexSet
 
 if TYPE_CHECKING:
     import pytest

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from runqy_provider.jobs.batch.indexes import IndexSet
-from runqy_provider.jobs.batch.progress import MOST_REASONS, BatchProgress
+from runqy_provider.jobs.batch.progress import MOST_REASONS, BatchProgress, IndexSet
 
 
 def batch(total: int = 10) -> BatchProgress:

@@ -114,7 +114,7 @@ def test_airflow_providers_manager_lists_provider_and_hook() -> None:
 
 def test_config_options_defaults_equal_the_code() -> None:
     from runqy_provider.airflow_compat import RELEASE, conf
-    from runqy_provider.config import load_config
+    from runqy_provider.settings import load_config
 
     for name, option in INFO["config"]["runqy"]["options"].items():
         # Before 3.2 only processes of Airflow's command line know them.

@@ -26,8 +26,7 @@ from runqy_provider.sinks.object_store.azure import AzureSink
 from runqy_provider.sinks.object_store.gcs import GcsSink
 from runqy_provider.sinks.object_store.local import FileSink, LocalStore
 from runqy_provider.sinks.object_store.s3 import S3Sink
-from runqy_provider.sinks.object_store.s3_url import key_in_bucket
-from runqy_provider.sinks.object_store.uri import key_at, object_uri
+from runqy_provider.sinks.object_store.uri import key_at, key_in_bucket, object_uri
 from runqy_provider.sinks.registry import sink_for_result, sink_from_uri
 from runqy_provider.sinks.webhook import WebhookSink
 

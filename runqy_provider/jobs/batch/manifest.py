@@ -16,12 +16,12 @@ from runqy_provider.errors import (
     NotThere,
     RunqyError,
 )
-from runqy_provider.hooks.batch_result import BatchResult
 from runqy_provider.jobs.batch.payloads import scratch_file
 from runqy_provider.jobs.batch.wait import look
 from runqy_provider.models import Reference, looks_like_reference
 from runqy_provider.sanitize import storable
 from runqy_provider.sinks.base import MANIFEST_TYPE
+from runqy_provider.sinks.batch_result import BatchResult
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.xcom_value import is_kept_by_xcom
 

@@ -21,8 +21,8 @@ from runqy_provider.client.api import MAX_BODY
 from runqy_provider.client.payload import plain_payload
 from runqy_provider.errors import InvalidPayload, PayloadTooLarge
 from runqy_provider.hooks.result import RunqyResultHook
-from runqy_provider.lines import lines_of
 from runqy_provider.models import looks_like_reference
+from runqy_provider.sinks.batch_result import lines_of
 from runqy_provider.sinks.registry import sink_for_result
 
 if TYPE_CHECKING:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisConnection, RunqyConnection
+    from runqy_provider.connections import RunqyConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 T = TypeVar("T")
 

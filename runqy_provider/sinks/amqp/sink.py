@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.config import Config
     from runqy_provider.models import JobRef
-    from runqy_provider.options import Config
+    from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.settings import Settings
     from runqy_provider.sinks.result import StoredResult, UrlOpener
 

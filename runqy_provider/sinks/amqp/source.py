@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractIncomingMessage
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.sinks.amqp.queue import AmqpQueue
     from runqy_provider.waiters.source import PollResult
 

@@ -22,8 +22,7 @@ from obstore.exceptions import (
 
 from runqy_provider.airflow_compat import get_connection
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
-from runqy_provider.sinks.object_store.base import Head, Listing
-from runqy_provider.sinks.object_store.clients import shared_client
+from runqy_provider.sinks.object_store.base import Head, Listing, shared_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar, cast
+
+from runqy_provider.caching import TtlCache
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True)
@@ -182,3 +184,79 @@ class ObjectStore(Protocol):
             BadDelivery: The URL cannot be parsed.
         """
         ...
+
+
+T = TypeVar("T")
+
+#: Seconds after which a client is created again, so that a change of its connection is
+#: noticed.
+CLIENT_TTL = 900.0
+
+#: Seconds after which a failed creation is retried.
+RETRY_AFTER = 60.0
+
+#: The clients of this process.
+CLIENTS: TtlCache[Any] = TtlCache(CLIENT_TTL, RETRY_AFTER)
+
+
+def shared_client(name: str, make: Callable[[T | None], T]) -> T:
+    """Return the process's client for a store.
+
+    Blocks while the connection is fetched from Airflow: from async code, call it in a
+    thread. Several threads may use a client at once.
+
+    Args:
+        name: Identifies the client, in plain text for warnings: the connection, and the
+            bucket where a client serves one bucket only.
+        make: Creates the client; its argument is the previous client, None at first.
+
+    Raises:
+        Exception: What ``make`` raises, where there is no previous client to use.
+    """
+    return cast("T", CLIENTS.get(f"The client for {name}", make))
+
+
+def clear_clients() -> None:
+    """Drop all clients, so that changed connections are read again; for tests."""
+    CLIENTS.clear()
+
+
+@dataclass(frozen=True)
+class S3Put:
+    """Options of a PUT besides its bucket and key.
+
+    Attributes:
+        once: Refuse the PUT where an object exists already.
+        sse: Server-side encryption.
+        kms_key_id: The KMS key.
+        acl: A canned ACL.
+    """
+
+    once: bool = True
+    sse: str | None = None
+    kms_key_id: str | None = None
+    acl: str | None = None
+
+    def _rows(self) -> list[tuple[str, str, str | None]]:
+        """Return the options: boto3's name, name of the header, value."""
+        return [
+            ("IfNoneMatch", "If-None-Match", "*" if self.once else None),
+            ("ServerSideEncryption", "x-amz-server-side-encryption", self.sse),
+            (
+                "SSEKMSKeyId",
+                "x-amz-server-side-encryption-aws-kms-key-id",
+                self.kms_key_id,
+            ),
+            ("ACL", "x-amz-acl", self.acl),
+        ]
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The options as boto3 takes them; it signs them."""
+        return {name: value for name, _, value in self._rows() if value is not None}
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """Headers that the PUT must have, as they are signed; None: none are needed."""
+        given = {name: value for _, name, value in self._rows() if value is not None}
+        return given or None

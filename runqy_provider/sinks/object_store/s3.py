@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from runqy_provider.errors import Misconfigured
-from runqy_provider.sinks.object_store.s3_put import S3Put
+from runqy_provider.sinks.object_store.base import S3Put
 from runqy_provider.sinks.object_store.s3_store import S3Store
 from runqy_provider.sinks.object_store.sink import ObjectSink
 

@@ -21,10 +21,14 @@ from botocore.exceptions import (
 from runqy_provider.airflow_compat import supervisor_lock
 from runqy_provider.connections import DEFAULT_AWS_CONN_ID
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
-from runqy_provider.sinks.object_store.base import Head, Listing, SignedPut
-from runqy_provider.sinks.object_store.clients import shared_client
-from runqy_provider.sinks.object_store.s3_put import S3Put
-from runqy_provider.sinks.object_store.s3_url import key_in_bucket
+from runqy_provider.sinks.object_store.base import (
+    Head,
+    Listing,
+    S3Put,
+    SignedPut,
+    shared_client,
+)
+from runqy_provider.sinks.object_store.uri import key_in_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

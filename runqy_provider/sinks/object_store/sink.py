@@ -8,6 +8,8 @@ import abc
 import contextlib
 import functools
 import json
+import logging
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -22,7 +24,6 @@ from runqy_provider.errors import (
 )
 from runqy_provider.sinks.base import MANIFEST_TYPE, BoundSink, Sink
 from runqy_provider.sinks.inbox import is_in_inbox
-from runqy_provider.sinks.object_store.signing import lifetime, sign_put
 from runqy_provider.sinks.object_store.source import FAILED_SUFFIX, ObjectSource
 from runqy_provider.sinks.object_store.uri import (
     check_name,
@@ -44,6 +45,57 @@ if TYPE_CHECKING:
     from runqy_provider.settings import Settings
     from runqy_provider.sinks.object_store.base import Head, ObjectStore, SignedPut
     from runqy_provider.sinks.result import UrlOpener
+
+log = logging.getLogger(__name__)
+
+#: The longest lifetime of a signed URL that stores allow, in seconds.
+MAX_LIFETIME = 7 * 24 * 3600
+
+
+def lifetime(seconds: float) -> int:
+    """Return how many seconds a signed URL is to work, as far as stores allow."""
+    return int(min(max(seconds, 60), MAX_LIFETIME))
+
+
+def sign_put(store: ObjectStore, key: str, expires: float) -> SignedPut | None:
+    """Return a URL to PUT an object to; None where the store cannot sign URLs.
+
+    Args:
+        store: The bucket.
+        key: The key of the object.
+        expires: Until when the URL should work, in seconds since 1970. A warning is
+            logged where it expires earlier.
+
+    Raises:
+        SinkError: The URL cannot be signed.
+    """
+    seconds = expires - time.time()
+    if seconds > MAX_LIFETIME:
+        log.warning(
+            "The signed URL for %s/%s works for 7 days only, the longest that stores "
+            "allow, and the job may take %.1f. If it takes longer, the worker needs "
+            "credentials of its own.",
+            store.url,
+            key,
+            seconds / 86400,
+        )
+    put = store.sign_put(key, lifetime(seconds))
+    if put is not None and put.ends_at is not None and put.ends_at < expires:
+        log.warning(
+            "The signed URL for %s/%s works until %s only, when the credentials that "
+            "signed it expire; the task waits for the result until %s. If the job "
+            "takes longer, the worker needs credentials of its own.",
+            store.url,
+            key,
+            _utc(put.ends_at),
+            _utc(expires),
+        )
+    return put
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
 
 #: Where a webhook announces an object, listing is only the safety net: its interval is
 #: longer by this factor.

@@ -11,7 +11,7 @@ from redis import Redis
 
 from runqy_provider.airflow_compat import get_listener_manager
 from runqy_provider.errors import Misconfigured
-from runqy_provider.links.runqy import ResultLink
+from runqy_provider.links import ResultLink
 from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.sensors.runqy import RunqySensor
 from tests.support.harness import Run

@@ -9,12 +9,12 @@ import pytest
 from redis import Redis
 
 from runqy_provider.errors import BadDelivery, NotThere, TooLarge
-from runqy_provider.hooks.batch_result import BatchResult, results_in
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.manifest import PIECE, InboxManifest
+from runqy_provider.sinks.batch_result import BatchResult, results_in
 
 if TYPE_CHECKING:
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from airflow.sdk import DAG, task
 
-from runqy_provider.decorators.runqy_batch import runqy_batch_task
+from runqy_provider.decorators.runqy import runqy_batch_task
 from runqy_provider.errors import InvalidPayload
 from runqy_provider.jobs.batch.enqueue import CHUNK_BYTES, _chunks
 from runqy_provider.jobs.batch.payloads import NumberedPayload, Payloads

@@ -22,7 +22,7 @@ from runqy_provider.redis_client import async_client
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 
 @pytest.fixture(autouse=True)

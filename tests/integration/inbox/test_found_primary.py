@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from devtools.servers.redis_cluster import RedisCluster
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 #: Seconds for a hint or a wait; a busy machine is slow.
 LIMIT = 60.0

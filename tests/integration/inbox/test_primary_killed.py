@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from devtools.servers.redis_cluster import RedisCluster
     from devtools.servers.redis_node import RedisNode
     from devtools.servers.redis_sentinel import SentinelGroup
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 SECRET = "a secret of the receiver"
 

@@ -1,21 +1,20 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The fields of a Redis connection that say how its primary is found.
-
-Imported only for a Redis Cluster, and for a Redis with Sentinels.
-"""
+"""The fields of a Redis connection: a Redis, a Redis Cluster, or one with Sentinels."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from runqy_provider.connection_fields import boolean
+from runqy_provider.connections import boolean, extra_of, first_given, whole_number
 from runqy_provider.errors import Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from runqy_provider.connections import ConnectionLike
 
 REDIS_PORT, SENTINEL_PORT, MAX_PORT = 6379, 26379, 65535
 
@@ -53,7 +52,102 @@ class PrimaryLookup:
         return f"{self.master}/{db} (Sentinels: {nodes})"
 
 
-def lookup_of(
+@dataclass(frozen=True)
+class RedisConnection:
+    """How to reach a Redis: the inbox's, or runqy's own.
+
+    Attributes:
+        conn_id: Id of the Airflow connection.
+        address: ``host:port/db``, for messages.
+        options: Keyword arguments for a redis-py client, as pairs: settings that are
+            equal share a client, so they must be hashable.
+        lookup: How the primary is found; None: it is at the address.
+        hash_tag: The part of all keys that decides which node of a cluster has them;
+            None where none was chosen, and where it is not a cluster.
+    """
+
+    conn_id: str
+    address: str
+    options: tuple[tuple[str, Any], ...] = field(repr=False)
+    lookup: PrimaryLookup | None = None
+    hash_tag: str | None = None
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether it is a Redis Cluster."""
+        return self.lookup is not None and self.lookup.master is None
+
+    @property
+    def has_failover(self) -> bool:
+        """Whether another Redis may become the primary, and is then found."""
+        return self.lookup is not None
+
+    @property
+    def passwords(self) -> list[str]:
+        """What must not appear in a message."""
+        login = () if self.lookup is None else self.lookup.login
+        return [value for name, value in (*self.options, *login) if name == "password"]
+
+    def for_namespace(self, namespace: str) -> RedisConnection:
+        """Return the connection to what holds a namespace: in a cluster, one node."""
+        if not self.is_cluster:
+            return self
+        return replace(self, hash_tag=self.in_keys(namespace))
+
+    def in_keys(self, namespace: str) -> str:
+        """Return a namespace as it is part of keys.
+
+        In a cluster it has braces: so all keys of a namespace are on one node, and one
+        script can use them.
+        """
+        return f"{{{namespace}}}" if self.is_cluster else namespace
+
+    @classmethod
+    def from_connection(cls, connection: ConnectionLike) -> RedisConnection:
+        """Read an Airflow connection of type ``redis``, as its own provider does.
+
+        Raises:
+            Misconfigured: The host is missing, or a field is not valid.
+        """
+        extra, conn_id = extra_of(connection), connection.conn_id
+        host, port = (connection.host or "").strip("[]"), connection.port or REDIS_PORT
+        db = whole_number(
+            first_given(extra.get("db"), connection.schema, 0), "db", conn_id
+        )
+        own = (host, port) if host else None
+        lookup = _lookup_of(conn_id, own, db, extra)
+        if not host and lookup is None:
+            raise Misconfigured(
+                f"Redis connection {conn_id!r} has no host: set the name or address "
+                "of the Redis server."
+            )
+        options: dict[str, Any] = {"host": host, "port": port, "db": db}
+        # The scheme of a URI, unless a field says otherwise.
+        scheme_ssl = connection.conn_type == "rediss" or None
+        ssl = first_given(extra.get("ssl"), scheme_ssl)
+        if ssl is not None:
+            options["ssl"] = boolean(ssl, "ssl", conn_id)
+        if connection.login:
+            options["username"] = connection.login
+        if connection.password:
+            options["password"] = connection.password
+        if first_given(extra.get("ssl_check_hostname")) is not None:
+            options["ssl_check_hostname"] = boolean(
+                extra["ssl_check_hostname"], "ssl_check_hostname", conn_id
+            )
+        for name in ("ssl_cert_reqs", "ssl_ca_certs", "ssl_keyfile", "ssl_certfile"):
+            if first_given(extra.get(name)) is not None:
+                options[name] = extra[name]
+        shown = f"[{host}]" if ":" in host else host
+        address = f"{shown}:{port}/{db}"
+        if lookup is not None:
+            # They are set whenever a connection is opened.
+            del options["host"], options["port"]
+            address = lookup.describe(db)
+        return cls(conn_id, address, tuple(options.items()), lookup)
+
+
+def _lookup_of(
     conn_id: str, own: Address | None, db: int, extra: Mapping[str, Any]
 ) -> PrimaryLookup | None:
     """Return how the primary is found; None where it is at the connection's host.
@@ -67,8 +161,8 @@ def lookup_of(
     Raises:
         Misconfigured: A field is not valid, or does not go with another one.
     """
-    nodes = addresses(extra.get("startup_nodes"), "startup_nodes", conn_id, REDIS_PORT)
-    sentinels = addresses(extra.get("sentinels"), "sentinels", conn_id, SENTINEL_PORT)
+    nodes = _addresses(extra.get("startup_nodes"), "startup_nodes", conn_id, REDIS_PORT)
+    sentinels = _addresses(extra.get("sentinels"), "sentinels", conn_id, SENTINEL_PORT)
     master = str(extra.get("sentinel_master") or "").strip()
     is_cluster = boolean(extra.get("cluster"), "cluster", conn_id)
     if bool(sentinels) != bool(master):
@@ -115,7 +209,7 @@ def _sentinel_login(extra: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     )
 
 
-def addresses(
+def _addresses(
     value: Any, name: str, conn_id: str, default_port: int
 ) -> tuple[Address, ...]:
     """Return a field that lists servers: a list, or a text with commas.

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The link from a task to its result in an object store."""
+"""The links that Airflow shows on a task: its result, and the queue of its job."""
 
 from __future__ import annotations
 

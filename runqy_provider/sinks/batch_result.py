@@ -10,12 +10,43 @@ from typing import TYPE_CHECKING, Any
 
 from runqy_delivery.wire import COMPLETED, FAILED
 from runqy_provider.errors import BadDelivery
-from runqy_provider.lines import lines_of
 from runqy_provider.models import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
+
+#: Bytes that are read at a time.
+PIECE = 64 * 1024
+
+#: The longest line, in bytes: more than any payload or result in a manifest has.
+LONGEST = 64 * 1024 * 1024
+
+
+def lines_of(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a stream, without their ends.
+
+    Some libraries give pieces where a file gives lines, or close a stream when its end
+    was read.
+
+    Raises:
+        ValueError: A line has more than LONGEST bytes.
+    """
+    begun: list[bytes] = []
+    size = 0
+    while piece := stream.read(PIECE):
+        first, *others = piece.split(b"\n")
+        begun.append(first)
+        size += len(first)
+        if size > LONGEST:
+            raise ValueError(f"A line has more than {LONGEST:,} bytes.")
+        if others:
+            yield b"".join(begun)
+            *whole, rest = others
+            yield from whole
+            begun, size = [rest], len(rest)
+    if size:
+        yield b"".join(begun)
 
 
 @dataclass(frozen=True)
