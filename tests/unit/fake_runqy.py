@@ -31,6 +31,7 @@ class FakeRunqy:
         chunks: How many jobs each request of a batch has enqueued.
         error: What every request raises instead, if anything.
         lost: What an enqueue raises after it has enqueued, if anything.
+        handler: Task code that runs each job as soon as it is enqueued, if any.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class FakeRunqy:
         self.chunks: list[int] = []
         self.error: Exception | None = None
         self.lost: BaseException | None = None
+        self.handler: Callable[[Any], Any] | None = None
         self._ids = (f"job-{number}" for number in itertools.count())
 
     def serve(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +111,8 @@ class FakeRunqy:
             return self.jobs[job_id]
         self.enqueued.append(job_id)
         self.jobs[job_id] = Job(job_id, full_queue_name(queue), PENDING, payload)
+        if self.handler is not None:
+            self.run(job_id, self.handler)
         return self.jobs[job_id]
 
     def _text(self, job_id: str) -> str:

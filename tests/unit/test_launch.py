@@ -14,7 +14,8 @@ import pytest
 
 from runqy_provider.airflow_compat import identity_of
 from runqy_provider.client import models as states
-from runqy_provider.connections import RedisConnection, RunqyConnection
+from runqy_provider.config import Config
+from runqy_provider.connections import RunqyConnection
 from runqy_provider.errors import (
     JobVanished,
     Misconfigured,
@@ -30,7 +31,7 @@ from runqy_provider.jobs import launch
 from runqy_provider.jobs.attempt_store import ATTEMPT_KEY, attempt_store
 from runqy_provider.jobs.launch import Attempt, JobSpec, abandon, reattach_or_submit
 from runqy_provider.models import DEADLINE, ERROR, DeliveryEvent
-from runqy_provider.options import Config
+from runqy_provider.redis_connection import RedisConnection
 from runqy_provider.settings import Settings
 from runqy_provider.sinks.registry import sink_from_uri
 from tests.unit.fake_runqy import FakeRunqy
