@@ -23,7 +23,7 @@ from devtools.benchmarks.servers import CONN_ID
 from devtools.benchmarks.table import Table
 from runqy_provider.client import api
 from runqy_provider.client.models import JobOptions
-from runqy_provider.client.redis_keys import QUEUES, hash_key, pending_key, reverse_key
+from runqy_provider.client.queues import QUEUES, hash_key, pending_key, reverse_key
 from runqy_provider.client.redis_transport import (
     _ENQUEUE,
     DEFAULT_TIMEOUT,

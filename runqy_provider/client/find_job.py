@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from runqy_provider.client.redis_keys import hash_key
+from runqy_provider.client.queues import hash_key
 from runqy_provider.redis_client import client, redis_errors
 
 if TYPE_CHECKING:

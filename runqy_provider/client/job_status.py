@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from runqy_provider.client import api, models
-from runqy_provider.client.redis_keys import (
+from runqy_provider.client.queues import (
     WORKERS,
     count_workers,
     hash_key,

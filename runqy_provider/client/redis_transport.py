@@ -21,11 +21,11 @@ from redis.exceptions import NoScriptError
 
 from runqy_provider.client.api import MAX_BODY
 from runqy_provider.client.models import PENDING, Job
-from runqy_provider.client.queues import read_workers
-from runqy_provider.client.redis_keys import (
+from runqy_provider.client.queues import (
     QUEUES,
     hash_key,
     pending_key,
+    read_workers,
     retry_key,
     reverse_key,
 )

@@ -19,8 +19,7 @@ from tenacity import (
 
 from runqy_provider.airflow_compat import BaseHook
 from runqy_provider.client import api
-from runqy_provider.client.models import JobOptions
-from runqy_provider.client.payload import plain_payload
+from runqy_provider.client.models import JobOptions, plain_payload
 from runqy_provider.client.queues import full_queue_name, name_queues
 from runqy_provider.connection_form import form_widgets, ui_field_behaviour
 from runqy_provider.connections import DEFAULT_CONN_ID, REDIS, RunqyConnection
@@ -30,7 +29,7 @@ from runqy_provider.errors import (
     ServerUnavailable,
     SinkUnavailable,
 )
-from runqy_provider.inbox.channel import new_channel_delivery_id
+from runqy_provider.inbox.callback_url import new_channel_delivery_id
 from runqy_provider.models import JobRef
 from runqy_provider.settings import settings_of
 from runqy_provider.sinks.registry import sink_from_uri

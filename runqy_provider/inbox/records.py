@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the inbox keeps beside deliveries: progress, and records of the last ones.
+"""Records of the last deliveries.
 
-The records say what was accepted, what was rejected, and why. Rejected deliveries are
+They say what was accepted, what was rejected, and why. Rejected deliveries are
 recorded at a cost that no sender can raise.
 """
 
@@ -27,17 +27,12 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from typing_extensions import Self
 
-    from runqy_delivery import Delivery
     from runqy_provider.redis_connection import RedisConnection
 
     #: Tells the task that waits for a delivery, by its id, why one was refused.
     Tell = Callable[[str, str], Awaitable[None]]
 
 log = logging.getLogger(__name__)
-
-#: The longest text of a progress message that is kept, in characters: each poll reads
-#: it.
-LONGEST_TEXT = 500
 
 #: How many records each list keeps.
 MOST_RECORDS = 100
@@ -54,45 +49,6 @@ MOST_UNTOLD = 1000
 
 #: The longest id that is kept, in characters.
 LONGEST_ID = 128
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The newest progress message.
-
-    Attributes:
-        at: When it arrived, in seconds since 1970.
-        fraction: How much is done, from 0 to 1; None where the task code did not say.
-        text: What is being done.
-    """
-
-    at: float
-    fraction: float | None = None
-    text: str | None = None
-
-    def __str__(self) -> str:
-        share = "" if self.fraction is None else f"{self.fraction:.0%}"
-        return " ".join(part for part in (share, self.text) if part) or "alive"
-
-    @classmethod
-    def of(cls, delivery: Delivery) -> Progress:
-        """Return what a progress message says, cut to what is kept."""
-        fraction = delivery.fraction
-        return cls(
-            at=round(time.time(), 3),
-            fraction=None if fraction is None else float(min(max(fraction, 0), 1)),
-            text=one_line(delivery.text or "", LONGEST_TEXT) or None,
-        )
-
-    @classmethod
-    def from_json(cls, text: bytes) -> Progress:
-        """Read a stored progress message, of this version or a newer one."""
-        kept = json.loads(text)
-        return cls(kept["at"], kept.get("fraction"), kept.get("text"))
-
-    def to_json(self) -> bytes:
-        """Return it as it is stored."""
-        return json.dumps(vars(self)).encode()
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from redis.exceptions import NoScriptError, RedisError
 from runqy_delivery import BadDelivery, Delivery
 from runqy_provider.config import Config
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.channel import MOST_KEPT, channel_of, event_of
-from runqy_provider.inbox.records import MOST_RECORDS, DeliveryRecord, Progress
+from runqy_provider.inbox.callback_url import MOST_KEPT, channel_of, event_of
+from runqy_provider.inbox.keys import Progress
+from runqy_provider.inbox.records import MOST_RECORDS, DeliveryRecord
 from runqy_provider.redis_client import redis_errors
 from runqy_provider.sanitize import one_line
 

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 from runqy_delivery.wire import COMPLETED
 from runqy_provider.airflow_compat import identity_of
 from runqy_provider.client import models as job_states
-from runqy_provider.client.models import JobOptions
-from runqy_provider.client.payload import plain_payload
+from runqy_provider.client.models import JobOptions, plain_payload
 from runqy_provider.client.queues import full_queue_name
 from runqy_provider.connections import REDIS
 from runqy_provider.errors import (

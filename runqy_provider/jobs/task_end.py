@@ -36,7 +36,7 @@ from runqy_provider.airflow_compat import (
 )
 from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.hooks.result import RunqyResultHook
-from runqy_provider.jobs.received import ReceivedDelivery
+from runqy_provider.jobs.outcome import ReceivedDelivery
 from runqy_provider.models import DELIVERY_KEY, LINK_KEY, RETURN_KEY
 
 if TYPE_CHECKING:

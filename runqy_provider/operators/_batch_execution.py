@@ -31,8 +31,7 @@ from runqy_provider.jobs.batch.run import (
     check_sinks,
 )
 from runqy_provider.jobs.cancellation import has_ended, is_last_attempt
-from runqy_provider.jobs.deferral import TimeLimit, defer, in_seconds
-from runqy_provider.jobs.received import while_unavailable
+from runqy_provider.jobs.outcome import TimeLimit, defer, in_seconds, while_unavailable
 from runqy_provider.models import (
     DEADLINE,
     DELIVERY_KEY,

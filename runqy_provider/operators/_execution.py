@@ -27,15 +27,16 @@ from runqy_provider.jobs.cancellation import (
     has_ended,
     is_last_attempt,
 )
-from runqy_provider.jobs.deferral import (
+from runqy_provider.jobs.launch import JobSpec, abandon, reattach_or_submit
+from runqy_provider.jobs.outcome import (
     DEFERRAL_GRACE,
+    ReceivedDelivery,
     TimeLimit,
     defer,
     in_seconds,
     raise_not_arrived,
+    while_unavailable,
 )
-from runqy_provider.jobs.launch import JobSpec, abandon, reattach_or_submit
-from runqy_provider.jobs.received import ReceivedDelivery, while_unavailable
 from runqy_provider.jobs.task_end import task_end_of
 from runqy_provider.jobs.telemetry import count_failed
 from runqy_provider.jobs.waiting import look_once, wait_in_slot

@@ -91,7 +91,7 @@ class RunqyTask(BaseOperator):
             Misconfigured: The value of an argument is not valid.
         """
         from runqy_provider.client.models import JobOptions  # noqa: PLC0415 - see above
-        from runqy_provider.jobs.deferral import in_seconds  # noqa: PLC0415 - see above
+        from runqy_provider.jobs.outcome import in_seconds  # noqa: PLC0415 - see above
 
         return JobOptions(
             in_seconds(self.job_timeout),

@@ -16,14 +16,15 @@ from runqy_provider.errors import DeliveryTimeout, JobVanished, RunqyError
 from runqy_provider.hooks.result import RunqyResultHook, check_returns
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.inbox.callback_url import check_delivery_id
-from runqy_provider.jobs.deferral import (
+from runqy_provider.jobs.outcome import (
+    ReceivedDelivery,
     TimeLimit,
     defer,
     in_seconds,
     is_deferral_timeout,
     raise_not_arrived,
+    while_unavailable,
 )
-from runqy_provider.jobs.received import ReceivedDelivery, while_unavailable
 from runqy_provider.jobs.task_end import task_end_of
 from runqy_provider.jobs.waiting import look_once
 from runqy_provider.models import ARRIVED, AUTO, DEADLINE, DeliveryEvent, JobRef

@@ -20,8 +20,7 @@ from runqy_provider.errors import (
     RunqyError,
 )
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.callback_url import check_delivery_id
-from runqy_provider.inbox.channel import channel_of
+from runqy_provider.inbox.callback_url import channel_of, check_delivery_id
 from runqy_provider.models import JobRef
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from runqy_delivery import BadDelivery as WireBadDelivery
 from runqy_delivery.wire import FAILED
 from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.inbox import callback_url, keys
-from runqy_provider.inbox.inbox_source import BATCH, InboxSource
-from runqy_provider.inbox.reader import InboxReader, write_and_read
+from runqy_provider.inbox.reader import BATCH, InboxReader, InboxSource, write_and_read
 from runqy_provider.sinks.base import MANIFEST_TYPE
 from runqy_provider.sinks.result import StoredResult
 from runqy_provider.waiters.waiter import Waiter, WaitTarget

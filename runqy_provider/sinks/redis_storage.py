@@ -22,7 +22,7 @@ from runqy_provider.client.job_status import (
     is_gone,
     job_status_reader,
 )
-from runqy_provider.client.redis_keys import hash_key
+from runqy_provider.client.queues import hash_key
 from runqy_provider.errors import (
     BadDelivery,
     JobVanished,

@@ -18,7 +18,7 @@ from runqy_provider.airflow_compat import (
 )
 from runqy_provider.connections import DEFAULT_CONN_ID
 from runqy_provider.errors import NoAccess, RunqyError
-from runqy_provider.inbox.channel import check_channel
+from runqy_provider.inbox.callback_url import check_channel
 from runqy_provider.inbox.channel_reader import ChannelReader
 from runqy_provider.settings import aload_settings
 from runqy_provider.sinks.inbox import InboxBackend

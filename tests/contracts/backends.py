@@ -14,8 +14,8 @@ import boto3
 from redis import Redis
 
 from runqy_delivery import Delivery
-from runqy_provider.client.redis_keys import hash_key
-from runqy_provider.inbox.inbox_source import InboxSource
+from runqy_provider.client.queues import hash_key
+from runqy_provider.inbox.reader import InboxSource
 from runqy_provider.inbox.writer import InboxWriter, digest
 from runqy_provider.models import JobRef
 from runqy_provider.redis_client import async_client

@@ -136,6 +136,5 @@ def test_modules_without_airflow_can_be_imported() -> None:
         "runqy_delivery",
         "runqy_provider.receiver.app",
         "runqy_provider.inbox.reader",
-        "runqy_provider.inbox.inbox_source",
     )
     run_python(f"import sys; sys.modules['airflow'] = None; import {','.join(modules)}")

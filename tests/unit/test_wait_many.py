@@ -11,7 +11,8 @@ import pytest
 
 from runqy_provider.errors import JobVanished, NoAccess, SinkUnavailable
 from runqy_provider.python_compat import timeout
-from runqy_provider.waiters.race import EndedWait, NumberedWait, wait_many
+from runqy_provider.waiters.many import EndedWait, wait_many
+from runqy_provider.waiters.race import NumberedWait
 from runqy_provider.waiters.wait import LivenessMonitor
 from runqy_provider.waiters.waiter import Timing, Waiter, WaitTarget, close_waiters
 from tests.unit.waiter_source import ARRIVED, LONG, SOON, FakeSource

@@ -27,7 +27,7 @@ from runqy_provider.jobs.attempt_store import NAMESPACE
 from runqy_provider.jobs.batch.deletion import delete_pending
 from runqy_provider.jobs.batch.progress import BatchProgress
 from runqy_provider.jobs.batch.wait import find_results
-from runqy_provider.jobs.received import while_unavailable
+from runqy_provider.jobs.outcome import while_unavailable
 from runqy_provider.jobs.telemetry import count_enqueued
 from runqy_provider.sinks.base import LATE_DELIVERY
 from runqy_provider.sinks.registry import sink_from_uri

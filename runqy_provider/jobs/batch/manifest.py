@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from runqy_provider.hooks.result import RunqyResultHook
     from runqy_provider.jobs.batch.progress import BatchProgress
     from runqy_provider.sinks.result import StoredResult
-    from runqy_provider.waiters.race import EndedWait
+    from runqy_provider.waiters.many import EndedWait
 
 #: How many results are in memory at a time.
 AT_ONCE = 200

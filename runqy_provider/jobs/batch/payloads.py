@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from runqy_provider.client.api import MAX_BODY
-from runqy_provider.client.payload import plain_payload
+from runqy_provider.client.models import plain_payload
 from runqy_provider.errors import InvalidPayload, PayloadTooLarge
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.models import looks_like_reference

@@ -30,8 +30,7 @@ from runqy_provider.jobs.batch.wait import (
     targets_of_batch,
     wait_for_batch_in_slot,
 )
-from runqy_provider.jobs.deferral import in_seconds
-from runqy_provider.jobs.received import while_unavailable
+from runqy_provider.jobs.outcome import in_seconds, while_unavailable
 from runqy_provider.jobs.telemetry import count_batch
 from runqy_provider.models import ARRIVED, DEADLINE, SILENT, Reference
 from runqy_provider.sinks.registry import sink_from_uri

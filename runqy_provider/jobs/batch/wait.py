@@ -16,8 +16,9 @@ from runqy_provider.jobs.monitor import monitor_target
 from runqy_provider.jobs.waiting import update_logger
 from runqy_provider.models import ARRIVED, DEADLINE, SILENT
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.race import NumberedWait, poll_status, wait_many
-from runqy_provider.waiters.wait import BatchLiveness, LivenessMonitor
+from runqy_provider.waiters.many import BatchLiveness, wait_many
+from runqy_provider.waiters.race import NumberedWait, poll_status
+from runqy_provider.waiters.wait import LivenessMonitor
 from runqy_provider.waiters.waiter import close_waiters
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from runqy_provider.jobs.batch.progress import BatchProgress
     from runqy_provider.settings import Settings
-    from runqy_provider.waiters.race import EndedWait
+    from runqy_provider.waiters.many import EndedWait
 
 #: How many deliveries are looked for at a time.
 LOOKED_FOR_AT_ONCE = 10_000

@@ -23,7 +23,7 @@ from runqy_provider.plugins.page.waits import WaitReader, list_waits
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from runqy_provider.inbox.records import Progress
+    from runqy_provider.inbox.keys import Progress
     from runqy_provider.plugins.page.waits import Filter, Wait, Waits
 
 #: Seconds for which the waiting tasks, and what is known of connections, are current.

@@ -20,10 +20,11 @@ from sqlalchemy import select
 from runqy_provider.airflow_compat import AirflowNotFoundException, column_of
 from runqy_provider.client import api
 from runqy_provider.client.job_status import aread_workers
-from runqy_provider.client.redis_keys import QUEUES, count_workers
+from runqy_provider.client.queues import QUEUES, count_workers
 from runqy_provider.errors import Misconfigured, NoAccess, RunqyError, SinkUnavailable
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.records import Progress, RecentDeliveries, read_recent
+from runqy_provider.inbox.keys import Progress
+from runqy_provider.inbox.records import RecentDeliveries, read_recent
 from runqy_provider.plugins.receiver import find_connection
 from runqy_provider.python_compat import timeout
 from runqy_provider.redis_client import async_client, redis_errors

@@ -13,7 +13,7 @@ from redis import Redis
 from runqy_delivery import Delivery, JobError
 from runqy_provider.errors import Misconfigured, SinkUnavailable
 from runqy_provider.inbox import channel_reader, keys
-from runqy_provider.inbox.channel import channel_of, new_channel_delivery_id
+from runqy_provider.inbox.callback_url import channel_of, new_channel_delivery_id
 from runqy_provider.inbox.channel_reader import ChannelReader, ChannelTaker
 from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest

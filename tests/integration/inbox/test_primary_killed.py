@@ -11,8 +11,7 @@ import pytest
 
 from runqy_delivery import Delivery
 from runqy_provider.inbox import callback_url, writer
-from runqy_provider.inbox.inbox_source import InboxSource
-from runqy_provider.inbox.reader import InboxReader
+from runqy_provider.inbox.reader import InboxReader, InboxSource
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.connections import CallbackConnection
 from runqy_provider.waiters.waiter import Waiter

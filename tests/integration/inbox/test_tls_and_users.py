@@ -16,11 +16,15 @@ from devtools.servers.redis_tls import make_certificates, running_tls_redis
 from runqy_delivery import Delivery
 from runqy_provider.errors import NoAccess, SinkUnavailable
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.channel import new_channel_delivery_id
+from runqy_provider.inbox.callback_url import new_channel_delivery_id
 from runqy_provider.inbox.channel_reader import ChannelReader, ChannelTaker
-from runqy_provider.inbox.inbox_source import InboxSource
 from runqy_provider.inbox.manifest import InboxManifest
-from runqy_provider.inbox.reader import InboxReader, StoredDelivery, write_and_read
+from runqy_provider.inbox.reader import (
+    InboxReader,
+    InboxSource,
+    StoredDelivery,
+    write_and_read,
+)
 from runqy_provider.inbox.records import RejectionRecorder, read_recent
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.jobs.attempt_store import RedisStore

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 
+from runqy_provider.waiters.many import BatchLiveness
 from runqy_provider.waiters.source import StatusUpdate
-from runqy_provider.waiters.wait import BatchLiveness
 
 PENDING = StatusUpdate(has_started=False)
 RUNNING = StatusUpdate(has_started=True)

@@ -4,32 +4,48 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from runqy_delivery.wire import FAILED
 from runqy_provider.airflow_compat import TaskDeferralTimeout
 from runqy_provider.client.models import PENDING
 from runqy_provider.errors import (
     DeliveryTimeout,
     HeartbeatTimeout,
+    JobFailed,
     JobVanished,
     Misconfigured,
     RunqyError,
+    SinkError,
+    SinkUnavailable,
     by_name,
 )
 from runqy_provider.hooks.runqy import RunqyHook
-from runqy_provider.models import DEADLINE, ERROR, SILENT
+from runqy_provider.jobs.telemetry import count_delivered
+from runqy_provider.models import AUTO, DEADLINE, ERROR, SILENT, is_reference
 from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow.sdk import BaseOperator
     from airflow.triggers.base import BaseTrigger
+    from tenacity import RetryCallState
 
-    from runqy_provider.models import DeliveryEvent
+    from runqy_provider.hooks.result import RunqyResultHook
+    from runqy_provider.models import DeliveryEvent, Reference
     from runqy_provider.settings import Settings
-
 
 #: Airflow's own timeout of a deferral comes this much later than our deadline, whose
 #: message says more.
@@ -200,3 +216,126 @@ def _utc(seconds: float | None) -> str:
     if not seconds:
         return "never"
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class ReceivedDelivery:
+    """What a task makes of the event of a delivery that has arrived.
+
+    Attributes:
+        event: The event.
+        results: The hook that reads the result.
+        returns: See ``RunqyResultHook.collect``.
+        receipt: Plain JSON for the XCom ``runqy_delivery``; ``read`` completes it.
+        value: The result as it goes to XCom, once it is read.
+        reference: Where and what the result is, once it is read.
+        download_url: URL of the result for people, once it is read; None where there
+            is none.
+    """
+
+    event: DeliveryEvent
+    results: RunqyResultHook
+    returns: str = AUTO
+    receipt: dict[str, Any] = field(init=False)
+    value: Any = None
+    reference: Reference | None = None
+    download_url: str | None = None
+
+    def __post_init__(self) -> None:
+        event = self.event
+        self.receipt = {
+            "delivery_id": event.job.delivery_id,
+            "job_id": event.job.job_id,
+            "status": event.status,
+            "where": event.result_uri,
+            "delivered_at": event.delivered_at,
+        }
+
+    def read(self) -> None:
+        """Read the result.
+
+        Raises:
+            JobFailed: The task code reported a failure.
+            SinkError: It cannot be read.
+            BadDelivery: It is not what it says it is.
+            TooLarge: A value is required, and XCom cannot hold it.
+        """
+        event = self.event
+        sink = sink_from_uri(event.job.sink)
+        try:
+            self.value, self.reference = self.results.collect_with_reference(
+                sink, event.job.delivery_id, event.result_uri, self.returns
+            )
+        except JobFailed:
+            # Some sinks only announce a delivery; that it is a failure is read now.
+            self.receipt["status"] = FAILED
+            raise
+        # Some sinks only announce a delivery: the result itself is elsewhere.
+        self.receipt |= {
+            "where": self.reference.uri,
+            "content_type": self.reference.content_type,
+            "size": self.reference.size,
+        }
+        log.info("%s", self._arrival_message(self.reference))
+        count_delivered(event)
+        if not is_reference(self.value):
+            return
+        try:
+            self.download_url = self.results.link(sink, self.value)
+        except SinkError as error:
+            # The result is there: a missing link is not worth a failure.
+            log.warning("There is no link to the result: %s", error)
+        self.receipt["download_url"] = self.download_url
+
+    def _arrival_message(self, reference: Reference) -> str:
+        size = "" if reference.size is None else f"{reference.size:,} bytes of "
+        event = self.event
+        # A store may write times in whole seconds.
+        waited = max(0.0, event.delivered_at - event.job.enqueued_at)
+        after = f", {waited:.1f} s after the job was enqueued"
+        return (
+            f"The result has arrived: {size}{reference.content_type} at "
+            f"{reference.uri}{after if event.job.enqueued_at else ''}."
+        )
+
+    def forget(self) -> None:
+        """Let an inbox drop the result, where its value is in XCom now."""
+        if is_reference(self.value):
+            return
+        try:
+            self.results.forget(self.event.result_uri)
+        except SinkError as error:
+            # The result was read: a delivery that stays is not worth a failure.
+            log.warning("The delivery stays in the inbox until it expires: %s", error)
+
+
+#: Seconds after which an unavailable sink is an error.
+READ_AGAIN_FOR = 60.0
+
+
+def while_unavailable(read: Callable[[], T]) -> T:
+    """Return what a call returns, for a process that may wait: a worker.
+
+    Args:
+        read: Is called again where it raises SinkUnavailable, for a minute.
+
+    Raises:
+        SinkUnavailable: The sink is unavailable for longer.
+    """
+    return Retrying(
+        retry=retry_if_exception_type(SinkUnavailable),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        stop=stop_after_delay(READ_AGAIN_FOR),
+        before_sleep=_log,
+        reraise=True,
+    )(read)
+
+
+def _log(state: RetryCallState) -> None:
+    if state.outcome is not None:
+        log.warning("%s It will be tried again.", state.outcome.exception())
