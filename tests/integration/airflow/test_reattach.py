@@ -319,6 +319,13 @@ def test_last_attempt_timed_out_pending_job_is_deleted(
     assert not is_in_queue(run, stack)
 
 
+def test_last_attempt_timed_out_delete_abandoned_false_keeps_job(stack: Stack) -> None:
+    arguments, error = LIMITS["delivery_timeout"]
+    run = run_of({}, "idle", delete_abandoned=False, **arguments)
+
+    assert is_in_queue(timed_out(run, error), stack)
+
+
 def test_attempt_timed_out_before_a_retry_keeps_job(stack: Stack) -> None:
     arguments, error = LIMITS["delivery_timeout"]
     first = run_of({}, "idle", **arguments)
