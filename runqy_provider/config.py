@@ -3,9 +3,9 @@
 """The options of the section ``[runqy]``: name, type, default, minimum and text.
 
 Airflow reads their declaration from here, and ``settings.load_config`` their values.
-Before 3.2 Airflow knows the defaults of a provider's options only in processes that
-its command line has started, and not in the pods of its KubernetesExecutor: so code
-that reads an option gives it the default from here.
+Before 3.2 Airflow knows the defaults of a provider's options only in processes that its
+command line has started, and not in the pods of its KubernetesExecutor: so code that
+reads an option passes the default from here.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Config:
     settle_seconds: float = _option(
         10.0,
         "A task that a worker must end is not resumed earlier than this many seconds "
-        "after it deferred; a task that the triggerer ends need not wait. Airflow 3.3 "
+        "after it deferred; a task that the triggerer ends does not wait. Airflow 3.3 "
         "fails a task that is resumed before the scheduler knows that its worker "
-        "process has ended, which is up to [workers] min_heartbeat_interval (5 s) and "
-        "a pass of the scheduler later.",
+        "process has ended, which takes up to [workers] min_heartbeat_interval (5 s) "
+        "and one more scheduler loop.",
         minimum=0,
     )
     inbox_sweep_seconds: float = _option(
@@ -84,8 +84,8 @@ class Config:
     )
     vanished_grace_seconds: float = _option(
         15.0,
-        "Seconds for which a delivery is still waited for once runqy has forgotten its "
-        "job, or says that it is completed.",
+        "Seconds to wait for a delivery after runqy has forgotten its job, or says "
+        "that it is completed.",
         minimum=0,
     )
     max_body_bytes: int = _option(

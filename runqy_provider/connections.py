@@ -22,7 +22,7 @@ DEFAULT_AWS_CONN_ID = "aws_default"
 DEFAULT_SINK = "webhook"
 DEFAULT_PORT = 3000
 
-#: How the sinks begin whose results go through the inbox.
+#: Prefixes of the sinks whose results go through the inbox.
 INBOX_SINKS = ("webhook", "amqp")
 
 #: How jobs are enqueued.
@@ -93,7 +93,7 @@ def whole_number(value: Any, name: str, conn_id: str) -> int:
     """Return a field that is a whole number, zero or more.
 
     Raises:
-        Misconfigured: It is not.
+        Misconfigured: It is not one of them.
     """
     try:
         number = int(str(value).strip())
@@ -107,10 +107,10 @@ def whole_number(value: Any, name: str, conn_id: str) -> int:
 
 
 def first_given(*values: Any) -> Any:
-    """Return the first value that is given; zero and False are, an empty text is not.
+    """Return the first value that is given: not None, and not an empty text.
 
     Returns:
-        None where none is given.
+        None if none is given.
     """
     return next((value for value in values if value is not None and value != ""), None)
 
@@ -235,8 +235,8 @@ def callback_secrets(name: str, value: object) -> tuple[str, ...]:
     secrets = _secrets(value)
     if any(len(secret.encode()) < SHORTEST_KEY for secret in secrets):
         raise Misconfigured(
-            f"{name} has fewer than {SHORTEST_KEY} characters, so that callback URLs "
-            "could be guessed. Make one: openssl rand -hex 32."
+            f"{name} has fewer than {SHORTEST_KEY} characters, so callback URLs could "
+            "be guessed. Make one: openssl rand -hex 32."
         )
     return secrets
 
@@ -273,7 +273,7 @@ def _server_url(connection: ConnectionLike) -> str:
         )
     has_scheme = "://" in host
     if not has_scheme:
-        # As Airflow stores it where the connection is given as a URI.
+        # As Airflow stores it if the connection is given as a URI.
         host = f"{connection.schema or 'http'}://{host}"
     parts = urlsplit(host.rstrip("/"))
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -286,7 +286,7 @@ def _server_url(connection: ConnectionLike) -> str:
 
 
 def _also_empty(connection: ConnectionLike) -> str:
-    """Name the other empty fields that tasks need, so that all are told at once."""
+    """Name the other empty fields that tasks need, so that one message names all."""
     extra = extra_of(connection)
     empty = [] if connection.password else ["an API key (password)"]
     sink = str(extra.get("sink") or DEFAULT_SINK)

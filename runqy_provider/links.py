@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class ResultLink(BaseOperatorLink):
-    """A signed URL of a result in an object store, for people; it works for a while."""
+    """A signed URL of a result in an object store, for people; it expires."""
 
     name = "Result"
     xcom_key = LINK_KEY
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
-        """Return the URL that the task has stored on itself; empty where there is none.
+        """Return the URL that the task has stored on itself; empty if there is none.
 
-        Airflow calls this in the process of the task, each time that one ends, and
+        Airflow calls this whenever a process of the task ends, in that process, and
         stores the URL for the UI: reading XCom would log an error at every deferral.
         """
         return getattr(operator, "download_url", None) or ""
@@ -47,5 +47,5 @@ class QueueLink(BaseOperatorLink):
     xcom_key = QUEUE_LINK_KEY
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
-        """Return the URL that the task has stored on itself; empty where unknown."""
+        """Return the URL that the task has stored on itself; empty if unknown."""
         return getattr(operator, "queue_url", None) or ""

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Redis clients, and one type of error for a Redis that is unavailable.
 
-In a Redis Cluster, and behind Sentinels, whenever a connection is opened it asks where
-the primary is. So commands, scripts, pipelines and subscriptions are those of a single
-Redis, and after a failover new connections lead to the new primary.
+In a Redis Cluster, and behind Sentinels, each new connection asks where the primary is.
+So commands, scripts, pipelines and subscriptions are those of a single Redis, and after
+a failover new connections lead to the new primary.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 #: Seconds for a command: a Redis that does not answer counts as unavailable.
 COMMAND_TIMEOUT = 10.0
 
-#: A connection may have broken unnoticed, so a command is retried on new ones; longer
-#: retries are the caller's decision.
+#: A connection may be broken without our knowledge, so a command is retried on new
+#: ones; longer retries are the caller's decision.
 TRIES = 3
 BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=0.2)
 
@@ -63,7 +63,7 @@ def async_client(connection: RedisConnection, *, most_connections: int) -> Async
         **dict(connection.options),
         "max_connections": most_connections,
         "retry": AsyncRetry(BACKOFF, TRIES),
-        # redis-py 5 repeats a command only after these.
+        # redis-py 5 repeats a command only after these errors.
         "retry_on_error": [RedisConnectionError, RedisTimeoutError],
         "socket_timeout": COMMAND_TIMEOUT,
         "socket_connect_timeout": COMMAND_TIMEOUT,
@@ -122,7 +122,7 @@ def is_of_cluster(error: ResponseError) -> bool:
 
 
 class PrimaryConnection(AsyncConnection):
-    """A connection that is closed where its Redis turns out not to be the primary.
+    """A connection that closes if its Redis is not the primary.
 
     After a failover, connections that stay open lead to the old primary. redis-py
     repeats a command whose connection was closed, on a new one, which leads to the new
@@ -181,7 +181,7 @@ def redis_errors(connection: RedisConnection, what: str) -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        # redis-py wraps what happens while a connection is opened.
+        # redis-py wraps errors that occur while a connection is opened.
         if isinstance(error, DENIED) or isinstance(error.__cause__, DENIED):
             raise NoAccess(
                 f"Could not {what}: Redis at {connection.address} denies access: "
@@ -204,7 +204,7 @@ ASK_TIMEOUT = 2.0
 
 
 class Inquiry:
-    """What is asked, whom, and what the answer means.
+    """The question, whom to ask, and what the answer means.
 
     Args:
         connection: A connection with a ``lookup``.
@@ -239,10 +239,10 @@ class Inquiry:
         self._slot = key_slot((connection.hash_tag or "").encode())
 
     def understand(self, answer: Any, asked: Address) -> Address:
-        """Return where the primary is, and remember who else can be asked.
+        """Return where the primary is, and remember which others can be asked.
 
         Raises:
-            ResponseError: The answer does not say it.
+            ResponseError: The answer does not contain it.
         """
         if not self._is_cluster:
             if answer is None:
@@ -256,12 +256,12 @@ class Inquiry:
             known += [_address(node, asked) for node in nodes]
         if found is None:
             raise ResponseError(f"no node has slot {self._slot}")
-        # If that node hands the slot over, it is the first to know who has it.
+        # If that node hands the slot over, it is the first to know the new node.
         self.nodes = tuple(dict.fromkeys([found, *known, *self._given]))
         return found
 
     def failed(self, errors: Mapping[Address, RedisError]) -> RedisConnectionError:
-        """Return the error where no node said where the primary is."""
+        """Return the error if no node said where the primary is."""
         said = "; ".join(
             f"{host}:{port}: {error}" for (host, port), error in errors.items()
         )
@@ -269,7 +269,7 @@ class Inquiry:
 
 
 def _address(node: Any, asked: Address) -> Address:
-    """Return host and port from an answer; an empty host is that of who was asked."""
+    """Return host and port from an answer; an empty host: that of the asked node."""
     host, port = node[:2]
     host = host.decode() if isinstance(host, bytes) else host
     return host or asked[0], int(port)
@@ -292,7 +292,7 @@ class Finder:
         """Return where the primary is.
 
         Raises:
-            RedisConnectionError: No node says it.
+            RedisConnectionError: No node knows it.
             NoPermissionError: A node denies access; likewise AuthenticationError.
         """
         inquiry = self._inquiry
@@ -320,7 +320,7 @@ class AsyncFinder:
         """Return where the primary is.
 
         Raises:
-            RedisConnectionError: No node says it.
+            RedisConnectionError: No node knows it.
             NoPermissionError: A node denies access; likewise AuthenticationError.
         """
         inquiry = self._inquiry
@@ -341,7 +341,7 @@ class AsyncFinder:
         raise inquiry.failed(errors)
 
 
-#: Where a connection would lead if redis-py opened it in a way that is not known here.
+#: A host that does not exist: redis-py uses it if it opens a connection without us.
 NOWHERE = "primary.invalid"
 
 
@@ -371,7 +371,7 @@ def _async_pool(
     Args:
         connection: A connection with a ``lookup``.
         options: Arguments for its connections.
-        base: Their class; what finds the primary is added.
+        base: Their class; a subclass that finds the primary is used.
 
     Raises:
         Misconfigured: It is a cluster, and no namespace was chosen.
@@ -382,8 +382,8 @@ def _async_pool(
     )
 
 
-# redis-py has such connections for Sentinels. But its version 8 does not ask again
-# where one of them is opened a second time, as after a slot was moved.
+# redis-py has such connections for Sentinels. But its version 8 does not ask again if
+# one of them is opened a second time, as after a slot was moved.
 
 
 class _Finding(Connection):

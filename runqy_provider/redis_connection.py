@@ -28,7 +28,7 @@ _ADDRESS = re.compile(
 
 @dataclass(frozen=True)
 class PrimaryLookup:
-    """Who is asked for the primary whenever a connection to Redis is opened.
+    """Servers to ask for the primary whenever a connection to Redis is opened.
 
     Attributes:
         nodes: The servers that may be asked: nodes of a cluster, or Sentinels.
@@ -42,7 +42,7 @@ class PrimaryLookup:
     login: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
 
     def describe(self, db: int) -> str:
-        """Return what is shown in messages in place of the address of one Redis."""
+        """Return the text that messages show in place of the address of one Redis."""
         nodes = ", ".join(
             f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             for host, port in self.nodes
@@ -63,7 +63,7 @@ class RedisConnection:
             equal share a client, so they must be hashable.
         lookup: How the primary is found; None: it is at the address.
         hash_tag: The part of all keys that decides which node of a cluster has them;
-            None where none was chosen, and where it is not a cluster.
+            None if none was chosen, or if it is not a cluster.
     """
 
     conn_id: str
@@ -74,12 +74,11 @@ class RedisConnection:
 
     @property
     def is_cluster(self) -> bool:
-        """Whether it is a Redis Cluster."""
         return self.lookup is not None and self.lookup.master is None
 
     @property
     def has_failover(self) -> bool:
-        """Whether another Redis may become the primary, and is then found."""
+        """Whether another Redis may become the primary; it is then found."""
         return self.lookup is not None
 
     @property
@@ -89,7 +88,7 @@ class RedisConnection:
         return [value for name, value in (*self.options, *login) if name == "password"]
 
     def for_namespace(self, namespace: str) -> RedisConnection:
-        """Return the connection to what holds a namespace: in a cluster, one node."""
+        """Return the connection for a namespace: in a cluster, one node has it."""
         if not self.is_cluster:
             return self
         return replace(self, hash_tag=self.in_keys(namespace))
@@ -150,16 +149,16 @@ class RedisConnection:
 def _lookup_of(
     conn_id: str, own: Address | None, db: int, extra: Mapping[str, Any]
 ) -> PrimaryLookup | None:
-    """Return how the primary is found; None where it is at the connection's host.
+    """Return how the primary is found; None if it is at the connection's host.
 
     Args:
         conn_id: Id of the Airflow connection.
-        own: Its host and port; None where it has no host.
+        own: Its host and port; None if it has no host.
         db: Its database.
         extra: Its extra.
 
     Raises:
-        Misconfigured: A field is not valid, or does not go with another one.
+        Misconfigured: A field is not valid, or contradicts another one.
     """
     nodes = _addresses(extra.get("startup_nodes"), "startup_nodes", conn_id, REDIS_PORT)
     sentinels = _addresses(extra.get("sentinels"), "sentinels", conn_id, SENTINEL_PORT)

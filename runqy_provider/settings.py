@@ -45,8 +45,8 @@ class Settings:
     Attributes:
         connection: The runqy connection.
         config: The options of ``[runqy]``.
-        redis: The Redis of the inbox; None where that connection does not exist.
-        runqy_redis: The Redis of runqy itself; None where the connection names none.
+        redis: The Redis of the inbox; None if that connection does not exist.
+        runqy_redis: The Redis of runqy itself; None if the connection names none.
         max_read_bytes: Larger results are not read into this process: ``open`` raises
             TooLarge. None: no limit.
     """
@@ -59,7 +59,7 @@ class Settings:
 
     @property
     def callback_url(self) -> str | None:
-        """Address of the receiver as workers reach it; None where none is known."""
+        """Address of the receiver as workers reach it; None if none is known."""
         return self.connection.callback_url or self.config.receiver_url
 
 
@@ -95,7 +95,7 @@ def settings_of(
 
 
 async def aload_settings(conn_id: str) -> Settings:
-    """Fetch a runqy connection and what it names, once per process and a while.
+    """Fetch a runqy connection and what it names, cached in this process for a while.
 
     Raises:
         AirflowNotFoundException: There is no such connection.
@@ -106,7 +106,8 @@ async def aload_settings(conn_id: str) -> Settings:
         settings = await _fetch(conn_id)
         ttl = settings.config.connection_ttl_seconds
         if settings.redis is None:
-            # It does not exist, or Airflow could not be asked: both look the same.
+            # It does not exist, or Airflow could not be asked: Airflow's error is the
+            # same.
             ttl = min(ttl, NEGATIVE_TTL)
         return settings, ttl
 
@@ -114,7 +115,7 @@ async def aload_settings(conn_id: str) -> Settings:
 
 
 def clear_settings() -> None:
-    """Drop all cached connections, as a test does that changes them."""
+    """Drop all cached connections; for tests that change them."""
     _settings_by_id.clear()
 
 

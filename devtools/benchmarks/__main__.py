@@ -40,7 +40,7 @@ from runqy_sandbox.process.watchdog import run_with_watchdog
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what the command line says; 1 where a benchmark has not come to its end."""
+    """Run what the command line says; return 1 if a benchmark did not finish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "name", nargs="?", choices=(*BENCHMARKS, *ON_DEMAND), help="only this one"
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_one(name: str, limit: float, *, quick: bool) -> Result:
-    """Run a benchmark in a process of its own; end it where it takes too long."""
+    """Run a benchmark in a process of its own; end it if it takes too long."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tables"

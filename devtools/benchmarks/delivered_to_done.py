@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds from a job's end to that of its task, beside amazon's S3KeySensor.
+"""Seconds from a job's end to that of its task, compared with amazon's S3KeySensor.
 
 A real Airflow on PostgreSQL, the sandbox, and the same jobs waited for in several ways,
 one after another.
@@ -47,7 +47,7 @@ def run(*, quick: bool) -> Iterator[Table]:
         ("component", "MiB"),
     )
     with open_bench(set(WAYS), slots=SLOTS) as bench:
-        # Whoever comes first pays for a triggerer that has just started.
+        # Else the first one would pay for a triggerer that has just started.
         bench.run("webhook", seconds[:SLOTS])
         for way in QUICK_WAYS if quick else WAYS:
             table.add(WAYS[way], *bench.run(way, seconds).cells)

@@ -95,11 +95,11 @@ def _set(redis: Redis, deliveries: list[Delivery]) -> None:
 def _usage(redis: Redis) -> tuple[int, int]:
     """Return bytes of memory, and of the append-only file."""
     info: dict[str, Any] = redis.info()
-    # What the clients and the buffer of the file take is not the price of a delivery.
+    # The memory of the clients and of the file's buffer is not a cost of a delivery.
     return redis.info("memory")["used_memory_dataset"], info["aof_current_size"]
 
 
 def _expire(redis: Redis) -> None:
-    """Remove the deliveries, as their time to live does."""
+    """Remove the deliveries, as their expiry does."""
     found = [*redis.scan_iter(keys.delivery(CONN_ID, "*"), count=10_000)]
     redis.unlink(*found)

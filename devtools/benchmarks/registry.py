@@ -7,8 +7,8 @@ from __future__ import annotations
 #: Seconds for all of them: of ``make bench``, and of ``make bench QUICK=1``.
 FULL, QUICK = 30 * 60, 10 * 60
 
-#: By name of the module: the most seconds that it may take, in full and quick; None
-#: where a quick run leaves it out.
+#: By name of the module: the most seconds that it may take, in full and quick; None if
+#: a quick run leaves it out.
 BENCHMARKS: dict[str, tuple[float, float | None]] = {
     "waiting": (600, 140),
     "webhook_latency": (400, 100),
@@ -22,8 +22,8 @@ BENCHMARKS: dict[str, tuple[float, float | None]] = {
     "delivered_to_done": (480, 240),
 }
 
-#: The same of those that run only if they are named: for a default of ours, and for
-#: more waits than one triggerer gets.
+#: The same of those that run only if they are named: to choose a default, and for more
+#: waits than one triggerer gets.
 ON_DEMAND: dict[str, float] = {
     "many_waits": 300,
     "defer_after": 300,

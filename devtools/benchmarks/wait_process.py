@@ -29,8 +29,8 @@ from runqy_sandbox.process.watchdog import run_with_watchdog
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-#: Triggers started at once, and seconds between: as fast as a triggerer that was
-#: restarted might, without its own work.
+#: Triggers started at once, and seconds in between: as fast as a restarted triggerer
+#: without other work.
 BATCH, PAUSE = 20, 0.01
 
 #: The event loop counts as idle after this many seconds without a block of CALM_BLOCK.
@@ -46,7 +46,7 @@ class Event:
 
     Attributes:
         name: What the wait waited for.
-        delivery_id: What its event says has arrived; empty where it does not say.
+        delivery_id: What arrived, by its event; empty if the event does not say.
         at: When it came, by the monotonic clock, which all processes share.
     """
 

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 SIZES, QUICK_SIZES = (100, 1000, 10_000), (1000,)
 
-#: Deliveries that are timed, and how many are sent a second: for half a minute, as one
-#: run of the garbage collector delays some five of them.
+#: Deliveries that are timed, and how many are sent per second: for half a minute, as
+#: one run of the garbage collector delays about five of them.
 DELIVERIES, QUICK_DELIVERIES, RATE = 1500, 200, 50.0
 
-#: The peer: its kind, its waits, how many are timed, and how many are sent a second.
+#: The peer: its kind, its waits, how many are timed, and how many are sent per second.
 PEERS = (("redis", 100, 50, 10.0), ("redis", 1000, 50, 10.0))
 
 BARE = (sys.executable, "-m", "devtools.benchmarks.bare_receiver")
@@ -99,8 +99,8 @@ def _measure(
         waits: How many others there are, which do not end.
         timed: How many are ended, one after another.
         redis: The Redis of both sides.
-        how: Receivers, their secret, and deliveries a second, where they are posted;
-            the last only, where they are published.
+        how: Receivers, their secret, and deliveries per second, if they are posted;
+            only the last, if they are published.
     """
     idle = [f"idle{number}" for number in range(waits)]
     chosen = [f"timed{number}" for number in range(timed)]

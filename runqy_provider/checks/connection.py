@@ -84,7 +84,7 @@ def _check(connection: Connection) -> Iterator[CheckResult]:
 
 
 def check_server(settings: Settings) -> Iterator[CheckResult]:
-    """Check server, keys and queues; the rest is left out where it is not reached."""
+    """Check server, keys and queues; only the server if it is not reached."""
     connection = settings.connection
     reached = _reach(connection)
     yield reached
@@ -133,8 +133,8 @@ def _queues(settings: Settings) -> CheckResult:
             subject,
             WARNING,
             "Not known: enter an admin key or runqy's own Redis. Without one of them, "
-            "nothing tells you that no worker serves a queue, and the job of a killed "
-            "task cannot be deleted.",
+            "you are not told that a queue has no worker, and the job of a killed task "
+            "cannot be deleted.",
         )
     idle = sorted(known - served)
     if idle:
@@ -148,7 +148,7 @@ def _queues(settings: Settings) -> CheckResult:
 
 
 def check_inbox(settings: Settings) -> CheckResult:
-    """Write to the inbox, and read; say if its Redis may delete what is unread."""
+    """Write to the inbox and read it; warn if Redis may delete unread deliveries."""
     backend, subject = InboxBackend(settings), "Inbox"
     try:
         backend.check()
@@ -160,9 +160,9 @@ def check_inbox(settings: Settings) -> CheckResult:
         return CheckResult(
             subject,
             WARNING,
-            f"Redis at {address} was written and read, but deletes deliveries that "
-            f"nobody has read yet when its memory is full (maxmemory-policy {policy}): "
-            "their tasks fail. Set maxmemory-policy to noeviction.",
+            f"Redis at {address} was written and read, but deletes unread deliveries "
+            f"when its memory is full (maxmemory-policy {policy}): their tasks fail. "
+            "Set maxmemory-policy to noeviction.",
         )
     return CheckResult(subject, OK, f"Redis at {address} was written and read.")
 
@@ -178,7 +178,7 @@ def check_sink(settings: Settings) -> CheckResult:
 
 
 def _weigh(settings: Settings, found: CheckResult) -> CheckResult:
-    """Return a failed check as a warning where the default sink does not need it."""
+    """Return a failed check as a warning if the default sink does not need it."""
     if found.status != FAILED or needs_inbox(settings.connection.sink):
         return found
     message = f"{found.message} (Needed only for the sinks webhook and amqp.)"
@@ -186,7 +186,7 @@ def _weigh(settings: Settings, found: CheckResult) -> CheckResult:
 
 
 def _without_repetition(results: Iterable[CheckResult]) -> Iterator[CheckResult]:
-    """Refer to an earlier result where a message repeats it."""
+    """Refer to an earlier result if a message repeats it."""
     earlier: list[CheckResult] = []
     for result in results:
         message = result.message

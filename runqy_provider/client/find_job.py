@@ -42,7 +42,7 @@ def find_job(
         delivery_id: The delivery.
 
     Returns:
-        None where no job of the queue does: it was never enqueued, or it has ended.
+        None if no job of the queue does: it was never enqueued, or it has ended.
 
     Raises:
         SinkUnavailable: Redis is unavailable.
@@ -54,7 +54,7 @@ def find_job(
 def find_waiting(
     connection: RedisConnection, runqy_queue: str, batch_id: str
 ) -> list[str]:
-    """Return the ids of those jobs of a batch that wait for a worker.
+    """Return the ids of the jobs of a batch that wait for a worker.
 
     Args:
         connection: runqy's own Redis.

@@ -39,9 +39,9 @@ class Job:
             shown.
         retried: How often it was run again.
         max_retry: How often it may be.
-        result: What the handler returned, where the queue stores results.
-        is_garbled: Whether the server changed the result: its API takes a bare
-            ``null``, ``true`` or number of four digits for base64.
+        result: What the handler returned, if the queue stores results.
+        is_garbled: Whether the server changed the result: its API reads ``null``,
+            ``true`` or a number of four digits as base64.
     """
 
     job_id: str
@@ -55,7 +55,7 @@ class Job:
 
     @classmethod
     def from_info(cls, info: Mapping[str, Any]) -> Job:
-        """Read ``info`` of an enqueue, or ``Info`` of a status; they differ a bit."""
+        """Read ``info`` of an enqueue, or ``Info`` of a status; their fields differ."""
         result, is_garbled = _result(info.get("Result"))
         return cls(
             job_id=info["id"],
@@ -133,7 +133,7 @@ class JobOptions:
         max_retry: How often a job that failed is run again; runqy's default is 3.
         active_timeout: Seconds for which the job may run: then runqy counts it as
             failed, and may run it again, while its handler goes on.
-        ttl_completed: Seconds for which runqy keeps the result, where the queue stores
+        ttl_completed: Seconds for which runqy keeps the result, if the queue stores
             results; runqy's default is a day.
     """
 
@@ -143,7 +143,7 @@ class JobOptions:
     ttl_completed: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what runqy could not do.
+        """Check that the options have valid values.
 
         Raises:
             Misconfigured: A number is negative, or not a whole number of retries.
@@ -168,7 +168,7 @@ class JobOptions:
 
         Args:
             conn_id: The runqy connection.
-            job_id: The id that the job is to have; None where runqy may choose it.
+            job_id: The id that the job is to have; None if runqy may choose it.
 
         Raises:
             Misconfigured: One of them can only be set in runqy's Redis.
@@ -190,7 +190,7 @@ class JobOptions:
 #: Most levels of nesting: far more than any payload has, and less than Python's limit.
 MAX_DEPTH = 200
 
-#: Types that could be written in more than one way: a retry must find the same payload.
+#: Types without one fixed order or form: a retry must get the same payload.
 _UNORDERED_OR_BYTES = (set, frozenset, bytes, bytearray, memoryview)
 
 
@@ -247,7 +247,7 @@ def _plain(value: Any, path: str, what: str, depth: int) -> Any:
             for key, each in value.items()
         }
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        # Also XComs of mapped tasks, zipped, joined or with a function applied.
+        # Also XComs of mapped tasks: zipped, concatenated, or with a function applied.
         return [
             _plain(each, f"{path}[{n}]", what, depth + 1)
             for n, each in enumerate(value)

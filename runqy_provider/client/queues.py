@@ -107,11 +107,11 @@ def known_queues(
 
     Args:
         connection: The runqy connection.
-        redis: runqy's own Redis, where the connection names it.
+        redis: runqy's own Redis, if the connection names it.
         timeout: Seconds that a request may take.
 
     Returns:
-        None where they cannot be known: that needs runqy's Redis or the admin key.
+        None if they cannot be known: that needs runqy's Redis or the admin key.
 
     Raises:
         SinkUnavailable: runqy's Redis is unavailable.
@@ -132,7 +132,7 @@ def name_queues(
     connection: RunqyConnection,
     redis: RedisConnection | None,
 ) -> str:
-    """Add the queues that there are to a message that one does not exist.
+    """Add the existing queues to a message that a queue does not exist.
 
     Args:
         message: The message.
@@ -141,8 +141,8 @@ def name_queues(
         redis: runqy's own Redis, if the connection names it.
 
     Returns:
-        The message; with a name like the one that was asked for before it, and all
-        names behind it, as far as they are known.
+        The message, with a similar name before it and all names after it, if they are
+        known.
     """
     try:
         known = known_queues(connection, redis, TIMEOUT)

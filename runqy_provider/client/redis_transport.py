@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Enqueue jobs in runqy's own Redis, as the server does it.
+"""Enqueue jobs in runqy's own Redis, as the server does.
 
 The caller chooses the id of a job, and a second job with the same id is refused. So an
-enqueue can be repeated where it is not known whether it has succeeded, which is not
+enqueue can be repeated if it is not known whether it has succeeded, which is not
 possible over HTTP.
 """
 
@@ -86,7 +86,7 @@ def task_message(
 
 @functools.cache
 def _message_class() -> Any:
-    """Return the class of the message; in a pool of its own, so that none collides."""
+    """Return the class of the message; its own descriptor pool avoids collisions."""
     file = descriptor_pb2.FileDescriptorProto(
         name="asynq.proto", package="asynq", syntax="proto3"
     )
@@ -114,8 +114,8 @@ class _Script:
 
 
 # The reverse key stays after a job of a queue without storage has ended and its hash is
-# deleted: a job that has run is refused, too. All in one script, which the server does
-# in three steps, so that no half of it is ever seen.
+# deleted: a job that has run is refused, too. It is one script, where the server takes
+# three steps, so that others see all of it or nothing.
 _ENQUEUE = _Script("""
 if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then return 0 end
 redis.call('SADD', KEYS[4], ARGV[4])
@@ -127,8 +127,8 @@ return 1
 """)
 
 
-# As the server deletes a job that waits for a worker; an active one stays. The reverse
-# key stays, too: the job was enqueued, and is not to be enqueued again.
+# Deletes a job that waits for a worker as the server does; an active job stays. The
+# reverse key stays, too: a job is never enqueued twice.
 _DELETE = _Script("""
 local state = redis.call('HGET', KEYS[1], 'state')
 if state == 'pending' then redis.call('LREM', KEYS[2], -1, ARGV[1])
@@ -194,12 +194,12 @@ class RedisTransport:
             options: What applies to each of them.
 
         Returns:
-            For each job: True where it was enqueued now, False where a job with its id
-            was enqueued before.
+            For each job: True if it was enqueued now, False if a job with its id was
+            enqueued before.
 
         Raises:
             InvalidPayload: The payload of one is not JSON: none was enqueued.
-            PayloadTooLarge: It is larger than what the server accepts: likewise.
+            PayloadTooLarge: One is larger than the server accepts: none was enqueued.
             SinkUnavailable: Redis is unavailable. Some may have been enqueued: repeat
                 the call, with the same ids.
             NoAccess: It denies access.

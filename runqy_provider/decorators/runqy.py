@@ -55,7 +55,7 @@ class RunqyDecoratedOperator(DecoratedOperator, RunqyOperator):
         """Call the function, enqueue the job; wait for its result, or defer."""
         payload = _call_function(self, context)
         self.payload = self._arguments() if payload is None else payload
-        # Not DecoratedOperator's: that of Airflow 3.0 works for functions only.
+        # Not DecoratedOperator's: in Airflow 3.0 that works only for functions.
         return RunqyOperator.execute(self, context)
 
     def _arguments(self) -> dict[str, Any]:
@@ -80,16 +80,16 @@ def runqy_task(
     multiple_outputs: bool = False,
     **kwargs: Any,
 ) -> TaskDecorator:
-    """Make a function the maker of a payload; Airflow calls this for ``@task.runqy``.
+    """Make a task of a function that returns a payload: ``@task.runqy``.
 
     The decorated function returns the payload of a job, and calling it gives the job's
-    result. A function that returns None has its arguments as the payload.
+    result. If a function returns None, its arguments are the payload.
 
     :param python_callable: The function.
     :param multiple_outputs: Store each field of the result as an XCom of its own. It is
         not taken from the function's annotation, which describes the payload.
     :param kwargs: Arguments of ``RunqyOperator``; ``runqy_queue`` is required, and
-        ``payload`` is what the function makes.
+        ``payload`` comes from the function.
 
     Raises:
         TypeError: ``payload`` is given.
@@ -108,8 +108,8 @@ class RunqyBatchDecoratedOperator(DecoratedOperator, RunqyBatchOperator):
     """Call a function, and run a job with each payload that it returns.
 
     :param python_callable: The function. It returns, or yields, payloads; or returns
-        the URI of an object with one a line. It is called again when the task resumes
-        to enqueue more jobs, and must give the same.
+        the URI of an object with one payload per line. It is called again when the task
+        resumes to enqueue more jobs, and must return the same payloads.
     :param op_args: Its positional arguments. (templated)
     :param op_kwargs: Its keyword arguments. (templated)
     """
@@ -138,14 +138,12 @@ class RunqyBatchDecoratedOperator(DecoratedOperator, RunqyBatchOperator):
         )
 
     def execute(self, context: Context) -> Any:
-        """Enqueue the first jobs, or go on with those of the attempt before; wait."""
-        # Not DecoratedOperator's: that of Airflow 3.0 works for functions only.
+        # Not DecoratedOperator's: in Airflow 3.0 that works only for functions.
         return RunqyBatchOperator.execute(self, context)
 
     def read_payloads(self, context: Context) -> tuple[Any, bool]:
-        """Call the function."""
         payloads = _call_function(self, context)
-        # Who wrote the function chose what it names.
+        # The function comes from the DAG's author, so it may name any file.
         return payloads, isinstance(payloads, str) and "://" in payloads
 
 
@@ -153,11 +151,11 @@ def runqy_batch_task(
     python_callable: Callable[..., Iterable[Mapping[str, Any]] | str] | None = None,
     **kwargs: Any,
 ) -> TaskDecorator:
-    """Make a function the maker of payloads; Airflow calls it for @task.runqy_batch.
+    """Make a task of a function that returns payloads: ``@task.runqy_batch``.
 
     :param python_callable: The function.
     :param kwargs: Arguments of ``RunqyBatchOperator``; ``runqy_queue`` is required, and
-        ``payloads`` is what the function makes.
+        ``payloads`` come from the function.
 
     Raises:
         TypeError: ``payloads`` is given.
@@ -174,7 +172,7 @@ def runqy_batch_task(
 
 
 def _call_function(task: DecoratedOperator, context: Context) -> Any:
-    """Call the function of a task with its arguments, and what it takes of the context.
+    """Call the function of a task with its arguments and its parts of the context.
 
     Args:
         task: The task.

@@ -1,11 +1,14 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The capability URL: the right to put one delivery into the inbox, until it expires.
+"""The id of a delivery, and its capability URL: the right to deliver until it expires.
 
     BASE/CONN_ID/v1/deliveries/DELIVERY_ID?expires=SECONDS&token=TOKEN
 
 The token is an HMAC of connection, delivery and expiry, so that the receiver needs no
 table of requests, and no part of the URL can be changed.
+
+A delivery to a channel starts a DAG, instead of ending the wait of a task. The channel
+is part of its id, so the token protects it, too.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ def url(base: str, secret: str, conn_id: str, delivery_id: str, expires: int) ->
 
     Args:
         base: The receiver's address.
-        secret: The connection's callback secret; the newest, while rotating.
+        secret: The connection's callback secret; the newest during a rotation.
         conn_id: Id of the runqy connection.
         delivery_id: Id of the delivery.
         expires: Until when, in whole seconds since 1970.
@@ -64,7 +67,7 @@ def url(base: str, secret: str, conn_id: str, delivery_id: str, expires: int) ->
 
 def token(secret: str, conn_id: str, delivery_id: str, expires: int) -> str:
     """Return the HMAC-SHA256 of connection, delivery and expiry, as URL-safe text."""
-    # Unambiguous: none of the three can contain a line break.
+    # Unambiguous, as none of the three can contain a line break.
     message = f"runqy-delivery-v1\n{conn_id}\n{delivery_id}\n{expires}"
     mac = hmac.digest(secret.encode(), message.encode(), "sha256")
     return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
@@ -80,7 +83,7 @@ def is_valid(  # noqa: PLR0917 - all six are one request, and none has a default
 ) -> bool:
     """Return whether the URL of a request is one of ours and has not expired.
 
-    All secrets are tried, in constant time, whatever the result.
+    All secrets are compared, in constant time, even after a match.
     """
     well_formed = bool(
         _EXPIRES.fullmatch(expires) and DELIVERY_ID.fullmatch(delivery_id)
@@ -130,13 +133,13 @@ def new_channel_delivery_id(channel: str) -> str:
 
 
 def channel_of(delivery_id: str) -> str | None:
-    """Return the channel of a delivery; None where it is for a task."""
+    """Return the channel of a delivery; None if it is for a task."""
     found = _DELIVERY_ID.fullmatch(delivery_id)
     return None if found is None else found[1]
 
 
 def event_of(delivery: Delivery, size: int, conn_id: str, at: float) -> dict[str, Any]:
-    """Return what a DAG learns of a delivery, as plain JSON without its result.
+    """Return what a DAG gets of a delivery, as plain JSON without its result.
 
     Args:
         delivery: The delivery.

@@ -21,8 +21,8 @@ keys of a namespace are on one node. Functions here take it as it is in the key:
 A namespace is polled as a whole. The namespace of a webhook is its runqy connection,
 ``CONN_ID``. A broker distributes the messages of a queue among all its consumers,
 whichever runqy connection they use, so the namespace of a message is its queue:
-``amqp/AMQP_CONN_ID/QUEUE``. The two never collide: a connection with a slash in its id
-cannot have a webhook.
+``amqp/AMQP_CONN_ID/QUEUE``. The two never collide, as a connection with a slash in its
+id cannot have a webhook.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 PREFIX = "runqy:inbox"
 
 #: Seconds that it is kept after its value was read. Long enough for a task whose worker
-#: died after reading it, and for recognising a late repetition.
+#: died after it read the value, and to recognise a late repetition.
 READ_TTL = 3600
 
 #: Prefix of the ids of deliveries that ``checks/callback.py`` makes.
@@ -79,7 +79,7 @@ def delivery(namespace: str, delivery_id: str) -> str:
 
 
 def seen(namespace: str, delivery_id: str) -> str:
-    """Return the key of the digest that remains of a delivery that was forgotten."""
+    """Return the key of the digest that is kept after a delivery was forgotten."""
     return f"{PREFIX}:{namespace}:seen:{delivery_id}"
 
 
@@ -89,7 +89,7 @@ def progress(namespace: str, delivery_id: str) -> str:
 
 
 def refused(namespace: str, delivery_id: str) -> str:
-    """Return the key of the reason why the newest one of its deliveries was refused."""
+    """Return the key of the reason why its newest delivery was refused."""
     return f"{PREFIX}:{namespace}:refused:{delivery_id}"
 
 
@@ -126,8 +126,8 @@ def rejected(namespace: str) -> str:
 def bad_url(namespace: str) -> str:
     """Return the key of the records of the last requests without a valid URL.
 
-    Anybody can send those. So they have a list of their own, and push nothing out of
-    the others.
+    Anybody can send those. They have a list of their own, so that they remove no
+    records of real deliveries.
     """
     return f"{PREFIX}:{namespace}:bad-url"
 
@@ -143,7 +143,7 @@ class Progress:
 
     Attributes:
         at: When it arrived, in seconds since 1970.
-        fraction: How much is done, from 0 to 1; None where the task code did not say.
+        fraction: How much is done, from 0 to 1; None if the task code did not say.
         text: What is being done.
     """
 
@@ -157,7 +157,7 @@ class Progress:
 
     @classmethod
     def of(cls, delivery: Delivery) -> Progress:
-        """Return what a progress message says, cut to what is kept."""
+        """Return the contents of a progress message, cut to the limits."""
         fraction = delivery.fraction
         return cls(
             at=round(time.time(), 3),
@@ -172,5 +172,4 @@ class Progress:
         return cls(kept["at"], kept.get("fraction"), kept.get("text"))
 
     def to_json(self) -> bytes:
-        """Return it as it is stored."""
         return json.dumps(vars(self)).encode()

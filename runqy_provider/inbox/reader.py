@@ -1,6 +1,10 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Read deliveries from the inbox, and forget them."""
+"""Read deliveries from the inbox, and wait for them: one subscription for all waits.
+
+In a Redis Cluster, all nodes pass on each message of a plain channel. So the hints of a
+cluster come by a sharded channel, whose messages stay on the nodes of its slot.
+"""
 
 from __future__ import annotations
 
@@ -117,8 +121,8 @@ class InboxReader:
             most_bytes: Size of the largest body that is read.
 
         Returns:
-            For each: the delivery; an error where its body cannot be read; None where
-            it is larger, or not there.
+            For each: the delivery; an error if its body cannot be read; None if it is
+            larger, or not there.
 
         Raises:
             SinkUnavailable: Redis is unavailable.
@@ -141,7 +145,7 @@ class InboxReader:
         return [_stored(*found.get(name, (None, None))) for name in names]
 
     def forget(self, *delivery_ids: str) -> None:
-        """Let deliveries expire soon: their values are kept elsewhere now."""
+        """Let deliveries expire soon: their values are now stored elsewhere."""
         with (
             redis_errors(self._connection, "mark a delivery as read"),
             self._client.pipeline(transaction=False) as pipeline,
@@ -168,13 +172,13 @@ def _stored(
         return error
 
 
-#: Seconds after which the key of a check expires, should it not be deleted.
+#: Seconds after which the key of a check expires, if it is not deleted.
 TTL = 60
 
 #: The policy of a full Redis that refuses to write, and deletes nothing.
 NO_EVICTION = "noeviction"
 
-#: Like deliveries: by a script, with several keys and a TTL.
+#: Written as deliveries are: by a script, with several keys and a TTL.
 _WRITE = "redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) return 'ok'"
 
 
@@ -212,11 +216,11 @@ def write_and_read(connection: RedisConnection, namespace: str) -> None:
 
 
 def eviction_of(connection: RedisConnection, namespace: str) -> str | None:
-    """Return the policy by which Redis deletes unread deliveries where it is full.
+    """Return the policy by which Redis deletes unread deliveries if it is full.
 
     Returns:
-        None where it deletes none (``noeviction``, or no limit of its memory), and
-        where the user may not ask.
+        None if it deletes none (``noeviction``, or no memory limit), or if the user may
+        not ask.
 
     Raises:
         SinkUnavailable: Redis is unavailable.
@@ -287,9 +291,9 @@ CONNECTIONS = 2
 #: milliseconds.
 BATCH = 500
 
-# A script, as almost all waits have nothing to say: a pipeline would take twenty times
-# the processor time for the same poll. The first third of the keys are those of
-# deliveries, the second those of progress, the last those of refusals.
+# A script, as most waits have no news: a pipeline would take twenty times the CPU time
+# for the same poll. The first third of the keys are those of deliveries, the second
+# those of progress, the last those of refusals.
 _LOOK = """
 local count = #KEYS / 3
 local others = redis.call('MGET', unpack(KEYS, count + 1))
@@ -305,7 +309,7 @@ end
 return found
 """
 
-#: What messages of sharded channels are called elsewhere.
+#: Types of messages of sharded channels, and the same types of plain channels.
 _PLAIN = {"smessage": "message", "ssubscribe": "subscribe"}
 
 
@@ -315,8 +319,8 @@ class InboxSource:
     Args:
         redis: The Redis of the inbox.
         namespace: Part of the inbox; see ``keys``.
-        takes_results: False where the result is delivered elsewhere: a completed
-            delivery here only announces it, perhaps before it can be opened.
+        takes_results: False if the result is delivered elsewhere: a completed delivery
+            here only announces it, perhaps before it can be opened.
     """
 
     def __init__(
@@ -369,7 +373,6 @@ class InboxSource:
                         yield message["data"].decode("utf-8", "replace")
 
     async def aclose(self) -> None:
-        """Close both connections."""
         client, self._opened = self._opened, None
         if client is not None:
             await client.aclose()
@@ -416,7 +419,7 @@ class ShardSubscription(PubSub):
         await self.open()
 
     async def get_message(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the next message, in the form of one of a plain channel.
+        """Return the next message, in the form of a plain channel's message.
 
         Raises:
             RedisConnectionError: The slot has moved to other nodes.

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records of the last deliveries.
 
-They say what was accepted, what was rejected, and why. Rejected deliveries are
-recorded at a cost that no sender can raise.
+They say what was accepted, what was rejected, and why. The cost of recording rejected
+deliveries does not depend on their number.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ MOST_RECORDS = 100
 #: The longest outcome that is kept, in characters.
 LONGEST_OUTCOME = 300
 
-#: Seconds between two writes. Whatever comes in between, with the same reason, becomes
-#: one record.
+#: Seconds between two writes. Deliveries that are rejected in between with the same
+#: reason become one record.
 WRITE_INTERVAL = 1.0
 
 #: How many waiting tasks can be told in one write.
@@ -58,8 +58,8 @@ class DeliveryRecord:
     Attributes:
         at: When it arrived, in seconds since 1970.
         delivery_id: Its id, as the sender gave it.
-        status: ``completed`` or ``failed``; empty where it could not be read.
-        size: Size of its body, in bytes; 0 where it was not read.
+        status: ``completed`` or ``failed``; empty if it could not be read.
+        size: Size of its body, in bytes; 0 if it was not read.
         count: How many there were, of which this was the last.
         outcome: ``stored`` or ``repeated``; or why it was rejected.
     """
@@ -91,7 +91,6 @@ class DeliveryRecord:
         return json.dumps(fields)
 
     def to_entry(self) -> str:
-        """Return the entry of a list."""
         return f"{one_line(self.outcome, LONGEST_OUTCOME)}\n{self.to_json()}"
 
 
@@ -141,10 +140,11 @@ class _List(NamedTuple):
 
 
 class RejectionRecorder:
-    """Counts rejected deliveries, and writes them to the inbox once a second.
+    """Counts rejected deliveries, and writes them to the inbox once per second.
 
-    A sender decides how many there are. So a rejection costs an entry in a dict, and
-    the request does not wait for Redis. If Redis is unavailable, records are dropped.
+    A sender decides how many there are. So a rejection costs at most one entry in a
+    dict, and the request does not wait for Redis. If Redis is unavailable, records are
+    dropped.
 
     Args:
         client_of: Returns a client of a Redis.
@@ -176,8 +176,8 @@ class RejectionRecorder:
             delivery_id: The id in the URL.
             reason: One of a few texts: rejections with the same one are counted.
             detail: More about this one.
-            tell: Tells the task that waits for an id why; None if it is not to be told:
-                without a valid token, a sender must not write into the log of a task.
+            tell: Tells the waiting task why; None if it must not be told: without a
+                valid token, a sender must not write into the log of a task.
         """
         records = self._pending.setdefault(_List(redis, key), {})
         before = records.get(reason)

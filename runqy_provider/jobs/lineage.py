@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenLineage: the dataset that a job has written, and the job itself.
 
-Only the OpenLineage provider calls for this, so only then is this module imported.
+Only the OpenLineage provider needs this module, so it is imported only for that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from openlineage.client.generated.output_statistics_output_dataset import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Kinds of URIs that are a dataset of their own: others expire, or are rows.
+#: Kinds of URIs that are datasets: others expire, or are rows.
 DATASET_SCHEMES = ("s3", "gs", "abfs", "file")
 
 

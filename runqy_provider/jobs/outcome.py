@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What operator and sensor share: time limits, deferral, and how a wait ends badly."""
+"""What operator and sensor share: deferral, and how a wait ends, well or badly."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from runqy_provider.models import DeliveryEvent, Reference
     from runqy_provider.settings import Settings
 
-#: Airflow's own timeout of a deferral comes this much later than our deadline, whose
+#: Airflow's own timeout of a deferral is this much later than our deadline, whose
 #: message says more.
 DEFERRAL_GRACE = timedelta(minutes=2)
 
@@ -81,7 +81,6 @@ class TimeLimit:
 
     @property
     def seconds(self) -> float:
-        """The length in seconds."""
         return self.length.total_seconds()
 
     def __str__(self) -> str:
@@ -104,7 +103,7 @@ def defer(task: BaseOperator, trigger: BaseTrigger, deadline: float) -> NoReturn
 
 
 def in_seconds(length: timedelta | None) -> float | None:
-    """Return a duration in seconds; None where it is None."""
+    """Return a duration in seconds; None if it is None."""
     return None if length is None else length.total_seconds()
 
 
@@ -150,7 +149,7 @@ def raise_outcome(
 
     Raises:
         DeliveryTimeout: Nothing arrived by the deadline.
-        HeartbeatTimeout: The job gave no sign of life for too long.
+        HeartbeatTimeout: The job was silent for too long.
         RunqyError: Of the type that ended the wait.
     """
     job = event.job
@@ -189,7 +188,7 @@ def _diagnostics(event: DeliveryEvent, settings: Settings) -> str:
 
 
 def _state_of_job(settings: Settings, job_id: str) -> str:
-    """Say what runqy knows of a job, or why that is not known."""
+    """Say what runqy knows about a job, or why that is not known."""
     try:
         with RunqyHook.from_settings(settings, retry_for=0) as hook:
             job = hook.get_job(job_id)
@@ -225,17 +224,17 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class ReceivedDelivery:
-    """What a task makes of the event of a delivery that has arrived.
+    """What a task returns and stores when a delivery has arrived.
 
     Attributes:
         event: The event.
         results: The hook that reads the result.
         returns: See ``RunqyResultHook.collect``.
         receipt: Plain JSON for the XCom ``runqy_delivery``; ``read`` completes it.
-        value: The result as it goes to XCom, once it is read.
-        reference: Where and what the result is, once it is read.
-        download_url: URL of the result for people, once it is read; None where there
-            is none.
+        value: The result as it goes to XCom, after ``read``.
+        reference: Reference to the result, after ``read``.
+        download_url: URL of the result for people, after ``read``; None if there is
+            none.
     """
 
     event: DeliveryEvent
@@ -262,7 +261,7 @@ class ReceivedDelivery:
         Raises:
             JobFailed: The task code reported a failure.
             SinkError: It cannot be read.
-            BadDelivery: It is not what it says it is.
+            BadDelivery: It is not of the type that it claims.
             TooLarge: A value is required, and XCom cannot hold it.
         """
         event = self.event
@@ -272,7 +271,8 @@ class ReceivedDelivery:
                 sink, event.job.delivery_id, event.result_uri, self.returns
             )
         except JobFailed:
-            # Some sinks only announce a delivery; that it is a failure is read now.
+            # Some sinks only announce a delivery; only now it is known that it is a
+            # failure.
             self.receipt["status"] = FAILED
             raise
         # Some sinks only announce a delivery: the result itself is elsewhere.
@@ -288,7 +288,7 @@ class ReceivedDelivery:
         try:
             self.download_url = self.results.link(sink, self.value)
         except SinkError as error:
-            # The result is there: a missing link is not worth a failure.
+            # The result is available: a missing link must not fail the task.
             log.warning("There is no link to the result: %s", error)
         self.receipt["download_url"] = self.download_url
 
@@ -304,13 +304,13 @@ class ReceivedDelivery:
         )
 
     def forget(self) -> None:
-        """Let an inbox drop the result, where its value is in XCom now."""
+        """Let an inbox drop the result, if its value is now in XCom."""
         if is_reference(self.value):
             return
         try:
             self.results.forget(self.event.result_uri)
         except SinkError as error:
-            # The result was read: a delivery that stays is not worth a failure.
+            # The result was read: a failed cleanup must not fail the task.
             log.warning("The delivery stays in the inbox until it expires: %s", error)
 
 
@@ -322,7 +322,7 @@ def while_unavailable(read: Callable[[], T]) -> T:
     """Return what a call returns, for a process that may wait: a worker.
 
     Args:
-        read: Is called again where it raises SinkUnavailable, for a minute.
+        read: Is called again if it raises SinkUnavailable, for a minute.
 
     Raises:
         SinkUnavailable: The sink is unavailable for longer.

@@ -93,7 +93,7 @@ class BatchExecution:
         self._batch: BatchProgress | None = None
 
     def execute(self) -> Any:
-        """Enqueue the first jobs, or go on with those of the attempt before; wait."""
+        """Enqueue the first jobs, or take over those of the previous attempt; wait."""
         with self._deleting_if_last():
             return self._execute()
 
@@ -124,7 +124,7 @@ class BatchExecution:
             return self._go_on(run, payloads, deadline, task.defer_after)
 
     def _written_manifest(self, batch: BatchProgress) -> Reference | None:
-        """Return the manifest that an attempt has written that was killed after it."""
+        """Return the manifest of an attempt that was killed after it had written it."""
         record = self._store.read() or {}
         is_same = record.get("batch", {}).get("batch_id") == batch.batch_id
         manifest = record.get("manifest") if is_same else None
@@ -147,11 +147,11 @@ class BatchExecution:
         with self._payloads() as payloads:
             if (payloads.total, payloads.digest) != (batch.total, batch.digest):
                 raise InvalidPayload(
-                    "The payloads of this task are not those of which it has enqueued "
-                    f"{batch.enqueued:,} of {batch.total:,}: while it waited they have "
-                    "changed. They must be the same until it ends: write those that "
-                    "change to an object, and give its URI. A retry of the task begins "
-                    "a new batch with the payloads that it finds."
+                    "The payloads of this task changed while it waited: it has "
+                    f"enqueued {batch.enqueued:,} of {batch.total:,}. They must stay "
+                    "the same until it ends: if they may change, write them to an "
+                    "object first, and give its URI. A retry of the task begins a new "
+                    "batch with the payloads that it finds."
                 )
             return self._go_on(run, payloads, event["deadline"], timedelta(0))
 
@@ -214,7 +214,7 @@ class BatchExecution:
             delete_pending(task.runqy_conn_id, batch, task.log)
 
     def _run(self, batch: BatchProgress) -> BatchRun:
-        """Return what does the steps of a batch, and show the link to its queue."""
+        """Return the object that runs the batch, and show the link to its queue."""
         task = self.task
         server_url = self._settings.connection.server_url
         task.show_queue_link(server_url, batch.runqy_queue)
@@ -268,7 +268,7 @@ class BatchExecution:
             sink = sink_from_uri(run.manifest)
             self.task.show_result_link(results.link(sink, reference))
         except SinkError as error:
-            # The results are there: a missing link is not worth a failure.
+            # The results are available: a missing link must not fail the task.
             self.task.log.warning("No link to the manifest could be made: %s", error)
         returns = self.task.returns
         values = None
@@ -319,8 +319,8 @@ def store_of(task: RunqyTask, context: Context, settings: Settings) -> AttemptSt
     if store is None:
         raise Misconfigured(
             "A batch needs a record of how far it is, or a retry would enqueue all "
-            "jobs again, and this Airflow keeps none. Use Airflow 3.3 or newer, "
-            "set up webhooks, or set redis_conn_id of connection "
+            "jobs again; but this Airflow keeps no such record. Use Airflow 3.3 or "
+            "newer, set up webhooks, or set redis_conn_id of connection "
             f"{task.runqy_conn_id!r} to a Redis connection of your own."
         )
     return store
@@ -339,6 +339,6 @@ def check_arguments(returns: str, max_in_flight: int, max_failed: float) -> None
     is_valid = max_failed >= 0 and not (is_share and max_failed >= 1)
     if isinstance(max_failed, bool) or not is_valid:
         raise Misconfigured(
-            "max_failed must be a number of jobs, or a share of all of them as a "
-            f"float from 0.0 and below 1.0, not {max_failed!r}."
+            "max_failed must be a number of jobs, or a share of all of them as a float "
+            f"from 0.0 to below 1.0, not {max_failed!r}."
         )

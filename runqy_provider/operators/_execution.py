@@ -69,10 +69,10 @@ PERMANENT_ERRORS = (JobFailed, BadDelivery, NotThere)
 #: Errors that say that the job has ended: there is nothing to delete.
 ENDED_ERRORS = (JobFailed, JobVanished)
 
-#: Seconds for which an unavailable server is asked again to delete a job.
+#: Seconds for which a deletion is retried if the server is unavailable.
 DELETE_RETRY_FOR = 5.0
 
-#: Seconds by which a wait in the slot ends before Airflow's execution_timeout ends it.
+#: A wait in the slot ends so many seconds before Airflow's execution_timeout.
 TIMEOUT_HEADROOM = 3.0
 
 
@@ -174,14 +174,14 @@ class Execution:
     def _job_of(context: Context) -> JobRef | None:
         """Return the job that this attempt waits for."""
         ti = context["ti"]
-        # Both are given, as Airflow's versions differ in what they take instead.
+        # Both are given, as versions of Airflow have different defaults for them.
         value = ti.xcom_pull(
             task_ids=ti.task_id, key=JOB_KEY, map_indexes=map_index_of(ti)
         )
         return None if value is None else JobRef.from_xcom(value)
 
     def _abandon(self, context: Context) -> None:
-        """Let no later attempt wait for the job of this one."""
+        """Make later attempts enqueue a new job."""
         abandon(attempt_store(context, self.settings))
 
     def kill(self) -> None:
@@ -218,7 +218,7 @@ class Execution:
         limit = self._limit
         seconds = limit.seconds
         if limit.name == "execution_timeout" and not self.task.deferrable:
-            # Before Airflow ends the process, with a message that says less.
+            # Earlier than Airflow ends the process, as our message says more.
             seconds -= min(TIMEOUT_HEADROOM, seconds / 10)
         return seconds
 
@@ -234,10 +234,10 @@ class Execution:
         )
 
     def _wait(self, job: JobRef, deadline: float) -> DeliveryEvent:
-        """Wait in the slot: to the end, or for as long as is worth it."""
+        """Wait in the slot: to the end, or for ``defer_after``."""
         task = self.task
         if task.deferrable:
-            # Too short a time to tell silence from a job that has yet to start.
+            # Without a heartbeat timeout: the wait is too short for one.
             until = min(deadline, time.time() + task.defer_after.total_seconds())
             return wait_in_slot(
                 self.settings, job, deadline=until, monitor=False, log=task.log
@@ -300,20 +300,20 @@ class Execution:
         return received.value
 
     def _link_queue(self, job: JobRef) -> None:
-        """Set what Airflow reads for the link each time that this process ends."""
+        """Set what Airflow reads for the link whenever this process ends."""
         if job.runqy_queue is not None:
             server_url = self.settings.connection.server_url
             self.task.show_queue_link(server_url, job.runqy_queue)
 
     def _raise_not_arrived(self, context: Context, event: DeliveryEvent) -> NoReturn:
         if event.kind == SILENT:
-            # It seems to hang: a retry that waited for it would hang with it.
+            # The job seems to hang, and a retry that waits for it would hang, too.
             self._abandon(context)
         timeout = self.task.heartbeat_timeout
         try:
             raise_not_arrived(event, self.settings, self._limit, timeout)
         except PERMANENT_ERRORS as error:
-            # A sink that does not exist just now says nothing about the job.
+            # If a sink does not exist at the moment, that says nothing about the job.
             if not isinstance(error, NotThere) or isinstance(error, ResultLost):
                 self._abandon(context)
             raise

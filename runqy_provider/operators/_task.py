@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from runqy_provider.models import Reference, Returns
     from runqy_provider.sinks.registry import SinkArgument
 
-#: How long a delivery is waited for where the task does not say.
+#: How long a task waits for a delivery by default.
 DELIVERY_TIMEOUT = timedelta(hours=24)
 
-#: How long a task waits in its slot before it defers, where it does not say. Jobs of
-#: half a second then end their tasks at once, and not after 2 s; longer ones hold their
-#: slots for a tenth more (devtools/benchmarks/defer_after.py).
+#: How long a task waits in its slot before it defers, by default. Tasks with jobs of
+#: half a second then end at once instead of after 2 s; longer ones hold their slots for
+#: 10 % longer (devtools/benchmarks/defer_after.py).
 DEFER_AFTER = timedelta(seconds=1)
 
 #: Fields that may be a Sink, or a list of sinks.
@@ -85,7 +85,7 @@ class RunqyTask(BaseOperator):
         self.receipt: dict[str, Any] | None = None
 
     def job_options(self) -> JobOptions:
-        """Return what the task asks for each of its jobs.
+        """Return the options that the task sets for each of its jobs.
 
         Raises:
             Misconfigured: The value of an argument is not valid.
@@ -103,8 +103,8 @@ class RunqyTask(BaseOperator):
     def hide_links(self) -> None:
         """Show no link of this provider until there is something to show.
 
-        Airflow stores an XCom for each link that a task has when its process ends, also
-        an empty one.
+        Airflow stores an XCom for each link that a task has when its process ends, even
+        for an empty one.
         """
         ours = (ResultLink, QueueLink)
         self.operator_extra_links = tuple(
@@ -134,7 +134,7 @@ class RunqyTask(BaseOperator):
 def check_texts(
     task: BaseOperator, required: Iterable[str], optional: Iterable[str] = ()
 ) -> None:
-    """Make texts of the fields of a task that were rendered to numbers.
+    """Turn numbers into texts in fields of a task that must be texts.
 
     A native template renders ``"1234"`` to a number, and an XCom may hold anything.
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class RunqyOperator(RunqyTask):
     """Enqueue a job on runqy, defer, and return its result.
 
-    The task returns the result itself where it is JSON of up to ``[runqy] xcom_limit``
-    bytes, else a reference that ``RunqyResultHook.read`` opens. XCom ``runqy_job``
-    says what was enqueued, ``runqy_delivery`` how the result was delivered.
+    The task returns the result itself if it is JSON of up to ``[runqy] xcom_limit``
+    bytes, else a reference that ``RunqyResultHook.read`` opens. XCom ``runqy_job`` says
+    what was enqueued, ``runqy_delivery`` how the result was delivered.
 
     :param runqy_queue: Queue of the job: ``parent.sub``, or ``parent`` for its default
         sub-queue. (templated)
@@ -39,26 +39,26 @@ class RunqyOperator(RunqyTask):
     :param deferrable: Free the worker slot while waiting; False waits in the slot.
     :param delivery_timeout: How long to wait for the result, time in the queue
         included. ``execution_timeout`` shortens it.
-    :param defer_after: How long to wait in the slot before deferring, which saves short
-        jobs the way through the triggerer.
-    :param heartbeat_timeout: How long a job that has started may give no sign of life
+    :param defer_after: How long to wait in the slot before deferring. Tasks with short
+        jobs then end without the triggerer.
+    :param heartbeat_timeout: How long a job that has started may be silent
         (``runqy_delivery.progress``) before the wait for it ends.
     :param job_timeout: Timeout that runqy stores with the job; it does not enforce it.
-    :param max_retry: How often runqy runs a job again that failed; needs the transport
+    :param max_retry: How often runqy runs a failed job again; needs the transport
         ``redis``, as the next two do. None: runqy's default, 3.
     :param active_timeout: How long the job may run until runqy counts it as failed, and
         may run it again; its handler is not stopped.
-    :param ttl_completed: How long runqy keeps the result, where its queue stores it.
+    :param ttl_completed: How long runqy keeps the result, if its queue stores it.
     :param reattach: Let a retry wait for the job of the previous attempt, if that asked
         for the same and has not failed; False enqueues a new job at every attempt.
-    :param end_from_trigger: Whether the triggerer ends the task once its result is
-        there, which saves a second start of a worker. None: where nothing is lost by
-        it; True: always, and the task fails before anything is enqueued where something
-        would be lost; False: never.
-    :param returns: What the task returns: ``auto``, the result itself where XCom can
-        hold it, else a reference; ``value``, the result, and the task fails where it
-        is too large; ``reference``, always a reference.
-    :param delete_abandoned: Delete the job, if it has not started, where no attempt
+    :param end_from_trigger: Whether the triggerer ends the task when its result has
+        arrived, which saves a second start of a worker. None: if nothing is lost by it;
+        True: always, and if something would be lost, the task fails before anything is
+        enqueued; False: never.
+    :param returns: What the task returns: ``auto``, the result itself if XCom can hold
+        it, else a reference; ``value``, the result, and the task fails if it is too
+        large; ``reference``, always a reference.
+    :param delete_abandoned: Delete the job, if it has not started, when no attempt
         waits for it any more: a user ends the task, the last attempt fails, or a later
         one enqueues another job. Needs the connection's admin key.
     """
@@ -103,7 +103,7 @@ class RunqyOperator(RunqyTask):
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
-        """Continue after the wait; explain it where Airflow ended the wait."""
+        """Continue after the wait; explain if Airflow ended the wait."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout as error:
@@ -118,7 +118,7 @@ class RunqyOperator(RunqyTask):
         """Return what OpenLineage records of this task: its job and its result.
 
         Returns:
-            An ``OperatorLineage``; None where no result has arrived.
+            An ``OperatorLineage``; None if no result has arrived.
         """
         if self.receipt is None:
             return None

@@ -26,8 +26,8 @@ LONGEST = 64 * 1024 * 1024
 def lines_of(stream: BinaryIO) -> Iterator[bytes]:
     """Yield the lines of a stream, without their ends.
 
-    Some libraries give pieces where a file gives lines, or close a stream when its end
-    was read.
+    Some libraries return pieces instead of lines, or close a stream when its end was
+    read.
 
     Raises:
         ValueError: A line has more than LONGEST bytes.
@@ -51,14 +51,14 @@ def lines_of(stream: BinaryIO) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What became of one job of a batch.
+    """The outcome of one job of a batch.
 
     Attributes:
         index: Number of the job, from 0: that of its payload.
         delivery_id: Our id of its delivery.
-        value: The result, where it is JSON and not large.
-        reference: Else where it is; ``RunqyResultHook.read`` opens it.
-        error: Why the job failed; None where it completed.
+        value: The result, if it is JSON and not large.
+        reference: Otherwise where it is; ``RunqyResultHook.read`` opens it.
+        error: Why the job failed; None if it completed.
     """
 
     index: int
@@ -73,7 +73,6 @@ class BatchResult:
         return COMPLETED if self.error is None else FAILED
 
     def to_line(self) -> bytes:
-        """Return the line of the manifest."""
         line: dict[str, Any] = {
             "index": self.index,
             "delivery_id": self.delivery_id,
@@ -92,7 +91,7 @@ class BatchResult:
         """Read a line of a manifest.
 
         Raises:
-            BadDelivery: It is not one.
+            BadDelivery: It is not a line of a manifest.
         """
         try:
             fields = json.loads(line)

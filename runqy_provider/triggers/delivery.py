@@ -35,7 +35,7 @@ _deletions: set[asyncio.Task[None]] = set()
 
 
 class DeletingTrigger(BaseTrigger):
-    """Yields one event; jobs that have not started are deleted when a user says so.
+    """Yields one event; deletes jobs that have not started if a user ends the task.
 
     Args:
         delete_abandoned: Whether to delete them.
@@ -56,14 +56,13 @@ class DeletingTrigger(BaseTrigger):
         """Delete the jobs, if their results will not be asked for any more."""
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and yield one event."""
         add_waiting(1)
         try:
             event = await self._event()
         except asyncio.CancelledError as error:
             deletion = None
-            # Airflow has a message for what it cancels because of a user, and none if
-            # the triggerer shuts down. Before 3.3 it has none at all.
+            # Airflow cancels with a message because of a user, and without one if the
+            # triggerer shuts down. Before 3.3 there is never a message.
             if error.args or not hasattr(BaseTrigger, "on_kill"):
                 deletion = self._start_deletion()
             if error.args:
@@ -92,17 +91,17 @@ class DeletingTrigger(BaseTrigger):
     async def _settle(self, not_before: float) -> None:
         """Wait until the task may be resumed on a worker.
 
-        Before that, Airflow's scheduler could take the end of the process that deferred
-        for the end of the task. ``dag.test()`` has no scheduler.
+        Before that, Airflow's scheduler could confuse the end of the process that
+        deferred with the end of the task. ``dag.test()`` has no scheduler.
         """
         if self._ti is not None:
             await asyncio.sleep(max(0.0, not_before - time.time()))
 
     def _start_deletion(self) -> asyncio.Task[None] | None:
-        """Begin to delete the jobs, unless the event was made.
+        """Begin to delete the jobs, unless the event was yielded.
 
-        Before 3.3 Airflow does not call ``on_kill``: it only cancels a trigger, also
-        where the whole triggerer shuts down, which must not wait for this task.
+        Before 3.3 Airflow does not call ``on_kill``: it only cancels a trigger, also if
+        the whole triggerer shuts down, which must not wait for this deletion.
         """
         ti = self._ti
         if ti is None or self._is_done or not self.delete_abandoned:
@@ -115,9 +114,9 @@ class DeletingTrigger(BaseTrigger):
 
 
 async def _to_its_end(deletion: asyncio.Task[None] | None) -> None:
-    """Wait for a deletion, though Airflow cancels its trigger again each second.
+    """Wait for a deletion, although Airflow cancels its trigger again every second.
 
-    It closes the log of the task when the trigger has ended.
+    Airflow closes the log of the task when the trigger has ended.
     """
     while deletion is not None and not deletion.done():
         try:
@@ -127,7 +126,7 @@ async def _to_its_end(deletion: asyncio.Task[None] | None) -> None:
                 raise  # the triggerer shuts down
 
 
-#: Seconds for which an unavailable server is asked again to delete a job.
+#: Seconds for which a deletion is retried if the server is unavailable.
 DELETE_RETRY_FOR = 5.0
 
 
@@ -141,14 +140,14 @@ class DeliveryTrigger(DeletingTrigger):
     :param delivery_id: Our id of the delivery.
     :param sink: The sink's URI.
     :param deadline: When to give up.
-    :param not_before: The task is not resumed on a worker before then; see ``[runqy]
-        settle_seconds``.
-    :param job_id: runqy's id of the job, where it is known.
-    :param runqy_queue: Full name of the job's queue, where it is known.
-    :param heartbeat: Seconds without a sign of life after which to give up.
+    :param not_before: The task is not resumed on a worker before this time; see
+        ``[runqy] settle_seconds``.
+    :param job_id: runqy's id of the job, if it is known.
+    :param runqy_queue: Full name of the job's queue, if it is known.
+    :param heartbeat: Seconds of silence after which to give up.
     :param delete_abandoned: Delete the job, if it has not started, when a user ends the
         task.
-    :param enqueued_at: When the job was enqueued; 0 where it is not known.
+    :param enqueued_at: When the job was enqueued; 0 if it is not known.
     :param task_end: How to end the task without a worker, a ``TaskEnd`` as plain JSON;
         None: a worker ends it.
     """
@@ -194,7 +193,6 @@ class DeliveryTrigger(DeletingTrigger):
         )
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make an equal trigger."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {

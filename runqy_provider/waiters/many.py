@@ -177,14 +177,14 @@ class BatchLiveness(LivenessMonitor):
     """Tracks all jobs of a batch together.
 
     A delivery, and progress that any job reports, is a sign of life. Silence counts
-    only while a job runs: others may have to wait for a worker. The log shows one
-    warning about a job, or about a source, in a while, likewise one about a delivery
-    that was refused, and no progress of single jobs.
+    only while a job runs: others may have to wait for a worker. The log shows a warning
+    about jobs or sources only from time to time, likewise one about a refused delivery,
+    and no progress of single jobs.
 
     Args:
         heartbeat_timeout: Seconds without a sign of life after which the batch counts
             as silent; None: never.
-        on_change: Is called with each update that is worth a line in the log.
+        on_change: Is called with each update that belongs in the log.
         is_watched: Whether the jobs themselves are observed. If they are not, they
             count as running.
     """
@@ -213,7 +213,7 @@ class BatchLiveness(LivenessMonitor):
         now = time.monotonic()
         if update.refusal:
             self.refusal = storable(update.refusal)
-            # At once, whatever other warning came just before.
+            # At once, even if another warning came just before.
             if now >= self._next_refusal:
                 self._next_refusal = now + WARNING_INTERVAL
                 self._warn(StatusUpdate(self.refusal))

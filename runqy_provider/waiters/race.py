@@ -197,7 +197,7 @@ def _doubt_about(error: Exception, wait: NumberedWait) -> str:
     """Say why an error may not be the end of a wait; empty if it is.
 
     If the monitor says that the job has ended, its delivery may be in a source that
-    cannot be polled just now.
+    cannot be polled at the moment.
     """
     is_of_monitor = isinstance(error, (JobVanished, JobFailed)) and wait.monitor
     failed = poll_status(wait.targets).last_error if is_of_monitor else ""

@@ -52,8 +52,8 @@ class Reachable(Protocol):
 class LivenessMonitor:
     """Tracks one job; all sources at which its delivery is waited for share it.
 
-    Silence counts only once the job has started, and only while all sources can be
-    polled: a sign of life may be in one that cannot.
+    Silence counts only after the job has started, and only while all sources can be
+    polled: a source that cannot may hold a sign of life.
 
     Args:
         heartbeat_timeout: Seconds without a sign of life after which the job counts as
@@ -146,7 +146,7 @@ class LivenessMonitor:
             self._sources = (*self._sources, source)
 
     def _record_sign(self, update: StatusUpdate) -> None:
-        """Record a sign of life, at the time by our clock: others may be wrong."""
+        """Record a sign of life at the time of our clock: other clocks may be wrong."""
         at, has_started = update.reported_at, update.has_started
         if at is not None and at != self._reported_at:
             self._reported_at, self._has_started = at, True

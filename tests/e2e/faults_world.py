@@ -338,7 +338,7 @@ class FaultsWorld:
 
     def _enqueued(self) -> int:
         # The server's own look-up from a job's id to its queue outlives the job. If its
-        # Redis is unavailable just now, nothing was started yet.
+        # Redis is unavailable at the moment, nothing was started yet.
         try:
             with Redis.from_url(self.sandbox.redis_url) as redis:
                 return sum(1 for _ in redis.scan_iter("asynq:t:*", count=1000))

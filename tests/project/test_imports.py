@@ -32,7 +32,7 @@ def test_module_can_be_imported(name: str) -> None:
 
 
 def test_modules_are_all_found() -> None:
-    assert len(MODULES) > 120
+    assert len(MODULES) > 100
 
 
 #: The longest line of a source, and a piece of a message that is a line's scrap.

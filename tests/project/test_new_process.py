@@ -47,7 +47,7 @@ print("FACTS", json.dumps(facts))
 
 #: Modules of the provider that a webhook job loads, and their lines. When a limit is
 #: reached, something is merged; it is not raised.
-MOST_MODULES, MOST_LINES = 60, 11_500
+MOST_MODULES, MOST_LINES = 50, 11_250
 
 #: The libraries that a webhook job loads besides; Airflow brings most of them.
 FOREIGN = {

@@ -55,7 +55,7 @@ def browser_page(width: int = 1400, height: int = 900) -> Iterator[Page]:
 
 
 def screenshot(shown: Page | Locator, name: str) -> None:
-    """Write a screenshot for the docs, where that is wanted."""
+    """Write a screenshot for the docs, if that is wanted."""
     if os.environ.get(WRITE_SCREENSHOTS):
         IMAGES.mkdir(exist_ok=True)
         shown.screenshot(path=IMAGES / f"{name}.png")

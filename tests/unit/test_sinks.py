@@ -296,7 +296,7 @@ def test_callback_url_made_up_is_never_valid(
         ("redis_storage webhook", "cannot be combined"),
         ("webhook s3://results", "Name it first"),
         ("s3://results gs://results", "Name it first"),
-        (["sql://a/t", "sql://b/t"], "two sinks of a kind"),
+        (["sql://a/t", "sql://b/t"], "two sinks of the same kind"),
         ([], "empty"),
         (" ", "empty"),
     ],

@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Begin a batch, or go on with that of the attempt before; enqueue its jobs in chunks.
+"""Begin a batch, or take over that of the previous attempt; enqueue it in chunks.
 
-With the transport ``redis`` a job's id is ours: a chunk is recorded after it was
-enqueued, and one that was enqueued and not recorded is refused the second time. Over
-HTTP it is recorded before: should the worker die in between, its jobs are not enqueued
-twice, and fail for lack of a delivery if they were not enqueued at all.
+With the transport ``redis`` we choose the ids of jobs. A chunk is recorded after it was
+enqueued; if the worker dies in between, a retry enqueues it again, and Redis refuses
+the ids that it has. Over HTTP a chunk is recorded before it is enqueued: if the worker
+dies in between, no job is enqueued twice, and jobs that were not enqueued fail because
+nothing is delivered for them.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ def begin(
     deadline: float,
     deletes: bool,
 ) -> BatchProgress:
-    """Return the batch of the previous attempt, if it asked for the same, or a new one.
+    """Return the previous attempt's batch if that asked for the same; else a new one.
 
     Args:
         context: The task instance's.
         settings: The runqy connection and the options.
-        store: Where the previous attempt has left its record.
+        store: Where the previous attempt has stored its record.
         payloads: The payloads.
         sink: Where the results are to be delivered.
         deadline: Until when they are waited for, in seconds since 1970.
@@ -69,7 +70,7 @@ def begin(
 
     Raises:
         DeliveryIdTaken: The sink has the first result of a batch without a record.
-        RunqyError: The sink cannot be used, so that it is not known what has arrived.
+        RunqyError: The sink cannot be used, so it is not known what has arrived.
     """
     new = _new_batch(context, settings, payloads, sink, deadline)
     record = store.read() or {}
@@ -81,8 +82,9 @@ def begin(
     conn_id = settings.connection.conn_id
     if previous.batch_id != new.batch_id:
         if deletes and previous.outstanding:
-            # They are not waited for any more, and must not run beside the new ones.
-            log.info("The payloads have changed: the jobs of before are deleted.")
+            # The task does not wait for them any more, and they must not run together
+            # with the new ones.
+            log.info("The payloads have changed: the earlier jobs are deleted.")
             delete_pending(conn_id, previous, log)
         return new
     if "manifest" in record:
@@ -139,8 +141,9 @@ def _new_batch(
 def _batch_id(context: Context, asked: list[Any]) -> str:
     """Return the id of a batch, which all attempts to do the same have.
 
-    Airflow raises ``max_tries`` when a user clears the task, who wants all jobs to run
-    again; a run that is deleted and created again starts at another time.
+    It contains ``max_tries``, which Airflow raises when a user clears the task to run
+    all jobs again; and the start of the run, which differs if a run is deleted and
+    created again.
     """
     ti = context["ti"]
     started = str(context["dag_run"].start_date or ti.id)
@@ -161,7 +164,7 @@ class BatchEnqueuer:
     Args:
         settings: The runqy connection and the options.
         batch: The batch; what is enqueued is recorded in it.
-        options: What else is asked for each job.
+        options: The other options of each job.
         save: Stores the record of the batch.
     """
 
@@ -178,7 +181,7 @@ class BatchEnqueuer:
         self._save = save
 
     def enqueue(self, payloads: Payloads, most_in_flight: int, deadline: float) -> None:
-        """Enqueue jobs until so many are in flight, or none is left.
+        """Enqueue jobs until ``most_in_flight`` are in flight, or none is left.
 
         Args:
             payloads: The payloads of the whole batch.
@@ -186,7 +189,7 @@ class BatchEnqueuer:
             deadline: Until when their results are waited for, in seconds since 1970.
 
         Raises:
-            RunqyError: As ``RunqyHook.submit``; the message says of what chunk.
+            RunqyError: As ``RunqyHook.submit``; the message names the chunk.
         """
         batch = self._batch
         room = max(0, most_in_flight - len(batch.outstanding))
@@ -253,7 +256,7 @@ class BatchEnqueuer:
         if len(ids) < len(jobs):
             log.warning(
                 "runqy has enqueued %s of the jobs %s to %s, and does not say which. "
-                "Those that it has not fail for lack of a delivery; a retry of the "
+                "The others fail, as nothing is delivered for them; a retry of the "
                 "task runs them.",
                 len(ids),
                 first,

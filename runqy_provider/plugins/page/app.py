@@ -64,7 +64,6 @@ class WaitQuery(BaseModel):
     limit: int = Field(50, ge=1, le=MOST_ROWS)
 
     def to_filter(self) -> Filter:
-        """Return what to list."""
         return Filter(
             self.text.strip(),
             self.queue,
@@ -147,7 +146,7 @@ def _add_files(app: FastAPI) -> None:
         return FileResponse(path, media_type=MEDIA_TYPES[path.suffix])
 
 
-#: Somebody who is logged in.
+#: The user who is logged in.
 User = GetUserDep
 
 #: Refuses a request of a user who may not see connections.

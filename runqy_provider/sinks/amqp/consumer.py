@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from aiormq import spec
 
-    from runqy_provider.sinks.amqp.queue import AmqpQueue
+    from runqy_provider.sinks.amqp.sink import AmqpQueue
 
 #: The most unacknowledged messages that the broker sends to a consumer.
 PREFETCH = 32
@@ -78,7 +78,7 @@ class Consumer:
         return message
 
     async def is_drained(self) -> bool:
-        """Return whether no message is left, neither at the broker nor here."""
+        """Return whether no message is left at the broker or here."""
         if not self._messages.empty():
             return False
         name = self._queue.name
@@ -91,14 +91,14 @@ class Consumer:
         if queue.declaration_result.message_count:
             return False
         # The last messages may still be on their way: on their own channel the response
-        # to a request arrives after them.
+        # to a request would arrive after them.
         await self._channel.set_qos(prefetch_count=PREFETCH)
         return self._messages.empty()
 
     async def dead_letter(self, message: AbstractIncomingMessage, reason: str) -> None:
         """Move a message to the dead-letter queue: it is not a delivery of a known job.
 
-        Where that queue cannot be used, the message stays in its own queue: it is left
+        If that queue cannot be used, the message stays in its own queue: it is left
         unacknowledged, and delivered again after this consumer has ended.
         """
         if await self._dead_letters.publish(message, reason):
@@ -159,7 +159,7 @@ class DeadLetterQueue:
             reason: Why it is not a delivery of a known job; sent in a header.
 
         Returns:
-            False where the broker refused the copy: the message must not be
+            False if the broker refused the copy: then the message must not be
             acknowledged.
 
         Raises:

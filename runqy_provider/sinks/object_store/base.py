@@ -34,9 +34,9 @@ class Head:
     Attributes:
         size: In bytes.
         modified: Time of the last change, in seconds since 1970.
-        content_type: Media type; None where the store keeps none.
-        is_compressed: Whether the object is stored compressed. Then ``size`` is that
-            of the compressed bytes, and ``stream`` returns more.
+        content_type: Media type; None if the store keeps none.
+        is_compressed: Whether the object is stored compressed. Then ``size`` counts the
+            compressed bytes, and ``stream`` returns more.
     """
 
     size: int
@@ -52,8 +52,8 @@ class SignedPut:
     Attributes:
         url: The URL; a secret.
         headers: Headers that the PUT must have.
-        ends_at: When the credentials that signed the URL expire, and the URL with
-            them, in seconds since 1970; None where they do not expire.
+        ends_at: When the credentials that signed the URL expire, and the URL with them,
+            in seconds since 1970; None if they do not expire.
     """
 
     url: str = field(repr=False)
@@ -106,8 +106,8 @@ class ObjectStore(Protocol):
             most_pages: How many requests it may take.
 
         Returns:
-            None where it would take more, or where to look for each object costs next
-            to nothing.
+            None if it would take more, or if looking for each object costs almost
+            nothing.
 
         Raises:
             SinkError: The folder cannot be listed.
@@ -154,7 +154,7 @@ class ObjectStore(Protocol):
         ...
 
     def sign_put(self, key: str, seconds: int) -> SignedPut | None:
-        """Return a URL to PUT an object to; None where the store cannot sign URLs.
+        """Return a URL to PUT an object to; None if the store cannot sign URLs.
 
         Args:
             key: The key of the object.
@@ -166,7 +166,7 @@ class ObjectStore(Protocol):
         ...
 
     def sign_get(self, key: str, seconds: int) -> str | None:
-        """Return a URL to GET an object from; None where the store cannot sign URLs.
+        """Return a URL to GET an object from; None if the store cannot sign URLs.
 
         Args:
             key: The key of the object.
@@ -178,7 +178,7 @@ class ObjectStore(Protocol):
         ...
 
     def key_of(self, url: str) -> str | None:
-        """Return the key of the object that a URL names; None: not in this bucket.
+        """Return the key of the object that a URL names; None if not in this bucket.
 
         Raises:
             BadDelivery: The URL cannot be parsed.
@@ -207,11 +207,11 @@ def shared_client(name: str, make: Callable[[T | None], T]) -> T:
 
     Args:
         name: Identifies the client, in plain text for warnings: the connection, and the
-            bucket where a client serves one bucket only.
+            bucket if a client serves only one bucket.
         make: Creates the client; its argument is the previous client, None at first.
 
     Raises:
-        Exception: What ``make`` raises, where there is no previous client to use.
+        Exception: What ``make`` raises, if there is no previous client to use.
     """
     return cast("T", CLIENTS.get(f"The client for {name}", make))
 
@@ -226,7 +226,7 @@ class S3Put:
     """Options of a PUT besides its bucket and key.
 
     Attributes:
-        once: Refuse the PUT where an object exists already.
+        once: Refuse the PUT if an object exists already.
         sse: Server-side encryption.
         kms_key_id: The KMS key.
         acl: A canned ACL.
@@ -257,6 +257,6 @@ class S3Put:
 
     @property
     def headers(self) -> dict[str, str] | None:
-        """Headers that the PUT must have, as they are signed; None: none are needed."""
+        """Headers that the PUT must have, as they are signed; None: no headers."""
         given = {name: value for _, name, value in self._rows() if value is not None}
         return given or None

@@ -68,7 +68,7 @@ def object_uri(url: str, key: str) -> str:
 
 
 def key_at(url: str, uri: str) -> str | None:
-    """Return the key of an object's URI; None where it is not in the store.
+    """Return the key of an object's URI; None if it is not in the store.
 
     Args:
         url: The ``url`` of the store.
@@ -90,7 +90,7 @@ def key_of_url(url: str, roots: Mapping[str, str]) -> str | None:
             paths begin with. ``{"gs://b": "", "https://storage.googleapis.com": "b/"}``
 
     Returns:
-        The key; None where the URL is not that of an object in the bucket.
+        The key; None if the URL is not that of an object in the bucket.
 
     Raises:
         BadDelivery: The URL cannot be parsed.
@@ -120,7 +120,7 @@ _AWS = ".amazonaws.com"
 
 
 def key_in_bucket(url: str, bucket: str, endpoint: str | None) -> str | None:
-    """Return the key of the object that a URL names; None: not in this bucket.
+    """Return the key of the object that a URL names; None if not in this bucket.
 
     Args:
         url: ``s3://bucket/key``, or an https URL of S3 in virtual-hosted or path style,

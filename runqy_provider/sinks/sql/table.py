@@ -52,7 +52,6 @@ class _ErrorKind:
     texts: tuple[str, ...] = ()
 
     def matches(self, code: str, message: str) -> bool:
-        """Return whether an error is of this kind."""
         return code in self.codes or any(text in message for text in self.texts)
 
 
@@ -195,7 +194,7 @@ class Row:
         id: Id of the row.
         status: Status in lower case.
         completed_at: Time of the result, in seconds since 1970.
-        result: The result as the driver returns it, or its size in bytes; None where
+        result: The result as the driver returns it, or its size in bytes; None if
             neither was selected.
         is_parsed: Whether the driver has parsed the result as JSON.
         is_dated: Whether it has a time of the result.
@@ -215,7 +214,7 @@ class SqlTable:
 
     Attributes:
         conn_id: The Airflow connection of its database.
-        name: Name of the table, with its schema where needed.
+        name: Name of the table, with its schema if needed.
         id: Column of our ``delivery_id``; a text or a UUID.
         status: Column that becomes ``completed`` or ``failed``.
         result: Column of the result; a text, JSON or bytes.
@@ -262,12 +261,12 @@ class SqlTable:
             yield from self._select(wanted[start : start + MAX_IDS], "query")
 
     def status_of(self, row_id: str) -> str | None:
-        """Return the status of a row; None where it does not exist."""
+        """Return the status of a row; None if it does not exist."""
         rows = self._select([row_id], "query")
         return rows[0].status if rows else None
 
     def read(self, row_id: str, seconds: float = TIMEOUT) -> Row | None:
-        """Return a row with its result; None where it does not exist.
+        """Return a row with its result; None if it does not exist.
 
         Args:
             row_id: Id of the row.
@@ -287,8 +286,7 @@ class SqlTable:
         expression = SIZE_EXPRESSIONS.get(dialect)
         if expression is None:
             raise TooLarge(
-                f"The size of a result in {dialect} cannot be determined, so that it "
-                "is not read here."
+                f"The result was not read: its size cannot be determined in {dialect}."
             )
         rows = self._select([row_id], "query", expression.format(self.result))
         size = rows[0].result if rows else 0
@@ -300,7 +298,8 @@ class SqlTable:
 
     def insert(self, row_id: str) -> None:
         """Insert a row for a job that will be enqueued, unless the row exists."""
-        # Without a type: a database with a type for UUIDs converts the text itself.
+        # Bound without a type: a database with a type for UUIDs converts the text
+        # itself.
         statement = text(
             f"INSERT INTO {self.name} ({self.id}, {self.status}) "  # noqa: S608 - checked names
             "VALUES (:id, :status)"

@@ -128,7 +128,7 @@ def test_retry_job_id_not_stored_finds_pending_job(
 def test_retry_without_any_store_takes_delivered_result(
     connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, gate: Gate
 ) -> None:
-    """As before Airflow 3.3 where no Redis is in use."""
+    """As before Airflow 3.3 if no Redis is in use."""
     monkeypatch.setattr(launch, "attempt_store", lambda *_: None)
     connect(redis_conn_id="nothing_there", without=("callback_secret",))
     payload = {"value": 7, **gate.closed}
@@ -311,7 +311,7 @@ def test_last_attempt_timed_out_pending_job_is_deleted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     connect(transport=transport)
-    # Silence counts from the start where the job itself is not observed.
+    # Silence counts from the start if the job itself is not observed.
     monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "0")
     arguments, error = LIMITS[limit]
     run = timed_out(run_of({}, "idle", deferrable=deferrable, **arguments), error)

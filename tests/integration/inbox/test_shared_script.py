@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from runqy_provider.redis_connection import RedisConnection
 
-#: Adds up, or fails where the key holds no number.
+#: Adds up, or fails if the key holds no number.
 SCRIPT = "return redis.call('INCRBY', KEYS[1], #ARGV[1])"
 
 

@@ -17,7 +17,7 @@ from runqy_provider.errors import Misconfigured
 from runqy_provider.models import JobRef
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.object_store import base
-from runqy_provider.sinks.object_store.sink import ObjectSink
+from runqy_provider.sinks.object_store.object_sink import ObjectSink
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.race import wait_any
 from runqy_provider.waiters.waiter import close_waiters

@@ -15,7 +15,7 @@ from runqy_provider.errors import NoAccess
 from runqy_provider.models import JobRef
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.object_store.base import Listing
-from runqy_provider.sinks.object_store.source import ObjectSource
+from runqy_provider.sinks.object_store.listing import ObjectSource
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.race import wait_any
 from runqy_provider.waiters.waiter import close_waiters

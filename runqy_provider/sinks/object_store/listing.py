@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bucket as a source for a waiter: one listing of a folder for all waits in it.
 
-Where each wait has a folder of its own, one listing of the folder above them all takes
-fewer requests, unless that holds much more than what is waited for. So the cost of both
-is compared, in requests.
+If each wait has a folder of its own, one listing of their common parent folder takes
+fewer requests, unless that contains many other objects. So the cost of both is
+compared, in requests.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class ObjectSource:
         self._store = store
         # Pages of the last listing of each folder: the number of its requests.
         self._pages: dict[str, int] = {}
-        # The same for the listing of the folder above all folders, and which that is.
+        # The same for the listing of the common parent folder, and the name of that
+        # folder.
         self._above: tuple[str, float] = ("", 1)
 
     async def poll(self, keys: Collection[str]) -> Mapping[str, PollResult]:
@@ -93,7 +94,7 @@ class ObjectSource:
     def _list_above(
         self, store: ObjectStore, folders: Mapping[str, list[str]]
     ) -> dict[str, float] | None:
-        """Return what is below the folder above all of these; None: list each."""
+        """Return a listing of the common parent of these folders; None: list each."""
         requests = sum(
             min(len(keys), self._pages[folder]) for folder, keys in folders.items()
         )
@@ -110,7 +111,7 @@ class ObjectSource:
             self._above = (above, math.inf)
             return None
         if listing is None:
-            # Not tried again before there are many more waits.
+            # Not tried again until there are many more waits.
             self._above = (above, 2 * requests)
             return None
         self._above = (above, listing.pages)
@@ -122,7 +123,7 @@ class ObjectSource:
         """Return the times of the last change of the objects in a folder, by key."""
         if len(keys) <= self._pages[folder]:
             # One wait; or so many old objects that a listing takes more requests than
-            # to look for the keys of each wait.
+            # looking for the keys of each wait.
             found: dict[str, float] = {}
             for key in keys:
                 found.update(store.find(key, FAILED_SUFFIX).keys)
@@ -135,7 +136,7 @@ class ObjectSource:
 def _folder_above(folders: Iterable[str]) -> str:
     """Return the deepest folder that all of these are in; empty for the bucket."""
     above = ""
-    # In order, the first and the last have the least in common.
+    # In sorted order, the first and the last have the shortest common prefix.
     pairs = zip(min(folders).split("/"), max(folders).split("/"), strict=False)
     for one, other in pairs:
         if one != other or not one:
@@ -147,7 +148,7 @@ def _folder_above(folders: Iterable[str]) -> str:
 def _arrival(
     store: ObjectStore, key: str, found: Mapping[str, float]
 ) -> Arrival | None:
-    """Return the arrival of a result or a failure; None where neither was found."""
+    """Return the arrival of a result or a failure; None if neither was found."""
     # A result takes precedence: the job may have been run again after it failed.
     for name, status in ((key, COMPLETED), (key + FAILED_SUFFIX, FAILED)):
         if name in found:

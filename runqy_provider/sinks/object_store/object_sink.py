@@ -22,9 +22,9 @@ from runqy_provider.errors import (
     NotThere,
     TooLarge,
 )
-from runqy_provider.sinks.base import MANIFEST_TYPE, BoundSink, Sink
+from runqy_provider.sinks.base import BoundSink, Sink
 from runqy_provider.sinks.inbox import is_in_inbox
-from runqy_provider.sinks.object_store.source import FAILED_SUFFIX, ObjectSource
+from runqy_provider.sinks.object_store.listing import FAILED_SUFFIX, ObjectSource
 from runqy_provider.sinks.object_store.uri import (
     check_name,
     key_at,
@@ -32,7 +32,12 @@ from runqy_provider.sinks.object_store.uri import (
     quoted,
     unquoted,
 )
-from runqy_provider.sinks.result import BYTES_TYPE, JSON_TYPE, StoredResult
+from runqy_provider.sinks.result import (
+    BYTES_TYPE,
+    JSON_TYPE,
+    MANIFEST_TYPE,
+    StoredResult,
+)
 from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:
@@ -53,18 +58,18 @@ MAX_LIFETIME = 7 * 24 * 3600
 
 
 def lifetime(seconds: float) -> int:
-    """Return how many seconds a signed URL is to work, as far as stores allow."""
+    """Return how many seconds a signed URL must work, within what stores allow."""
     return int(min(max(seconds, 60), MAX_LIFETIME))
 
 
 def sign_put(store: ObjectStore, key: str, expires: float) -> SignedPut | None:
-    """Return a URL to PUT an object to; None where the store cannot sign URLs.
+    """Return a URL to PUT an object to; None if the store cannot sign URLs.
 
     Args:
         store: The bucket.
         key: The key of the object.
         expires: Until when the URL should work, in seconds since 1970. A warning is
-            logged where it expires earlier.
+            logged if it expires earlier.
 
     Raises:
         SinkError: The URL cannot be signed.
@@ -72,7 +77,7 @@ def sign_put(store: ObjectStore, key: str, expires: float) -> SignedPut | None:
     seconds = expires - time.time()
     if seconds > MAX_LIFETIME:
         log.warning(
-            "The signed URL for %s/%s works for 7 days only, the longest that stores "
+            "The signed URL for %s/%s works for only 7 days, the longest that stores "
             "allow, and the job may take %.1f. If it takes longer, the worker needs "
             "credentials of its own.",
             store.url,
@@ -82,7 +87,7 @@ def sign_put(store: ObjectStore, key: str, expires: float) -> SignedPut | None:
     put = store.sign_put(key, lifetime(seconds))
     if put is not None and put.ends_at is not None and put.ends_at < expires:
         log.warning(
-            "The signed URL for %s/%s works until %s only, when the credentials that "
+            "The signed URL for %s/%s works only until %s, when the credentials that "
             "signed it expire; the task waits for the result until %s. If the job "
             "takes longer, the worker needs credentials of its own.",
             store.url,
@@ -97,11 +102,11 @@ def _utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
-#: Where a webhook announces an object, listing is only the safety net: its interval is
-#: longer by this factor.
+#: If a webhook announces objects, listings only find those without one: their interval
+#: is longer by this factor.
 WEBHOOK_INTERVAL_FACTOR = 6
 
-#: Where a store keeps no media types, objects up to this many bytes are read to see
+#: If a store keeps no media types, objects up to this many bytes are read to see
 #: whether they are JSON.
 MAX_GUESSED_BYTES = 1024 * 1024
 
@@ -128,7 +133,7 @@ class ObjectSink(Sink):
     #: The scheme of its URIs, and its name in the wire format.
     scheme: ClassVar[str]
 
-    #: The argument that names the Airflow connection; None where there is none.
+    #: The argument that names the Airflow connection; None if there is none.
     conn_option: ClassVar[str | None] = None
 
     #: Further options of its URIs.
@@ -143,13 +148,13 @@ class ObjectSink(Sink):
         if self.prefix != self.prefix.strip("/") or "//" in self.prefix:
             raise Misconfigured(
                 f"The prefix {self.prefix!r} of a sink in an object store must not "
-                "begin or end with a slash, nor have two in a row."
+                "begin or end with a slash, or have two in a row."
             )
         check_name(self.prefix)
 
     @abc.abstractmethod
     def _check_bucket(self) -> None:
-        """Raise Misconfigured where the name of the bucket is not valid."""
+        """Raise Misconfigured if the name of the bucket is not valid."""
 
     @abc.abstractmethod
     def store(self, settings: Settings) -> ObjectStore:
@@ -221,7 +226,6 @@ class ObjectSink(Sink):
 
     @property
     def uri(self) -> str:
-        """The sink as text."""
         options = {}
         if self.presign != type(self).presign:
             options["presign"] = str(self.presign).lower()
@@ -238,15 +242,13 @@ class ObjectSink(Sink):
 
     @property
     def takes_progress(self) -> bool:
-        """Whether progress can be reported: by webhook, where one is set up."""
+        """Whether progress can be reported: by webhook, if one is set up."""
         return True
 
     def bind(self, settings: Settings) -> BoundObjectSink:
-        """Return what the sink does with a runqy connection."""
         return BoundObjectSink(self, settings)
 
     def key(self, delivery_id: str) -> str:
-        """Return the key of a delivery's object."""
         return f"{self.prefix}/{delivery_id}" if self.prefix else delivery_id
 
     @property
@@ -271,7 +273,7 @@ class BoundObjectSink(BoundSink):
             self.inbox.check()
 
     def request(self, delivery_id: str, expires: float) -> DeliveryRequest:
-        """Request an object under our key, and a webhook where one is set up."""
+        """Request an object under our key, and a webhook if one is set up."""
         key, config = self.sink.key(delivery_id), self.settings.config
         has_webhook = self.inbox.is_configured
         failed_key = None if has_webhook else key + FAILED_SUFFIX
@@ -303,7 +305,7 @@ class BoundObjectSink(BoundSink):
         return is_in_inbox(uri) or uri.startswith(bucket)
 
     def targets(self, job: JobRef) -> Sequence[WaitTarget]:
-        """Return the bucket, and the inbox where webhooks are set up."""
+        """Return the bucket, and the inbox if webhooks are set up."""
         has_webhook = self.inbox.is_configured
         factor = WEBHOOK_INTERVAL_FACTOR if has_webhook else 1
         interval = self.settings.config.object_sweep_seconds * factor
