@@ -17,6 +17,7 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.models import JobRef
+from runqy_provider.operators import _execution, _task
 from runqy_provider.operators._execution import Execution
 from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.sinks.object_store.s3 import S3Sink
@@ -66,6 +67,24 @@ def test_operator_short_job_ends_without_deferral() -> None:
     run = run_of({"value": 1, "seconds": 0.3}, defer_after=QUICK).execute()
 
     assert (run.state, run.value) == ("success", 1)
+
+
+@pytest.mark.parametrize(
+    ("end_from_trigger", "state"), [(False, "success"), (None, "deferred")]
+)
+def test_operator_that_a_worker_must_end_waits_longer_before_it_defers(
+    monkeypatch: pytest.MonkeyPatch, *, end_from_trigger: bool | None, state: str
+) -> None:
+    monkeypatch.setattr(_execution, "DEFER_AFTER_ON_WORKER", QUICK)
+    monkeypatch.setattr(_execution, "DEFER_AFTER", timedelta(0))
+    run = run_of(
+        {"value": 1, "seconds": 0.3},
+        defer_after=None,
+        end_from_trigger=end_from_trigger,
+    )
+
+    assert run.execute().state == state
+    assert _task.DEFER_AFTER < _task.DEFER_AFTER_ON_WORKER
 
 
 @pytest.mark.parametrize(
