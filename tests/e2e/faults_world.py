@@ -239,9 +239,11 @@ class FaultsWorld:
     Args:
         home: An empty folder for its files.
         stack: Ends what is started here.
+        has_all: Whether to start what only ``make faults`` needs: more kinds of Redis
+            for the inbox, and receivers whose clocks are off.
     """
 
-    def __init__(self, home: Path, stack: ExitStack) -> None:
+    def __init__(self, home: Path, stack: ExitStack, *, has_all: bool) -> None:
         database = stack.enter_context(running_postgres()).airflow_url
         self._backends = {
             sink: open_backend(sink, stack, home / f"results-{sink}") for sink in SINKS
@@ -270,18 +272,19 @@ class FaultsWorld:
             )
         )
         self.inbox = RedisPair(home, stack)
-        self.cluster = stack.enter_context(running_redis_cluster(home / "cluster"))
-        self.sentinels = stack.enter_context(running_sentinels(home / "sentinels"))
         port, secret = free_port(), secrets.token_hex(16)
         own = self.sandbox.connections(f"http://127.0.0.1:{port}/runqy", secret)
         own["inbox"] = {**own["redis_default"], "port": self.inbox.port}
-        own["inbox_cluster"] = self.cluster.airflow_connection
-        own["inbox_sentinels"] = self.sentinels.airflow_connection
+        if has_all:
+            self.cluster = stack.enter_context(running_redis_cluster(home / "cluster"))
+            self.sentinels = stack.enter_context(running_sentinels(home / "sentinels"))
+            own["inbox_cluster"] = self.cluster.airflow_connection
+            own["inbox_sentinels"] = self.sentinels.airflow_connection
         own["good"] = own["runqy_default"]
         for conn_id, inbox in INBOXES.items():
             own[conn_id] = copy.deepcopy(own["runqy_default"])
             own[conn_id]["extra"]["redis_conn_id"] = inbox
-        for conn_id, seconds in CLOCKS.items():
+        for conn_id, seconds in CLOCKS.items() if has_all else ():
             receiver = stack.enter_context(
                 running_receiver(
                     self.sandbox.redis_url,

@@ -45,9 +45,14 @@ PUSHED = ("webhook", "s3")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultsWorld]:
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FaultsWorld]:
+    faults = [item.get_closest_marker("faults") for item in request.session.items]
+    has_all = not all(fault is None or fault.kwargs["always"] for fault in faults)
     with ExitStack() as stack:
-        yield FaultsWorld(tmp_path_factory.mktemp("faults"), stack)
+        folder = tmp_path_factory.mktemp("faults")
+        yield FaultsWorld(folder, stack, has_all=has_all)
 
 
 def with_sinks(
