@@ -180,13 +180,6 @@ def test_operator_two_triggers_of_one_delivery_fire_same_event(gate: Gate) -> No
     assert run.fire() == run.fire()
 
 
-def test_operator_deadline_passed_pending_job_error_says_so() -> None:
-    run = run_of({}, "idle", delivery_timeout=timedelta(seconds=0.5)).execute()
-
-    with pytest.raises(DeliveryTimeout, match="Start a runqy worker for the queue"):
-        raise run.resume(run.fire()).error
-
-
 def test_operator_deadline_passed_error_names_sources_and_job(
     gate: Gate, stack: Stack
 ) -> None:
@@ -207,15 +200,6 @@ def test_operator_deadline_passed_error_names_sources_and_job(
     ):
         assert expected in message
     assert "token" not in message
-
-
-def test_operator_deadline_passed_error_names_forgotten_job() -> None:
-    run = run_of({}, "silent", sink="s3://results/x", deferrable=False)
-    run.task.delivery_timeout = timedelta(seconds=1)
-
-    with pytest.raises(DeliveryTimeout, match="runqy has forgotten job") as caught:
-        outcome_of(run)
-    assert "s3://results/x/" in str(caught.value)
 
 
 def test_operator_execution_timeout_shortens_deadline() -> None:

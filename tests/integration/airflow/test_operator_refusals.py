@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -200,8 +199,3 @@ def test_operator_bucket_without_access_enqueues_nothing(
         httpx.post(auth, content="1000000000").raise_for_status()
     # Jobs of other tests may expire meanwhile.
     assert _jobs(stack) <= before
-
-
-def test_operator_delivery_timeout_zero_is_refused() -> None:
-    with pytest.raises(Misconfigured, match="longer than zero"):
-        outcome_of(run_of({}, delivery_timeout=timedelta(0)))
