@@ -54,7 +54,7 @@ test-airflow: setup ## the tests that depend on Airflow, on another one (VERSION
 	$(RUN) -m devtools.airflow_versions $(VERSION) $(if $(AIRFLOW_PYTHON),--python $(AIRFLOW_PYTHON)) $(if $(JOBS),--jobs $(JOBS))
 
 unit: setup ## the unit tests: 20 seconds, no servers
-	$(RUN) -m pytest -q tests/unit
+	$(RUN) -m pytest -q -n $(or $(JOBS),2) --dist load tests/unit
 
 e2e: setup ## the tests through real Airflow processes
 	$(RUN) -m pytest tests/e2e
