@@ -48,10 +48,11 @@ def run_and_kill_demo() -> Killed:
     ) as demo:
         assert demo.stdout is not None
         output = ""
-        while "Ctrl-C" not in output and (line := demo.stdout.readline()):
-            output += line
-        demo.kill()
-        demo.wait()
+        with demo.stdout as said:
+            while "Ctrl-C" not in output and (line := said.readline()):
+                output += line
+            demo.kill()
+            demo.wait()
     left: tuple[str, ...] = ()
     try:
         _wait(lambda: not mark.processes())
