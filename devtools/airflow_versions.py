@@ -76,7 +76,8 @@ AIRFLOW_PARTS = (
 
 #: What depends on the version of Airflow.
 SUITES = (
-    "tests/unit/test_imports.py",
+    "tests/project/test_imports.py",
+    "tests/project/test_new_process.py",
     "tests/unit/test_provider.py",
     "tests/contracts/test_attempt_stores.py",
     "tests/integration/airflow/test_channel_trigger.py",

@@ -246,13 +246,9 @@ async def _first_event(trigger: DeliveryTrigger) -> dict[str, Any]:
         await close_waiters()
 
 
-def test_trigger_sink_error_fires_error_event(stack: Stack, tmp_path: Path) -> None:
-    connections: Any = json.loads(json.dumps(stack.connections))
-    connections["runqy_default"]["extra"].pop("callback_secret")
-    triggers = {1: _trigger(1, "s3://no-bucket-here")}
-    with Triggerer(tmp_path, triggers, connections) as triggerer:
-        triggerer.run_until(lambda: triggerer.events)
-        event = triggerer.events["1"]
+def test_trigger_sink_error_fires_error_event(connect: Callable[..., Any]) -> None:
+    connect(without=("callback_secret",))
+    event = asyncio.run(_first_event(_trigger(1, "s3://no-bucket-here")))
 
     assert (event["kind"], event["error"]) == ("error", "NotThere")
     assert "s3://no-bucket-here" in event["message"]

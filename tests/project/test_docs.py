@@ -124,16 +124,19 @@ def test_docs_name_every_argument(page: str, operator: type) -> None:
     "page", ["docs/explanation/security.md", "tests/regressions.md"]
 )
 def test_docs_named_tests_exist(page: str) -> None:
-    named = set(re.findall(r"\b(test_\w+)`", read_page(page)))
+    text = read_page(page)
+    named = set(re.findall(r"\b(test_\w+)`", text))
+    with_file = set(re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text))
     defined = {
-        name
+        (str(path.relative_to(ROOT)), name)
         for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(
             r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE
         )
     }
     assert len(named) > 20
-    assert named <= defined
+    assert named <= {name for _, name in defined}
+    assert with_file <= defined
 
 
 def test_docs_numbers_equal_the_code() -> None:
