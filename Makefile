@@ -63,7 +63,7 @@ comma := ,
 
 faults: setup ## faults caused for real, with N jobs in flight each (N=50; ONLY=..., SINKS=...)
 	RUNQY_FAULTS_JOBS=$(or $(N),50) $(if $(SINKS),RUNQY_FAULTS_SINKS=$(SINKS)) $(RUN) -m pytest -v -m faults \
-	  tests/e2e/test_faults.py $(if $(ONLY),-k "$(subst $(comma), or ,$(subst -,_,$(ONLY)))")
+	  tests/e2e/test_faults.py tests/e2e/test_executors.py $(if $(ONLY),-k "$(subst $(comma), or ,$(subst -,_,$(ONLY)))")
 
 bench: setup ## the benchmarks: tables and plots, in 30 minutes (QUICK=1: in 10; ONLY=... runs one)
 	$(RUN) -m devtools.benchmarks $(ONLY) $(if $(QUICK),--quick)

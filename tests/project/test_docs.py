@@ -34,6 +34,8 @@ RULES = {
     "http": "here",
     "text": "here",
     "json": "test_redis_lookup.py",
+    "dockerfile": "test_docs_deploy.py",
+    "yaml": "test_docs_deploy.py",
     "redis": "tests/integration/inbox/test_tls_and_users.py",
 }
 
