@@ -27,7 +27,7 @@ from runqy_sandbox.process.net import free_port
 from runqy_sandbox.sandbox import Sandbox
 from tests.e2e import pod_executor
 from tests.e2e.bursts import deliver_in_bursts
-from tests.support.browser import browser_page
+from tests.support.browser import browser_page, running_browser
 from tests.support.stack import DAGS
 
 if TYPE_CHECKING:
@@ -364,7 +364,7 @@ def test_loop_iterations_are_retried_shown_and_killed_apart(world: World) -> Non
     deliver(retried, {"text": "the second try"})
     pending = world.wait_until_triggered(run_id, iteration=1, tries=1)
     [second] = world.waiting_rows()
-    with browser_page() as page:
+    with running_browser() as browser, browser_page(browser) as page:
         page.goto(f"{world.airflow.url}/view/runqy/")
         link = page.locator("#waits a", has_text="body.wait, iteration 1")
         href = str(link.get_attribute("href"))

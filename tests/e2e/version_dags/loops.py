@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from airflow.sdk import dag, task, task_group
 
@@ -47,7 +47,8 @@ def looped() -> None:
     def gather(results: Any) -> list[str]:
         return [result["text"] for result in results]
 
-    group = body.loop(max_iterations=3)
+    # Older versions of Airflow, and so their types, have no loops.
+    group = cast("Any", body).loop(max_iterations=3)
     gather(group.children["body.follow"].output)
 
 
@@ -65,7 +66,7 @@ def looped_waiting() -> None:
             **{**COMMON, "runqy_queue": "idle"},
         )
 
-    body.loop(max_iterations=2)
+    cast("Any", body).loop(max_iterations=2)
 
 
 if RELEASE >= (3, 4):
