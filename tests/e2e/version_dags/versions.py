@@ -9,13 +9,11 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, AssetWatcher, dag, task
+from airflow.sdk import dag, task
 
 from runqy_provider.airflow_compat import RELEASE
-from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.operators.runqy_batch import RunqyBatchOperator
-from runqy_provider.triggers.channel import DeliveryChannelTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -140,30 +138,6 @@ def many_waiting() -> None:
     )
 
 
-BURSTS = Asset(
-    "bursts",
-    watchers=[
-        AssetWatcher(
-            name="deliveries", trigger=DeliveryChannelTrigger("bursts", "good")
-        )
-    ],
-)
-
-
-@dag(schedule=[BURSTS], max_active_runs=2)
-def taking() -> None:
-    """Take what is on a channel, by two tasks that share it."""
-
-    # On a loaded machine, Airflow cannot start each task in time.
-    @task(retries=5, retry_delay=timedelta(seconds=1))
-    def take(most: int) -> list[Any]:
-        hook = RunqyResultHook("good")
-        taken = hook.take("bursts", most=most)
-        return [hook.read(delivery["reference"]).json() for delivery in taken]
-
-    take.expand(most=[20, 1000])
-
-
 results()
 if "pod:" in os.environ.get("AIRFLOW__CORE__EXECUTOR", ""):
     pods()
@@ -171,4 +145,3 @@ waiting()
 killed()
 many()
 many_waiting()
-taking()
