@@ -41,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExecutorsWorld]:
 
 @pytest.fixture(scope="module")
 def remote(world: ExecutorsWorld) -> dict[str, str]:
-    """The ids of the runs in pods and on an Edge worker, by DAG, once all have ended."""
+    """The runs in pods and on an Edge worker, once they have ended: ids, by DAG."""
     runs = {dag_id: world.client.trigger(dag_id) for dag_id in ("pods", "edge")}
     for dag_id, run_id in runs.items():
         world.wait_deferred(dag_id, run_id, "webhook", "s3", count=2)
