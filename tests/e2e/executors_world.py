@@ -51,16 +51,17 @@ _JOB = re.compile(r"(?:Enqueued job|Job) (\S+) (?:in queue|of the previous attem
 
 FERNET_KEY = "AIRFLOW__CORE__FERNET_KEY"
 
-#: Airflow notices its dead sooner than by default, so that the tests take less time.
+#: Airflow notices dead processes sooner than by default, so that the tests take less
+#: time, and not so soon that it ends tasks that are slow on a busy machine.
 SETTINGS = {
     "AIRFLOW__API__WORKERS": str(API_WORKERS),
     "AIRFLOW__CELERY__OPERATION_TIMEOUT": "10",
     "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "60",
     "AIRFLOW__EDGE__API_ENABLED": "True",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
-    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "180",
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
