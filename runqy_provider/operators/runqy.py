@@ -119,10 +119,8 @@ class RunqyOperator(RunqyTask):
         """Return what OpenLineage records of this task: its job and its result.
 
         Returns:
-            An ``OperatorLineage``; None if no result has arrived.
+            An ``OperatorLineage``; an empty one if no result has arrived.
         """
-        if self.receipt is None:
-            return None
         from runqy_provider.jobs.lineage import (  # noqa: PLC0415 - needs the OpenLineage provider
             lineage_of,
         )

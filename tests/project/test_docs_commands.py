@@ -46,7 +46,7 @@ PROJECTS = {
 }
 
 #: Words that are followed by no option of ours.
-OTHER_PROGRAMS = {"git", "cd", "curl", ".", "mkdir", "python3"}
+OTHER_PROGRAMS = {"git", "cd", "curl", ".", "kubectl", "mkdir", "python3"}
 
 
 @pytest.mark.parametrize("block", all_blocks("console", "shell"), ids=str)

@@ -69,6 +69,21 @@ def results() -> None:
 
 
 @dag(schedule=None)
+def pods() -> None:
+    """Two pods, one after the other: what enqueues, and what takes the result."""
+    RunqyOperator(
+        task_id="job",
+        runqy_conn_id="good",
+        runqy_queue="transcribe.high",
+        payload={"input": "hello.wav"},
+        sink="webhook",
+        defer_after=timedelta(0),
+        end_from_trigger=False,
+        executor="pod",
+    )
+
+
+@dag(schedule=None)
 def waiting() -> None:
     """Wait for a job that no worker takes."""
     RunqyOperator(
@@ -124,6 +139,8 @@ def many_waiting() -> None:
 
 
 results()
+if "pod:" in os.environ.get("AIRFLOW__CORE__EXECUTOR", ""):
+    pods()
 waiting()
 killed()
 many()

@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk import DAG, Asset, BaseOperatorLink
 from redis import Redis
 
-from runqy_provider.airflow_compat import get_listener_manager
+from runqy_provider.airflow_compat import RELEASE, get_listener_manager
 from runqy_provider.errors import Misconfigured
 from runqy_provider.links import ResultLink
 from runqy_provider.operators.runqy import RunqyOperator
@@ -95,7 +95,8 @@ def test_task_end_nothing_lost_ends_in_triggerer(gate: Gate) -> None:
 
     assert run.trigger.task_end is not None
     assert run.trigger.task_end["operator"] == "RunqyOperator"
-    assert run.trigger.task_end["tags"] == {"dag_id": "d", "task_id": "t"}
+    run_type = {} if RELEASE < (3, 4) else {"run_type": "manual"}
+    assert run.trigger.task_end["tags"] == {"dag_id": "d", "task_id": "t", **run_type}
 
 
 def test_task_end_forced_with_loss_fails_before_enqueue(

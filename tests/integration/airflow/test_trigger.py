@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -159,14 +158,11 @@ def test_triggers_hundred_bucket_waits_share_one_listing(
     def lists() -> int:
         return log.read_text(errors="replace").count("prefix=hundred/")
 
-    def are_all_started() -> bool:
-        """Whether the last listings were for all waits: one that starts asks alone."""
-        found = re.findall("prefix=hundred/(many)?", log.read_text(errors="replace"))
-        return len(found) >= 8 and not any(found[-4:])
-
     with Triggerer(tmp_path, triggers, connections) as triggerer:
-        # The first polls come while triggers are still being started.
-        triggerer.run_until(are_all_started)
+        triggerer.run_until(lambda: triggerer.running == len(triggers))
+        # The next polls come while triggers are still being started.
+        first = lists()
+        triggerer.run_until(lambda: lists() >= first + 8)
         started, before = time.monotonic(), lists()
         # A trigger that starts alone is polled alone.
         read = len(log.read_text(errors="replace"))
