@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A real Airflow on this machine: its four processes, started and stopped."""
+"""A real Airflow on this machine: its processes, started and stopped."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
-#: Seconds that Airflow may take to come up, and to go down.
-START_LIMIT = 180.0
+#: Seconds that Airflow may take to start, and to stop.
+START_LIMIT = 300.0
 STOP_LIMIT = 20.0
 
 
 class AirflowError(Exception):
-    """Airflow did not come up, or one of its processes ended."""
+    """Airflow did not start, or one of its processes ended."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Airflow:
         home: Folder for its database, logs and configuration.
         dags: Folder of the DAGs.
         connections: Connections by id, as JSON of Airflow.
-        database: SQLAlchemy URL; SQLite in ``home`` where not given.
+        database: SQLAlchemy URL; by default SQLite in ``home``.
         parallelism: Worker slots.
         environment: More settings.
         say: Prints what happens.
@@ -68,6 +68,7 @@ class Airflow:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._watchdog: Watchdog | None = None
         self._settings = self._make_settings()
+        self._is_migrated = False
 
     def __enter__(self) -> Self:
         try:
@@ -89,32 +90,47 @@ class Airflow:
         """Make the database, start all processes and wait until all are healthy.
 
         Raises:
-            AirflowError: Something did not come up; with the end of its log.
+            AirflowError: A process did not start; the message has the end of its log.
         """
-        self.home.mkdir(parents=True, exist_ok=True)
-        # Ends what is left of Airflow, should this process be killed.
+        # Ends the remaining processes of Airflow if this process is killed.
         self._watchdog = Watchdog()
-        self.say("Making Airflow's database ...")
-        self.run("db", "migrate")
+        self.migrate()
         self.say(f"Starting Airflow: {', '.join(COMPONENTS)} ...")
         for component in COMPONENTS:
             self.start_component(component)
         self._wait_until_healthy()
 
-    def start_component(self, component: str, name: str | None = None) -> None:
+    def migrate(self) -> None:
+        """Make the database, if that is not done yet."""
+        if not self._is_migrated:
+            self.home.mkdir(parents=True, exist_ok=True)
+            self.say("Making Airflow's database ...")
+            self.run("db", "migrate")
+            self._is_migrated = True
+
+    def start_component(
+        self,
+        component: str,
+        name: str | None = None,
+        *options: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Start one of Airflow's processes, in a process group of its own.
 
         Args:
-            component: Which.
-            name: What to know it by, where it is a second one of its kind.
+            component: The component of Airflow, such as ``triggerer`` or
+                ``celery worker``.
+            name: Its name, if it is a second process of its component.
+            options: More options of its command.
+            environment: All of its environment, in place of this Airflow's.
         """
-        arguments = [component]
+        arguments = [*component.split(), *options]
         if component == "api-server":
             arguments += ["--port", str(self.port), "--host", "127.0.0.1"]
         with self.log_of(name or component).open("ab") as log, hold_interrupts():
             self.processes[name or component] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *arguments],
-                env=self._settings,
+                env=self._settings if environment is None else environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -124,7 +140,7 @@ class Airflow:
             self.watch(self.processes[name or component].pid)
 
     def watch(self, group: int) -> None:
-        """Have a process group ended with Airflow, should this process be killed."""
+        """Let the watchdog also end this process group if this process is killed."""
         if self._watchdog is not None:
             self._watchdog.watch(group)
 
@@ -152,29 +168,39 @@ class Airflow:
         found = []
         for process in scheduler.children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                # What supervises a task has forked it, and has the same title.
+                # The supervisor of a task has forked it, and has the same title.
                 titles = [process.cmdline(), psutil.Process(process.ppid()).cmdline()]
                 if all("airflow worker -- " in " ".join(title) for title in titles):
                     found.append(process)
         return found
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
         """Run one of Airflow's commands and return what it prints.
 
-        Raises:
-            AirflowError: It failed; with what it printed.
-        """
-        return self.run_python("-m", "airflow", *arguments)
+        Args:
+            arguments: The command.
+            environment: More settings.
 
-    def run_python(self, *arguments: str) -> str:
+        Raises:
+            AirflowError: It failed; the message has its output.
+        """
+        return self.run_python("-m", "airflow", *arguments, environment=environment)
+
+    def run_python(
+        self, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> str:
         """Run Python with the settings of this Airflow, and return what it prints.
 
+        Args:
+            arguments: Those of Python.
+            environment: More settings.
+
         Raises:
-            AirflowError: It failed; with what it printed.
+            AirflowError: It failed; the message has its output.
         """
         done = subprocess.run(
             [sys.executable, *arguments],
-            env=self._settings,
+            env={**self._settings, **(environment or {})},
             capture_output=True,
             text=True,
             check=False,
@@ -199,7 +225,7 @@ class Airflow:
         for process in self.processes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, end - time.monotonic()))
-            # Whatever of its group is left has had its time.
+            # The remaining processes of its group had enough time.
             _signal_group(process, signal.SIGKILL)
             process.wait()
         self.processes.clear()
@@ -263,14 +289,14 @@ class Airflow:
         }
         for conn_id, fields in self.connections.items():
             mine[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(fields)
-        # Nothing of another Airflow on this machine may shine through.
-        # Nor a tracer that measures the coverage of tests: it slows every process down.
+        # No setting of another Airflow on this machine may have an effect, nor the
+        # tracer that measures test coverage, as it slows every process down.
         alien = ("AIRFLOW", "COVERAGE_PROCESS")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(alien)}
         return {**kept, **mine, **self.environment}
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
-    # No such group: all of it has ended.
+    # No such group: all its processes have ended.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)

@@ -6,7 +6,7 @@
 docs are generated from it. Each version gets an environment of its own. Everything that
 Airflow itself needs has the version that was the newest on the day after its release,
 as in Airflow's own constraints files; what only the tests need is new. This module
-needs nothing but Python, as CI runs it before anything is installed.
+needs only Python, as CI runs it before anything is installed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class AirflowVersion:
         name: The version.
         day: The day after its release.
         pythons: The versions of Python that it is tested with, the oldest first.
-        may_fail: True for a pre-release: CI tells of its failures, and passes.
+        may_fail: True for a pre-release: CI shows its failures, and passes.
     """
 
     name: str
@@ -76,7 +76,8 @@ AIRFLOW_PARTS = (
 
 #: What depends on the version of Airflow.
 SUITES = (
-    "tests/unit/test_imports.py",
+    "tests/project/test_imports.py",
+    "tests/project/test_new_process.py",
     "tests/unit/test_provider.py",
     "tests/contracts/test_attempt_stores.py",
     "tests/integration/airflow/test_channel_trigger.py",

@@ -32,7 +32,7 @@ class AirflowClient:
     """A logged-in client.
 
     Args:
-        url: Address of the API server, which takes everybody as an admin.
+        url: Address of the API server, which accepts everyone as an admin.
     """
 
     def __init__(self, url: str) -> None:
@@ -54,7 +54,7 @@ class AirflowClient:
         return answer
 
     def get(self, path: str, **parameters: Any) -> Any:
-        """Return what is at a path."""
+        """Return the JSON at a path."""
         return self._ask("GET", path, params=parameters).json()
 
     def post(self, path: str, body: Any) -> Any:
@@ -62,18 +62,18 @@ class AirflowClient:
         return self._ask("POST", path, json=body).json()
 
     def patch(self, path: str, body: Any) -> Any:
-        """Change what is at a path and return the answer."""
+        """Change the object at a path and return the answer."""
         return self._ask("PATCH", path, json=body).json()
 
     def delete(self, path: str) -> None:
-        """Delete what is at a path."""
+        """Delete the object at a path."""
         self._ask("DELETE", path)
 
     def wait_for_dags(self, dag_ids: set[str], limit: float = 120.0) -> None:
         """Wait until Airflow has parsed these DAGs.
 
         Raises:
-            TimeoutError: It has not, with the import errors it met.
+            TimeoutError: It has not; the message has the import errors.
         """
         end = time.monotonic() + limit
         known: set[str] = set()
@@ -112,7 +112,7 @@ class AirflowClient:
                 return found
 
     def xcom(self, ti: dict[str, Any], key: str = "return_value") -> Any:
-        """Return an XCom of a task instance; None where there is none."""
+        """Return an XCom of a task instance; None if there is none."""
         path = (
             f"/dags/{ti['dag_id']}/dagRuns/{ti['dag_run_id']}/taskInstances/"
             f"{ti['task_id']}/xcomEntries/{key}"

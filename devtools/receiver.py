@@ -57,7 +57,7 @@ def running_receiver(
         secret: The callback secret.
         arguments: Further arguments of its command line.
         command: What to run.
-        port: Where it listens, on the loopback; a free one where not given.
+        port: Where it listens, on the loopback; by default a free one.
         environment: More variables.
 
     Raises:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m runqy_provider check CONN_ID``: what Airflow's Test button says."""
+"""``python -m runqy_provider check CONN_ID``: what Airflow's Test button shows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from runqy_provider.connections import DEFAULT_CONN_ID
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check a connection, and print a line for each check.
+    """Check a connection, and print one line per check.
 
     Returns:
-        0 where tasks can run with it, 1 where they cannot.
+        0 if tasks can run with it, 1 if they cannot.
     """
     parser = argparse.ArgumentParser(prog="python -m runqy_provider")
     commands = parser.add_subparsers(dest="command", required=True)

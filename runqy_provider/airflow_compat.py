@@ -133,7 +133,7 @@ def __getattr__(name: str) -> Any:
 
 
 def resolve(*paths: str) -> Any:
-    """Return what is at the first of these paths that this Airflow has.
+    """Return the object at the first of these paths that this Airflow has.
 
     Args:
         paths: ``module:name``, or ``module``.
@@ -152,29 +152,29 @@ def resolve(*paths: str) -> Any:
 #: Set by Airflow in its API server, and by its commands that read connections.
 PROCESS_CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
 
-#: Has the pipe to the supervisor, in a process that has one.
+#: The module with the pipe to the supervisor, in a process that has one.
 _TASK_RUNNER = "airflow.sdk.execution_time.task_runner"
 
 #: The version of Airflow, as in ``(3, 1, 8)``.
 RELEASE = Version(__version__).release
 
-#: Whether any thread may ask a triggerer's supervisor, and any question be cancelled.
+#: Whether any thread may send a request to a triggerer's supervisor, and cancel it.
 #: Before 3.2.2 both end the triggerer with all its triggers (apache/airflow#64620 and
 #: #67380): "Response read out of order".
 SUPERVISOR_PIPE_IS_SAFE = RELEASE >= (3, 2, 2)
 
-#: Taken while a worker asks its supervisor from a thread: before 3.2 the pipe between
-#: the two has no lock of its own.
+#: Held while a worker asks its supervisor from a thread: before 3.2 their pipe has no
+#: lock of its own.
 supervisor_lock = threading.RLock()
 
-#: What is under way: the event loop itself does not keep a reference to a task.
+#: Tasks in progress: the event loop itself does not keep a reference to a task.
 _running: set[asyncio.Future[Any]] = set()
 
 
 async def in_thread(
     function: Callable[..., T], *args: Any, executor: ThreadPoolExecutor | None = None
 ) -> T:
-    """Call a function that blocks, and may ask Airflow, in a thread.
+    """Call a function that blocks, and may call Airflow, in a thread.
 
     Args:
         function: The function; it has the caller's context variables.
@@ -186,7 +186,7 @@ async def in_thread(
         return await asyncio.get_running_loop().run_in_executor(executor, call)
     from asgiref.sync import sync_to_async  # noqa: PLC0415 - not on a newer Airflow
 
-    # In a thread of asgiref's, Airflow puts the question in this event loop.
+    # In a thread of asgiref, Airflow sends the request from this event loop.
     deferred = sync_to_async(function, thread_sensitive=False, executor=executor)
     return await _to_its_end(deferred(*args))
 
@@ -195,7 +195,7 @@ async def ask(question: Any) -> Any:
     """Ask the supervisor of this triggerer; return its answer."""
     from airflow.sdk.execution_time import task_runner  # noqa: PLC0415 - heavy
 
-    # A question that is cancelled leaves its answer to the next one.
+    # If a request is cancelled, the next one gets its answer.
     return await _to_its_end(task_runner.SUPERVISOR_COMMS.asend(question))
 
 
@@ -210,7 +210,7 @@ def get_connection(conn_id: str) -> Connection:
         with supervisor_lock:
             connection: Connection = hook.get_connection(conn_id)
     except ImportError as error:
-        # Airflow 3.1.0 says so in an API server, where there is no supervisor.
+        # Airflow 3.1.0 raises this in an API server, where there is no supervisor.
         if error.name != _TASK_RUNNER:
             raise
         not_found = __getattr__("AirflowNotFoundException")
@@ -219,7 +219,7 @@ def get_connection(conn_id: str) -> Connection:
 
 
 def column_of(model: Any, name: str) -> Any:
-    """Return a column of a table; NULL where it came with a newer Airflow."""
+    """Return a column of a table; NULL if this Airflow does not have it yet."""
     from sqlalchemy import null  # noqa: PLC0415 - not needed to parse a DAG
 
     return getattr(model, name, null().label(name))
@@ -238,7 +238,7 @@ def may_ask_database() -> bool:
 def readable_connections(
     manager: Any, conn_ids: set[str], user: Any, team: str | None
 ) -> set[str]:
-    """Return those of the connections of a team that a user may read.
+    """Return the connections of a team that a user may read.
 
     Args:
         manager: Airflow's auth manager.
@@ -356,7 +356,7 @@ def count_success(
     Args:
         operator: Class name of its operator.
         tags: What ``stats_tags`` returned.
-        seconds: How long it took; None where that is not known.
+        seconds: How long it took; None if that is not known.
     """
     if RELEASE < (3, 1):
         return  # its workers send none of these
@@ -376,10 +376,10 @@ def map_index_of(ti: Any) -> int:
 
 
 def identity_of(ti: Any) -> list[str | int]:
-    """Return what tells a task instance from all others, the same for all its tries.
+    """Return the identity of a task instance: unique, and the same for all its tries.
 
     Since Airflow 3.4 a task of a loop runs several times in a DAG run; its region and
-    its index there tell the iterations apart, as in Airflow's own task state store.
+    its index there distinguish the iterations, as in Airflow's own task state store.
     """
     identity = [ti.dag_id, ti.run_id, ti.task_id, map_index_of(ti)]
     region = getattr(ti, "region_id", None)
@@ -389,7 +389,7 @@ def identity_of(ti: Any) -> list[str | int]:
 
 
 async def _to_its_end(answer: Coroutine[Any, Any, T]) -> T:
-    """Await something that goes on where the awaiting task is cancelled."""
+    """Await something that continues if the awaiting task is cancelled."""
     task = asyncio.ensure_future(answer)
     _running.add(task)
     task.add_done_callback(_running.discard)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Caches whose entries expire: of clients, database engines and connections.
 
-An entry is loaded once however many ask for it at the same time. Where loading it again
+An entry is loaded only once if many ask for it at the same time. If loading it again
 fails, the expired value stays in use: many waits depend on it, and Airflow may be
 unavailable for a moment.
 """
@@ -26,7 +26,7 @@ V = TypeVar("V")
 
 
 class ExpiringDict(Generic[V]):
-    """A dict whose entries expire; the oldest entry is dropped where it is full.
+    """A dict whose entries expire; the oldest entry is dropped if it is full.
 
     Args:
         max_size: Largest number of entries; None: no limit.
@@ -40,16 +40,16 @@ class ExpiringDict(Generic[V]):
         return key in self._entries
 
     def get(self, key: str) -> V | None:
-        """Return the value of a key; None where there is none, or it has expired."""
+        """Return the value of a key; None if there is none, or it has expired."""
         expires, value = self._entries.get(key, (0.0, None))
         return value if time.monotonic() < expires else None
 
     def get_expired(self, key: str) -> V | None:
-        """Return the value of a key, also where it has expired."""
+        """Return the value of a key, even if it has expired."""
         return self._entries.get(key, (0.0, None))[1]
 
     def age_left(self, key: str) -> float:
-        """Return the seconds until an entry expires; negative once it has."""
+        """Return the seconds until an entry expires; negative if it has expired."""
         return self._entries.get(key, (-math.inf, None))[0] - time.monotonic()
 
     def set(self, key: str, value: V, ttl: float) -> None:
@@ -69,12 +69,11 @@ class ExpiringDict(Generic[V]):
         return [value for _, value in self._entries.values()]
 
     def clear(self) -> None:
-        """Drop all entries."""
         self._entries.clear()
 
 
 class TtlCache(Generic[V]):
-    """Values that threads share, each loaded again after a while.
+    """Values that threads share; each is reloaded after ``ttl`` seconds.
 
     Args:
         ttl: Seconds after which a value is loaded again.
@@ -91,11 +90,11 @@ class TtlCache(Generic[V]):
         """Return the value of a key; blocks while it is loaded.
 
         Args:
-            key: What the value is of, in plain text: warnings name it.
+            key: Key of the value, in plain text: warnings name it.
             load: Makes the value; its argument is the expired one, None at first.
 
         Raises:
-            Exception: What ``load`` raised, where there is no expired value to use.
+            Exception: What ``load`` raised, if there is no expired value to use.
         """
         with self._lock:
             value = self._values.get(key)
@@ -110,20 +109,21 @@ class TtlCache(Generic[V]):
             return self._values.values()
 
     def clear(self) -> None:
-        """Drop all values, so that each is loaded when it is next asked for."""
+        """Drop all values, so that each is loaded at its next use."""
         with self._lock:
             self._values.clear()
 
     def _load(
         self, key: str, expired: V | None, load: Callable[[V | None], V]
     ) -> tuple[V, float]:
-        """Return the new value, or the expired one, and for how long it is good."""
+        """Return the new value, or the expired one, and for how long it is valid."""
         try:
             return load(expired), self._ttl
         except Exception as error:
             if expired is None:
                 raise
-            # Only the type: what cannot read a connection may quote its password.
+            # Only the type: the message of a connection that cannot be read may quote
+            # its password.
             log.warning(
                 "%s could not be loaded again (%s). The one loaded before stays in "
                 "use; will retry in %.0f s.",
@@ -137,7 +137,7 @@ class TtlCache(Generic[V]):
 class AsyncTtlCache(Generic[V]):
     """Values that coroutines share; concurrent callers wait for one load.
 
-    A load goes on if its first caller is cancelled: others may wait for it.
+    A load continues if its first caller is cancelled: others may wait for it.
 
     Args:
         max_stale: Seconds for which an expired value is known while it is loaded again.
@@ -156,7 +156,7 @@ class AsyncTtlCache(Generic[V]):
 
         Args:
             key: The key.
-            load: Returns the value and the seconds for which it is good.
+            load: Returns the value and the seconds for which it is valid.
 
         Raises:
             Exception: What ``load`` raised.
@@ -174,8 +174,8 @@ class AsyncTtlCache(Generic[V]):
 
         Args:
             key: The key.
-            load: Returns the value and the seconds for which it is good.
-            wait_limit: Seconds to wait for a load. It goes on after that.
+            load: Returns the value and the seconds for which it is valid.
+            wait_limit: Seconds to wait for a load, which continues after that.
 
         Returns:
             None if there is none that expired less than ``max_stale`` seconds ago.
@@ -193,7 +193,6 @@ class AsyncTtlCache(Generic[V]):
         return self._values.get_expired(key) if is_known else None
 
     def clear(self) -> None:
-        """Drop all values."""
         self._values.clear()
 
     async def aclose(self) -> None:

@@ -1,59 +1,131 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Read the options of the section ``[runqy]`` of Airflow's configuration."""
+"""The options of the section ``[runqy]``: name, type, default, minimum and text.
+
+Airflow reads their declaration from here, and ``settings.load_config`` their values.
+Before 3.2 Airflow knows the defaults of a provider's options only in processes that its
+command line has started, and not in the pods of its KubernetesExecutor: so code that
+reads an option passes the default from here.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
-
-from runqy_provider.airflow_compat import conf
-from runqy_provider.errors import Misconfigured
-from runqy_provider.options import OPTIONS, SECTION, Config, default_of
 
 if TYPE_CHECKING:
     from dataclasses import Field
 
-#: The path under which the plugin mounts the receiver in Airflow's API server.
-RECEIVER_PATH = "/runqy"
+SECTION = "runqy"
+
+DESCRIPTION = "Options of the runqy provider that apply to all connections."
 
 
-def load_config() -> Config:
-    """Read the options as they are now.
+def _option(default: float, text: str, *, minimum: int | None = None) -> Any:
+    """Return the declaration of an option.
 
-    Raises:
-        Misconfigured: The value of an option is out of range.
+    Args:
+        default: Its default, of its type.
+        text: What it means, for users.
+        minimum: The smallest value; None: it must be more than 0.
     """
-    values = {option.name: _value(option) for option in OPTIONS}
-    base_url = conf.get("api", "base_url", fallback=None)
-    return Config(**values, receiver_url=_receiver_url(base_url))
+    return field(default=default, metadata={"text": text, "minimum": minimum})
 
 
-def has_teams() -> bool:
-    """Return whether connections may belong to teams (``[core] multi_team``)."""
-    return bool(conf.getboolean("core", "multi_team", fallback=False))
+@dataclass(frozen=True)
+class Config:
+    """The options, each under its name in ``airflow.cfg``.
 
-
-def _value(option: Field[Any]) -> Any:
-    read = conf.getint if isinstance(option.default, int) else conf.getfloat
-    value = read(SECTION, option.name, fallback=default_of(option))
-    minimum = option.metadata["minimum"]
-    if value <= 0 if minimum is None else value < minimum:
-        bound = "more than 0" if minimum is None else f"{minimum} or more"
-        raise Misconfigured(
-            f"[{SECTION}] {option.name} must be {bound}, not {value}. Change it in "
-            "airflow.cfg, or in the environment."
-        )
-    return value
-
-
-def _receiver_url(base_url: str | None) -> str | None:
-    """Return the URL of Airflow's own receiver.
-
-    ``[api] base_url`` may be only a path, such as ``/airflow/``: a browser knows the
-    host, a worker does not.
+    Attributes:
+        receiver_url: URL of the receiver in Airflow's API server; None if
+            ``[api] base_url`` does not name a host. Not an option.
     """
-    parts = urlsplit(base_url or "")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return None
-    return urljoin(f"{str(base_url).rstrip('/')}/", RECEIVER_PATH.lstrip("/"))
+
+    xcom_limit: int = _option(
+        65536,
+        "JSON results up to this many bytes go to XCom as values, larger ones as a "
+        "reference.",
+        minimum=0,
+    )
+    link_seconds: float = _option(
+        86400.0,
+        "Seconds for which the link to a result in an object store works; everyone who "
+        "has the link can read the result. 0: tasks make no links.",
+        minimum=0,
+    )
+    settle_seconds: float = _option(
+        10.0,
+        "A task that a worker must end is not resumed earlier than this many seconds "
+        "after it deferred; a task that the triggerer ends does not wait. Airflow 3.3 "
+        "fails a task that is resumed before the scheduler knows that its worker "
+        "process has ended, which takes up to [workers] min_heartbeat_interval (5 s) "
+        "and one more scheduler loop.",
+        minimum=0,
+    )
+    inbox_sweep_seconds: float = _option(
+        10.0, "Seconds between two polls of the inbox for all waiting tasks."
+    )
+    object_sweep_seconds: float = _option(
+        5.0, "Seconds between two listings of a bucket for all waiting tasks."
+    )
+    poll_seconds: float = _option(
+        0.5,
+        "Seconds between two polls for a new job in a sink that gives no hints: a "
+        "table, or runqy's own storage. The interval grows with the age of the job.",
+    )
+    longest_poll_seconds: float = _option(
+        10.0, "The largest interval between two such polls, in seconds."
+    )
+    watch_seconds: float = _option(
+        30.0,
+        "Seconds between two polls of the jobs of all waiting tasks, to find those "
+        "that ended without delivering. 0: jobs are not observed.",
+        minimum=0,
+    )
+    vanished_grace_seconds: float = _option(
+        15.0,
+        "Seconds to wait for a delivery after runqy has forgotten its job, or says "
+        "that it is completed.",
+        minimum=0,
+    )
+    max_body_bytes: int = _option(
+        8 * 1024 * 1024,
+        "The largest delivery that the receiver accepts, in bytes.",
+        minimum=1,
+    )
+    unread_ttl_seconds: int = _option(
+        7 * 24 * 3600, "Seconds that an unread delivery is kept.", minimum=1
+    )
+    connection_ttl_seconds: float = _option(
+        60.0,
+        "Seconds for which a triggerer and an API server cache the fields of a "
+        "connection.",
+        minimum=0,
+    )
+    receiver_url: str | None = None
+
+
+#: The fields of ``Config`` that are options.
+OPTIONS: tuple[Field[Any], ...] = tuple(
+    each for each in fields(Config) if each.metadata
+)
+
+
+def default_of(option: Field[Any]) -> str:
+    """Return the default of an option as ``airflow.cfg`` would have it."""
+    default = option.default
+    return str(default) if isinstance(default, int) else f"{default:g}"
+
+
+def declared_options() -> dict[str, Any]:
+    """Return all options by Airflow's ``provider_info.schema.json``."""
+    return {
+        option.name: {
+            "description": option.metadata["text"],
+            "version_added": "0.3.0",
+            "type": "integer" if isinstance(option.default, int) else "float",
+            "example": None,
+            "default": default_of(option),
+        }
+        for option in OPTIONS
+    }

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The form of a runqy connection in Airflow's UI, declared once for all versions.
 
-From 3.2 on Airflow reads the declaration; before, it asks the hook for widgets, which
-are made of the same declaration.
+From 3.2 on Airflow reads the declaration. Before, it asks the hook for widgets, which
+are made from the same declaration.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     },
     "placeholders": {
         "host": "http://runqy.example.com",
-        # With no port stored, Airflow 3.3 refuses each test of a connection.
+        # Without a stored port, Airflow 3.3 refuses each test of a connection.
         "port": "3000, or 443 for https (Airflow's Test needs a port)",
         "password": "a key with the client role",
     },
 }
 
-#: The fields of our own, in the order in which one fills them in.
+#: Our own fields, in the order in which users fill them in.
 CONN_FIELDS: dict[str, Any] = {
     "callback_url": {
         "label": "Callback URL (for the sink webhook)",
@@ -39,9 +39,9 @@ CONN_FIELDS: dict[str, Any] = {
     },
     "callback_secret": {
         "label": "Callback secret (needed for the sink webhook)",
-        "description": "Signs callback URLs, so that nobody can guess them. "
-        "Make one: openssl rand -hex 32. To change it: enter the new secret, "
-        "a space, and the old one.",
+        "description": "Signs callback URLs, so that they cannot be guessed. Make one: "
+        "openssl rand -hex 32. To change it: enter the new secret, a space, and the "
+        "old one.",
         "schema": _SECRET,
     },
     "redis_conn_id": {
@@ -76,9 +76,9 @@ CONN_FIELDS: dict[str, Any] = {
     },
     "transport": {
         "label": "Transport",
-        "description": "How jobs are enqueued: http, or redis: directly in runqy's "
-        "own Redis, many times faster. A lost answer then never runs a job twice, but "
-        "a queue's input schema is not checked.",
+        "description": "How jobs are enqueued: http, or redis: directly in runqy's own "
+        "Redis, many times faster. Then a job never runs twice because an answer was "
+        "lost, but a queue's input schema is not checked.",
         "schema": {**_TEXT, "default": "http"},
     },
     "aws_conn_id": {
@@ -106,7 +106,7 @@ def form_widgets() -> dict[str, Any]:
 
     Raises:
         ImportError: Flask-AppBuilder is not installed: Airflow 3.0 has a form only with
-            its FAB provider; Airflow 3.1 brings substitutes for what is imported here.
+            its FAB provider; Airflow 3.1 has substitutes for these imports.
     """
     from flask_appbuilder.fieldwidgets import (  # noqa: PLC0415 - only where a form is made
         BS3PasswordFieldWidget,

@@ -6,18 +6,15 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from runqy_delivery.signature import SHORTEST_KEY, decode_secret
-from runqy_provider.connection_fields import boolean, first_given, whole_number
 from runqy_provider.errors import Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from runqy_provider.redis_lookup import PrimaryLookup
 
 DEFAULT_CONN_ID = "runqy_default"
 DEFAULT_REDIS_CONN_ID = "redis_default"
@@ -25,13 +22,8 @@ DEFAULT_AWS_CONN_ID = "aws_default"
 DEFAULT_SINK = "webhook"
 DEFAULT_PORT = 3000
 
-#: How the sinks begin whose results go through the inbox.
+#: Prefixes of the sinks whose results go through the inbox.
 INBOX_SINKS = ("webhook", "amqp")
-
-REDIS_PORT = 6379
-
-#: Fields of a Redis connection that say that its primary must be found.
-LOOKUP_FIELDS = ("cluster", "startup_nodes", "sentinels", "sentinel_master")
 
 #: How jobs are enqueued.
 HTTP, REDIS = "http", "redis"
@@ -72,6 +64,55 @@ def extra_of(connection: ConnectionLike) -> Mapping[str, Any]:
             f"The extra of connection {connection.conn_id!r} is not a JSON object."
         )
     return extra
+
+
+#: What people write for booleans: a URI has only texts.
+_TRUE = frozenset({"1", "true", "yes", "on", "t", "y"})
+_FALSE = frozenset({"0", "false", "no", "off", "f", "n", "none", ""})
+
+
+def boolean(value: Any, name: str, conn_id: str) -> bool:
+    """Return a boolean field.
+
+    Raises:
+        Misconfigured: It is neither true nor false.
+    """
+    if isinstance(value, bool):
+        return value
+    text = str("" if value is None else value).strip().lower()
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise Misconfigured(
+        f"{name} of connection {conn_id!r} must be true or false, not {value!r}."
+    )
+
+
+def whole_number(value: Any, name: str, conn_id: str) -> int:
+    """Return a field that is a whole number, zero or more.
+
+    Raises:
+        Misconfigured: It is not one of them.
+    """
+    try:
+        number = int(str(value).strip())
+    except ValueError:
+        number = -1
+    if isinstance(value, bool) or number < 0:
+        raise Misconfigured(
+            f"{name} of connection {conn_id!r} must be a whole number, not {value!r}."
+        )
+    return number
+
+
+def first_given(*values: Any) -> Any:
+    """Return the first value that is given: not None, and not an empty text.
+
+    Returns:
+        None if none is given.
+    """
+    return next((value for value in values if value is not None and value != ""), None)
 
 
 def needs_inbox(sink: str) -> bool:
@@ -151,105 +192,6 @@ class RunqyConnection:
         )
 
 
-@dataclass(frozen=True)
-class RedisConnection:
-    """How to reach a Redis: the inbox's, or runqy's own.
-
-    Attributes:
-        conn_id: Id of the Airflow connection.
-        address: ``host:port/db``, for messages.
-        options: Keyword arguments for a redis-py client, as pairs: settings that are
-            equal share a client, so they must be hashable.
-        lookup: How the primary is found; None: it is at the address.
-        hash_tag: The part of all keys that decides which node of a cluster has them;
-            None where none was chosen, and where it is not a cluster.
-    """
-
-    conn_id: str
-    address: str
-    options: tuple[tuple[str, Any], ...] = field(repr=False)
-    lookup: PrimaryLookup | None = None
-    hash_tag: str | None = None
-
-    @property
-    def is_cluster(self) -> bool:
-        """Whether it is a Redis Cluster."""
-        return self.lookup is not None and self.lookup.master is None
-
-    @property
-    def has_failover(self) -> bool:
-        """Whether another Redis may become the primary, and is then found."""
-        return self.lookup is not None
-
-    @property
-    def passwords(self) -> list[str]:
-        """What must not appear in a message."""
-        login = () if self.lookup is None else self.lookup.login
-        return [value for name, value in (*self.options, *login) if name == "password"]
-
-    def for_namespace(self, namespace: str) -> RedisConnection:
-        """Return the connection to what holds a namespace: in a cluster, one node."""
-        if not self.is_cluster:
-            return self
-        return replace(self, hash_tag=self.in_keys(namespace))
-
-    def in_keys(self, namespace: str) -> str:
-        """Return a namespace as it is part of keys.
-
-        In a cluster it has braces: so all keys of a namespace are on one node, and one
-        script can use them.
-        """
-        return f"{{{namespace}}}" if self.is_cluster else namespace
-
-    @classmethod
-    def from_connection(cls, connection: ConnectionLike) -> RedisConnection:
-        """Read an Airflow connection of type ``redis``, as its own provider does.
-
-        Raises:
-            Misconfigured: The host is missing, or a field is not valid.
-        """
-        extra, conn_id = extra_of(connection), connection.conn_id
-        host, port = (connection.host or "").strip("[]"), connection.port or REDIS_PORT
-        db = whole_number(
-            first_given(extra.get("db"), connection.schema, 0), "db", conn_id
-        )
-        lookup = None
-        if any(first_given(extra.get(name)) is not None for name in LOOKUP_FIELDS):
-            from runqy_provider.redis_lookup import lookup_of  # noqa: PLC0415 - few need it
-
-            own = (host, port) if host else None
-            lookup = lookup_of(conn_id, own, db, extra)
-        if not host and lookup is None:
-            raise Misconfigured(
-                f"Redis connection {conn_id!r} has no host: set the name or address "
-                "of the Redis server."
-            )
-        options: dict[str, Any] = {"host": host, "port": port, "db": db}
-        # The scheme of a URI, unless a field says otherwise.
-        scheme_ssl = connection.conn_type == "rediss" or None
-        ssl = first_given(extra.get("ssl"), scheme_ssl)
-        if ssl is not None:
-            options["ssl"] = boolean(ssl, "ssl", conn_id)
-        if connection.login:
-            options["username"] = connection.login
-        if connection.password:
-            options["password"] = connection.password
-        if first_given(extra.get("ssl_check_hostname")) is not None:
-            options["ssl_check_hostname"] = boolean(
-                extra["ssl_check_hostname"], "ssl_check_hostname", conn_id
-            )
-        for name in ("ssl_cert_reqs", "ssl_ca_certs", "ssl_keyfile", "ssl_certfile"):
-            if first_given(extra.get(name)) is not None:
-                options[name] = extra[name]
-        shown = f"[{host}]" if ":" in host else host
-        address = f"{shown}:{port}/{db}"
-        if lookup is not None:
-            # They are set whenever a connection is opened.
-            del options["host"], options["port"]
-            address = lookup.describe(db)
-        return cls(conn_id, address, tuple(options.items()), lookup)
-
-
 def _key(conn_id: str, name: str, value: object) -> str | None:
     """Return a key for an HTTP header, without blanks around it.
 
@@ -293,8 +235,8 @@ def callback_secrets(name: str, value: object) -> tuple[str, ...]:
     secrets = _secrets(value)
     if any(len(secret.encode()) < SHORTEST_KEY for secret in secrets):
         raise Misconfigured(
-            f"{name} has fewer than {SHORTEST_KEY} characters, so that callback URLs "
-            "could be guessed. Make one: openssl rand -hex 32."
+            f"{name} has fewer than {SHORTEST_KEY} characters, so callback URLs could "
+            "be guessed. Make one: openssl rand -hex 32."
         )
     return secrets
 
@@ -331,7 +273,7 @@ def _server_url(connection: ConnectionLike) -> str:
         )
     has_scheme = "://" in host
     if not has_scheme:
-        # As Airflow stores it where the connection is given as a URI.
+        # As Airflow stores it if the connection is given as a URI.
         host = f"{connection.schema or 'http'}://{host}"
     parts = urlsplit(host.rstrip("/"))
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -344,7 +286,7 @@ def _server_url(connection: ConnectionLike) -> str:
 
 
 def _also_empty(connection: ConnectionLike) -> str:
-    """Name the other empty fields that tasks need, so that all are told at once."""
+    """Name the other empty fields that tasks need, so that one message names all."""
     extra = extra_of(connection)
     empty = [] if connection.password else ["an API key (password)"]
     sink = str(extra.get("sink") or DEFAULT_SINK)

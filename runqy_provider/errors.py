@@ -99,8 +99,8 @@ class JobVanished(RunqyError):
         message: What has happened.
         advice: What to check.
         seen: What was seen, and where.
-        has_trace: False where runqy has not even a trace of the job, as after its Redis
-            was emptied.
+        has_trace: False if runqy does not know the job at all, as after its Redis was
+            emptied.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class JobVanished(RunqyError):
         self.has_trace = has_trace
 
     def because(self, reason: str) -> JobVanished:
-        """Return the same error with a reason that is known, in place of advice."""
+        """Return the same error with a known reason in place of the advice."""
         return JobVanished(self._message, advice=reason, seen=self._seen)
 
 
@@ -125,7 +125,7 @@ class DeliveryTimeout(RunqyError):
 
 
 class HeartbeatTimeout(RunqyError):
-    """The job gave no sign of life for too long."""
+    """The job was silent for too long."""
 
 
 class SinkError(RunqyError):
@@ -153,7 +153,7 @@ class TooLarge(SinkError):
 
 
 class SinkUnavailable(SinkError):
-    """The sink is unavailable just now."""
+    """The sink is unavailable at the moment."""
 
 
 class BadDelivery(RunqyError, WireBadDelivery):

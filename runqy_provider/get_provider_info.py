@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from runqy_provider.config import DESCRIPTION, SECTION, declared_options
 from runqy_provider.connection_form import CONN_FIELDS, UI_FIELD_BEHAVIOUR
-from runqy_provider.options import DESCRIPTION, SECTION, declared_options
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -40,12 +40,12 @@ def get_provider_info() -> dict[str, Any]:
             },
             {
                 "name": "runqy_batch",
-                "class-name": "runqy_provider.decorators.runqy_batch.runqy_batch_task",
+                "class-name": "runqy_provider.decorators.runqy.runqy_batch_task",
             },
         ],
         "extra-links": [
-            "runqy_provider.links.runqy.ResultLink",
-            "runqy_provider.links.runqy.QueueLink",
+            "runqy_provider.links.ResultLink",
+            "runqy_provider.links.QueueLink",
         ],
         "plugins": [
             {

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from runqy_provider.errors import Misconfigured
 
-#: XCom key of what a task returns, as Airflow has it in all versions.
+#: XCom key of the return value of a task, the same in all versions of Airflow.
 RETURN_KEY = "return_value"
 
 #: XCom key of the job that a task enqueued.
@@ -31,10 +31,10 @@ VALUE: Returns = "value"
 REFERENCE: Returns = "reference"
 RETURNS = (AUTO, VALUE, REFERENCE)
 
-#: What ends a wait: kinds of ``DeliveryEvent``.
+#: How a wait can end: kinds of ``DeliveryEvent``.
 ARRIVED, DEADLINE, ERROR, SILENT = "arrived", "deadline", "error", "silent"
 
-#: Fields without which nothing is taken for a reference.
+#: Fields that every reference has.
 _REQUIRED = ("uri", "content_type", "delivery_id")
 
 
@@ -45,10 +45,10 @@ class JobRef:
     Attributes:
         delivery_id: Our id of the delivery.
         sink: URI of the sink that the result goes to.
-        job_id: runqy's id of the job; None where it is not known.
-        runqy_queue: Full name of the job's queue; None where it is not known.
-        enqueued_at: When the job was enqueued, in seconds since 1970; 0 where it is
-            not known.
+        job_id: runqy's id of the job; None if it is not known.
+        runqy_queue: Full name of the job's queue; None if it is not known.
+        enqueued_at: When the job was enqueued, in seconds since 1970; 0 if it is not
+            known.
     """
 
     delivery_id: str
@@ -94,11 +94,11 @@ class DeliveryEvent:
         message: Message of that error.
         progress: Last progress that the task code reported.
         last_poll: When a source was last polled with success, in seconds since 1970.
-        last_error: Why the last poll failed; empty where it did not.
+        last_error: Why the last poll failed; empty if it did not.
         unreadable_because: Why sources that may hold the result cannot be polled; empty
             if all can.
         last_sign: When the job last gave a sign of life, in seconds since 1970.
-        refusal: Why a delivery of the job was refused; empty where none was.
+        refusal: Why a delivery of the job was refused; empty if none was.
     """
 
     job: JobRef
@@ -129,7 +129,7 @@ class DeliveryEvent:
         """Read an event, as ``to_payload`` wrote it.
 
         Raises:
-            Misconfigured: It lacks what every event has.
+            Misconfigured: It lacks a field that every event has.
         """
         try:
             job = JobRef(**{name: payload[name] for name in _names(JobRef)})
@@ -146,7 +146,7 @@ def _names(kind: type[Any]) -> list[str]:
 
 
 def _event_fields() -> list[str]:
-    """Return the names of the fields of an event beside its job."""
+    """Return the names of the fields of an event, except its job."""
     return _names(DeliveryEvent)[1:]
 
 
@@ -157,11 +157,11 @@ class Reference:
     Attributes:
         uri: ``s3://bucket/key``, ``inbox://conn_id/delivery_id``, and so on.
         content_type: Media type of the result.
-        size: Number of bytes, where it is known.
+        size: Number of bytes, if it is known.
         delivery_id: The delivery that the result came with.
         metadata: What the task code said about the result.
-        runqy_conn_id: The runqy connection that the job was enqueued through; None in
-            a reference that does not say it.
+        runqy_conn_id: The runqy connection that the job was enqueued through; None if
+            the reference does not name it.
     """
 
     uri: str
@@ -202,9 +202,9 @@ class Reference:
 
 
 def is_reference(value: object) -> bool:
-    """Return whether a value is what a task leaves in XCom for a large result."""
+    """Return whether a value is a reference, as tasks return for large results."""
     names = set(_names(Reference))
-    # One that was made by hand may leave its connection out.
+    # A reference that was made by hand may have no connection.
     return isinstance(value, Mapping) and {*value, "runqy_conn_id"} == names
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What Python 3.10 does not have of asyncio.
+"""Parts of asyncio that Python 3.10 does not have.
 
 ``asyncio.TimeoutError`` is what these timeouts raise: it is not the built-in
 ``TimeoutError`` before Python 3.11.
@@ -20,7 +20,7 @@ else:  # pragma: no cover - another Python
 
 __all__ = ["cancel", "is_cancelled", "reschedule", "timeout", "timeout_at"]
 
-#: The tasks that ``cancel`` has cancelled: before Python 3.11 a task cannot say it.
+#: The tasks that ``cancel`` has cancelled: before Python 3.11 a task does not know.
 _cancelled: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 
 
@@ -39,10 +39,10 @@ def cancel(task: asyncio.Task[Any]) -> None:
 
 
 def is_cancelled() -> bool:
-    """Return whether somebody cancelled the current task, even if that was swallowed.
+    """Return whether the current task was cancelled, even if that was swallowed.
 
     Client libraries swallow a cancellation, as redis-py does while it connects, and
-    raise ``CancelledError`` where nobody cancelled, as aiormq does.
+    raise ``CancelledError`` without one, as aiormq does.
     """
     task = asyncio.current_task()
     if task is None:

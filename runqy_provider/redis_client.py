@@ -1,19 +1,25 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Redis clients, and one type of error for a Redis that is unavailable."""
+"""Redis clients, and one type of error for a Redis that is unavailable.
+
+In a Redis Cluster, and behind Sentinels, each new connection asks where the primary is.
+So commands, scripts, pipelines and subscriptions are those of a single Redis, and after
+a failover new connections lead to the new primary.
+"""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from redis import Redis
+from redis import Connection, ConnectionPool, Redis, SSLConnection
 from redis.asyncio import Connection as AsyncConnection
 from redis.asyncio import ConnectionPool as AsyncConnectionPool
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio import SSLConnection as AsyncSSLConnection
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.crc import key_slot
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -28,18 +34,18 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from runqy_provider.errors import NoAccess, SinkUnavailable, TooLarge
+from runqy_provider.errors import Misconfigured, NoAccess, SinkUnavailable, TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import Address, RedisConnection
 
 #: Seconds for a command: a Redis that does not answer counts as unavailable.
 COMMAND_TIMEOUT = 10.0
 
-#: A connection may have broken unnoticed, so a command is retried on new ones; longer
-#: retries are the caller's decision.
+#: A connection may be broken without our knowledge, so a command is retried on new
+#: ones; longer retries are the caller's decision.
 TRIES = 3
 BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=0.2)
 
@@ -57,7 +63,7 @@ def async_client(connection: RedisConnection, *, most_connections: int) -> Async
         **dict(connection.options),
         "max_connections": most_connections,
         "retry": AsyncRetry(BACKOFF, TRIES),
-        # redis-py 5 repeats a command only after these.
+        # redis-py 5 repeats a command only after these errors.
         "retry_on_error": [RedisConnectionError, RedisTimeoutError],
         "socket_timeout": COMMAND_TIMEOUT,
         "socket_connect_timeout": COMMAND_TIMEOUT,
@@ -67,9 +73,7 @@ def async_client(connection: RedisConnection, *, most_connections: int) -> Async
     if connection.lookup is None:
         pool = AsyncConnectionPool(connection_class=kind, **options)
     else:
-        from runqy_provider import redis_primary  # noqa: PLC0415 - few need it
-
-        pool = redis_primary.async_pool(connection, options, kind)
+        pool = _async_pool(connection, options, kind)
     return AsyncRedis.from_pool(pool)
 
 
@@ -87,9 +91,7 @@ def client(connection: RedisConnection) -> Redis:
     }
     if connection.lookup is None:
         return Redis(**options)
-    from runqy_provider import redis_primary  # noqa: PLC0415 - few need it
-
-    return Redis.from_pool(redis_primary.pool(connection, options))
+    return Redis.from_pool(_pool(connection, options))
 
 
 def is_read_only(error: ResponseError) -> bool:
@@ -120,7 +122,7 @@ def is_of_cluster(error: ResponseError) -> bool:
 
 
 class PrimaryConnection(AsyncConnection):
-    """A connection that is closed where its Redis turns out not to be the primary.
+    """A connection that closes if its Redis is not the primary.
 
     After a failover, connections that stay open lead to the old primary. redis-py
     repeats a command whose connection was closed, on a new one, which leads to the new
@@ -179,7 +181,7 @@ def redis_errors(connection: RedisConnection, what: str) -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        # redis-py wraps what happens while a connection is opened.
+        # redis-py wraps errors that occur while a connection is opened.
         if isinstance(error, DENIED) or isinstance(error.__cause__, DENIED):
             raise NoAccess(
                 f"Could not {what}: Redis at {connection.address} denies access: "
@@ -195,3 +197,217 @@ def redis_errors(connection: RedisConnection, what: str) -> Iterator[None]:
             f"Could not {what}: Redis at {connection.address} "
             f"(connection {connection.conn_id!r}) {why}"
         ) from error
+
+
+#: Seconds within which a node must answer, before another one is asked.
+ASK_TIMEOUT = 2.0
+
+
+class Inquiry:
+    """The question, whom to ask, and what the answer means.
+
+    Args:
+        connection: A connection with a ``lookup``.
+
+    Raises:
+        Misconfigured: It is a cluster, and no namespace was chosen.
+    """
+
+    def __init__(self, connection: RedisConnection) -> None:
+        lookup = connection.lookup
+        if lookup is None or (connection.is_cluster and connection.hash_tag is None):
+            raise Misconfigured(
+                f"Redis connection {connection.conn_id!r} is a cluster, which only the "
+                "inbox can use. Name a single Redis here, or one with Sentinels."
+            )
+        options = dict(connection.options)
+        options.pop("db", None)
+        self.question = ["CLUSTER SLOTS"]
+        if lookup.master is not None:
+            self.question = ["SENTINEL GET-MASTER-ADDR-BY-NAME", lookup.master]
+            # Sentinels have users of their own; certificates are the same.
+            for name in ("username", "password"):
+                options.pop(name, None)
+            options.update(lookup.login)
+        self.options = {
+            **options,
+            "socket_timeout": ASK_TIMEOUT,
+            "socket_connect_timeout": ASK_TIMEOUT,
+        }
+        self.nodes = self._given = lookup.nodes
+        self._is_cluster = connection.is_cluster
+        self._slot = key_slot((connection.hash_tag or "").encode())
+
+    def understand(self, answer: Any, asked: Address) -> Address:
+        """Return where the primary is, and remember which others can be asked.
+
+        Raises:
+            ResponseError: The answer does not contain it.
+        """
+        if not self._is_cluster:
+            if answer is None:
+                raise ResponseError(f"it has no primary named {self.question[1]!r}")
+            return _address(answer, asked)
+        found = None
+        known = [asked]
+        for start, end, *nodes in answer:
+            if start <= self._slot <= end:
+                found = _address(nodes[0], asked)
+            known += [_address(node, asked) for node in nodes]
+        if found is None:
+            raise ResponseError(f"no node has slot {self._slot}")
+        # If that node hands the slot over, it is the first to know the new node.
+        self.nodes = tuple(dict.fromkeys([found, *known, *self._given]))
+        return found
+
+    def failed(self, errors: Mapping[Address, RedisError]) -> RedisConnectionError:
+        """Return the error if no node said where the primary is."""
+        said = "; ".join(
+            f"{host}:{port}: {error}" for (host, port), error in errors.items()
+        )
+        return RedisConnectionError(f"it is not known where the primary is ({said})")
+
+
+def _address(node: Any, asked: Address) -> Address:
+    """Return host and port from an answer; an empty host: that of the asked node."""
+    host, port = node[:2]
+    host = host.decode() if isinstance(host, bytes) else host
+    return host or asked[0], int(port)
+
+
+class Finder:
+    """Finds the primary for sync code.
+
+    Args:
+        connection: A connection with a ``lookup``.
+
+    Raises:
+        Misconfigured: It is a cluster, and no namespace was chosen.
+    """
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._inquiry = Inquiry(connection)
+
+    def find(self) -> Address:
+        """Return where the primary is.
+
+        Raises:
+            RedisConnectionError: No node knows it.
+            NoPermissionError: A node denies access; likewise AuthenticationError.
+        """
+        inquiry = self._inquiry
+        errors: dict[Address, RedisError] = {}
+        for host, port in inquiry.nodes:
+            retry = Retry(NoBackoff(), 0)
+            try:
+                with Redis(host, port, retry=retry, **inquiry.options) as node:
+                    answer = node.execute_command(*inquiry.question)
+                return inquiry.understand(answer, (host, port))
+            except DENIED:  # any node would say the same
+                raise
+            except RedisError as error:
+                errors[host, port] = error
+        raise inquiry.failed(errors)
+
+
+class AsyncFinder:
+    """The same for async code."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._inquiry = Inquiry(connection)
+
+    async def find(self) -> Address:
+        """Return where the primary is.
+
+        Raises:
+            RedisConnectionError: No node knows it.
+            NoPermissionError: A node denies access; likewise AuthenticationError.
+        """
+        inquiry = self._inquiry
+        errors: dict[Address, RedisError] = {}
+        for host, port in inquiry.nodes:
+            retry = AsyncRetry(NoBackoff(), 0)
+            try:
+                async with AsyncRedis(
+                    host=host, port=port, retry=retry, **inquiry.options
+                ) as node:
+                    ask: Any = node.execute_command  # it has no types
+                    answer = await ask(*inquiry.question)
+                return inquiry.understand(answer, (host, port))
+            except DENIED:  # any node would say the same
+                raise
+            except RedisError as error:
+                errors[host, port] = error
+        raise inquiry.failed(errors)
+
+
+#: A host that does not exist: redis-py uses it if it opens a connection without us.
+NOWHERE = "primary.invalid"
+
+
+def _pool(connection: RedisConnection, options: Mapping[str, Any]) -> ConnectionPool:
+    """Return a pool for sync code.
+
+    Args:
+        connection: A connection with a ``lookup``.
+        options: Arguments for its connections.
+
+    Raises:
+        Misconfigured: It is a cluster, and no namespace was chosen.
+    """
+    rest = dict(options)
+    base = SSLConnection if rest.pop("ssl", False) else Connection
+    kind = type("FoundConnection", (_Finding, base), {})
+    return ConnectionPool(kind, finder=Finder(connection), host=NOWHERE, **rest)
+
+
+def _async_pool(
+    connection: RedisConnection,
+    options: Mapping[str, Any],
+    base: type[AsyncConnection],
+) -> AsyncConnectionPool:
+    """Return a pool for async code.
+
+    Args:
+        connection: A connection with a ``lookup``.
+        options: Arguments for its connections.
+        base: Their class; a subclass that finds the primary is used.
+
+    Raises:
+        Misconfigured: It is a cluster, and no namespace was chosen.
+    """
+    kind = type("FoundConnection", (_AsyncFinding, base), {})
+    return AsyncConnectionPool(
+        kind, finder=AsyncFinder(connection), host=NOWHERE, **options
+    )
+
+
+# redis-py has such connections for Sentinels. But its version 8 does not ask again if
+# one of them is opened a second time, as after a slot was moved.
+
+
+class _Finding(Connection):
+    """Finds the primary before the socket is opened."""
+
+    def __init__(self, *, finder: Finder, **options: Any) -> None:
+        initialize: Any = super().__init__  # it has no types; likewise below
+        initialize(**options)
+        self._finder = finder
+
+    def _connect(self) -> Any:
+        self.host, self.port = self._finder.find()
+        connect: Any = super()._connect
+        return connect()
+
+
+class _AsyncFinding(AsyncConnection):
+    """Finds the primary before the socket is opened."""
+
+    def __init__(self, *, finder: AsyncFinder, **options: Any) -> None:
+        super().__init__(**options)
+        self._finder = finder
+
+    async def _connect(self) -> None:
+        self.host, self.port = await self._finder.find()
+        connect: Any = super()._connect
+        await connect()

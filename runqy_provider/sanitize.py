@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Make text of others safe for logs and for Airflow's database."""
+"""Make foreign text safe for logs and for Airflow's database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPLACEMENT = "\ufffd"
 def one_line(text: str, longest: int) -> str:
     """Return a text as one line without control characters, cut to a length.
 
-    A line break could forge a line of a log, an escape sequence a whole screen.
+    A line break could fake a line of a log, an escape sequence a whole screen.
     """
     shown = "".join(char if char.isprintable() else " " for char in text[:longest])
     return " ".join(shown.split())

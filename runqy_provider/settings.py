@@ -10,24 +10,29 @@ other trigger, for many seconds: so a triggerer fetches each connection once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
 
 from runqy_provider.airflow_compat import (
     AirflowNotFoundException,
+    conf,
     get_connection,
     in_thread,
 )
 from runqy_provider.caching import AsyncTtlCache
-from runqy_provider.config import load_config
-from runqy_provider.connections import RedisConnection, RunqyConnection
+from runqy_provider.config import OPTIONS, SECTION, Config, default_of
+from runqy_provider.connections import RunqyConnection
 from runqy_provider.errors import Misconfigured
+from runqy_provider.redis_connection import RedisConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from dataclasses import Field
 
     from airflow.sdk import Connection
 
-    from runqy_provider.options import Config
+#: The path under which the plugin mounts the receiver in Airflow's API server.
+RECEIVER_PATH = "/runqy"
 
 #: Seconds to remember that a connection was not found.
 NEGATIVE_TTL = 5.0
@@ -40,8 +45,8 @@ class Settings:
     Attributes:
         connection: The runqy connection.
         config: The options of ``[runqy]``.
-        redis: The Redis of the inbox; None where that connection does not exist.
-        runqy_redis: The Redis of runqy itself; None where the connection names none.
+        redis: The Redis of the inbox; None if that connection does not exist.
+        runqy_redis: The Redis of runqy itself; None if the connection names none.
         max_read_bytes: Larger results are not read into this process: ``open`` raises
             TooLarge. None: no limit.
     """
@@ -54,7 +59,7 @@ class Settings:
 
     @property
     def callback_url(self) -> str | None:
-        """Address of the receiver as workers reach it; None where none is known."""
+        """Address of the receiver as workers reach it; None if none is known."""
         return self.connection.callback_url or self.config.receiver_url
 
 
@@ -90,7 +95,7 @@ def settings_of(
 
 
 async def aload_settings(conn_id: str) -> Settings:
-    """Fetch a runqy connection and what it names, once per process and a while.
+    """Fetch a runqy connection and what it names, cached in this process for a while.
 
     Raises:
         AirflowNotFoundException: There is no such connection.
@@ -101,7 +106,8 @@ async def aload_settings(conn_id: str) -> Settings:
         settings = await _fetch(conn_id)
         ttl = settings.config.connection_ttl_seconds
         if settings.redis is None:
-            # It does not exist, or Airflow could not be asked: both look the same.
+            # It does not exist, or Airflow could not be asked: Airflow's error is the
+            # same.
             ttl = min(ttl, NEGATIVE_TTL)
         return settings, ttl
 
@@ -109,7 +115,7 @@ async def aload_settings(conn_id: str) -> Settings:
 
 
 def clear_settings() -> None:
-    """Drop all cached connections, as a test does that changes them."""
+    """Drop all cached connections; for tests that change them."""
     _settings_by_id.clear()
 
 
@@ -157,3 +163,44 @@ def _settings(
             "cluster."
         )
     return Settings(runqy, load_config(), redis[runqy.redis_conn_id], runqy_redis)
+
+
+def load_config() -> Config:
+    """Read the options as they are now.
+
+    Raises:
+        Misconfigured: The value of an option is out of range.
+    """
+    values = {option.name: _value(option) for option in OPTIONS}
+    base_url = conf.get("api", "base_url", fallback=None)
+    return Config(**values, receiver_url=_receiver_url(base_url))
+
+
+def has_teams() -> bool:
+    """Return whether connections may belong to teams (``[core] multi_team``)."""
+    return bool(conf.getboolean("core", "multi_team", fallback=False))
+
+
+def _value(option: Field[Any]) -> Any:
+    read = conf.getint if isinstance(option.default, int) else conf.getfloat
+    value = read(SECTION, option.name, fallback=default_of(option))
+    minimum = option.metadata["minimum"]
+    if value <= 0 if minimum is None else value < minimum:
+        bound = "more than 0" if minimum is None else f"{minimum} or more"
+        raise Misconfigured(
+            f"[{SECTION}] {option.name} must be {bound}, not {value}. Change it in "
+            "airflow.cfg, or in the environment."
+        )
+    return value
+
+
+def _receiver_url(base_url: str | None) -> str | None:
+    """Return the URL of Airflow's own receiver.
+
+    ``[api] base_url`` may be only a path, such as ``/airflow/``: a browser knows the
+    host, a worker does not.
+    """
+    parts = urlsplit(base_url or "")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return None
+    return urljoin(f"{str(base_url).rstrip('/')}/", RECEIVER_PATH.lstrip("/"))

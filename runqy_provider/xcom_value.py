@@ -30,8 +30,8 @@ _TASK: dict[str, Any] = {
     "map_index": -1,
 }
 
-#: Python writes a float from here on with an exponent, as in 1e+16. jsonb writes it out
-#: as an integer, which is another type, and may be too large for Airflow to read.
+#: From this value on, Python writes a float with an exponent, as in 1e+16. jsonb writes
+#: it as an integer, which is another type, and may be too large for Airflow to read.
 _LARGE = 1e16
 
 
@@ -46,7 +46,7 @@ def is_kept_by_xcom(value: Any) -> bool:
         message = SetXCom(value=value, **_TASK)
         _RequestFrame(id=0, body=message.model_dump()).as_bytes()
         return all(map(_is_plain, _objects_and_floats(value)))
-    except Exception:  # noqa: BLE001 - whatever Airflow raises now it would raise then
+    except Exception:  # noqa: BLE001 - Airflow would raise the same later
         return False
 
 
@@ -69,6 +69,6 @@ def _is_plain(one: dict[str, Any] | float) -> bool:
         # jsonb has no negative zero.
         return abs(one) < _LARGE and (one != 0 or math.copysign(1, one) > 0)
     # Without nested values, and so that Airflow describes a class instead of importing
-    # it (``full``); in lists it would import it all the same.
+    # it (``full``); in lists it would still import it.
     bare = {k: None if isinstance(v, (dict, list)) else v for k, v in one.items()}
     return bool(deserialize(bare, full=False) == bare)

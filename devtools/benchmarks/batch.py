@@ -4,7 +4,7 @@
 
 The floor is the same jobs without Airflow: enqueued by a bare pipeline, taken by the
 same worker, delivered to the same receiver. In one run a worker's and a triggerer's
-process are killed on the way.
+process are killed before the end.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from devtools.receiver import running_receiver
 from devtools.servers.postgres import running_postgres
 from runqy_provider.client.models import JobOptions
 from runqy_provider.client.redis_transport import NewJob, RedisTransport
-from runqy_provider.connections import RedisConnection
 from runqy_provider.inbox import callback_url
+from runqy_provider.redis_connection import RedisConnection
 from runqy_sandbox.process.watchdog import run_with_watchdog
 from runqy_sandbox.sandbox import Sandbox
 
@@ -46,7 +46,7 @@ QUEUE = "idle.default"
 #: Seconds without progress after which a run is given up.
 STUCK_AFTER = 120.0
 
-#: Seconds between two looks at the processes.
+#: Seconds between two measurements of the processes.
 SAMPLE_INTERVAL = 0.2
 
 

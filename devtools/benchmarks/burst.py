@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 #: Task processes of the sandbox's worker: as many jobs run at once.
 PROCESSES = 60
 
-#: Seconds without any change of a task's state after which a run is given up.
+#: Seconds without any change of a task's state after which a run counts as failed.
 STUCK_AFTER = 120.0
 
 _ENDED = re.compile(
@@ -42,14 +42,14 @@ _ENDED = re.compile(
 
 @dataclass(frozen=True)
 class Burst:
-    """What came of one run.
+    """The outcome of one run.
 
     Attributes:
         tasks: How many.
         failed: How many did not succeed.
         lags: Seconds from each job's end to that of its task.
         starts: How often a worker slot was taken.
-        slot_seconds: For how long, all together.
+        slot_seconds: For how long, in total.
         wall: Seconds from the first task's start to the last one's end.
         cpu: Processor time of scheduler and workers, in seconds.
     """
@@ -190,7 +190,7 @@ def open_bench(
                 "task_code": str(code / name),
                 "deployment": {"startup_timeout_secs": 300},
             }
-            for name in ("work", "put")
+            for name in ("work", "put", "tell")
         }
     }
     with (

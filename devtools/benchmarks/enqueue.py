@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""How many jobs are enqueued a second, by transport and by jobs per round trip.
+"""How many jobs are enqueued per second, by transport and by jobs per round trip.
 
 The floors of the transport ``redis`` are the same script, called by bare redis-py in a
 pipeline: once with the encoding of the messages, once with messages that were prepared.
@@ -23,14 +23,17 @@ from devtools.benchmarks.servers import CONN_ID
 from devtools.benchmarks.table import Table
 from runqy_provider.client import api
 from runqy_provider.client.models import JobOptions
-from runqy_provider.client.redis_keys import QUEUES, hash_key, pending_key, reverse_key
-from runqy_provider.client.redis_transport import _ENQUEUE, NewJob, RedisTransport
-from runqy_provider.client.task_message import (
+from runqy_provider.client.queues import QUEUES, hash_key, pending_key, reverse_key
+from runqy_provider.client.redis_transport import (
+    _ENQUEUE,
     DEFAULT_TIMEOUT,
     MAX_RETRY,
+    NewJob,
+    RedisTransport,
     task_message,
 )
-from runqy_provider.connections import RedisConnection, RunqyConnection
+from runqy_provider.connections import RunqyConnection
+from runqy_provider.redis_connection import RedisConnection
 from runqy_sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ PAYLOAD = {"input": "s3://audio/2030-01-31/" + "x" * 150, "model": "large", "n":
 JOBS = {1: 1000, 100: 10_000, 1000: 10_000}
 HTTP_JOBS = {1: 500, 100: 5000, 1000: 10_000}
 
-#: Measurements of each way, in turns; the median counts.
+#: Measurements of each way, alternating; the median counts.
 ROUNDS, QUICK_ROUNDS = 5, 3
 
 
@@ -52,7 +55,7 @@ def run(*, quick: bool) -> Iterator[Table]:
     table = Table(
         "enqueue",
         "Enqueue jobs",
-        ("way", "jobs per round trip", "jobs a second", "µs per job", "of the floor"),
+        ("way", "jobs per round trip", "jobs per second", "µs per job", "of the floor"),
         note="*of the floor*: time per job, compared with the bare way that encodes.",
     )
     rounds = QUICK_ROUNDS if quick else ROUNDS
@@ -132,7 +135,7 @@ def http_ways(sandbox: Sandbox, stack: contextlib.ExitStack) -> dict[str, Any]:
 def _compare(
     table: Table, ways: dict[str, Any], size: int, jobs: int, rounds: int
 ) -> None:
-    """Measure ways in turns, and add a row for each; the second one is the floor."""
+    """Measure ways alternately, and add a row for each; the second one is the floor."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, (prepare, enqueue) in ways.items():

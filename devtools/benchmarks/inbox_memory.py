@@ -18,10 +18,10 @@ from redis.asyncio import Redis as AsyncRedis
 from devtools.benchmarks.servers import CONN_ID, port_of, running_redis
 from devtools.benchmarks.table import Table
 from runqy_delivery import Delivery
-from runqy_provider.connections import RedisConnection
+from runqy_provider.config import Config
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.writer import InboxWriter, digest
-from runqy_provider.options import Config
+from runqy_provider.redis_connection import RedisConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,11 +95,11 @@ def _set(redis: Redis, deliveries: list[Delivery]) -> None:
 def _usage(redis: Redis) -> tuple[int, int]:
     """Return bytes of memory, and of the append-only file."""
     info: dict[str, Any] = redis.info()
-    # What the clients and the buffer of the file take is not the price of a delivery.
+    # The memory of the clients and of the file's buffer is not a cost of a delivery.
     return redis.info("memory")["used_memory_dataset"], info["aof_current_size"]
 
 
 def _expire(redis: Redis) -> None:
-    """Remove the deliveries, as their time to live does."""
+    """Remove the deliveries, as their expiry does."""
     found = [*redis.scan_iter(keys.delivery(CONN_ID, "*"), count=10_000)]
     redis.unlink(*found)

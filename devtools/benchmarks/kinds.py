@@ -15,7 +15,7 @@ from devtools.benchmarks.servers import CONN_ID
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-#: By kind: what tables call it.
+#: By kind: its name in tables.
 NAMES = {
     "floor": "bare: a trigger that does nothing",
     "ours": "RunqyOperator, webhook",

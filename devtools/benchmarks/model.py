@@ -13,11 +13,11 @@ import argparse
 import math
 from dataclasses import dataclass, field, fields
 
-from runqy_provider.hooks.delivery_fields import LATE_DELIVERY
+from runqy_provider.config import Config
 from runqy_provider.inbox import keys
-from runqy_provider.operators.runqy import DELIVERY_TIMEOUT
-from runqy_provider.options import Config
-from runqy_provider.sinks.object_store.sink import WEBHOOK_INTERVAL_FACTOR
+from runqy_provider.operators._task import DELIVERY_TIMEOUT
+from runqy_provider.sinks.base import LATE_DELIVERY
+from runqy_provider.sinks.object_store.object_sink import WEBHOOK_INTERVAL_FACTOR
 
 # What was measured, with the benchmark, and the row and column of its table.
 
@@ -25,13 +25,13 @@ from runqy_provider.sinks.object_store.sink import WEBHOOK_INTERVAL_FACTOR
 WAIT_MEMORY = 11.8
 #: MiB of a triggerer without many waits. delivered_to_done: triggerer: MiB.
 TRIGGERER_MEMORY = 481
-#: Triggers that start a second. triggerer_start: ours, 1,000 triggers.
+#: Triggers that start per second. triggerer_start: ours, 1,000 triggers.
 TRIGGER_STARTS = 446
 #: Milliseconds of a delivery. triggerers: ours, 1 triggerer, 1 receiver: CPU.
 WAKE_CPU = 1.42
 #: Milliseconds that each further triggerer adds to that.
 MESSAGE_CPU = 0.57
-#: Deliveries a second. receiver_load: our receiver, 32 connections.
+#: Deliveries per second. receiver_load: our receiver, 32 connections.
 RECEIVER_RATE = 5407
 #: Milliseconds of a delivery. triggerers: ours, 4 triggerers: Redis's CPU.
 REDIS_CPU = 0.31
@@ -51,7 +51,7 @@ SLOT_TIME, SLOT_CPU = 5.82, 1.10
 
 DAY = 86_400
 
-#: A process is planned with so much of what it can do: half of it, for peaks in a peak.
+#: Share of its capacity that a process is planned with: half, for short peaks.
 PLANNED = 0.5
 
 #: Bytes of a delivery that only says where an object is.
@@ -74,10 +74,10 @@ def _input(default: float, explanation: str) -> float:
 
 @dataclass(frozen=True)
 class Load:
-    """What a deployment has to do; the help of each field says what it is."""
+    """The load of a deployment; the help of each field describes it."""
 
-    jobs_per_day: float = _input(1_000_000, "jobs a day")
-    peak_factor: float = _input(3, "jobs a second at the peak, divided by the mean")
+    jobs_per_day: float = _input(1_000_000, "jobs per day")
+    peak_factor: float = _input(3, "jobs per second at the peak, divided by the mean")
     job_seconds: float = _input(60, "mean seconds from enqueue to delivery")
     result_kib: float = _input(2, "mean KiB of a result that a webhook brings")
     webhook_share: float = _input(0.9, "share of jobs with the sink webhook")
@@ -96,7 +96,7 @@ class Load:
 
 
 def size_of(load: Load) -> dict[str, str]:
-    """Return what a load needs at its peak, all Airflows together, as text."""
+    """Return what a load needs at its peak, for all Airflows together, as text."""
     peak = load.jobs_per_day / DAY * load.peak_factor
     delivered = load.webhook_share + load.object_share
     deliveries = peak * delivered
@@ -124,10 +124,10 @@ def size_of(load: Load) -> dict[str, str]:
         "Redis": f"{_bytes(_redis_memory(load, peak))} of memory, "
         f"{deliveries * REDIS_CPU / 1000:.0%} of a core",
         "append-only file": f"{_bytes(peak * appended)}/s at the peak, "
-        f"{_bytes(load.jobs_per_day * appended)} a day",
-        "object store, a day": f"{puts:,.0f} PUT, {reads:,.0f} GET or HEAD, "
+        f"{_bytes(load.jobs_per_day * appended)} per day",
+        "object store, per day": f"{puts:,.0f} PUT, {reads:,.0f} GET or HEAD, "
         f"{lists:,.0f} LIST",
-        "object store, a month": f"${price / 1000 * 30:,.2f} for requests",
+        "object store, per month": f"${price / 1000 * 30:,.2f} for requests",
         "enqueue": f"{peak:.1f} jobs/s: {peak * HTTP_ENQUEUE / 1e6:.1%} of what one "
         f"HTTP client can, {peak * REDIS_ENQUEUE / 1e6:.1%} by Redis",
     }
@@ -137,12 +137,12 @@ def _triggerers(starts: float, deliveries: float, full: float) -> int:
     """Return how many triggerers one Airflow needs while none has failed.
 
     Args:
-        starts: Triggers that start a second.
-        deliveries: Deliveries that come a second.
+        starts: Triggers that start per second.
+        deliveries: Deliveries that come per second.
         full: How many triggerers the waits would fill.
     """
     least = math.ceil(max(1, full, starts / (TRIGGER_STARTS * PLANNED)))
-    # Each hears of every delivery, so that more of them may not help.
+    # Every triggerer receives every notification, so more of them may not help.
     enough = (n for n in range(least, MOST) if _cpu(deliveries, n) <= PLANNED)
     return next(enough, max(least, MOST))
 

@@ -31,7 +31,7 @@ async def post_all(
         receivers: Their addresses; each gets a connection of its own.
         secret: The callback secret.
         names: Ids of the deliveries.
-        rate: Deliveries a second, all together.
+        rate: Deliveries per second, in total.
 
     Returns:
         By name: when it was sent, by the monotonic clock.

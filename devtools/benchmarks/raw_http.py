@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 
 class Answer(NamedTuple):
-    """The answer to a request: its status, and whether the server hangs up now."""
+    """The answer to a request: its status, and whether the server then disconnects."""
 
     status: int
     closes: bool
@@ -36,8 +36,8 @@ async def exchange(
     """Send a request and read the answer, within 30 s.
 
     Raises:
-        ConnectionError: The server hung up.
-        IncompleteReadError: It hung up in the middle of an answer.
+        ConnectionError: The server closed the connection.
+        IncompleteReadError: It did so in the middle of an answer.
         TimeoutError: It did not answer.
     """
     writer.write(request)

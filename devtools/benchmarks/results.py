@@ -22,12 +22,12 @@ DONE, FAILED, ENDED = "done", "failed", "ended"
 
 @dataclass
 class Result:
-    """What came of one benchmark.
+    """The outcome of one benchmark.
 
     Attributes:
-        status: DONE, FAILED, or ENDED where it took longer than it may.
+        status: DONE, FAILED, or ENDED if it was stuck.
         seconds: How long it ran.
-        tables: What it measured, also where it did not come to its end.
+        tables: What it measured, even if it did not finish.
     """
 
     status: str
@@ -36,7 +36,7 @@ class Result:
 
 
 def read_results(*, quick: bool) -> dict[str, Result]:
-    """Return the results of the last runs, by benchmark; empty where there are none."""
+    """Return the results of the last runs, by benchmark; empty if there are none."""
     path = _path(quick=quick)
     if not path.exists():
         return {}

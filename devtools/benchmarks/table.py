@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-#: A text, a number, or nothing where something does not apply.
+#: A text, a number, or None if it does not apply.
 Cell = str | int | float | None
 
 
@@ -24,7 +24,7 @@ class Table:
     """Rows of figures.
 
     Attributes:
-        name: What plots and the sizing call it; no other table has it.
+        name: Its unique name, for plots and the sizing.
         title: What was measured.
         heads: The name of each column, with its unit.
         rows: The rows, each with as many cells as there are heads.

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a triggerer starts triggers, and hands their events on.
+"""How fast a triggerer starts triggers, and passes their events on.
 
 Airflow's real triggerer runs, without a database. All deliveries have arrived before,
 so that each wait ends when it has begun. The floor are triggers that fire at once.
@@ -46,7 +46,7 @@ def run(*, quick: bool) -> Iterator[Table]:
     table = Table(
         "triggerer_start",
         "From the start of a triggerer's first trigger to all events",
-        ("kind", "triggers", "s", "triggers a second"),
+        ("kind", "triggers", "s", "triggers per second"),
         note="The seconds begin when Airflow has given the triggerer its triggers.",
     )
     for triggers in QUICK_SIZES if quick else SIZES:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The same waits in 1, 2 and 4 triggerers, with 1 and 2 receivers: who is woken.
+"""The same waits in 1, 2 and 4 triggerers, with 1 and 2 receivers: which ones end.
 
 Each triggerer and each receiver is a process of its own. What must not change is that a
 delivery ends the wait that it belongs to, and no other, wherever it is. What may grow
@@ -48,7 +48,7 @@ SHAPES = ((1, 1), (2, 1), (4, 1), (2, 2), (4, 2))
 QUICK_SHAPES = ((1, 1), (2, 2))
 BARE_SHAPES, QUICK_BARE_SHAPES = ((1, 1), (4, 1)), ((1, 1),)
 
-#: Deliveries a second, all together.
+#: Deliveries per second, in total.
 RATE = 100.0
 
 BARE = (sys.executable, "-m", "devtools.benchmarks.bare_receiver")

@@ -37,7 +37,7 @@ SIZES, QUICK_SIZES = (100, 1000, 10_000), (1000,)
 KINDS = ("floor", "ours", "ours_jobs", "ours_s3", "redis", "s3")
 QUICK_KINDS = ("floor", "ours", "redis")
 
-#: Of the peers, this many waits are the most that is tried: more take minutes to start.
+#: The most waits for the peers: more take minutes to start.
 MOST_OF_PEER = {"redis": 1000, "s3": 100}
 
 #: Seconds of idling: for the processor, in which all waits are polled once; for blocks.
@@ -154,7 +154,7 @@ async def idle(kind: str, waits: int) -> dict[str, float]:
     if kind == "ours_jobs":
         enqueue(names)
     first = await start(kind, names[:1], START)
-    await asyncio.sleep(2)  # imports and clients are not the price of a wait
+    await asyncio.sleep(2)  # imports and clients are not a cost of a wait
     gc.collect()
     before, sockets = memory(), connections()
     blocks = Blocks()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""``make demo``: start everything, run the example DAGs, print what came of it."""
+"""``make demo``: start everything, run the example DAGs, print the outcome."""
 
 from __future__ import annotations
 
@@ -77,16 +77,16 @@ def _plain(value: Any) -> str:
 
 
 def say(message: str) -> None:
-    """Tell what happens, with the seconds since the start."""
+    """Print what happens, with the seconds since the start."""
     print(f"[{time.monotonic() - _started:5.0f} s] {message}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; 0 only if every row is as it should be."""
+    """Run the demo; return 0 only if every row is as expected."""
     parser = argparse.ArgumentParser(prog="python -m devtools.demo")
     parser.add_argument("--keep", action="store_true", help="leave it all running")
     options = parser.parse_args(arguments)
-    # A polite end of the demo is an end of all that it started.
+    # SIGTERM ends the demo and all that it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     shutil.rmtree(HOME, ignore_errors=True)
     port = free_port()
@@ -187,7 +187,7 @@ def _fill(client: AirflowClient, sandbox: Sandbox) -> tuple[int, str]:
 
 
 def _watch(client: AirflowClient, run_ids: dict[str, str]) -> None:
-    """Wait for all runs, and say how they go."""
+    """Wait for all runs, and print their progress."""
     progress = Progress()
     while not progress.is_stuck:
         job_states = {dag: client.state(dag, run) for dag, run in run_ids.items()}
@@ -206,7 +206,7 @@ def _states(tasks: list[dict[str, Any]]) -> object:
 
 
 class Progress:
-    """Says what is new, and knows when nothing has changed for a while."""
+    """Prints what is new, and notices when nothing has changed for a while."""
 
     def __init__(self) -> None:
         self._message = ""
@@ -219,11 +219,11 @@ class Progress:
         return time.monotonic() - self._changed > STUCK_AFTER
 
     def note(self, message: str, seen: object) -> None:
-        """Note how things stand.
+        """Record the current state.
 
         Args:
-            message: Text for the person who watches; printed where it is new.
-            seen: Whatever differs once there was any progress.
+            message: Text for the person who watches; printed if it is new.
+            seen: Any value that changes with each progress.
         """
         if message != self._message:
             say(message)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo saw, row by row, and whether it is as it should be."""
+"""What the demo saw, row by row, and whether it is as expected."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a task of an example must come to.
+    """The expected outcome of a task of an example.
 
     Attributes:
         dag_id: The DAG.
         task_id: The task.
-        count: Task instances; more than one where it is mapped.
+        count: Task instances; more than one if it is mapped.
         state: The state they must end in.
         holds: Says whether a result, or the log of a failed task, is right.
     """
@@ -95,7 +95,7 @@ def _times(enqueued: float | None, delivered: float | None, ti: dict[str, Any]) 
     if enqueued is None or delivered is None or not ti["end_date"]:
         return ""
     end = datetime.fromisoformat(ti["end_date"]).timestamp()
-    # S3 tells times in whole seconds, so a quick one may seem to be early.
+    # S3 reports times in whole seconds, so a quick job may seem to end early.
     return f"0 → {max(0, delivered - enqueued):.1f} → {end - enqueued:.1f}"
 
 
@@ -127,6 +127,6 @@ def print_table(rows: Sequence[Row]) -> None:
             "yes" if row.is_right else "NO",
         )
     console = Console()
-    # A pipe has no width of its own; the table should not be folded for it.
+    # A pipe has no width; the table must not be wrapped in it.
     width = console.width if console.is_terminal else 200
     Console(width=max(width, 120)).print(table)

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``make docs-tables``: write the parts of the docs that are generated from the code.
 
-Such a part stands between a mark, as ``<!-- generated: connection -->``, and
-``<!-- end -->``. It is committed, so that it can be read without a build. The mark of a
-part of the Python API names classes, functions and modules. The site, of which this
-module is a hook, has their whole docstrings instead.
+Such a part is between a mark, such as ``<!-- generated: connection -->``, and ``<!--
+end -->``. It is committed, so that it can be read without a build. The mark of a part
+of the Python API names classes, functions and modules. The site, of which this module
+is a hook, has their whole docstrings instead.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ def require(program: str | None, package: str, how: str | None = None) -> str:
     """Return a server's program; without it, fail in CI and skip on a laptop.
 
     Args:
-        program: Its path; None where it was not found.
+        program: Its path; None if it was not found.
         package: The package that has it.
-        how: The command that installs it; Debian's where not given.
+        how: The command that installs it; by default Debian's.
     """
     if program is not None:
         return program
@@ -27,7 +27,7 @@ def require(program: str | None, package: str, how: str | None = None) -> str:
 def as_user(user: str) -> list[str]:
     """Return the prefix of a command with which root runs it as a user.
 
-    Some servers refuse to be root's.
+    Some servers refuse to run as root.
     """
     if os.geteuid() != 0:
         return []

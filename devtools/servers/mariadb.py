@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 USER, PASSWORD, DATABASE = "runqy", "not-a-secret", "results"
 
-#: What makes the user and the database, before the server takes connections.
+#: Statements that make the user and the database, before the server accepts
+#: connections.
 SETUP = f"""\
 CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4;
 CREATE USER {USER}@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';
@@ -101,7 +102,7 @@ def running_mariadb() -> Iterator[MariaDB]:
     command += ["--bind-address=127.0.0.1", f"--port={port}", f"--tmpdir={home}"]
     # The file is executed at each start: it is emptied once the server answers.
     command += [f"--init-file={setup}", "--innodb-flush-log-at-trx-commit=0"]
-    # Times are not in UTC by chance, and no value is refused by chance.
+    # Tests must not depend on a server in UTC, or on its strict mode.
     command += ["--default-time-zone=+05:00", "--sql-mode="]
     watchdog = Watchdog()
     child = Child(Program("MariaDB", command, answers), home / "log", watchdog)

@@ -59,7 +59,7 @@ class Postgres:
 
 
 def find_program(name: str) -> str | None:
-    """Return the path of one of PostgreSQL's programs; None where it is not found."""
+    """Return the path of one of PostgreSQL's programs; None if it is not found."""
     versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return str(versions[-1]) if versions else shutil.which(name)
 

@@ -21,7 +21,7 @@ from runqy_sandbox.process.watchdog import Watchdog
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: The script itself: the one on the PATH insists on a user of its own.
+#: The script itself: the one on the PATH requires a user of its own.
 SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 

@@ -143,7 +143,7 @@ def _is_in_sync(node: RedisNode) -> bool:
 
 
 def _raw(info: object) -> bytes:
-    """Return an answer as text, whatever redis-py has made of it."""
+    """Return an answer as text; redis-py may have parsed it."""
     if isinstance(info, dict):
         return "\n".join(f"{key}:{value}" for key, value in info.items()).encode()
     return info if isinstance(info, bytes) else str(info).encode()
@@ -190,7 +190,7 @@ def _join(cluster: RedisCluster) -> None:
     for primary, replica in zip(primaries, cluster.nodes[PRIMARIES:], strict=True):
 
         def follows(replica: RedisNode = replica, node_id: str = _id(primary)) -> bool:
-            # Refused until the replica has heard of its primary.
+            # Refused until the replica knows its primary.
             return bool(replica.ask("CLUSTER", "REPLICATE", node_id))
 
         wait_until(follows, "a replica follows its primary")

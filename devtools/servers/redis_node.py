@@ -1,4 +1,4 @@
-"""One Redis with options of its own, and what waits for a state of several."""
+"""One Redis with options of its own, and functions that wait for a state of several."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Seconds within which servers must reach a state; a busy machine is slow.
 LIMIT = 120.0
 
-#: A node of a cluster listens on a second port, for other nodes: so much higher.
+#: A node of a cluster listens for other nodes on a second port, higher by this number.
 BUS_OFFSET = 10_000
 
 
@@ -48,7 +48,7 @@ class RedisNode:
             yield redis
 
     def ask(self, *command: str) -> Any:
-        """Return the answer to a command; None where it does not answer."""
+        """Return the answer to a command; None if it does not answer."""
         try:
             with self.connect() as redis:
                 execute: Any = redis.execute_command  # it has no types
@@ -71,7 +71,7 @@ def make_node(
         directory: For its data and its log.
         watchdog: Ends it if this process is killed.
         options: More options of its command line.
-        port: Its port; a free one where not given.
+        port: Its port; by default a free one.
         login: For ``RedisNode.login``; by default the user without a password.
         tls: Whether it accepts only TLS.
     """

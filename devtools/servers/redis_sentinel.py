@@ -68,7 +68,7 @@ class SentinelGroup:
         """Return the primary, by the first Sentinel.
 
         Raises:
-            LookupError: It does not say.
+            LookupError: It does not know.
         """
         answer = self.sentinels[0].ask("SENTINEL GET-MASTER-ADDR-BY-NAME", MASTER)
         for node in self.nodes:

@@ -107,7 +107,7 @@ def _has_tls(program: str) -> bool:
 
 @contextlib.contextmanager
 def running_tls_redis(directory: Path, files: Certificates) -> Iterator[RedisNode]:
-    """Start a Redis, and end it; skip the test where the Redis has no TLS."""
+    """Start a Redis, and end it; skip the test if the Redis has no TLS."""
     program = find_redis_server()
     require(program if _has_tls(program) else None, "redis-server")
     with contextlib.ExitStack() as stack:

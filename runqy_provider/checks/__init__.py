@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Check, line by line, everything that a task will need of a runqy connection.
+"""Check everything that a task needs of a runqy connection, one line per check.
 
-Here are the result of one check, and the report of all.
+This module has the result of one check, and the report of all.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class CheckResult:
 
     Attributes:
         subject: What was checked: ``"API key"``.
-        status: OK; WARNING where tasks can run but something is missing; FAILED where
-            they cannot.
+        status: OK; WARNING if tasks can run but something is missing; FAILED if they
+            cannot.
         message: What was found, and what to do next.
     """
 

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow's own database says: of a copied connection, and of triggerers.
+"""What Airflow's own database says about a copied connection, and about triggerers.
 
-Only processes that ``airflow_compat.may_ask_database`` names may ask it.
+Only processes for which ``airflow_compat.may_ask_database`` is true may ask it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SUBJECT = "Triggerer"
 #: How many triggerers are looked at; rows of those that ended stay in the database.
 MOST_TRIGGERERS = 200
 
-#: A triggerer takes new triggers once a second, some at a time.
+#: A triggerer takes a few new triggers once per second.
 GRACE = timedelta(seconds=60)
 
 
@@ -49,9 +49,9 @@ def stored_conn_id(connection: Connection) -> str | None:
         connection: A connection, perhaps under a temporary id.
 
     Returns:
-        Its own id where that is stored. Else the id of the only stored runqy
-        connection with the same fields; None if there is none, or more than one, or
-        the database cannot be asked.
+        Its own id if that is stored. Else the id of the only stored runqy connection
+        with the same fields; None if there is none, or more than one, or the database
+        cannot be asked.
     """
     statement = select(StoredConnection).where(StoredConnection.conn_type == "runqy")
     try:
@@ -81,6 +81,20 @@ def _fields(connection: ConnectionLike) -> Mapping[str, Any] | None:
         "password": connection.password or "",
         **given,
     }
+
+
+def database_error() -> str | None:
+    """Return why this machine cannot read connections from Airflow's database.
+
+    Returns:
+        The class of the error; None if the database answers.
+    """
+    try:
+        with create_session() as session:
+            session.execute(select(StoredConnection.id).limit(1))
+    except SQLAlchemyError as error:
+        return type(error).__name__
+    return None
 
 
 def check_triggerer() -> Iterator[CheckResult]:
@@ -115,7 +129,7 @@ def find_triggerer(session: Session) -> CheckResult:
             SUBJECT,
             WARNING,
             f"No triggerer of Airflow runs{seen}, so tasks that wait for a result do "
-            "not go on. Start one: airflow triggerer.",
+            "not continue. Start one: airflow triggerer.",
         )
     problem = _capacity_problem(session, alive)
     if problem:
@@ -124,7 +138,7 @@ def find_triggerer(session: Session) -> CheckResult:
 
 
 def _capacity_problem(session: Session, alive: Sequence[int]) -> str:
-    """Return why no triggerer takes a deferred task; empty where one does."""
+    """Return why no triggerer takes a deferred task; empty if one does."""
     counts = session.execute(
         select(Trigger.triggerer_id, func.count(Trigger.id).label("triggers"))
         .where(Trigger.triggerer_id.in_(alive))

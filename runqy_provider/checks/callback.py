@@ -89,7 +89,7 @@ def _deliver(
 
 
 def _problem(settings: Settings, response: requests.Response) -> str:
-    """Return what is wrong with a response; an empty text where it is accepted."""
+    """Return what is wrong with a response; an empty text if it is accepted."""
     conn_id, url = settings.connection.conn_id, settings.callback_url
     said = _fields(response)
     if RECEIVER_FIELDS.isdisjoint(said):
@@ -123,7 +123,7 @@ def _fields(response: requests.Response) -> dict[str, object]:
 
 
 def _read_back(backend: InboxBackend, delivery_id: str) -> str:
-    """Return why a delivery cannot be read; an empty text where it was."""
+    """Return why a delivery cannot be read; an empty text if it was read."""
     try:
         with InboxReader(backend.redis, backend.namespace) as reader:
             reader.read(delivery_id)

@@ -51,7 +51,8 @@ def check_connection(conn_id: str, *, is_copy: bool = False) -> list[CheckResult
         connection = get_connection(conn_id)
     except AirflowNotFoundException as error:
         text = str(error).rstrip(".")
-        return [CheckResult("Connection", FAILED, f"{text}. Check its id.")]
+        message = f"{text}. {_how_to_find_it()}"
+        return [CheckResult("Connection", FAILED, message)]
     is_known = not is_copy
     if is_copy and may_ask_database():
         from runqy_provider.checks.airflow_database import (  # noqa: PLC0415 - only there
@@ -63,6 +64,24 @@ def check_connection(conn_id: str, *, is_copy: bool = False) -> list[CheckResult
         connection.conn_id = stored or conn_id
     results = list(_without_repetition(_check(connection)))
     return results if is_known else [_without_id(each, conn_id) for each in results]
+
+
+def _how_to_find_it() -> str:
+    """Return what to do if a connection is not found in this process."""
+    if may_ask_database():
+        from runqy_provider.checks.airflow_database import (  # noqa: PLC0415 - same
+            database_error,
+        )
+
+        error = database_error()
+        if error is not None:
+            return (
+                f"Airflow's database cannot be read here ({error}), so only this "
+                "machine's environment and secrets backend were searched. On a worker "
+                "without the database (Edge, Kubernetes), check the connection in a "
+                "task: RunqyHook(CONN_ID).test_connection()."
+            )
+    return "Check its id."
 
 
 def _check(connection: Connection) -> Iterator[CheckResult]:
@@ -84,7 +103,7 @@ def _check(connection: Connection) -> Iterator[CheckResult]:
 
 
 def check_server(settings: Settings) -> Iterator[CheckResult]:
-    """Check server, keys and queues; the rest is left out where it is not reached."""
+    """Check server, keys and queues; only the server if it is not reached."""
     connection = settings.connection
     reached = _reach(connection)
     yield reached
@@ -133,8 +152,8 @@ def _queues(settings: Settings) -> CheckResult:
             subject,
             WARNING,
             "Not known: enter an admin key or runqy's own Redis. Without one of them, "
-            "nothing tells you that no worker serves a queue, and the job of a killed "
-            "task cannot be deleted.",
+            "you are not told that a queue has no worker, and the job of a killed task "
+            "cannot be deleted.",
         )
     idle = sorted(known - served)
     if idle:
@@ -148,7 +167,7 @@ def _queues(settings: Settings) -> CheckResult:
 
 
 def check_inbox(settings: Settings) -> CheckResult:
-    """Write to the inbox, and read; say if its Redis may delete what is unread."""
+    """Write to the inbox and read it; warn if Redis may delete unread deliveries."""
     backend, subject = InboxBackend(settings), "Inbox"
     try:
         backend.check()
@@ -160,9 +179,9 @@ def check_inbox(settings: Settings) -> CheckResult:
         return CheckResult(
             subject,
             WARNING,
-            f"Redis at {address} was written and read, but deletes deliveries that "
-            f"nobody has read yet when its memory is full (maxmemory-policy {policy}): "
-            "their tasks fail. Set maxmemory-policy to noeviction.",
+            f"Redis at {address} was written and read, but deletes unread deliveries "
+            f"when its memory is full (maxmemory-policy {policy}): their tasks fail. "
+            "Set maxmemory-policy to noeviction.",
         )
     return CheckResult(subject, OK, f"Redis at {address} was written and read.")
 
@@ -178,7 +197,7 @@ def check_sink(settings: Settings) -> CheckResult:
 
 
 def _weigh(settings: Settings, found: CheckResult) -> CheckResult:
-    """Return a failed check as a warning where the default sink does not need it."""
+    """Return a failed check as a warning if the default sink does not need it."""
     if found.status != FAILED or needs_inbox(settings.connection.sink):
         return found
     message = f"{found.message} (Needed only for the sinks webhook and amqp.)"
@@ -186,7 +205,7 @@ def _weigh(settings: Settings, found: CheckResult) -> CheckResult:
 
 
 def _without_repetition(results: Iterable[CheckResult]) -> Iterator[CheckResult]:
-    """Refer to an earlier result where a message repeats it."""
+    """Refer to an earlier result if a message repeats it."""
     earlier: list[CheckResult] = []
     for result in results:
         message = result.message

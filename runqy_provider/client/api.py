@@ -44,11 +44,12 @@ MAX_BODY = 50 * 1024 * 1024
 OK, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 200, 400, 401, 403
 NOT_FOUND, TOO_LARGE, SERVER_ERROR = 404, 413, 500
 
-#: Texts of the two 500s by which the server says that a job is gone: it has ended, or
-#: nothing at all is left.
+#: Texts of two 500 responses that say that a job is gone: the job has ended, or runqy's
+#: Redis was emptied.
 NO_TASK, NO_QUEUE = "asynq: task not found", "asynq: queue not found"
 
-#: Texts of a 400 that is not an error of the caller: the server's Redis is unavailable.
+#: Texts of a 400 response which is not the caller's error: the server's Redis is
+#: unavailable.
 REDIS_UNAVAILABLE = (
     "dial tcp",
     "connection refused",
@@ -77,7 +78,7 @@ class RetryableServerError(ServerUnavailable):
 
 
 class AnswerLost(ServerUnavailable):
-    """A request was sent, and it is not known what the server has made of it."""
+    """A request was sent, and it is not known whether the server accepted it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class ApiResponse:
     body: bytes
 
     def json(self) -> Mapping[str, Any]:
-        """Return the body as a JSON object; an empty one where it is not an object."""
+        """Return the body as a JSON object; an empty one if it is not an object."""
         try:
             data = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -117,7 +118,7 @@ class ApiResponse:
 
     @property
     def is_from_runqy(self) -> bool:
-        """Whether it is an error in the format of runqy."""
+        """Whether it is an error in runqy's format."""
         return isinstance(self.json().get("errors"), list)
 
     def message(self) -> str:
@@ -138,7 +139,7 @@ class ApiRequest(Generic[T]):
         path: Path below the server's URL.
         read: Turns the response into the result, or raises.
         body: JSON body, if any.
-        needs: The role that its key must have; None where no key is needed.
+        needs: The role that its key must have; None if no key is needed.
         is_repeatable: Whether it may be sent twice.
     """
 
@@ -181,7 +182,7 @@ def enqueue(
 def enqueue_batch(
     runqy_queue: str, payloads: Sequence[Mapping[str, Any]], timeout: float | None
 ) -> ApiRequest[list[str]]:
-    """Return the request that enqueues many jobs; its result are their ids.
+    """Return the request that enqueues many jobs; its result is their ids.
 
     Each element of ``jobs`` is a payload itself: the server does not unwrap a field
     ``data``, though its documentation says so.
@@ -278,7 +279,7 @@ def get_job(job_id: str) -> ApiRequest[Job]:
 
 
 def delete_job(runqy_queue: str, job_id: str) -> ApiRequest[bool]:
-    """Return the request that deletes a job; its result is False where the job runs."""
+    """Return the request that deletes a job; its result is False if the job runs."""
 
     def read(response: ApiResponse) -> bool:
         if response.status == OK:
@@ -399,7 +400,8 @@ def open_session_for(url: str) -> requests.Session:
         Misconfigured: The environment names a proxy that is not a URL.
     """
     session = requests.Session()
-    # A .netrc would replace our key, and requests does not read all of NO_PROXY.
+    # Else a .netrc would replace our key; and requests does not support all of
+    # NO_PROXY.
     session.trust_env = False
     found = _proxy_for(url)
     if found is not None:
@@ -410,7 +412,7 @@ def open_session_for(url: str) -> requests.Session:
 
 
 def _proxy_for(url: str) -> str | None:
-    """Return the proxy for a URL; None: it is reached directly.
+    """Return the proxy for a URL; None if it is reached directly.
 
     Raises:
         Misconfigured: The environment names a proxy that is not a URL.
@@ -497,8 +499,8 @@ def _result(
     )
     if is_unavailable and request.path != "/healthz":
         raise RetryableServerError(
-            f"runqy at {connection.server_url} could not {request.what} just now: it "
-            f"answered {status}."
+            f"runqy at {connection.server_url} could not {request.what}: it answered "
+            f"{status}."
         )
     try:
         return request.read(ApiResponse(status, body))
@@ -513,7 +515,7 @@ def _transport_error(
     connection: RunqyConnection,
     error: RequestException,
 ) -> ServerUnavailable:
-    """Return the error of a request without a response; retryable where it may be."""
+    """Return the error of a request without a response; retryable if that is safe."""
     server = f"runqy at {connection.server_url} (connection {connection.conn_id!r})"
     reason = _reason(error)
     if _was_never_sent(error) or request.is_repeatable:
@@ -529,7 +531,7 @@ def _transport_error(
 
 
 def _reason(error: BaseException) -> str:
-    """Return type and text of the innermost error, which says what happened."""
+    """Return type and text of the innermost error, which is the most specific."""
     while True:
         wrapped = getattr(error.args[0], "reason", None) if error.args else None
         inner = wrapped or error.__cause__ or error.__context__
@@ -539,7 +541,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _was_never_sent(error: RequestException) -> bool:
-    # requests has the same error for a failed and for an interrupted connection.
+    # requests raises the same error for a failed and for an interrupted connection.
     reason = getattr(error.args[0], "reason", None) if error.args else None
     return isinstance(error, (ConnectTimeout, SSLError)) or isinstance(
         reason, (NewConnectionError, ConnectTimeoutError)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from runqy_provider.client.redis_keys import hash_key
+from runqy_provider.client.queues import hash_key
 from runqy_provider.redis_client import client, redis_errors
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 #: How many jobs are read in one round trip.
 IDS_PER_READ = 200
@@ -42,7 +42,7 @@ def find_job(
         delivery_id: The delivery.
 
     Returns:
-        None where no job of the queue does: it was never enqueued, or it has ended.
+        None if no job of the queue does: it was never enqueued, or it has ended.
 
     Raises:
         SinkUnavailable: Redis is unavailable.
@@ -54,7 +54,7 @@ def find_job(
 def find_waiting(
     connection: RedisConnection, runqy_queue: str, batch_id: str
 ) -> list[str]:
-    """Return the ids of those jobs of a batch that wait for a worker.
+    """Return the ids of the jobs of a batch that wait for a worker.
 
     Args:
         connection: runqy's own Redis.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from runqy_provider.client import api, models
-from runqy_provider.client.redis_keys import (
+from runqy_provider.client.queues import (
     WORKERS,
     count_workers,
     hash_key,
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     import requests
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisConnection, RunqyConnection
+    from runqy_provider.connections import RunqyConnection
     from runqy_provider.errors import RunqyError
+    from runqy_provider.redis_connection import RedisConnection
 
 T = TypeVar("T")
 
@@ -62,10 +63,10 @@ class JobStatus:
 
     Attributes:
         state: As runqy names it.
-        error: Text of its last error; empty where there is none, or it is not known.
+        error: Text of its last error; empty if there is none, or if it is not known.
         retried: How often it was run again.
-        ended_at: When it was completed, in seconds since 1970; None where it was not,
-            or it is not known.
+        ended_at: When it was completed, in seconds since 1970; None if it was not, or
+            if it is not known.
     """
 
     state: str
@@ -79,7 +80,7 @@ class QueuePosition:
     """Where a pending job is in its queue.
 
     Attributes:
-        ahead: How many jobs come before it; None where that is not known.
+        ahead: How many jobs come before it; None if that is not known.
         workers: How many live workers serve the queue.
     """
 
@@ -87,18 +88,19 @@ class QueuePosition:
     workers: int
 
 
-#: Jobs by queue and id; None for one that is gone.
+#: Jobs by queue and id; None for a job that is gone.
 Seen = dict[tuple[str, str], JobStatus | None]
 
-#: Our own state of a job of which runqy has no trace: it keeps one of jobs that ended.
+#: Our own state of a job that runqy does not know at all: it still knows jobs that
+#: ended.
 UNKNOWN = "unknown"
 
-#: Seconds after which a job that is not looked at any more is forgotten.
+#: Seconds since its last poll after which a job is forgotten.
 FORGET_AFTER = 600.0
 
 
 def is_gone(found: JobStatus | None) -> bool:
-    """Return whether runqy does not have a job any more."""
+    """Return whether a job is gone from runqy."""
     return found is None or found.state == UNKNOWN
 
 
@@ -106,11 +108,11 @@ class LastSeen:
     """Remembers in which state jobs were last seen, to explain why one is gone."""
 
     def __init__(self) -> None:
-        #: By what the caller calls a job, in the order in which they were last polled.
+        #: By the caller's key of a job; the job that was polled last is at the end.
         self._jobs: dict[str, tuple[str, float]] = {}
 
     def update(self, found: Mapping[str, JobStatus | None]) -> None:
-        """Record the states of some jobs; of one that is gone, the last one stays."""
+        """Record the states of some jobs; a job that is gone keeps its last state."""
         now = time.time()
         # One object for each state, as there may be thousands of jobs.
         states: dict[str, tuple[str, float]] = {}
@@ -127,15 +129,13 @@ class LastSeen:
             del self._jobs[oldest]
 
     def explain(self, job: str, found: JobStatus | None) -> str:
-        """Say what was last seen of a job that is gone, and what that means."""
+        """Describe the last known state of a job that is gone, and what that means."""
         state, at = self._jobs.get(job, ("", 0.0))
         seen = (
             f"It was {state} when last seen {time.time() - at:.0f} s ago" if at else ""
         )
         if found is not None and found.state == UNKNOWN:
-            lost = (
-                "runqy has no trace of it now: runqy's Redis was emptied, or replaced"
-            )
+            lost = "runqy does not know it now: runqy's Redis was emptied, or replaced"
             ran = ". It has probably not run" if state in WAITING else ""
             return (
                 f"{seen}, and {lost}{ran}." if seen else f"{lost[0].upper()}{lost[1:]}."
@@ -145,7 +145,6 @@ class LastSeen:
         return f"{seen}." if seen else ""
 
     def clear(self) -> None:
-        """Forget all jobs."""
         self._jobs.clear()
 
 
@@ -161,7 +160,7 @@ class JobStatusReader(Protocol):
         """Read the status of jobs, each a queue and an id.
 
         Returns:
-            The status of each, ``UNKNOWN`` for one of which there is no trace; jobs for
+            The status of each, ``UNKNOWN`` for a job that runqy does not know; jobs for
             which there was no response are left out.
 
         Raises:
@@ -170,13 +169,13 @@ class JobStatusReader(Protocol):
         ...
 
     async def served_queues(self) -> Counter[str] | None:
-        """Return how many live workers serve each queue; None where not known."""
+        """Return how many live workers serve each queue; None if not known."""
         ...
 
     async def jobs_ahead(
         self, jobs: Collection[tuple[str, str]]
     ) -> Mapping[tuple[str, str], int]:
-        """Return how many jobs come before each pending job, where that is known."""
+        """Return how many jobs come before each pending job, if that is known."""
         ...
 
     async def expired_leases(
@@ -235,7 +234,6 @@ class RedisJobStatusReader:
 
     @property
     def location(self) -> str:
-        """What is read."""
         return f"runqy's Redis at {self._connection.address}"
 
     async def poll(self, jobs: Collection[tuple[str, str]]) -> Seen:
@@ -258,7 +256,7 @@ class RedisJobStatusReader:
         return found
 
     async def served_queues(self) -> Counter[str]:
-        """Read what the live workers serve."""
+        """Read which queues the live workers serve."""
         with redis_errors(self._connection, "look at workers"):
             return await aread_workers(self._client())
 
@@ -282,13 +280,12 @@ class RedisJobStatusReader:
     async def expired_leases(
         self, jobs: Collection[tuple[str, str]]
     ) -> set[tuple[str, str]]:
-        """Read the leases of these jobs."""
         with redis_errors(self._connection, "look at leases"):
             async with self._client().pipeline(transaction=False) as pipeline:
                 for queue, job_id in jobs:
                     pipeline.zscore(lease_key(queue), job_id)
                 leases = await pipeline.execute()
-        # A lease is by the worker's clock, and may be about to be extended.
+        # A lease uses the worker's clock, and may be extended soon.
         over = time.time() - LEASE_MARGIN
         return {
             job
@@ -297,7 +294,6 @@ class RedisJobStatusReader:
         }
 
     async def aclose(self) -> None:
-        """Close the connection."""
         client, self._opened = self._opened, None
         if client is not None:
             await client.aclose()
@@ -321,18 +317,16 @@ class ApiJobStatusReader:
 
     @property
     def location(self) -> str:
-        """What is read."""
         return f"runqy at {self._connection.server_url}"
 
     async def poll(self, jobs: Collection[tuple[str, str]]) -> Seen:
-        """Ask about each of them."""
         turns = asyncio.Semaphore(REQUESTS_AT_ONCE)
         errors: list[RunqyError] = []
         seen: Seen = {}
 
         async def ask(job: tuple[str, str]) -> None:
             async with turns:
-                # A server that is unavailable is not asked a thousand times: each takes
+                # If the server is unavailable, stop: a thousand failing requests take
                 # long.
                 if any(isinstance(error, api.RetryableServerError) for error in errors):
                     return
@@ -349,7 +343,7 @@ class ApiJobStatusReader:
         return seen
 
     async def served_queues(self) -> Counter[str] | None:
-        """Ask what the live workers serve, where there is an admin key."""
+        """Ask which queues the live workers serve, if there is an admin key."""
         if self._connection.admin_key is None:
             return None
         try:
@@ -373,13 +367,12 @@ class ApiJobStatusReader:
         return set()
 
     async def aclose(self) -> None:
-        """Close the HTTP session."""
         session, self._opened = self._opened, None
         if session is not None:
             session.close()
 
     async def _ask(self, job_id: str) -> JobStatus | None:
-        # Its errors go to the logs of all waits, so they must not name a job.
+        # The errors go to the logs of all waits, so they must not name a job.
         request = dataclasses.replace(api.get_job(job_id), what="look at jobs")
         try:
             job = await self._send(request)
@@ -398,7 +391,7 @@ class ApiJobStatusReader:
 def job_status_reader(
     connection: RunqyConnection, redis: RedisConnection | None
 ) -> JobStatusReader:
-    """Return a reader of runqy's Redis where that is known, else of its API."""
+    """Return a reader of runqy's Redis if that is known, else of its API."""
     return (
         ApiJobStatusReader(connection) if redis is None else RedisJobStatusReader(redis)
     )

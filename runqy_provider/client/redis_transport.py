@@ -1,36 +1,33 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Enqueue jobs in runqy's own Redis, as the server does it.
+"""Enqueue jobs in runqy's own Redis, as the server does.
 
 The caller chooses the id of a job, and a second job with the same id is refused. So an
-enqueue can be repeated where it is not known whether it has succeeded, which is not
+enqueue can be repeated if it is not known whether it has succeeded, which is not
 possible over HTTP.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from redis.exceptions import NoScriptError
 
 from runqy_provider.client.api import MAX_BODY
 from runqy_provider.client.models import PENDING, Job
-from runqy_provider.client.queues import read_workers
-from runqy_provider.client.redis_keys import (
+from runqy_provider.client.queues import (
     QUEUES,
     hash_key,
     pending_key,
+    read_workers,
     retry_key,
     reverse_key,
-)
-from runqy_provider.client.task_message import (
-    DEFAULT_TIMEOUT,
-    MAX_RETRY,
-    task_message,
 )
 from runqy_provider.errors import InvalidPayload, PayloadTooLarge
 from runqy_provider.redis_client import client, redis_errors
@@ -41,7 +38,71 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from runqy_provider.client.models import JobOptions
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
+
+#: What the server stores with each job, in seconds.
+DEFAULT_TIMEOUT = 1800
+RETENTION = 24 * 3600
+
+#: How often the server lets a job that failed be run again.
+MAX_RETRY = 3
+
+#: The fields that a new job has: number, name, protobuf type.
+_FIELDS = (
+    (1, "type", "TYPE_STRING"),
+    (2, "payload", "TYPE_BYTES"),
+    (3, "id", "TYPE_STRING"),
+    (4, "queue", "TYPE_STRING"),
+    (5, "retry", "TYPE_INT32"),
+    (8, "timeout", "TYPE_INT64"),
+    (12, "retention", "TYPE_INT64"),
+)
+
+
+def task_message(
+    job_id: str, runqy_queue: str, payload: bytes, timeout: int, max_retry: int
+) -> bytes:
+    """Return the message of a new job, as the server writes it.
+
+    Args:
+        job_id: The job's id.
+        runqy_queue: Full name of the queue.
+        payload: The payload as JSON.
+        timeout: The job's timeout in seconds.
+        max_retry: How often it may be run again.
+    """
+    message = _message_class()(
+        type=runqy_queue,
+        payload=payload,
+        id=job_id,
+        queue=runqy_queue,
+        retry=max_retry,
+        timeout=timeout,
+        retention=RETENTION,
+    )
+    data: bytes = message.SerializeToString()
+    return data
+
+
+@functools.cache
+def _message_class() -> Any:
+    """Return the class of the message; its own descriptor pool avoids collisions."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="asynq.proto", package="asynq", syntax="proto3"
+    )
+    message = file.message_type.add(name="TaskMessage")
+    for number, name, kind in _FIELDS:
+        message.field.add(
+            name=name,
+            number=number,
+            type=getattr(descriptor_pb2.FieldDescriptorProto, kind),
+            label=descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL,
+        )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(
+        pool.FindMessageTypeByName("asynq.TaskMessage")
+    )
 
 
 class _Script:
@@ -53,8 +114,8 @@ class _Script:
 
 
 # The reverse key stays after a job of a queue without storage has ended and its hash is
-# deleted: a job that has run is refused, too. All in one script, which the server does
-# in three steps, so that no half of it is ever seen.
+# deleted: a job that has run is refused, too. It is one script, where the server takes
+# three steps, so that others see all of it or nothing.
 _ENQUEUE = _Script("""
 if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then return 0 end
 redis.call('SADD', KEYS[4], ARGV[4])
@@ -66,8 +127,8 @@ return 1
 """)
 
 
-# As the server deletes a job that waits for a worker; an active one stays. The reverse
-# key stays, too: the job was enqueued, and is not to be enqueued again.
+# Deletes a job that waits for a worker as the server does; an active job stays. The
+# reverse key stays, too: a job is never enqueued twice.
 _DELETE = _Script("""
 local state = redis.call('HGET', KEYS[1], 'state')
 if state == 'pending' then redis.call('LREM', KEYS[2], -1, ARGV[1])
@@ -133,12 +194,12 @@ class RedisTransport:
             options: What applies to each of them.
 
         Returns:
-            For each job: True where it was enqueued now, False where a job with its id
-            was enqueued before.
+            For each job: True if it was enqueued now, False if a job with its id was
+            enqueued before.
 
         Raises:
             InvalidPayload: The payload of one is not JSON: none was enqueued.
-            PayloadTooLarge: It is larger than what the server accepts: likewise.
+            PayloadTooLarge: One is larger than the server accepts: none was enqueued.
             SinkUnavailable: Redis is unavailable. Some may have been enqueued: repeat
                 the call, with the same ids.
             NoAccess: It denies access.

@@ -19,7 +19,7 @@ from runqy_provider.errors import (
     RunqyError,
     TooLarge,
 )
-from runqy_provider.inbox.channel import MOST_KEPT, check_channel
+from runqy_provider.inbox.callback_url import MOST_KEPT, check_channel
 from runqy_provider.models import (
     AUTO,
     REFERENCE,
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runqy_delivery import JobError
-    from runqy_provider.hooks.batch_result import BatchResult
     from runqy_provider.inbox.channel_reader import ChannelTaker
     from runqy_provider.settings import Settings
     from runqy_provider.sinks.base import Sink
+    from runqy_provider.sinks.batch_result import BatchResult
     from runqy_provider.sinks.result import StoredResult
 
 log = logging.getLogger(__name__)
 
-#: Airflow's lists of what it calls when an execution of a task ends without success.
+#: Airflow's lists of callbacks for an execution of a task that ends without success.
 _OTHER_ENDS = ("on_failure_callback", "on_retry_callback", "on_skipped_callback")
 
 
@@ -60,8 +60,8 @@ class RunqyResultHook(BaseHook):
         with RunqyResultHook().read(ti.xcom_pull("render")).stream() as image:
             shutil.copyfileobj(image, out)
 
-    :param runqy_conn_id: The runqy connection to read through. None: that which a
-        reference names, and else ``runqy_default``.
+    :param runqy_conn_id: The runqy connection to read through. None: the one that a
+        reference names, else ``runqy_default``.
     """
 
     conn_name_attr = "runqy_conn_id"
@@ -79,7 +79,7 @@ class RunqyResultHook(BaseHook):
     def from_settings(cls, settings: Settings) -> Self:
         """Return a hook for a connection that was fetched already.
 
-        It opens a reference that names another connection by that one.
+        If a reference names another connection, it is opened through that one.
         """
         hook = cls()
         hook.runqy_conn_id, hook.settings = settings.connection.conn_id, settings
@@ -97,8 +97,8 @@ class RunqyResultHook(BaseHook):
 
         Args:
             reference: What the task returned, from XCom.
-            conn_id: The connection of its object store, where it is not the default
-                of that kind (for S3, the runqy connection's).
+            conn_id: The connection of its object store, if it is not the default of
+                that kind (for S3, the runqy connection's).
 
         Raises:
             Misconfigured: It is not a reference.
@@ -123,17 +123,17 @@ class RunqyResultHook(BaseHook):
         return self._others[named]
 
     def link(self, sink: Sink, reference: Reference | dict[str, Any]) -> str | None:
-        """Return a URL under which people find a result, for ``[runqy] link_seconds``.
+        """Return a URL at which people find a result, for ``[runqy] link_seconds``.
 
         Args:
             sink: The sink that was requested.
             reference: What the task returned.
 
         Returns:
-            None where there is no such URL, or none is wanted.
+            None if there is no such URL, or none is wanted.
 
         Raises:
-            SinkError: None can be made just now.
+            SinkError: The URL cannot be made at the moment.
         """
         seconds = self.settings.config.link_seconds
         if seconds <= 0:
@@ -150,7 +150,7 @@ class RunqyResultHook(BaseHook):
             sink: The sink that was requested.
             delivery_id: Our id of the delivery.
             uri: Where it arrived.
-            returns: ``auto``, a value where XCom can hold it; ``value``, a value or an
+            returns: ``auto``, a value if XCom can hold it; ``value``, a value or an
                 error; ``reference``, always a reference.
 
         Returns:
@@ -159,15 +159,15 @@ class RunqyResultHook(BaseHook):
         Raises:
             JobFailed: The task code reported a failure.
             SinkError: The result cannot be read.
-            BadDelivery: The result is not what it says it is.
-            TooLarge: A value was demanded, and XCom cannot hold it.
+            BadDelivery: The result is not of the type that it claims.
+            TooLarge: A value is required, and XCom cannot hold it.
         """
         return self.collect_with_reference(sink, delivery_id, uri, returns)[0]
 
     def collect_with_reference(
         self, sink: Sink, delivery_id: str, uri: str, returns: str = AUTO
     ) -> tuple[Any, Reference]:
-        """Return a result as ``collect`` does, and where and what it is.
+        """Return a result as ``collect`` does, and a reference to it.
 
         Args:
             sink: The sink that was requested.
@@ -190,8 +190,8 @@ class RunqyResultHook(BaseHook):
         limit = self.settings.config.xcom_limit
         if returns != REFERENCE and fetched.is_json and _is_small(fetched, limit):
             value = fetched.json()
-            # A value that task code made up to look like a reference would let it
-            # choose what a downstream task reads with Airflow's rights.
+            # If task code made a value that looks like a reference, it could choose
+            # what a downstream task reads with Airflow's rights.
             if is_kept_by_xcom(value) and not looks_like_reference(value):
                 return value, reference
         if returns == VALUE:
@@ -209,11 +209,11 @@ class RunqyResultHook(BaseHook):
             small: How many bytes a value may have.
 
         Returns:
-            The value and None, where it is JSON and small; else None and a reference.
+            The value and None, if it is JSON and small; else None and a reference.
 
         Raises:
             JobFailed: The task code reported a failure.
-            BadDelivery: The result is not what it says it is.
+            BadDelivery: The result is not of the type that it claims.
         """
         if fetched.error is not None:
             raise job_failed(delivery_id, fetched.error)
@@ -230,8 +230,8 @@ class RunqyResultHook(BaseHook):
         """Yield the results of a batch, in the order of its payloads.
 
         Args:
-            reference: What ``RunqyBatchOperator`` returned, from XCom, where the
-                results are too large for it or ``returns="reference"``.
+            reference: What ``RunqyBatchOperator`` returned, from XCom, if the results
+                are too large for it or ``returns="reference"``.
             first: Number of the first job that is wanted, from 0.
             last: Number of the last one; None: up to the end.
 
@@ -240,7 +240,7 @@ class RunqyResultHook(BaseHook):
             SinkError: The manifest cannot be read.
             BadDelivery: It is not the manifest of a batch.
         """
-        from runqy_provider.hooks.batch_result import (  # noqa: PLC0415 - for batches only
+        from runqy_provider.sinks.batch_result import (  # noqa: PLC0415 - for batches only
             results_in,
         )
 
@@ -266,12 +266,12 @@ class RunqyResultHook(BaseHook):
         with_failures: bool = False,
         most: int = MOST_KEPT,
     ) -> list[dict[str, Any]]:
-        """Take the deliveries that are on a channel, in a running task.
+        """Take the deliveries on a channel, in a running task.
 
-        They are acknowledged when the task succeeds. Until then they are held: a retry
-        of the task takes them again at once. If there is none, other runs take them
-        some minutes after the task's process has ended. So each delivery is taken at
-        least once by each consumer, whichever event started the run.
+        They are acknowledged when the task succeeds. Until then the task holds them: a
+        retry of the task takes them again at once. Without a retry, other runs take
+        them some minutes after the task's process has ended. So each consumer takes
+        each delivery at least once, whichever event started the run.
 
         ::
 
@@ -292,7 +292,7 @@ class RunqyResultHook(BaseHook):
         Returns:
             For each delivery the payload of its event, the oldest first: see
             ``DeliveryChannelTrigger``. ``read`` opens its ``reference``. An empty list
-            where an earlier run has taken all.
+            if an earlier run has taken all.
 
         Raises:
             Misconfigured: No task runs here, or an argument is not valid.
@@ -339,7 +339,7 @@ class RunqyResultHook(BaseHook):
             self.log.info("%s", line)
 
     def forget(self, uri: str) -> None:
-        """Let the inbox drop a delivery soon, because its value is in XCom now.
+        """Let the inbox drop a delivery soon, because its value is now in XCom.
 
         Args:
             uri: Where it arrived; outside the inbox nothing happens.
@@ -351,7 +351,7 @@ class RunqyResultHook(BaseHook):
 
 
 def _acknowledge_at_success(ti: Any, taker: ChannelTaker, entry_ids: list[str]) -> None:
-    """Have Airflow say when the task has ended: only then its work is done."""
+    """Let Airflow call us when the task has ended: only then its work is done."""
 
     def at_end(_context: Any, *, is_success: bool) -> None:
         try:
@@ -362,7 +362,7 @@ def _acknowledge_at_success(ti: Any, taker: ChannelTaker, entry_ids: list[str]) 
         finally:
             taker.close()
 
-    # Airflow has copied the operator for this execution.
+    # For this execution only, as Airflow has copied the operator.
     for kind in ("on_success_callback", *_OTHER_ENDS):
         call = functools.partial(at_end, is_success=kind not in _OTHER_ENDS)
         setattr(ti.task, kind, [*getattr(ti.task, kind), call])
@@ -389,7 +389,7 @@ def check_returns(returns: str) -> None:
     """Refuse an argument ``returns`` that is not one of RETURNS.
 
     Raises:
-        Misconfigured: It is not.
+        Misconfigured: It is not one of them.
     """
     if returns not in RETURNS:
         raise Misconfigured(
@@ -403,10 +403,10 @@ def _not_a_value(fetched: StoredResult, limit: int) -> TooLarge:
     elif fetched.size is not None and fetched.size > limit:
         why = f"has {fetched.size:,} bytes, more than [runqy] xcom_limit ({limit:,})"
     else:
-        why = "holds something that Airflow's XCom cannot give back unchanged"
+        why = "contains something that Airflow's XCom cannot give back unchanged"
     return TooLarge(
-        f"returns='value', but the result at {fetched.uri} {why}. It is still there. "
-        "Use returns='auto' and read the reference with RunqyResultHook, raise "
+        f"returns='value', but the result at {fetched.uri} {why}. The result still "
+        "exists. Use returns='auto' and read the reference with RunqyResultHook, raise "
         "xcom_limit, or have the task code return less."
     )
 

@@ -19,8 +19,7 @@ from tenacity import (
 
 from runqy_provider.airflow_compat import BaseHook
 from runqy_provider.client import api
-from runqy_provider.client.models import JobOptions
-from runqy_provider.client.payload import plain_payload
+from runqy_provider.client.models import JobOptions, plain_payload
 from runqy_provider.client.queues import full_queue_name, name_queues
 from runqy_provider.connection_form import form_widgets, ui_field_behaviour
 from runqy_provider.connections import DEFAULT_CONN_ID, REDIS, RunqyConnection
@@ -30,10 +29,10 @@ from runqy_provider.errors import (
     ServerUnavailable,
     SinkUnavailable,
 )
-from runqy_provider.hooks.delivery_fields import DeliveryFields
-from runqy_provider.inbox.channel import new_channel_delivery_id
+from runqy_provider.inbox.callback_url import new_channel_delivery_id
 from runqy_provider.models import JobRef
 from runqy_provider.settings import settings_of
+from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -187,7 +186,7 @@ class RunqyHook(BaseHook):
                 dashes and underscores; see ``new_delivery_id``.
             deadline: Until when the result is waited for, in seconds since 1970.
             job_timeout: Timeout that runqy stores with the job, in seconds.
-            options: What else is asked for the job; see ``enqueue``.
+            options: Other options of the job; see ``enqueue``.
 
         Raises:
             InvalidPayload: It is not an object, or has a reserved field.
@@ -197,10 +196,10 @@ class RunqyHook(BaseHook):
             Rejected: runqy refuses the job.
         """
         payload = plain_payload(payload, runqy_queue)
-        fields = DeliveryFields(self.settings, sink, deadline)
-        fields.check(delivery_id)
-        fields.check_is_new(delivery_id)
-        asked = fields.of(delivery_id)
+        bound = sink_from_uri(sink).bind(self.settings)
+        bound.check_delivery(delivery_id)
+        bound.check_is_new(delivery_id)
+        asked = bound.prepared_fields(delivery_id, deadline)
         enqueued_at = round(time.time(), 3)
         job = self.enqueue(
             runqy_queue,
@@ -210,7 +209,7 @@ class RunqyHook(BaseHook):
             job_id=delivery_id if self.connection.transport == REDIS else None,
         )
         return JobRef(
-            delivery_id, fields.sink_uri, job.job_id, job.runqy_queue, enqueued_at
+            delivery_id, bound.sink.uri, job.job_id, job.runqy_queue, enqueued_at
         )
 
     def enqueue(
@@ -228,14 +227,14 @@ class RunqyHook(BaseHook):
             runqy_queue: ``parent.sub``, or ``parent`` for its default sub-queue.
             payload: What the handler receives; a JSON object.
             job_timeout: Seconds, as runqy stores them (it does not enforce them).
-            options: What else is asked for the job; most of it needs the transport
+            options: Other options of the job; most of them need the transport
                 ``redis``.
-            job_id: The job's id, which needs the transport ``redis``: where a job with
-                it was enqueued before, nothing is enqueued. None: a new one.
+            job_id: The job's id, which needs the transport ``redis``: if a job with it
+                was enqueued before, nothing is enqueued. None: a new id.
 
         Raises:
-            Misconfigured: The transport cannot do what is asked for.
-            QueueNotFound: No such queue, or no default sub-queue.
+            Misconfigured: The transport does not support one of the arguments.
+            QueueNotFound: There is no such queue, or no default sub-queue.
             NotAllowed: The key is wrong or has the wrong role.
             InvalidPayload: It is not JSON, or the queue's schema refuses it.
             PayloadTooLarge: The body has more than 50 MiB.
@@ -255,7 +254,7 @@ class RunqyHook(BaseHook):
         jobs: Sequence[tuple[str | None, Mapping[str, Any]]],
         options: JobOptions | None = None,
     ) -> list[str]:
-        """Enqueue many jobs by one request, over the connection's transport.
+        """Enqueue many jobs in one request, over the connection's transport.
 
         Over HTTP runqy does not check the payloads against the input schema of their
         queue.
@@ -264,10 +263,10 @@ class RunqyHook(BaseHook):
             runqy_queue: ``parent.sub``, or ``parent`` for its default sub-queue.
             jobs: The id and the payload of each; ids need the transport ``redis``. With
                 those, the call may be repeated: no job is enqueued twice.
-            options: What else is asked for them; see ``enqueue``.
+            options: Other options of the jobs; see ``enqueue``.
 
         Returns:
-            The ids of the jobs; fewer than jobs where runqy could enqueue a part only.
+            The ids of the jobs; fewer than jobs if runqy could enqueue only a part.
 
         Raises:
             ServerUnavailable: The server is unavailable: nothing was enqueued. If it is
@@ -296,7 +295,7 @@ class RunqyHook(BaseHook):
         """Delete a job that has not started; needs the admin key.
 
         Returns:
-            True where it was deleted; False where it runs: runqy cannot stop a job.
+            True if it was deleted; False if it runs: runqy cannot stop a job.
 
         Raises:
             JobVanished: runqy does not know it any more.
@@ -328,7 +327,7 @@ class RunqyHook(BaseHook):
         """Check that the server accepts our key; enqueues nothing.
 
         Raises:
-            NotAllowed: It does not.
+            NotAllowed: It does not accept it.
         """
         self._call(api.check_key())
 
@@ -336,7 +335,7 @@ class RunqyHook(BaseHook):
         """Check all that tasks need, for Airflow's Test button and command line.
 
         Returns:
-            Whether tasks can run, and a line for each check; those that failed first.
+            Whether tasks can run, and one line per check; those that failed first.
         """
         from runqy_provider.checks import is_usable, report  # noqa: PLC0415 - rarely used
         from runqy_provider.checks.connection import (  # noqa: PLC0415 - same
@@ -356,18 +355,18 @@ class RunqyHook(BaseHook):
 
     @contextmanager
     def _end_of_retries(self) -> Iterator[None]:
-        """Raise the last error as the class that the docs name, and say how long."""
+        """Raise the last error as the class that the docs name, with the duration."""
         began = time.monotonic()
         try:
             yield
         except api.RetryableServerError as error:
             tried = time.monotonic() - began
-            after = f" It was tried for {tried:.0f} s." if self.retry_for else ""
+            after = f" It was retried for {tried:.0f} s." if self.retry_for else ""
             raise ServerUnavailable(f"{error}{after}") from None
 
     @contextmanager
     def _queues_named(self, runqy_queue: str) -> Iterator[None]:
-        """Name the queues that there are if one was not found."""
+        """Name the existing queues if one was not found."""
         try:
             yield
         except QueueNotFound as error:
@@ -413,7 +412,7 @@ class RunqyHook(BaseHook):
         """Check that runqy has a queue: in Redis, any name would be accepted.
 
         Raises:
-            QueueNotFound: It has not.
+            QueueNotFound: It does not have it.
         """
         if queue in self._found_queues or self._redis.has_queue(queue):
             self._found_queues.add(queue)
@@ -424,9 +423,9 @@ class RunqyHook(BaseHook):
             return
         raise self._queue_not_found(
             f"runqy has no queue {queue!r}: in its Redis no job was ever enqueued to "
-            f"it, and no live worker serves it. Check its name, start a worker, or "
-            f"enter an admin key in the connection {self.runqy_conn_id!r}, with which "
-            "the server is asked.",
+            "it, and no live worker serves it. Check its name, start a worker, or "
+            f"enter an admin key in the connection {self.runqy_conn_id!r}, so that the "
+            "server can be asked.",
             queue,
         )
 
@@ -443,7 +442,7 @@ class RunqyHook(BaseHook):
 
 
 class _RetryLog:
-    """Says once why a request is repeated, and then now and then that it still is.
+    """Says once why a request is repeated, and then from time to time that it still is.
 
     Args:
         log: The logger of the hook.

@@ -1,25 +1,33 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The capability URL: the right to put one delivery into the inbox, until it expires.
+"""The id of a delivery, and its capability URL: the right to deliver until it expires.
 
     BASE/CONN_ID/v1/deliveries/DELIVERY_ID?expires=SECONDS&token=TOKEN
 
 The token is an HMAC of connection, delivery and expiry, so that the receiver needs no
 table of requests, and no part of the URL can be changed.
+
+A delivery to a channel starts a DAG, instead of ending the wait of a task. The channel
+is part of its id, so the token protects it, too.
 """
 
 from __future__ import annotations
 
 import base64
 import hmac
+import json
 import re
-from typing import TYPE_CHECKING
+import uuid
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from runqy_provider.errors import Misconfigured
+from runqy_provider.inbox import keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from runqy_delivery import Delivery
 
 #: A valid delivery_id; it becomes part of URLs, Redis keys and object keys.
 DELIVERY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -45,7 +53,7 @@ def url(base: str, secret: str, conn_id: str, delivery_id: str, expires: int) ->
 
     Args:
         base: The receiver's address.
-        secret: The connection's callback secret; the newest, while rotating.
+        secret: The connection's callback secret; the newest during a rotation.
         conn_id: Id of the runqy connection.
         delivery_id: Id of the delivery.
         expires: Until when, in whole seconds since 1970.
@@ -59,7 +67,7 @@ def url(base: str, secret: str, conn_id: str, delivery_id: str, expires: int) ->
 
 def token(secret: str, conn_id: str, delivery_id: str, expires: int) -> str:
     """Return the HMAC-SHA256 of connection, delivery and expiry, as URL-safe text."""
-    # Unambiguous: none of the three can contain a line break.
+    # Unambiguous, as none of the three can contain a line break.
     message = f"runqy-delivery-v1\n{conn_id}\n{delivery_id}\n{expires}"
     mac = hmac.digest(secret.encode(), message.encode(), "sha256")
     return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
@@ -75,7 +83,7 @@ def is_valid(  # noqa: PLR0917 - all six are one request, and none has a default
 ) -> bool:
     """Return whether the URL of a request is one of ours and has not expired.
 
-    All secrets are tried, in constant time, whatever the result.
+    All secrets are compared, in constant time, even after a match.
     """
     well_formed = bool(
         _EXPIRES.fullmatch(expires) and DELIVERY_ID.fullmatch(delivery_id)
@@ -86,3 +94,77 @@ def is_valid(  # noqa: PLR0917 - all six are one request, and none has a default
         expected = token(secret, conn_id, delivery_id, until).encode()
         fits |= hmac.compare_digest(expected, offered.encode("utf-8", "replace"))
     return fits and well_formed and now <= until
+
+
+_CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_DELIVERY_ID = re.compile(r"channel--([A-Za-z0-9][A-Za-z0-9_.-]{0,63})--[0-9a-f]{32}")
+
+#: The most deliveries that a channel keeps until they are read.
+MOST_KEPT = 10_000
+
+#: Metadata with more characters than this, as JSON, are left out of an event.
+LONGEST_METADATA = 16_384
+
+#: The longest message of a failure in an event, in characters.
+LONGEST_ERROR = 2000
+
+
+def check_channel(channel: str) -> None:
+    """Refuse a name that a delivery id cannot contain.
+
+    Raises:
+        Misconfigured: It is such a name.
+    """
+    if not _CHANNEL.fullmatch(channel) or "--" in channel:
+        raise Misconfigured(
+            f"{channel!r} is not a valid channel: up to 64 letters, digits, dots, "
+            "dashes and underscores, with a letter or digit first, without '--'."
+        )
+
+
+def new_channel_delivery_id(channel: str) -> str:
+    """Return the id of a new delivery to a channel.
+
+    Raises:
+        Misconfigured: The name of the channel is not valid.
+    """
+    check_channel(channel)
+    return f"channel--{channel}--{uuid.uuid4().hex}"
+
+
+def channel_of(delivery_id: str) -> str | None:
+    """Return the channel of a delivery; None if it is for a task."""
+    found = _DELIVERY_ID.fullmatch(delivery_id)
+    return None if found is None else found[1]
+
+
+def event_of(delivery: Delivery, size: int, conn_id: str, at: float) -> dict[str, Any]:
+    """Return what a DAG gets of a delivery, as plain JSON without its result.
+
+    Args:
+        delivery: The delivery.
+        size: Size of its body, in bytes.
+        conn_id: The runqy connection whose webhook it came by.
+        at: When it arrived, in seconds since 1970.
+    """
+    event: dict[str, Any] = {
+        "delivery_id": delivery.delivery_id,
+        "channel": channel_of(delivery.delivery_id),
+        "status": delivery.status,
+        "delivered_at": at,
+    }
+    if delivery.error is not None:
+        event["error"] = delivery.error.message[:LONGEST_ERROR]
+        return event
+    metadata = delivery.metadata
+    if metadata is not None and len(json.dumps(metadata)) > LONGEST_METADATA:
+        metadata = None
+    event["reference"] = {
+        "uri": delivery.result_url or keys.delivery_uri(conn_id, delivery.delivery_id),
+        "content_type": delivery.content_type or "application/json",
+        "size": size if delivery.size is None else delivery.size,
+        "delivery_id": delivery.delivery_id,
+        "metadata": metadata,
+        "runqy_conn_id": conn_id,
+    }
+    return event

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the deliveries of a channel, each at least once.
 
-A ``ChannelReader`` reads them for a trigger, which makes events of them. An event is a
-hint: a ``ChannelTaker`` takes them for the task that works on them, and the reader
-looks whether something is left that no task has taken or acknowledged.
+A ``ChannelReader`` reads them for a trigger, which makes events of them. An event is
+only a hint: a ``ChannelTaker`` takes deliveries for the task that works on them, and
+the reader looks for deliveries that no task has taken or acknowledged.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
-#: Milliseconds for which Redis holds back its answer while nothing arrives.
+#: Milliseconds for which Redis delays its answer while nothing arrives.
 BLOCK = 5000
 
 #: The most deliveries of one read.
 ENTRIES_PER_READ = 100
 
 #: Seconds after which deliveries that were taken and not acknowledged are taken by
-#: others. An attempt that lives says three times in between that it still has them.
+#: others. A live attempt confirms three times in between that it still has them.
 HELD_FOR = 600.0
 
-#: How the names of the groups begin whose readers are tasks.
+#: Prefix of the names of groups whose readers are tasks.
 TAKERS = "take:"
 
 #: One delivery of a channel: its id in the stream, and its event.
@@ -51,8 +51,8 @@ log = logging.getLogger(__name__)
 # Take the deliveries of a channel for one consumer (a group of readers) and one attempt
 # (a reader in it): first what the attempt holds already, then what others have not
 # acknowledged for ARGV[3] milliseconds, then what was not taken yet. An entry that was
-# removed from the stream cannot be taken: it counts as acknowledged. Redis 6 names such
-# an entry only with JUSTID, and where an attempt reads what it holds.
+# removed from the stream cannot be taken: it counts as acknowledged. Redis 6 returns
+# such an entry only with JUSTID, and if an attempt reads what it holds.
 TAKE = """
 local key, group, attempt, most = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[4])
 if #redis.call('XRANGE', key, '-', '+', 'COUNT', 1) == 0 then return {} end
@@ -91,7 +91,7 @@ if #found == 0 then redis.call('XGROUP', 'DELCONSUMER', key, group, attempt) end
 return found
 """
 
-# Reading what it holds makes the time new since when an attempt holds it.
+# When an attempt reads what it holds, Redis resets the idle time of these entries.
 HOLD = """
 local at = '0'
 while true do
@@ -153,7 +153,7 @@ class ChannelReader:
         """Return deliveries that came; first those that were never acknowledged.
 
         Returns:
-            An empty list where none came for some seconds.
+            An empty list if none came for some seconds.
 
         Raises:
             SinkUnavailable: Redis is unavailable.
@@ -190,12 +190,12 @@ class ChannelReader:
     async def leftovers(
         self, is_wanted: Callable[[dict[str, Any]], bool], ttl: float
     ) -> list[Leftover]:
-        """Return what tasks have left: for each consumer the oldest such delivery.
+        """Return the oldest delivery that the tasks of each consumer have left.
 
         Args:
             is_wanted: Whether the event of a delivery is of interest.
             ttl: A consumer that has taken nothing for so many seconds, although
-                something was there, does not count: it is gone.
+                deliveries were waiting, counts as gone.
 
         Raises:
             SinkUnavailable: Redis is unavailable.
@@ -215,7 +215,6 @@ class ChannelReader:
         return found
 
     async def aclose(self) -> None:
-        """Close the connections."""
         await self._client.aclose()
 
     async def _left_by(
@@ -236,7 +235,7 @@ class ChannelReader:
         return []
 
     async def _open(self) -> list[Entry]:
-        """Join the group, and take over what another reader has left behind."""
+        """Join the group, and take over what another reader has not acknowledged."""
         try:
             await self._client.xgroup_create(
                 self._key, self._group, id="0", mkstream=True
@@ -264,7 +263,7 @@ class ChannelTaker:
         redis: The Redis of the inbox.
         namespace: The namespace; see ``keys``.
         channel: The channel.
-        consumer: For whom: each consumer gets all deliveries, once.
+        consumer: For whom deliveries are taken: each consumer gets all of them, once.
         attempt: The task instance: all tries of it share what they hold.
     """
 
@@ -310,7 +309,7 @@ class ChannelTaker:
             self.acknowledge(unwanted)
 
     def acknowledge(self, entry_ids: Sequence[str]) -> None:
-        """Record that the work on deliveries is done, so that they are not taken again.
+        """Record that deliveries were processed, so that they are not taken again.
 
         Raises:
             SinkUnavailable: Redis is unavailable.
@@ -320,14 +319,14 @@ class ChannelTaker:
             self._run(ACKNOWLEDGE, *entry_ids)
 
     def hold(self) -> None:
-        """Keep what the attempt holds from others, as long as its process lives."""
+        """Let no other take what the attempt holds, as long as its process lives."""
         self._holding = threading.Thread(
             target=self._hold, name="runqy-channel", daemon=True
         )
         self._holding.start()
 
     def close(self) -> None:
-        """Hold nothing any more, and close the connections."""
+        """Stop holding deliveries, and close the connections."""
         self._ended.set()
         if self._holding is not None:
             self._holding.join()
@@ -368,7 +367,7 @@ class ChannelTaker:
                 ) from error
 
 
-#: What Redis says, in several versions, where a script may not run a command.
+#: Errors of several versions of Redis if a script may not run a command.
 _DENIED = ("NOPERM", "no permissions", "can't run this command")
 
 

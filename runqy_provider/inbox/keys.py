@@ -21,18 +21,27 @@ keys of a namespace are on one node. Functions here take it as it is in the key:
 A namespace is polled as a whole. The namespace of a webhook is its runqy connection,
 ``CONN_ID``. A broker distributes the messages of a queue among all its consumers,
 whichever runqy connection they use, so the namespace of a message is its queue:
-``amqp/AMQP_CONN_ID/QUEUE``. The two never collide: a connection with a slash in its id
-cannot have a webhook.
+``amqp/AMQP_CONN_ID/QUEUE``. The two never collide, as a connection with a slash in its
+id cannot have a webhook.
 """
 
 from __future__ import annotations
 
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from runqy_provider.sanitize import one_line
+
+if TYPE_CHECKING:
+    from runqy_delivery import Delivery
 
 PREFIX = "runqy:inbox"
 
 #: Seconds that it is kept after its value was read. Long enough for a task whose worker
-#: died after reading it, and for recognising a late repetition.
+#: died after it read the value, and to recognise a late repetition.
 READ_TTL = 3600
 
 #: Prefix of the ids of deliveries that ``checks/callback.py`` makes.
@@ -70,7 +79,7 @@ def delivery(namespace: str, delivery_id: str) -> str:
 
 
 def seen(namespace: str, delivery_id: str) -> str:
-    """Return the key of the digest that remains of a delivery that was forgotten."""
+    """Return the key of the digest that is kept after a delivery was forgotten."""
     return f"{PREFIX}:{namespace}:seen:{delivery_id}"
 
 
@@ -80,7 +89,7 @@ def progress(namespace: str, delivery_id: str) -> str:
 
 
 def refused(namespace: str, delivery_id: str) -> str:
-    """Return the key of the reason why the newest one of its deliveries was refused."""
+    """Return the key of the reason why its newest delivery was refused."""
     return f"{PREFIX}:{namespace}:refused:{delivery_id}"
 
 
@@ -117,7 +126,50 @@ def rejected(namespace: str) -> str:
 def bad_url(namespace: str) -> str:
     """Return the key of the records of the last requests without a valid URL.
 
-    Anybody can send those. So they have a list of their own, and push nothing out of
-    the others.
+    Anybody can send those. They have a list of their own, so that they remove no
+    records of real deliveries.
     """
     return f"{PREFIX}:{namespace}:bad-url"
+
+
+#: The longest text of a progress message that is kept, in characters: each poll reads
+#: it.
+LONGEST_TEXT = 500
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The newest progress message.
+
+    Attributes:
+        at: When it arrived, in seconds since 1970.
+        fraction: How much is done, from 0 to 1; None if the task code did not say.
+        text: What is being done.
+    """
+
+    at: float
+    fraction: float | None = None
+    text: str | None = None
+
+    def __str__(self) -> str:
+        share = "" if self.fraction is None else f"{self.fraction:.0%}"
+        return " ".join(part for part in (share, self.text) if part) or "alive"
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> Progress:
+        """Return the contents of a progress message, cut to the limits."""
+        fraction = delivery.fraction
+        return cls(
+            at=round(time.time(), 3),
+            fraction=None if fraction is None else float(min(max(fraction, 0), 1)),
+            text=one_line(delivery.text or "", LONGEST_TEXT) or None,
+        )
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Progress:
+        """Read a stored progress message, of this version or a newer one."""
+        kept = json.loads(text)
+        return cls(kept["at"], kept.get("fraction"), kept.get("text"))
+
+    def to_json(self) -> bytes:
+        return json.dumps(vars(self)).encode()

@@ -14,7 +14,7 @@ from runqy_provider.inbox import keys
 from runqy_provider.redis_client import client, redis_errors
 
 if TYPE_CHECKING:
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 #: Bytes of one piece.
 PIECE = 1024 * 1024
@@ -64,7 +64,7 @@ class InboxManifest:
                         "that Redis holds under one key. Name an object store for it: "
                         "manifest='s3://bucket/prefix'."
                     )
-                # Not APPEND: the client repeats a command whose answer was lost.
+                # Not APPEND: the client repeats a command if its answer was lost.
                 redis.setrange(new, size, piece)
                 size += len(piece)
             redis.rename(new, self._key)

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the inbox keeps beside deliveries: progress, and records of the last ones.
+"""Records of the last deliveries.
 
-The records say what was accepted, what was rejected, and why. Rejected deliveries are
-recorded at a cost that no sender can raise.
+They say what was accepted, what was rejected, and why. The cost of recording rejected
+deliveries does not depend on their number.
 """
 
 from __future__ import annotations
@@ -27,17 +27,12 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from typing_extensions import Self
 
-    from runqy_delivery import Delivery
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
     #: Tells the task that waits for a delivery, by its id, why one was refused.
     Tell = Callable[[str, str], Awaitable[None]]
 
 log = logging.getLogger(__name__)
-
-#: The longest text of a progress message that is kept, in characters: each poll reads
-#: it.
-LONGEST_TEXT = 500
 
 #: How many records each list keeps.
 MOST_RECORDS = 100
@@ -45,8 +40,8 @@ MOST_RECORDS = 100
 #: The longest outcome that is kept, in characters.
 LONGEST_OUTCOME = 300
 
-#: Seconds between two writes. Whatever comes in between, with the same reason, becomes
-#: one record.
+#: Seconds between two writes. Deliveries that are rejected in between with the same
+#: reason become one record.
 WRITE_INTERVAL = 1.0
 
 #: How many waiting tasks can be told in one write.
@@ -57,53 +52,14 @@ LONGEST_ID = 128
 
 
 @dataclass(frozen=True)
-class Progress:
-    """The newest progress message.
-
-    Attributes:
-        at: When it arrived, in seconds since 1970.
-        fraction: How much is done, from 0 to 1; None where the task code did not say.
-        text: What is being done.
-    """
-
-    at: float
-    fraction: float | None = None
-    text: str | None = None
-
-    def __str__(self) -> str:
-        share = "" if self.fraction is None else f"{self.fraction:.0%}"
-        return " ".join(part for part in (share, self.text) if part) or "alive"
-
-    @classmethod
-    def of(cls, delivery: Delivery) -> Progress:
-        """Return what a progress message says, cut to what is kept."""
-        fraction = delivery.fraction
-        return cls(
-            at=round(time.time(), 3),
-            fraction=None if fraction is None else float(min(max(fraction, 0), 1)),
-            text=one_line(delivery.text or "", LONGEST_TEXT) or None,
-        )
-
-    @classmethod
-    def from_json(cls, text: bytes) -> Progress:
-        """Read a stored progress message, of this version or a newer one."""
-        kept = json.loads(text)
-        return cls(kept["at"], kept.get("fraction"), kept.get("text"))
-
-    def to_json(self) -> bytes:
-        """Return it as it is stored."""
-        return json.dumps(vars(self)).encode()
-
-
-@dataclass(frozen=True)
 class DeliveryRecord:
     """What became of one delivery, or of several that are alike.
 
     Attributes:
         at: When it arrived, in seconds since 1970.
         delivery_id: Its id, as the sender gave it.
-        status: ``completed`` or ``failed``; empty where it could not be read.
-        size: Size of its body, in bytes; 0 where it was not read.
+        status: ``completed`` or ``failed``; empty if it could not be read.
+        size: Size of its body, in bytes; 0 if it was not read.
         count: How many there were, of which this was the last.
         outcome: ``stored`` or ``repeated``; or why it was rejected.
     """
@@ -135,7 +91,6 @@ class DeliveryRecord:
         return json.dumps(fields)
 
     def to_entry(self) -> str:
-        """Return the entry of a list."""
         return f"{one_line(self.outcome, LONGEST_OUTCOME)}\n{self.to_json()}"
 
 
@@ -185,10 +140,11 @@ class _List(NamedTuple):
 
 
 class RejectionRecorder:
-    """Counts rejected deliveries, and writes them to the inbox once a second.
+    """Counts rejected deliveries, and writes them to the inbox once per second.
 
-    A sender decides how many there are. So a rejection costs an entry in a dict, and
-    the request does not wait for Redis. If Redis is unavailable, records are dropped.
+    A sender decides how many there are. So a rejection costs at most one entry in a
+    dict, and the request does not wait for Redis. If Redis is unavailable, records are
+    dropped.
 
     Args:
         client_of: Returns a client of a Redis.
@@ -220,8 +176,8 @@ class RejectionRecorder:
             delivery_id: The id in the URL.
             reason: One of a few texts: rejections with the same one are counted.
             detail: More about this one.
-            tell: Tells the task that waits for an id why; None if it is not to be told:
-                without a valid token, a sender must not write into the log of a task.
+            tell: Tells the waiting task why; None if it must not be told: without a
+                valid token, a sender must not write into the log of a task.
         """
         records = self._pending.setdefault(_List(redis, key), {})
         before = records.get(reason)

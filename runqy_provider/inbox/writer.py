@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write deliveries to the inbox: the first final one wins.
 
-Writers share their round trips: all deliveries that wait are part of the next one.
+Writers share round trips: each takes all deliveries that are waiting.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from redis.exceptions import NoScriptError, RedisError
 
 from runqy_delivery import BadDelivery, Delivery
+from runqy_provider.config import Config
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.channel import MOST_KEPT, channel_of, event_of
-from runqy_provider.inbox.records import MOST_RECORDS, DeliveryRecord, Progress
-from runqy_provider.options import Config
+from runqy_provider.inbox.callback_url import MOST_KEPT, channel_of, event_of
+from runqy_provider.inbox.keys import Progress
+from runqy_provider.inbox.records import MOST_RECORDS, DeliveryRecord
 from runqy_provider.redis_client import redis_errors
 from runqy_provider.sanitize import one_line
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 #: Writes JSON so that the same values give the same text.
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
@@ -39,7 +40,7 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 #: The longest text about a refused delivery that is kept, in characters.
 LONGEST_REFUSAL = 500
 
-#: Round trips at once: where one connection hangs, another goes on.
+#: Round trips at once: if one connection hangs, the others go on.
 ROUND_TRIPS_AT_ONCE = 2
 
 #: The most calls of one round trip, and the most bytes of their arguments, so that a
@@ -48,12 +49,12 @@ MOST_CALLS = 100
 MOST_BYTES = 1024 * 1024
 
 #: Seconds for which a round trip waits until a replica has what it wrote. Usually this
-#: takes a millisecond. Without a replica, it costs this time.
+#: takes a millisecond. Without a replica, it takes the whole time.
 REPLICA_WAIT = 0.1
 
 #: Seconds for which nothing counts as stored after the replica was lost. A primary that
-#: has just been replaced does not know it yet, and what it stores is lost. After that
-#: time, the replica counts as gone, and the inbox goes on without one.
+#: was just replaced may not know it yet, and what it then stores is lost. After that
+#: time, the replica counts as gone, and the inbox works without one.
 LOST_FOR = 30.0
 
 #: A function for scripts. Redis 6 has no REDIS_VERSION_NUM, and no sharded channels.
@@ -64,12 +65,11 @@ local function publish(command, channel, message)
 end
 """
 
-# One script, so that of two deliveries at once exactly one is first. A repetition is
-# published again: the first message may have been missed. The event of a channel is
-# written first: if the script then fails, the sender tries again, and the event is
-# there twice instead of lost. The record is written with pcall: a Redis that denies it
-# must not refuse the delivery. So is what removes events as old as the deliveries that
-# expire.
+# One script, so that exactly one of two simultaneous deliveries is first. A repetition
+# is published again: the first message may have been missed. The event of a channel is
+# written first: if the script then fails, the retry duplicates the event rather than
+# losing it. The record is written with pcall: if Redis denies that, the delivery must
+# still be stored. Events older than the TTL of deliveries are removed with pcall, too.
 PUT = (
     PUBLISH
     + """
@@ -114,7 +114,7 @@ return 'noted'
 
 
 class Outcome(Enum):
-    """What became of a delivery that was written."""
+    """The outcome of writing a delivery."""
 
     STORED = "stored"
     REPEATED = "repeated"
@@ -170,8 +170,8 @@ class InboxWriter:
             delivery: The delivery, checked.
             body: Its body, unchanged; this is what is read later.
             mark: The delivery's ``digest``.
-            until: Until when another one could arrive, in seconds since 1970, even
-                after this one was read and forgotten; 0 where that is not known.
+            until: Until when another delivery could arrive, in seconds since 1970, even
+                after this one was read and forgotten; 0 if that is not known.
 
         Returns:
             STORED for the first final delivery, REPEATED for the same again, CONFLICT
@@ -180,7 +180,7 @@ class InboxWriter:
         Raises:
             SinkUnavailable: Redis is unavailable, or no replica has confirmed the
                 delivery: repeat it.
-            NoAccess: Redis denies access: nothing was stored.
+            NoAccess: Redis denies access; nothing was stored.
         """
         with redis_errors(self._connection, "store a delivery"):
             if delivery.is_final:
@@ -188,11 +188,11 @@ class InboxWriter:
             return await self._store_progress(delivery)
 
     async def note_refusal(self, delivery_id: str, text: str) -> None:
-        """Tell the task that waits for a delivery why one of its job was refused.
+        """Tell the task that waits for a delivery why one was refused.
 
         Args:
-            delivery_id: Id of the delivery, which is known to be one of ours: each has
-                a key in Redis.
+            delivery_id: Id of the delivery. The caller has checked that it is one of
+                ours, as each id adds a key to Redis.
             text: Who refused what, and why; a sentence.
 
         Raises:
@@ -253,14 +253,14 @@ class InboxWriter:
 
 
 def _record(delivery: Delivery, size: int, now: float) -> str:
-    """Return the record of a delivery as JSON; empty where it only checks the inbox."""
+    """Return the record of a delivery as JSON; empty for the delivery of a check."""
     if delivery.delivery_id.startswith(keys.CHECK_PREFIX):
         return ""
     return DeliveryRecord(now, delivery.delivery_id, delivery.status, size).to_json()
 
 
 def digest(delivery: Delivery) -> str:
-    """Return what makes two deliveries the same: all they say, however it is spelled.
+    """Return a digest that is equal for deliveries with the same contents.
 
     The traceback and the log are left out: they name lines, addresses and times that
     differ between two runs of the same job.
@@ -290,16 +290,16 @@ class _Call(NamedTuple):
 
 
 class SharedScript:
-    """A script that is run for many callers; each gets its own result or error.
+    """Runs a script for many callers; each gets its own result or error.
 
-    A call waits for no other, unless round trips are under way: then it is part of the
-    next one.
+    A call runs at once, unless round trips are in progress: then it is part of the next
+    one.
 
     Args:
         client: A connected client; the caller closes it.
         text: The script.
-        replicas: Decides whether a round trip counts, by how many replicas have what
-            it wrote; None: it always does.
+        replicas: Decides by the number of replicas whether a round trip counts as
+            stored; None: it always does.
     """
 
     def __init__(
@@ -377,7 +377,7 @@ class SharedScript:
         async with self._client.pipeline(transaction=False) as pipeline:
             for number, (keys, args, _) in enumerate(calls):
                 if loads and number == 0:
-                    # Redis remembers the script for those that follow.
+                    # Redis caches the script for the next calls.
                     pipeline.eval(self._text, len(keys), *keys, *args)
                 else:
                     pipeline.evalsha(self._sha, len(keys), *keys, *args)
@@ -401,10 +401,10 @@ class ReplicaCheck:
         self._confirmed_at = -math.inf
 
     def error(self, replicas: object) -> RedisError | None:
-        """Return why it does not count as stored; None where it does.
+        """Return why it does not count as stored; None if it does.
 
         Args:
-            replicas: What WAIT has answered: how many replicas have it. An error where
+            replicas: What WAIT has answered: how many replicas have it. An error if
                 Redis does not allow WAIT.
         """
         now = time.monotonic()

@@ -8,8 +8,8 @@
 | ``RedisStore`` | webhooks are set up, or the connection names a Redis of its own |
 | None | neither: the next attempt computes the ids of the earlier ones |
 
-A record is written before the job is enqueued: so there is a trace of it, whatever
-fails in between.
+A record is written before the job is enqueued: so there is a record of it, even if
+something fails in between.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from redis import Redis
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: Namespace of our ids. Another one would change the id of every attempt.
+#: Namespace of our ids. A change of it would change the id of every attempt.
 NAMESPACE = uuid.UUID("6f1d3f5e-6d0b-5c9e-9a53-2f1b7c0a4e11")
 
 #: Key in the task state store.
 ATTEMPT_KEY = "runqy_attempt"
 
-#: Seconds for which a record stays in Redis at least: a retry may begin late.
+#: Least seconds for which a record stays in Redis: a retry may begin late.
 SHORTEST_TTL = 24 * 3600
 
 
 def attempt_store(context: Context, settings: Settings) -> AttemptStore | None:
-    """Return the best store that there is for the attempts of a task, or None.
+    """Return the best available store for the attempts of a task, or None.
 
     Args:
         context: The task instance's.
@@ -60,7 +60,8 @@ def attempt_store(context: Context, settings: Settings) -> AttemptStore | None:
     if store is not None:
         return AirflowStore(store)
     connection, redis = settings.connection, settings.redis
-    # Airflow itself makes a connection "redis_default", which often leads nowhere.
+    # Airflow itself makes a connection "redis_default", often without a server behind
+    # it.
     is_used = connection.callback_secrets or (
         connection.redis_conn_id != DEFAULT_REDIS_CONN_ID
     )
@@ -69,7 +70,7 @@ def attempt_store(context: Context, settings: Settings) -> AttemptStore | None:
         namespace = connection.conn_id
         key = keys.attempt(redis.in_keys(namespace), name)
         return RedisStore(redis.for_namespace(namespace), key)
-    if context["ti"].try_number > 1:
+    if context["ti"].try_number > 1 and settings.runqy_redis is None:
         log.info(
             "This Airflow has no task state store, and connection %r no Redis in use: "
             "a result of an earlier attempt that has arrived is found, a job that "
@@ -80,7 +81,7 @@ def attempt_store(context: Context, settings: Settings) -> AttemptStore | None:
 
 
 def record_name(ti: Any, started_at: datetime | None) -> str:
-    """Return a name that a task instance has in all its attempts, and no other has.
+    """Return a unique name of a task instance, the same in all its attempts.
 
     Args:
         ti: The task instance.

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Delete a job for which no attempt waits any more, and no other.
+"""Delete a job, but only if no attempt waits for it any more.
 
 Airflow calls a trigger's ``on_kill`` whenever the trigger is no longer assigned to its
 triggerer: also when a stalled triggerer lost it to another one, and when the next try
@@ -39,18 +39,19 @@ if TYPE_CHECKING:
 #: Our own state of a task whose DAG run was deleted.
 DELETED = "deleted"
 
-#: Our own state of a task whose state is not known just now.
+#: Our own state of a task whose state cannot be read at the moment.
 UNKNOWN = "unknown"
 
-#: Seconds that an answer may take while Airflow waits for a worker to end.
+#: Seconds to wait for an answer while Airflow waits for a worker to end.
 ANSWER_TIMEOUT = 3.0
 
-#: States that a task leaves only where a user clears it.
+#: States that a task leaves only if a user clears it.
 ENDED = frozenset(
     {"success", "failed", "skipped", "removed", "upstream_failed", DELETED}
 )
 
-#: How often, and at what interval in seconds, a task that is about to run is looked at.
+#: How often, and at what interval in seconds, the state of a task that is about to run
+#: is read.
 LOOKS, INTERVAL = 20, 1.0
 
 #: States in which a job may be deleted: neither a result nor work is lost by it.
@@ -65,8 +66,8 @@ async def is_abandoned(ti: TaskInstanceDTO, job_id: str) -> bool:
         job_id: The job.
 
     Returns:
-        True where the task has ended or waits for another job; False where it waits
-        for this one, on another triggerer or in a later try, and where in doubt.
+        True if the task has ended or waits for another job; False if it waits for this
+        one, on another triggerer or in a later try, or if that is not known.
     """
     for _ in range(LOOKS):
         state, job = await _state(ti), await _job(ti)
@@ -84,11 +85,11 @@ async def is_abandoned(ti: TaskInstanceDTO, job_id: str) -> bool:
 def has_ended(ti: AnyTaskInstance) -> bool:
     """Return whether a task was ended for good; for a worker's signal handler.
 
-    Airflow also ends a worker whose task is to run again, as after a lost heartbeat or
-    a clear: the next try may wait for the same job by then.
+    Airflow also ends a worker whose task will run again, as after a lost heartbeat or a
+    clear: the next try may already wait for the same job.
 
     Returns:
-        False where the task will run again, and where Airflow does not answer in time.
+        False if the task will run again, or if Airflow does not answer in time.
     """
     states: list[str] = []
     supervisor = task_runner.SUPERVISOR_COMMS
@@ -97,8 +98,8 @@ def has_ended(ti: AnyTaskInstance) -> bool:
         with supervisor_lock:
             states.append(_state_in(supervisor.send(_question_of(ti)), ti))
 
-    # The signal may have interrupted another question, whose answer that code must get
-    # first: then this question is not answered.
+    # The signal may have interrupted another request to Airflow, whose answer that code
+    # must get first: then this request is not answered.
     finding = threading.Thread(target=find_state, daemon=True)
     finding.start()
     finding.join(ANSWER_TIMEOUT)
@@ -127,7 +128,7 @@ def delete_if_pending(hook: RunqyHook, runqy_queue: str, job_id: str) -> str:
 
 def _error_message(job_id: str, error: RunqyError) -> str:
     if isinstance(error, JobVanished):
-        return f"Job {job_id} is gone from runqy already."
+        return f"runqy does not have job {job_id} any more."
     return f"Job {job_id} was not deleted: {error}"
 
 

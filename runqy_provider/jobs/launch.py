@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Start an attempt of a task: what it asks for, its id, the attempt before, its job.
+"""Start an attempt of a task: its spec, its id, the previous attempt, its job.
 
-A ``JobSpec`` says what the task asks of runqy, an ``Attempt`` what one try of it has
-made of that. The record of an attempt tells the next one which job to wait for.
+A ``JobSpec`` says what the task asks of runqy, an ``Attempt`` which job one try of it
+has enqueued for that. The record of an attempt tells the next one which job to wait
+for.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 from runqy_delivery.wire import COMPLETED
 from runqy_provider.airflow_compat import identity_of
 from runqy_provider.client import models as job_states
-from runqy_provider.client.models import JobOptions
-from runqy_provider.client.payload import plain_payload
+from runqy_provider.client.models import JobOptions, plain_payload
 from runqy_provider.client.queues import full_queue_name
 from runqy_provider.connections import REDIS
 from runqy_provider.errors import (
@@ -34,13 +34,13 @@ from runqy_provider.errors import (
     SinkUnavailable,
     by_name,
 )
-from runqy_provider.hooks.delivery_fields import LATE_DELIVERY
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.jobs.attempt_store import NAMESPACE, attempt_store
 from runqy_provider.jobs.cancellation import delete_if_pending
 from runqy_provider.jobs.telemetry import count_enqueued
 from runqy_provider.jobs.waiting import look_once
 from runqy_provider.models import ARRIVED, ERROR, JobRef
+from runqy_provider.sinks.base import LATE_DELIVERY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -72,7 +72,7 @@ class JobSpec:
         runqy_queue: The queue; without a dot, its default sub-queue.
         payload: What the handler receives.
         sink: Where the result is to be delivered.
-        options: What else is asked for the job.
+        options: Other options of the job.
         deletes: Whether a job that no attempt waits for is deleted, if it has not
             started.
     """
@@ -127,11 +127,11 @@ class JobSpec:
         )
 
     def earlier_attempts(self, context: Context, attempt: Attempt) -> Iterator[Attempt]:
-        """Yield what the earlier attempts would have been that asked for the same.
+        """Yield the earlier attempts, as they were if they asked for the same.
 
         Args:
             context: The task instance's.
-            attempt: The one that begins now.
+            attempt: The attempt that begins now.
         """
         for try_number in range(context["ti"].try_number - 1, 0, -1):
             delivery_id = self._delivery_id(context, try_number)
@@ -151,7 +151,8 @@ class JobSpec:
         the bucket.
         """
         ti = context["ti"]
-        # A run is without it in tests only; then Airflow's id of the attempt must do.
+        # Only tests have runs without it; Airflow's id of the attempt replaces it
+        # there.
         started = context["dag_run"].start_date or ti.id
         work = json.dumps([str(started), ti.max_tries or 0, self.digest])
         return delivery_id_of(identity_of(ti), try_number, work)
@@ -163,9 +164,9 @@ def delivery_id_of(identity: Sequence[str | int], try_number: int, work: str) ->
     Args:
         identity: What ``identity_of`` says of the task instance.
         try_number: Number of the attempt.
-        work: Tells it from attempts with the same identity and number.
+        work: Distinguishes it from attempts with the same identity and number.
     """
-    # JSON, so that no two different lists give the same text.
+    # JSON, so that different lists give different texts.
     return str(uuid.uuid5(NAMESPACE, json.dumps([*identity, try_number, work])))
 
 
@@ -176,8 +177,8 @@ class Attempt:
     Attributes:
         job: The job; its ``job_id`` is None while it is being enqueued.
         digest: Digest of what the attempt asked for; see ``JobSpec``.
-        max_tries: The task instance's. Airflow raises it when a user clears the task
-            and at no other time, which tells a clear from a retry.
+        max_tries: The task instance's. Airflow raises it only when a user clears the
+            task, which distinguishes a clear from a retry.
         expires: Until when the delivery is accepted, in seconds since 1970.
         is_abandoned: Whether later attempts must not wait for this job.
         retries: The task's, as its DAG had them.
@@ -195,7 +196,6 @@ class Attempt:
         return (self.digest, self.max_tries) == (other.digest, other.max_tries)
 
     def with_job(self, job: JobRef) -> Attempt:
-        """Return the attempt with the job that it enqueued."""
         return dataclasses.replace(self, job=job)
 
     def with_new_id(self) -> Attempt:
@@ -207,7 +207,6 @@ class Attempt:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the attempt as plain JSON."""
         return {
             **asdict(self.job),
             "digest": self.digest,
@@ -222,7 +221,7 @@ class Attempt:
         """Read the record of an attempt, as ``to_json`` wrote it.
 
         Raises:
-            KeyError: It lacks what every record has.
+            KeyError: It lacks a field that every record has.
         """
         job = JobRef(
             record["delivery_id"],
@@ -259,7 +258,7 @@ def reattach_or_submit(
         reattach: Whether to look for the job of the previous attempt.
 
     Raises:
-        RunqyError: Neither is possible; where nothing was enqueued, it says so.
+        RunqyError: Neither is possible; the message says so if nothing was enqueued.
     """
     chooses_id = settings.connection.transport == REDIS
     attempt = spec.attempt(context, deadline, chooses_id=chooses_id)
@@ -272,7 +271,8 @@ def reattach_or_submit(
                 return found
             job = previous.job
             if spec.deletes and job.job_id is not None:
-                # It is not waited for any more, and must not run beside the new one.
+                # No attempt waits for it any more, and it must not run together with
+                # the new job.
                 log.info(delete_if_pending(hook, job.runqy_queue or "", job.job_id))
         try:
             attempt = _submit(hook, store, spec, attempt, deadline)
@@ -316,7 +316,7 @@ def _submit(
 def update(store: AttemptStore | None, attempt: Attempt) -> None:
     """Store the record of an attempt that has its job, if the store is available.
 
-    The job is enqueued by now, and its result is worth more than the record.
+    The job is enqueued by now, so a missing record must not fail the task.
     """
     if store is None:
         return
@@ -379,15 +379,15 @@ def find_previous(
     Args:
         hook: The runqy server.
         previous: The previous attempt.
-        attempt: The one that begins now.
+        attempt: The attempt that begins now.
 
     Returns:
-        None where a new job is to be enqueued: nothing was enqueued, or the job
-        failed, was deleted or is forgotten, and left no result.
+        None if a new job must be enqueued: nothing was enqueued, or the job failed, was
+        deleted or is forgotten, and left no result.
 
     Raises:
-        ServerUnavailable: runqy cannot say; nothing may be enqueued meanwhile.
-        SinkError: The sink cannot say; likewise nothing may be enqueued.
+        ServerUnavailable: runqy cannot be asked, so nothing may be enqueued.
+        SinkError: The sink cannot be asked; likewise nothing may be enqueued.
     """
     redis = hook.settings.runqy_redis
     job = previous.job
@@ -404,9 +404,9 @@ def find_previous(
         has_result = _has_result(hook, previous)
     except SinkUnavailable as error:
         log.warning("The result of the previous attempt is not known: %s", error)
-        has_result = None  # a job that has not ended is waited for all the same
-    # A result and a changed number of retries: a user cleared the task. Airflow then
-    # adds the retries to max_tries, which may give the same number again.
+        has_result = None  # the job has not ended: wait for it anyway
+    # A result and a changed number of retries mean that a user cleared the task:
+    # max_tries alone may come out the same, as Airflow adds the retries to it.
     is_cleared = previous.retries != attempt.retries
     if has_result is not None:
         return previous if has_result and not is_cleared else None
@@ -428,11 +428,12 @@ def _is_running(hook: RunqyHook, job_id: str) -> bool:
 
 
 def _has_result(hook: RunqyHook, previous: Attempt) -> bool | None:
-    """Return whether a result is there: False for a failure, None for nothing yet.
+    """Return whether a result has arrived: False for a failure, None for nothing yet.
 
     Raises:
-        SinkUnavailable: That is not known just now: a new job might lose the result.
-        SinkError: The sink says more than that.
+        SinkUnavailable: That cannot be read at the moment: a new job might lose the
+            result.
+        SinkError: Any other error of the sink.
     """
     job = previous.job
     event = look_once(hook.settings, job)
@@ -447,8 +448,8 @@ def _has_result(hook: RunqyHook, previous: Attempt) -> bool | None:
         return event.status == COMPLETED
     if event.unreadable_because:
         raise SinkUnavailable(
-            f"The previous attempt may have left its result (delivery "
-            f"{job.delivery_id}) at {job.sink!r}, which cannot be read just now, so "
-            f"nothing was enqueued: {event.unreadable_because}"
+            "The previous attempt may have left its result (delivery "
+            f"{job.delivery_id}) at {job.sink!r}, which cannot be read at the moment, "
+            f"so nothing was enqueued: {event.unreadable_because}"
         )
     return None

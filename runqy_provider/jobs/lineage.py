@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenLineage: the dataset that a job has written, and the job itself.
 
-Only the OpenLineage provider calls for this, so only then is this module imported.
+Only the OpenLineage provider needs this module, so it is imported only for that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from openlineage.client.generated.output_statistics_output_dataset import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Kinds of URIs that are a dataset of their own: others expire, or are rows.
+#: Kinds of URIs that are datasets: others expire, or are rows.
 DATASET_SCHEMES = ("s3", "gs", "abfs", "file")
 
 
@@ -34,12 +34,17 @@ class RunqyJobRunFacet(RunFacet):
     status: str
 
 
-def lineage_of(receipt: Mapping[str, Any]) -> OperatorLineage[OutputDataset, RunFacet]:
-    """Return the lineage of a task whose result has arrived.
+def lineage_of(
+    receipt: Mapping[str, Any] | None,
+) -> OperatorLineage[OutputDataset, RunFacet]:
+    """Return the lineage of a task that has ended.
 
     Args:
-        receipt: The XCom ``runqy_delivery`` of the task.
+        receipt: The XCom ``runqy_delivery`` of the task; None if no result has arrived.
     """
+    if receipt is None:
+        # OpenLineage warns in the log of the task if it gets no object.
+        return OperatorLineage()
     parts = urlsplit(str(receipt["where"]))
     outputs = []
     if parts.scheme in DATASET_SCHEMES:

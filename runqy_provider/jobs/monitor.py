@@ -3,7 +3,7 @@
 """Observe the jobs themselves: those that end, or are gone, without a delivery.
 
 Task code that dies never delivers, and runqy then forgets the job. So the jobs of all
-waits are looked at, too: rarely, and all at once.
+waits are also polled: rarely, and all at once.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
 
     from runqy_provider.client.job_status import JobStatusReader, Seen
-    from runqy_provider.connections import RedisConnection, RunqyConnection
+    from runqy_provider.connections import RunqyConnection
     from runqy_provider.models import JobRef
+    from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.settings import Settings
 
 
-#: Seconds after the start of a wait at which its job is looked at, beside the regular
-#: looks: a job that ends at once, or that no worker takes, is reported soon.
+#: Seconds after the start of a wait at which its job is polled in addition to the
+#: regular polls: a job that ends at once, or that no worker takes, is reported soon.
 EARLY_LOOKS = (4.0, 12.0, 30.0)
 
 #: Our own state of an active job whose worker has let its lease expire.
@@ -64,7 +65,7 @@ NO_DELIVERY = (
     "been refused, or the handler failed at every retry. (Or the job was deleted.)"
 )
 
-#: What to do where runqy's Redis has lost a job.
+#: What to do if runqy's Redis has lost a job.
 FIND_LOSS = (
     "Find out why that Redis lost its data (FLUSHALL, no persistence, a limit of its "
     "memory), and run the task again: that enqueues a new job."
@@ -78,7 +79,7 @@ def monitor_target(settings: Settings, job: JobRef) -> WaitTarget | None:
     """Return the source that observes a job.
 
     Returns:
-        None where the job is not known, or jobs are not to be observed.
+        None if the job is not known, or if jobs are not observed.
     """
     connection, is_on = settings.connection, settings.config.watch_seconds > 0
     if job.runqy_queue is None or job.job_id is None or not is_on:
@@ -104,12 +105,11 @@ class ObservedJob(NamedTuple):
 
     @property
     def key(self) -> str:
-        """All three, as text: neither a queue nor an id has a blank."""
+        """All three, as text: queues and ids contain no blanks."""
         return f"{self.runqy_queue} {self.job_id} {self.enqueued_at:.0f}"
 
     @classmethod
     def from_key(cls, key: str) -> ObservedJob:
-        """Return the job that has a key."""
         runqy_queue, job_id, enqueued_at = key.split(" ")
         return cls(runqy_queue, job_id, float(enqueued_at))
 
@@ -145,7 +145,7 @@ class JobMonitor:
         reader: Reads the status of jobs.
         grace: Seconds between the end of a job and the error that it delivered
             nothing: a delivery may be on its way.
-        callback: Says why deliveries cannot arrive; None where they are not webhooks.
+        callback: Says why deliveries cannot arrive; None if they are not webhooks.
         served_for: Seconds for which it is remembered which queues are served.
     """
 
@@ -169,11 +169,11 @@ class JobMonitor:
         self._to_judge: asyncio.Queue[tuple[float, str]] = asyncio.Queue()
 
     async def poll(self, keys: Collection[str]) -> Mapping[str, PollResult]:
-        """Look at all jobs.
+        """Poll all jobs.
 
         Raises:
             SinkUnavailable: runqy does not answer, or refuses to. That ends no wait:
-                the delivery may arrive all the same.
+                the delivery may still arrive.
         """
         jobs = {key: ObservedJob.from_key(key) for key in keys}
         try:
@@ -197,7 +197,7 @@ class JobMonitor:
         }
 
     async def _served_queues(self) -> Counter[str] | None:
-        """Read what the live workers serve: not for each batch of jobs."""
+        """Read which queues the live workers serve, but not for each batch of jobs."""
         if time.monotonic() >= self._read_again:
             self._served = await self._reader.served_queues()
             self._read_again = time.monotonic() + self._served_for
@@ -314,10 +314,10 @@ class JobMonitor:
             since = self._ended[key] = now
             self._to_judge.put_nowait((now + self._grace, key))
         if now - since < self._grace:
-            # Nothing else to say yet: most often the delivery is about to be read.
+            # Nothing to report yet: usually the delivery is about to be read.
             return StatusUpdate(self._callback_problem)
-        # It stays ended: should the wait continue all the same, because a source cannot
-        # be polled, the next look is the end of it, and no other grace.
+        # The job stays ended: if the wait continues because a source cannot be polled,
+        # the next poll ends it, without another grace.
         what = "has forgotten the job" if is_gone(found) else "says it is completed"
         name = f"Job {job.job_id} in queue {job.runqy_queue!r}"
         last = self._last_seen.explain(key, found) if is_gone(found) else ""
@@ -327,6 +327,8 @@ class JobMonitor:
         else:
             message = f"{name} ended, or died, without delivering. {last}".rstrip()
             advice = self._callback_problem or NO_DELIVERY
+            if not self._callback_problem and self._callback is not None:
+                advice = f"{advice} {self._callback.ask_worker}"
         return JobVanished(
             message,
             advice=advice,
@@ -335,7 +337,7 @@ class JobMonitor:
         )
 
     def _forget_old(self, now: float) -> None:
-        """Forget jobs whose delivery arrived in time, so that they were not polled."""
+        """Forget jobs that are not polled any more: their delivery arrived in time."""
         limit = now - self._grace - FORGET_AFTER
         while self._ended:
             oldest = next(iter(self._ended))
@@ -359,8 +361,8 @@ def _is_pending(found: JobStatus | None) -> bool:
 
 
 def _pending_since(found: JobStatus | None, enqueued_at: float) -> float:
-    """Return since when a job is pending; 0 where that is not known."""
-    # One that has run before is pending since then.
+    """Return since when a job is pending; 0 if that is not known."""
+    # A job that is run again is pending since its last run.
     return 0.0 if found is None or found.retried else enqueued_at
 
 
@@ -386,7 +388,7 @@ SLOW_AFTER = 30.0
 #: The next report comes when the job has been pending for this many times as long.
 GROWTH = 2.0
 
-#: How many jobs are asked about in one poll: finding a position takes time in Redis.
+#: For how many jobs one poll asks: finding a position takes time in Redis.
 MOST_REPORTED = 100
 
 
@@ -409,7 +411,7 @@ class PendingJobs:
     """Remembers since when jobs are pending, and what was last reported of them."""
 
     def __init__(self) -> None:
-        #: In the order in which they were last seen.
+        #: In the order in which the jobs were last seen.
         self._jobs: dict[str, Pending] = {}
 
     def update(
@@ -418,12 +420,12 @@ class PendingJobs:
         """Record which of the jobs are pending now.
 
         Args:
-            polled: The jobs that were looked at: some of all.
+            polled: The jobs that were polled: some of all.
             pending: Those of them that are pending, and since when, in seconds since
-                1970; 0 where that is not known.
+                1970; 0 if that is not known.
 
         Returns:
-            Those that are to be reported now.
+            The jobs that must be reported now.
         """
         now = time.time()
         known = {job: self._jobs.pop(job, None) for job in polled}
@@ -438,7 +440,7 @@ class PendingJobs:
         return due[:MOST_REPORTED]
 
     def _forget_old(self, now: float) -> None:
-        """Forget jobs that are not looked at any more."""
+        """Forget jobs that are not polled any more."""
         while self._jobs:
             oldest = next(iter(self._jobs))
             if now - self._jobs[oldest].seen <= FORGET_AFTER:
@@ -468,7 +470,7 @@ class PendingJobs:
         )
 
     def message(self, job: str) -> str:
-        """Return the last report of a job; an empty text where there is none yet."""
+        """Return the last report of a job; an empty text if there is none yet."""
         known = self._jobs.get(job)
         return "" if known is None else known.message
 
@@ -490,8 +492,17 @@ class CallbackMonitor:
         self._checked_at = -CHECK_INTERVAL
         self._problem = ""
 
+    @property
+    def ask_worker(self) -> str:
+        """How to find out whether deliveries can leave the worker's machine."""
+        url = self._settings.callback_url
+        return (
+            f"Airflow reaches {url}. To see whether the worker does, run there: "
+            f"curl {url}/health"
+        )
+
     async def problem(self, *, has_ended: bool = False) -> str:
-        """Return why deliveries cannot arrive; an empty text where they can.
+        """Return why deliveries cannot arrive; an empty text if they can.
 
         Args:
             has_ended: Whether a job has just ended without a delivery.

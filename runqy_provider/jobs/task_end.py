@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the triggerer may end a task by itself, and what it must know for that.
+"""Whether the triggerer may end a task, and what it must know for that.
 
 A task that ends in the triggerer needs no second worker start and cannot meet
 Airflow's resume race. But Airflow then skips much of what it does at the end of a task
@@ -37,7 +37,7 @@ from runqy_provider.airflow_compat import (
 )
 from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.hooks.result import RunqyResultHook
-from runqy_provider.jobs.received import ReceivedDelivery
+from runqy_provider.jobs.outcome import ReceivedDelivery
 from runqy_provider.models import DELIVERY_KEY, LINK_KEY, RETURN_KEY
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What runs once more on a worker after the wait; a subclass may have its own.
+#: Methods that run again on a worker after the wait; a subclass may override them.
 RESUMED = ("execute_complete", "resume_execution")
 
 
@@ -80,7 +80,6 @@ class TaskEnd:
     returns: str = "auto"
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
         return asdict(self)
 
 
@@ -99,16 +98,16 @@ def task_end_of(
         task: The task, as it is executed.
         context: Its context.
         wanted: The task's ``end_from_trigger``: None decides by what would be lost,
-            True demands it, False never does it.
-        own: The operator class of ours that ``task`` is one of.
+            True requires it, False never does it.
+        own: Our base class of the task, to detect overridden methods.
         pushes_receipt: See ``TaskEnd``.
         returns: See ``TaskEnd``.
 
     Returns:
-        What the trigger must know; None where a worker is to end the task.
+        What the trigger must know; None if a worker must end the task.
 
     Raises:
-        Misconfigured: It is demanded, and something would be lost by it.
+        Misconfigured: It is required, but something would be lost.
     """
     if wanted is False:
         return None
@@ -182,18 +181,19 @@ THREADS = 8
 #: The most bytes that surround a value in a stored delivery.
 ENVELOPE = 8192
 
-#: Seconds until an inbox may drop what was read. By then Airflow has stored the event
-#: that ends the task; until then a trigger that runs again must find the result again.
+#: Seconds until an inbox may drop a result that was read. After that time Airflow has
+#: stored the event that ends the task; before, a trigger that runs again must find the
+#: result.
 FORGET_AFTER = 60.0
 
 
-#: The first question of this process; the event loop itself does not keep a reference
-#: to a task.
+#: The first request of this process; the event loop itself does not keep a reference to
+#: a task.
 _preparing: set[asyncio.Task[None]] = set()
 
 
 class WorkerNeededError(Exception):
-    """Only a worker can end this task as Airflow expects it."""
+    """Only a worker can end this task correctly."""
 
 
 @functools.cache
@@ -202,11 +202,11 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def prepare(ti: TaskInstanceDTO) -> None:
-    """Ask this triggerer's supervisor something, the first time in a process.
+    """Send this triggerer's supervisor a first request, once per process.
 
-    A supervisor builds Airflow's execution API at its first question, which takes some
-    5 s on an idle machine. Asked as a wait begins, most of that has passed before the
-    first result arrives.
+    A supervisor builds Airflow's execution API at its first request, which takes about
+    5 s on an idle machine. If a wait begins with one, most of that time is over before
+    the first result arrives.
     """
     if not _preparing:
         asking = asyncio.create_task(_ask(ti))
@@ -225,8 +225,8 @@ async def end_task(
 ) -> bool:
     """Read a result that has arrived and write the task's XComs.
 
-    The same result is read and the same XComs are written where a trigger does this
-    again, after its triggerer was killed or stalled.
+    If a trigger runs again, after its triggerer was killed or stalled, it reads the
+    same result and writes the same XComs.
 
     Args:
         ti: The task instance.
@@ -235,8 +235,8 @@ async def end_task(
         event: The event of the delivery that has arrived.
 
     Returns:
-        True where all is written, so that the task may end; False where a worker must
-        end it, which then raises what was only logged here.
+        True if all is written, so that the task may end; False if a worker must end it,
+        which then raises the error that was only logged here.
     """
     limit = settings.config.xcom_limit + ENVELOPE
     results = RunqyResultHook.from_settings(
@@ -275,7 +275,7 @@ def _write(
     if end.pushes_receipt:
         push_xcom(ti, DELIVERY_KEY, received.receipt)
         if received.download_url:
-            # As Airflow does it on a worker: past any custom XCom backend.
+            # As Airflow does on a worker: without any custom XCom backend.
             link = SetXCom(
                 key=LINK_KEY,
                 value=received.download_url,

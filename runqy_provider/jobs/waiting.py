@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from runqy_provider.waiters.source import Arrival, StatusUpdate
     from runqy_provider.waiters.waiter import WaitTarget
 
-#: Seconds for which a connection that is not found is fetched again, and between tries.
+#: Seconds for which a connection that is not found is retried, and between retries.
 CONNECTION_RETRY_FOR, CONNECTION_RETRY_DELAY = 60.0, 5.0
 
 
 async def fetch_settings(
     runqy_conn_id: str, job: JobRef, deadline: float, log: Any
 ) -> Settings:
-    """Fetch a connection with which a delivery can be waited for; retry for a while.
+    """Fetch the connection of a job that is waited for; retry for a while.
 
-    Airflow says that a connection is not found also where its own database or API
-    server could not be asked.
+    Airflow says that a connection is not found also if its own database or API server
+    could not be asked.
 
     Args:
         runqy_conn_id: The runqy connection.
@@ -81,9 +81,8 @@ async def wait_for(
         settings: The runqy connection and the options.
         job: The job, with the sink that it delivers to.
         deadline: When to give up, in seconds since 1970.
-        heartbeat_timeout: Seconds without a sign of life after which to give up; None:
-            never.
-        monitor: Whether to observe the job itself, too.
+        heartbeat_timeout: Seconds of silence after which to give up; None: never.
+        monitor: Whether to observe the job itself as well.
         log: Logger of the waiting task, for progress; None: nothing is logged.
 
     Returns:
@@ -132,7 +131,7 @@ def look_once(settings: Settings, job: JobRef) -> DeliveryEvent:
     """Look once whether a delivery has arrived, in a process without an event loop.
 
     Returns:
-        An event of the kind ARRIVED or ERROR, or DEADLINE where nothing has arrived.
+        An event of the kind ARRIVED or ERROR, or DEADLINE if nothing has arrived.
     """
     return _run(_look_once(settings, job))
 
@@ -150,7 +149,7 @@ async def _look_once(settings: Settings, job: JobRef) -> DeliveryEvent:
 
 
 def targets_of(settings: Settings, job: JobRef) -> list[WaitTarget]:
-    """Return the sources at which a delivery may arrive, its failure included.
+    """Return the sources at which a delivery, or its failure, may arrive.
 
     Raises:
         Misconfigured: The job, or the connection, lacks what is needed to look.
@@ -174,8 +173,8 @@ def error_event(job: JobRef, error: Exception, progress: str = "") -> DeliveryEv
 def update_logger(log: Any) -> Callable[[StatusUpdate], None]:
     """Return a function that logs status updates as the task that waits.
 
-    The waiter has a context of its own; what it reports belongs in the log of the task
-    whose context is current now.
+    The waiter has its own context, but its reports belong in the log of the task whose
+    context is current now.
     """
     if log is None:
         return _log_nothing
@@ -186,7 +185,7 @@ def _log_nothing(_update: StatusUpdate) -> None:
     """Log nothing."""
 
 
-# No closure, as there may be thousands.
+# Not a closure, as there may be thousands.
 @dataclass(slots=True)
 class _TaskLog:
     log: Any

@@ -19,8 +19,8 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.result import check_returns
 from runqy_provider.jobs.attempt_store import attempt_store
-from runqy_provider.jobs.batch.begin import begin
 from runqy_provider.jobs.batch.deletion import delete_pending
+from runqy_provider.jobs.batch.enqueue import begin
 from runqy_provider.jobs.batch.manifest import values_in
 from runqy_provider.jobs.batch.payloads import Payloads
 from runqy_provider.jobs.batch.progress import BatchProgress
@@ -31,8 +31,7 @@ from runqy_provider.jobs.batch.run import (
     check_sinks,
 )
 from runqy_provider.jobs.cancellation import has_ended, is_last_attempt
-from runqy_provider.jobs.deferral import TimeLimit, defer, in_seconds
-from runqy_provider.jobs.received import while_unavailable
+from runqy_provider.jobs.outcome import TimeLimit, defer, in_seconds, while_unavailable
 from runqy_provider.models import (
     DEADLINE,
     DELIVERY_KEY,
@@ -43,24 +42,18 @@ from runqy_provider.models import (
     JobRef,
     Reference,
 )
-from runqy_provider.operators._task_fields import (
-    add_to_outlets,
-    hide_links,
-    job_options,
-    show_queue_link,
-    show_result_link,
-)
+from runqy_provider.operators._task import DEFER_AFTER
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.batch import BatchTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from airflow.sdk import Context
 
     from runqy_provider.jobs.attempt_store import AttemptStore
-    from runqy_provider.operators.runqy_batch import RunqyBatchOperator
+    from runqy_provider.operators._task import RunqyTask
     from runqy_provider.settings import Settings
 
 
@@ -72,24 +65,42 @@ class BatchExecution:
     Args:
         task: The operator.
         context: The task instance's.
+        read_payloads: Returns the payloads, and whether a text may be the URI of an
+            object that has them.
+        manifest: See ``RunqyBatchOperator``, also for those below.
+        max_in_flight: Of that operator.
+        max_failed: Of that operator.
     """
 
-    def __init__(self, task: RunqyBatchOperator, context: Context) -> None:
+    def __init__(
+        self,
+        task: RunqyTask,
+        context: Context,
+        read_payloads: Callable[[Context], tuple[Any, bool]],
+        *,
+        manifest: str | None,
+        max_in_flight: int,
+        max_failed: float,
+    ) -> None:
         self.task = task
-        hide_links(task)
+        task.hide_links()
         self._airflow = context
+        self._read_payloads = read_payloads
+        self._manifest = manifest
+        self._max_in_flight = max_in_flight
+        self._max_failed = max_failed
         self._settings = load_settings(task.runqy_conn_id)
         self._store = store_of(task, context, self._settings)
         self._batch: BatchProgress | None = None
 
     def execute(self) -> Any:
-        """Enqueue the first jobs, or go on with those of the attempt before; wait."""
+        """Enqueue the first jobs, or take over those of the previous attempt; wait."""
         with self._deleting_if_last():
             return self._execute()
 
     def _execute(self) -> Any:
         task = self.task
-        check_arguments(task)
+        check_arguments(task.returns, self._max_in_flight, self._max_failed)
         sink = sink_from_uri(task.sink or self._settings.connection.sink)
         deadline = time.time() + self._limit.seconds
         with self._payloads() as payloads:
@@ -111,10 +122,11 @@ class BatchExecution:
             run.save()
             job = JobRef(batch.batch_id, batch.sink, batch.batch_id, batch.runqy_queue)
             self._airflow["ti"].xcom_push(key=JOB_KEY, value=job.to_xcom())
-            return self._go_on(run, payloads, deadline, task.defer_after)
+            slot = DEFER_AFTER if task.defer_after is None else task.defer_after
+            return self._go_on(run, payloads, deadline, slot)
 
     def _written_manifest(self, batch: BatchProgress) -> Reference | None:
-        """Return the manifest that an attempt has written that was killed after it."""
+        """Return the manifest of an attempt that was killed after it had written it."""
         record = self._store.read() or {}
         is_same = record.get("batch", {}).get("batch_id") == batch.batch_id
         manifest = record.get("manifest") if is_same else None
@@ -137,11 +149,11 @@ class BatchExecution:
         with self._payloads() as payloads:
             if (payloads.total, payloads.digest) != (batch.total, batch.digest):
                 raise InvalidPayload(
-                    "The payloads of this task are not those of which it has enqueued "
-                    f"{batch.enqueued:,} of {batch.total:,}: while it waited they have "
-                    "changed. They must be the same until it ends: write those that "
-                    "change to an object, and give its URI. A retry of the task begins "
-                    "a new batch with the payloads that it finds."
+                    "The payloads of this task changed while it waited: it has "
+                    f"enqueued {batch.enqueued:,} of {batch.total:,}. They must stay "
+                    "the same until it ends: if they may change, write them to an "
+                    "object first, and give its URI. A retry of the task begins a new "
+                    "batch with the payloads that it finds."
                 )
             return self._go_on(run, payloads, event["deadline"], timedelta(0))
 
@@ -204,18 +216,18 @@ class BatchExecution:
             delete_pending(task.runqy_conn_id, batch, task.log)
 
     def _run(self, batch: BatchProgress) -> BatchRun:
-        """Return what does the steps of a batch, and show the link to its queue."""
+        """Return the object that runs the batch, and show the link to its queue."""
         task = self.task
         server_url = self._settings.connection.server_url
-        show_queue_link(task, server_url, batch.runqy_queue)
+        task.show_queue_link(server_url, batch.runqy_queue)
         limits = BatchLimits(
-            task.max_in_flight,
-            task.max_failed,
+            self._max_in_flight,
+            self._max_failed,
             task.deferrable,
             task.heartbeat_timeout,
             str(self._limit),
         )
-        manifest = task.manifest or batch.sink
+        manifest = self._manifest or batch.sink
         return BatchRun(
             self._settings, self._store, batch, limits, manifest, log=task.log
         )
@@ -224,7 +236,7 @@ class BatchExecution:
         self, run: BatchRun, payloads: Payloads, deadline: float, slot: timedelta
     ) -> Any:
         task, until_deferral = self.task, time.time() + slot.total_seconds()
-        step = run.step(payloads, job_options(task), deadline, until_deferral)
+        step = run.step(payloads, task.job_options(), deadline, until_deferral)
         if not isinstance(step, Deferral):
             return self._finish(run, step)
         trigger = BatchTrigger(
@@ -256,9 +268,9 @@ class BatchExecution:
         self._push_receipt(batch, reference)
         try:
             sink = sink_from_uri(run.manifest)
-            show_result_link(self.task, results.link(sink, reference))
+            self.task.show_result_link(results.link(sink, reference))
         except SinkError as error:
-            # The results are there: a missing link is not worth a failure.
+            # The results are available: a missing link must not fail the task.
             self.task.log.warning("No link to the manifest could be made: %s", error)
         returns = self.task.returns
         values = None
@@ -276,12 +288,9 @@ class BatchExecution:
         return reference.to_xcom()
 
     def _payloads(self) -> Payloads:
-        given = self.task.read_payloads(self._airflow)
+        given, may_be_uri = self._read_payloads(self._airflow)
         return Payloads.read(
-            given,
-            self.task.runqy_queue,
-            self._settings,
-            may_be_uri=self.task.may_be_uri,
+            given, self.task.runqy_queue, self._settings, may_be_uri=may_be_uri
         )
 
     @property
@@ -299,12 +308,10 @@ class BatchExecution:
             "failed": len(batch.failed),
         }
         self._airflow["ti"].xcom_push(key=DELIVERY_KEY, value=receipt)
-        add_to_outlets(self.task, self._airflow, reference)
+        self.task.add_to_outlets(self._airflow, reference)
 
 
-def store_of(
-    task: RunqyBatchOperator, context: Context, settings: Settings
-) -> AttemptStore:
+def store_of(task: RunqyTask, context: Context, settings: Settings) -> AttemptStore:
     """Return where the progress of a batch is recorded.
 
     Raises:
@@ -314,28 +321,26 @@ def store_of(
     if store is None:
         raise Misconfigured(
             "A batch needs a record of how far it is, or a retry would enqueue all "
-            "jobs again, and this Airflow keeps none. Use Airflow 3.3 or newer, "
-            "set up webhooks, or set redis_conn_id of connection "
+            "jobs again; but this Airflow keeps no such record. Use Airflow 3.3 or "
+            "newer, set up webhooks, or set redis_conn_id of connection "
             f"{task.runqy_conn_id!r} to a Redis connection of your own."
         )
     return store
 
 
-def check_arguments(task: RunqyBatchOperator) -> None:
+def check_arguments(returns: str, max_in_flight: int, max_failed: float) -> None:
     """Check the arguments of a task.
 
     Raises:
         Misconfigured: One of them is not valid.
     """
-    check_returns(task.returns)
-    if task.max_in_flight < 1:
+    check_returns(returns)
+    if max_in_flight < 1:
+        raise Misconfigured(f"max_in_flight must be 1 or more, not {max_in_flight!r}.")
+    is_share = isinstance(max_failed, float)
+    is_valid = max_failed >= 0 and not (is_share and max_failed >= 1)
+    if isinstance(max_failed, bool) or not is_valid:
         raise Misconfigured(
-            f"max_in_flight must be 1 or more, not {task.max_in_flight!r}."
-        )
-    given = task.max_failed
-    is_share = isinstance(given, float)
-    if isinstance(given, bool) or not given >= 0 or (is_share and given >= 1):
-        raise Misconfigured(
-            "max_failed must be a number of jobs, or a share of all of them as a "
-            f"float from 0.0 and below 1.0, not {given!r}."
+            "max_failed must be a number of jobs, or a share of all of them as a float "
+            f"from 0.0 to below 1.0, not {max_failed!r}."
         )

@@ -27,15 +27,16 @@ from runqy_provider.jobs.cancellation import (
     has_ended,
     is_last_attempt,
 )
-from runqy_provider.jobs.deferral import (
+from runqy_provider.jobs.launch import JobSpec, abandon, reattach_or_submit
+from runqy_provider.jobs.outcome import (
     DEFERRAL_GRACE,
+    ReceivedDelivery,
     TimeLimit,
     defer,
     in_seconds,
     raise_not_arrived,
+    while_unavailable,
 )
-from runqy_provider.jobs.launch import JobSpec, abandon, reattach_or_submit
-from runqy_provider.jobs.received import ReceivedDelivery, while_unavailable
 from runqy_provider.jobs.task_end import task_end_of
 from runqy_provider.jobs.telemetry import count_failed
 from runqy_provider.jobs.waiting import look_once, wait_in_slot
@@ -48,24 +49,19 @@ from runqy_provider.models import (
     DeliveryEvent,
     JobRef,
 )
-from runqy_provider.operators._task_fields import (
-    add_to_outlets,
-    hide_links,
-    job_options,
-    show_queue_link,
-    show_result_link,
-)
+from runqy_provider.operators._task import DEFER_AFTER, DEFER_AFTER_ON_WORKER
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.delivery import DeliveryTrigger
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow.sdk import Context
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
-    from runqy_provider.jobs.task_end import TaskEnd
-    from runqy_provider.operators.runqy import RunqyOperator
+    from runqy_provider.operators._task import RunqyTask
     from runqy_provider.sinks.base import Sink
 
 #: Errors that reading again cannot fix: a retry must enqueue a new job.
@@ -74,10 +70,10 @@ PERMANENT_ERRORS = (JobFailed, BadDelivery, NotThere)
 #: Errors that say that the job has ended: there is nothing to delete.
 ENDED_ERRORS = (JobFailed, JobVanished)
 
-#: Seconds for which an unavailable server is asked again to delete a job.
+#: Seconds for which a deletion is retried if the server is unavailable.
 DELETE_RETRY_FOR = 5.0
 
-#: Seconds by which a wait in the slot ends before Airflow's execution_timeout ends it.
+#: A wait in the slot ends so many seconds before Airflow's execution_timeout.
 TIMEOUT_HEADROOM = 3.0
 
 
@@ -91,35 +87,57 @@ class Execution:
         own: The operator class of this provider that it is an instance of.
     """
 
-    def __init__(self, task: RunqyOperator, own: type[RunqyOperator]) -> None:
+    def __init__(self, task: RunqyTask, own: type[RunqyTask]) -> None:
         self.task = task
-        hide_links(task)
+        task.hide_links()
         self._own = own
         self.settings = load_settings(task.runqy_conn_id)
         self.job: JobRef | None = None
         self.ti: RuntimeTaskInstanceProtocol | None = None
 
-    def execute(self, context: Context) -> Any:
-        """Enqueue the job, or find that of the previous attempt; wait, or defer."""
+    def execute(
+        self,
+        context: Context,
+        payload: Mapping[str, Any],
+        *,
+        reattach: bool,
+        end_from_trigger: bool | None,
+    ) -> Any:
+        """Enqueue the job, or find that of the previous attempt; wait, or defer.
+
+        The arguments are those of the operator.
+        """
         task = self.task
         check_returns(task.returns)
         sink = sink_from_uri(task.sink or self.settings.connection.sink)
         self._check_heartbeat(sink)
-        end = self._task_end(context) if task.deferrable else None
+        end = None
+        if task.deferrable:
+            end = task_end_of(
+                task,
+                context,
+                wanted=end_from_trigger,
+                own=self._own,
+                pushes_receipt=True,
+                returns=task.returns,
+            )
         deadline = time.time() + self._timeout_seconds()
         attempt = reattach_or_submit(
             context,
             self.settings,
-            self._spec(sink),
+            self._spec(payload, sink),
             deadline=deadline,
-            reattach=task.reattach,
+            reattach=reattach,
         )
         deadline = min(deadline, attempt.expires)
         job = self.job = attempt.job
         self.ti = context["ti"]
         context["ti"].xcom_push(key=JOB_KEY, value=job.to_xcom())
         self._link_queue(job)
-        event = self._wait(job, deadline)
+        slot = task.defer_after
+        if slot is None:
+            slot = DEFER_AFTER_ON_WORKER if end is None else DEFER_AFTER
+        event = self._wait(job, deadline, slot)
         if not task.deferrable or event.kind != DEADLINE:
             return self._finish(context, event)
         trigger = DeliveryTrigger.for_job(
@@ -160,14 +178,14 @@ class Execution:
     def _job_of(context: Context) -> JobRef | None:
         """Return the job that this attempt waits for."""
         ti = context["ti"]
-        # Both are given, as Airflow's versions differ in what they take instead.
+        # Both are given, as versions of Airflow have different defaults for them.
         value = ti.xcom_pull(
             task_ids=ti.task_id, key=JOB_KEY, map_indexes=map_index_of(ti)
         )
         return None if value is None else JobRef.from_xcom(value)
 
     def _abandon(self, context: Context) -> None:
-        """Let no later attempt wait for the job of this one."""
+        """Make later attempts enqueue a new job."""
         abandon(attempt_store(context, self.settings))
 
     def kill(self) -> None:
@@ -204,27 +222,29 @@ class Execution:
         limit = self._limit
         seconds = limit.seconds
         if limit.name == "execution_timeout" and not self.task.deferrable:
-            # Before Airflow ends the process, with a message that says less.
+            # Earlier than Airflow ends the process, as our message says more.
             seconds -= min(TIMEOUT_HEADROOM, seconds / 10)
         return seconds
 
-    def _spec(self, sink: Sink) -> JobSpec:
+    def _spec(self, payload: Mapping[str, Any], sink: Sink) -> JobSpec:
         task = self.task
         return JobSpec(
             task.runqy_conn_id,
             task.runqy_queue,
-            task.payload,
+            payload,
             sink,
-            job_options(task),
+            task.job_options(),
             deletes=task.delete_abandoned,
         )
 
-    def _wait(self, job: JobRef, deadline: float) -> DeliveryEvent:
-        """Wait in the slot: to the end, or for as long as is worth it."""
+    def _wait(
+        self, job: JobRef, deadline: float, defer_after: timedelta
+    ) -> DeliveryEvent:
+        """Wait in the slot: to the end, or for ``defer_after``."""
         task = self.task
         if task.deferrable:
-            # Too short a time to tell silence from a job that has yet to start.
-            until = min(deadline, time.time() + task.defer_after.total_seconds())
+            # Without a heartbeat timeout: the wait is too short for one.
+            until = min(deadline, time.time() + defer_after.total_seconds())
             return wait_in_slot(
                 self.settings, job, deadline=until, monitor=False, log=task.log
             )
@@ -255,16 +275,6 @@ class Execution:
                 f"{sink.uri!r} does not get here. {reason}"
             )
 
-    def _task_end(self, context: Context) -> TaskEnd | None:
-        return task_end_of(
-            self.task,
-            context,
-            wanted=self.task.end_from_trigger,
-            own=self._own,
-            pushes_receipt=True,
-            returns=self.task.returns,
-        )
-
     def _finish(self, context: Context, event: DeliveryEvent) -> Any:
         self._link_queue(event.job)
         try:
@@ -288,28 +298,28 @@ class Execution:
             raise
         finally:
             context["ti"].xcom_push(key=DELIVERY_KEY, value=received.receipt)
-        show_result_link(task, received.download_url)
+        task.show_result_link(received.download_url)
         task.receipt = received.receipt
         if received.reference is not None:
-            add_to_outlets(task, context, received.reference)
+            task.add_to_outlets(context, received.reference)
         received.forget()
         return received.value
 
     def _link_queue(self, job: JobRef) -> None:
-        """Set what Airflow reads for the link each time that this process ends."""
+        """Set what Airflow reads for the link whenever this process ends."""
         if job.runqy_queue is not None:
             server_url = self.settings.connection.server_url
-            show_queue_link(self.task, server_url, job.runqy_queue)
+            self.task.show_queue_link(server_url, job.runqy_queue)
 
     def _raise_not_arrived(self, context: Context, event: DeliveryEvent) -> NoReturn:
         if event.kind == SILENT:
-            # It seems to hang: a retry that waited for it would hang with it.
+            # The job seems to hang, and a retry that waits for it would hang, too.
             self._abandon(context)
         timeout = self.task.heartbeat_timeout
         try:
             raise_not_arrived(event, self.settings, self._limit, timeout)
         except PERMANENT_ERRORS as error:
-            # A sink that does not exist just now says nothing about the job.
+            # If a sink does not exist at the moment, that says nothing about the job.
             if not isinstance(error, NotThere) or isinstance(error, ResultLost):
                 self._abandon(context)
             raise

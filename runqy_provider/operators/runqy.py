@@ -7,86 +7,26 @@ This module holds what a DAG file needs; ``_execution.py`` holds what a worker d
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator, Context
-
 from runqy_provider.airflow_compat import TaskDeferralTimeout
-from runqy_provider.connections import DEFAULT_CONN_ID
 from runqy_provider.errors import InvalidPayload
-from runqy_provider.links.runqy import QueueLink, ResultLink
-from runqy_provider.models import AUTO
+from runqy_provider.operators._task import RunqyTask, check_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from airflow.sdk import BaseOperatorLink
+    from airflow.sdk import Context
 
-    from runqy_provider.models import Returns
     from runqy_provider.operators._execution import Execution
-    from runqy_provider.sinks.registry import SinkArgument
-
-#: How long a delivery is waited for where the task does not say.
-DELIVERY_TIMEOUT = timedelta(hours=24)
-
-#: How long a task waits in its slot before it defers, where it does not say. Jobs of
-#: half a second then end their tasks at once, and not after 2 s; longer ones hold their
-#: slots for a tenth more (devtools/benchmarks/defer_after.py).
-DEFER_AFTER = timedelta(seconds=1)
-
-
-class RunqyTask(BaseOperator):
-    """What the operators for one job and for many share: arguments and links.
-
-    The arguments are described at ``RunqyOperator``.
-    """
-
-    ui_color = "#e3f0e8"
-    operator_extra_links: Collection[BaseOperatorLink] = (ResultLink(), QueueLink())
-
-    def __init__(
-        self,
-        *,
-        runqy_queue: str,
-        sink: SinkArgument | None = None,
-        runqy_conn_id: str = DEFAULT_CONN_ID,
-        deferrable: bool = True,
-        delivery_timeout: timedelta = DELIVERY_TIMEOUT,
-        defer_after: timedelta = DEFER_AFTER,
-        heartbeat_timeout: timedelta | None = None,
-        job_timeout: timedelta | None = None,
-        max_retry: int | None = None,
-        active_timeout: timedelta | None = None,
-        ttl_completed: timedelta | None = None,
-        delete_abandoned: bool = True,
-        returns: Returns = AUTO,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.runqy_queue = runqy_queue
-        self.sink = sink
-        self.runqy_conn_id = runqy_conn_id
-        self.deferrable = deferrable
-        self.delivery_timeout = delivery_timeout
-        self.defer_after = defer_after
-        self.heartbeat_timeout = heartbeat_timeout
-        self.job_timeout = job_timeout
-        self.max_retry = max_retry
-        self.active_timeout = active_timeout
-        self.ttl_completed = ttl_completed
-        self.delete_abandoned = delete_abandoned
-        self.returns = returns
-        self.download_url: str | None = None
-        self.queue_url: str | None = None
 
 
 class RunqyOperator(RunqyTask):
     """Enqueue a job on runqy, defer, and return its result.
 
-    The task returns the result itself where it is JSON of up to ``[runqy] xcom_limit``
-    bytes, else a reference that ``RunqyResultHook.read`` opens. XCom ``runqy_job``
-    says what was enqueued, ``runqy_delivery`` how the result was delivered.
+    The task returns the result itself if it is JSON of up to ``[runqy] xcom_limit``
+    bytes, else a reference that ``RunqyResultHook.read`` opens. XCom ``runqy_job`` says
+    what was enqueued, ``runqy_delivery`` how the result was delivered.
 
     :param runqy_queue: Queue of the job: ``parent.sub``, or ``parent`` for its default
         sub-queue. (templated)
@@ -99,26 +39,27 @@ class RunqyOperator(RunqyTask):
     :param deferrable: Free the worker slot while waiting; False waits in the slot.
     :param delivery_timeout: How long to wait for the result, time in the queue
         included. ``execution_timeout`` shortens it.
-    :param defer_after: How long to wait in the slot before deferring, which saves short
-        jobs the way through the triggerer.
-    :param heartbeat_timeout: How long a job that has started may give no sign of life
+    :param defer_after: How long to wait in the slot before deferring. Tasks with short
+        jobs then end without the triggerer. None: 1 s; 5 s if a worker must end the
+        task, as its second start takes about as long.
+    :param heartbeat_timeout: How long a job that has started may be silent
         (``runqy_delivery.progress``) before the wait for it ends.
     :param job_timeout: Timeout that runqy stores with the job; it does not enforce it.
-    :param max_retry: How often runqy runs a job again that failed; needs the transport
+    :param max_retry: How often runqy runs a failed job again; needs the transport
         ``redis``, as the next two do. None: runqy's default, 3.
     :param active_timeout: How long the job may run until runqy counts it as failed, and
         may run it again; its handler is not stopped.
-    :param ttl_completed: How long runqy keeps the result, where its queue stores it.
+    :param ttl_completed: How long runqy keeps the result, if its queue stores it.
     :param reattach: Let a retry wait for the job of the previous attempt, if that asked
         for the same and has not failed; False enqueues a new job at every attempt.
-    :param end_from_trigger: Whether the triggerer ends the task once its result is
-        there, which saves a second start of a worker. None: where nothing is lost by
-        it; True: always, and the task fails before anything is enqueued where something
-        would be lost; False: never.
-    :param returns: What the task returns: ``auto``, the result itself where XCom can
-        hold it, else a reference; ``value``, the result, and the task fails where it
-        is too large; ``reference``, always a reference.
-    :param delete_abandoned: Delete the job, if it has not started, where no attempt
+    :param end_from_trigger: Whether the triggerer ends the task when its result has
+        arrived, which saves a second start of a worker. None: if nothing is lost by it;
+        True: always, and if something would be lost, the task fails before anything is
+        enqueued; False: never.
+    :param returns: What the task returns: ``auto``, the result itself if XCom can hold
+        it, else a reference; ``value``, the result, and the task fails if it is too
+        large; ``reference``, always a reference.
+    :param delete_abandoned: Delete the job, if it has not started, when no attempt
         waits for it any more: a user ends the task, the last attempt fails, or a later
         one enqueues another job. Needs the connection's admin key.
     """
@@ -144,13 +85,17 @@ class RunqyOperator(RunqyTask):
         self.payload = {} if payload is None else payload
         self.reattach = reattach
         self.end_from_trigger = end_from_trigger
-        self.receipt: dict[str, Any] | None = None
         self._execution: Execution | None = None
 
     def execute(self, context: Context) -> Any:
         """Enqueue the job, or find that of the previous attempt; wait, or defer."""
         execution = self._execution = self._start()
-        return execution.execute(context)
+        return execution.execute(
+            context,
+            self.payload,
+            reattach=self.reattach,
+            end_from_trigger=self.end_from_trigger,
+        )
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Return the result of the delivery for which the trigger fired."""
@@ -159,7 +104,7 @@ class RunqyOperator(RunqyTask):
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
-        """Continue after the wait; explain it where Airflow ended the wait."""
+        """Continue after the wait; explain if Airflow ended the wait."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout as error:
@@ -174,10 +119,8 @@ class RunqyOperator(RunqyTask):
         """Return what OpenLineage records of this task: its job and its result.
 
         Returns:
-            An ``OperatorLineage``; None where no result has arrived.
+            An ``OperatorLineage``; an empty one if no result has arrived.
         """
-        if self.receipt is None:
-            return None
         from runqy_provider.jobs.lineage import (  # noqa: PLC0415 - needs the OpenLineage provider
             lineage_of,
         )
@@ -187,9 +130,6 @@ class RunqyOperator(RunqyTask):
     def _start(self) -> Execution:
         from runqy_provider.operators._execution import (  # noqa: PLC0415 - not needed to parse a DAG
             Execution,
-        )
-        from runqy_provider.operators._task_fields import (  # noqa: PLC0415 - same
-            check_texts,
         )
 
         check_texts(self, ("runqy_queue", "runqy_conn_id"), ("sink",))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from runqy_provider.airflow_compat import TaskDeferralTimeout
-from runqy_provider.operators.runqy import RunqyTask
+from runqy_provider.operators._task import RunqyTask, check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runqy_provider.models import Reference
     from runqy_provider.operators._batch_execution import BatchExecution
 
-#: How many jobs of a task are in flight, where it does not say.
+#: How many jobs of a task are in flight by default.
 MAX_IN_FLIGHT = 20_000
 
 
@@ -30,21 +30,21 @@ class RunqyBatchOperator(RunqyTask):
     """Enqueue many jobs on runqy, defer, and return their results.
 
     One task, one trigger, any number of jobs. The task returns a list with the result
-    of each job, in the order of the payloads, where XCom can hold it; else a reference
-    to the manifest, which ``RunqyResultHook.read_batch`` reads. XCom ``runqy_delivery``
+    of each job, in the order of the payloads, if XCom can hold it; else a reference to
+    the manifest, which ``RunqyResultHook.read_batch`` reads. XCom ``runqy_delivery``
     says how many jobs completed and failed, and where the manifest is.
 
-    A retry of the task goes on where the attempt before it was: it waits for the jobs
-    that run, and enqueues those that have failed, and those that were not enqueued.
+    A retry of the task continues from the previous attempt: it waits for the jobs in
+    flight, and enqueues those that have failed, and those that were not enqueued.
 
     :param runqy_queue: Queue of the jobs: ``parent.sub``, or ``parent`` for its default
         sub-queue. (templated)
     :param payloads: What each handler receives: JSON objects in a list or another
         iterable, such as the output of another task; a text with a JSON list; or the
-        URI of an object with a JSON object a line, ``s3://bucket/inputs.jsonl``. When
-        the task resumes, it must be the same. (templated)
+        URI of a JSON Lines file, one payload per line, ``s3://bucket/inputs.jsonl``.
+        When the task resumes, they must be the same. (templated)
     :param sink: Where each result is delivered; see ``RunqyOperator``. (templated)
-    :param manifest: The sink for the manifest, which has a line for each job: an object
+    :param manifest: The sink for the manifest, which has one line per job: an object
         store, or ``webhook`` for the inbox; by default that of the results. (templated)
     :param runqy_conn_id: The runqy connection. (templated)
     :param max_in_flight: How many jobs are in flight at most. When half of them have
@@ -55,14 +55,14 @@ class RunqyBatchOperator(RunqyTask):
     :param delivery_timeout: How long to wait for all results. ``execution_timeout``
         shortens it.
     :param defer_after: How long to wait in the slot before the first deferral.
-    :param heartbeat_timeout: For how long no job may deliver, nor report progress,
-        before the wait ends.
+    :param heartbeat_timeout: How long all jobs may be silent, without a delivery or
+        progress, before the wait ends.
     :param job_timeout: See ``RunqyOperator``, also for ``max_retry``,
         ``active_timeout`` and ``ttl_completed``.
-    :param returns: What the task returns: ``auto``, the list where XCom can hold it;
-        ``value``, the list, and the task fails where it is too large; ``reference``,
+    :param returns: What the task returns: ``auto``, the list if XCom can hold it;
+        ``value``, the list, and the task fails if it is too large; ``reference``,
         always the reference to the manifest.
-    :param delete_abandoned: Delete the jobs that have not started, where no attempt
+    :param delete_abandoned: Delete the jobs that have not started, when no attempt
         waits for them any more: a user ends the task, or the last attempt fails. Needs
         runqy's own Redis in the connection.
     """
@@ -86,18 +86,18 @@ class RunqyBatchOperator(RunqyTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # An iterator could be read once only, and would differ at each parse.
+        # An iterator could be read only once, and would differ at each parse.
         self.payloads = list(payloads) if isinstance(payloads, Iterator) else payloads
-        # What another task has made must not name a file that is read here.
+        # Output of another task must not name a file that is read here.
         literal = payloads.partition("{")[0] if isinstance(payloads, str) else ""
-        self.may_be_uri = "://" in literal
+        self._may_be_uri = "://" in literal
         self.manifest = manifest
         self.max_in_flight = max_in_flight
         self.max_failed = max_failed
         self._execution: BatchExecution | None = None
 
     def execute(self, context: Context) -> Any:
-        """Enqueue the first jobs, or go on with those of the attempt before; wait."""
+        """Enqueue the first jobs, or take over those of the previous attempt; wait."""
         return self._start(context).execute()
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
@@ -107,7 +107,7 @@ class RunqyBatchOperator(RunqyTask):
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
-        """Continue after the wait; look once more where Airflow ended the wait."""
+        """Continue after the wait; look once more if Airflow ended the wait."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout as error:
@@ -118,18 +118,25 @@ class RunqyBatchOperator(RunqyTask):
         if self._execution is not None:
             self._execution.kill()
 
-    def read_payloads(self, context: Context) -> Any:  # noqa: ARG002 - for the decorator
-        """Return the payloads; called again when the task resumes."""
-        return self.payloads
+    def read_payloads(self, context: Context) -> tuple[Any, bool]:  # noqa: ARG002 - for the decorator
+        """Return the payloads, and whether a text may be the URI of an object.
+
+        Called again when the task resumes.
+        """
+        return self.payloads, self._may_be_uri
 
     def _start(self, context: Context) -> BatchExecution:
         from runqy_provider.operators._batch_execution import (  # noqa: PLC0415 - not needed to parse a DAG
             BatchExecution,
         )
-        from runqy_provider.operators._task_fields import (  # noqa: PLC0415 - same
-            check_texts,
-        )
 
         check_texts(self, ("runqy_queue", "runqy_conn_id"), ("sink", "manifest"))
-        self._execution = BatchExecution(self, context)
+        self._execution = BatchExecution(
+            self,
+            context,
+            self.read_payloads,
+            manifest=self.manifest,
+            max_in_flight=self.max_in_flight,
+            max_failed=self.max_failed,
+        )
         return self._execution

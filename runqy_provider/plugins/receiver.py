@@ -18,7 +18,6 @@ from runqy_provider.airflow_compat import (
     metrics,
 )
 from runqy_provider.caching import ExpiringDict
-from runqy_provider.config import RECEIVER_PATH, has_teams, load_config
 from runqy_provider.connections import RUNQY_TYPES
 from runqy_provider.errors import Misconfigured
 from runqy_provider.receiver.app import create_app
@@ -28,7 +27,7 @@ from runqy_provider.receiver.connections import (
     LookupThrottled,
     LookupUnavailable,
 )
-from runqy_provider.settings import settings_of
+from runqy_provider.settings import RECEIVER_PATH, has_teams, load_config, settings_of
 
 #: How many unknown connection ids are remembered: a sender can make up any number.
 MAX_UNKNOWN_CONN_IDS = 256
@@ -36,8 +35,8 @@ MAX_UNKNOWN_CONN_IDS = 256
 #: Seconds to remember an unknown connection id, or a connection that is misconfigured.
 NEGATIVE_TTL = 5.0
 
-#: A connection is looked up again this many seconds after the last time where a secret
-#: does not match it.
+#: If a secret does not match, its connection is looked up again, at most once in so
+#: many seconds.
 REFRESH_AFTER = 5.0
 
 #: How many unknown connections are looked up at once.
@@ -70,7 +69,7 @@ class ConnectionCache:
     def __init__(self, ttl: float) -> None:
         self._ttl = ttl
         self._known: ExpiringDict[CallbackConnection] = ExpiringDict()
-        #: By id: why a connection is misconfigured; empty where it does not exist.
+        #: By id: why a connection is misconfigured; empty if it does not exist.
         self._unknown: ExpiringDict[str] = ExpiringDict(MAX_UNKNOWN_CONN_IDS)
         self._lookups: dict[str, asyncio.Task[CallbackConnection | None]] = {}
 
@@ -79,14 +78,14 @@ class ConnectionCache:
     ) -> CallbackConnection | None:
         """Return a connection, or None.
 
-        However many ask for one at once, it is looked up once. Connections that were
-        found before are looked up again whatever unknown ones are asked for.
+        Many requests for one connection at once cause one lookup. Requests for unknown
+        connections do not keep known ones from being looked up again.
 
         Raises:
             Misconfigured: The connection has no Redis.
             LookupUnavailable: Airflow's database cannot be asked; or a connection that
-                was found before is not found any more, which Airflow also says where it
-                could not ask: not a reason to refuse a delivery for good.
+                was found before is not found any more. Airflow also says that if it
+                could not ask, so the sender should retry.
             LookupThrottled: Too many unknown connections are asked for.
         """
         known = self._known.get(conn_id)
@@ -143,7 +142,7 @@ def find_callback_connection(conn_id: str) -> CallbackConnection | None:
         _check_database()
         return None
     if connection.conn_type not in RUNQY_TYPES:
-        # A sender must not learn more about other connections than about missing ones.
+        # To a sender, a connection of another type looks like a missing one.
         return None
     settings = settings_of(connection, find_connection)
     runqy = settings.connection
@@ -173,7 +172,7 @@ def find_connection(conn_id: str) -> Any:
 def _of_a_team(conn_id: str) -> Any:
     """Return a connection that belongs to a team, which Airflow shows only to it.
 
-    None where there are no teams, or it does not exist.
+    None if there are no teams, or it does not exist.
     """
     if not has_teams():
         return None
@@ -186,10 +185,10 @@ def _of_a_team(conn_id: str) -> Any:
 
 
 def _check_database() -> None:
-    """Check that Airflow's database answers: without it, nothing is ever found.
+    """Check that Airflow's database answers: without it, no connection is found.
 
     Raises:
-        LookupUnavailable: It does not.
+        LookupUnavailable: It does not answer.
     """
     try:
         with create_session() as session:

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m runqy_provider.receiver``: the receiver alone, without Airflow.
 
-For places where callbacks must not reach Airflow: it needs the inbox's Redis and the
-connection's secrets, and nothing else. Secrets come by the environment, never by
-arguments, which every user of the machine can read.
+For networks in which callbacks must not reach Airflow: it needs the inbox's Redis and
+the connection's secrets, and nothing else. Secrets come from environment variables,
+never from arguments, which every user of the machine can read.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import uvicorn
 
 from runqy_provider.connections import (
     DEFAULT_CONN_ID,
-    RedisConnection,
     callback_secrets,
     signing_secrets,
 )
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.connections import CallbackConnection, Limits
+from runqy_provider.redis_connection import RedisConnection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,8 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ) -> CallbackConnection | None:
         return connection if conn_id == connection.conn_id else None
 
-    # What was imported stays: the garbage collector need not look at it again, which
-    # would stop the event loop for some 50 ms each time.
+    # What was imported stays: the garbage collector should not scan it again, which
+    # would stop the event loop for about 50 ms each time.
     gc.collect()
     gc.freeze()
     uvicorn.run(

@@ -47,22 +47,23 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from starlette.types import Receive, Scope, Send
 
-    from runqy_provider.connections import RedisConnection
     from runqy_provider.inbox.records import Tell
     from runqy_provider.inbox.writer import SharedScript
+    from runqy_provider.redis_connection import RedisConnection
 
 log = logging.getLogger(__name__)
 
-#: Bodies larger than this, in bytes, are read in a thread: parsing them would keep
-#: the event loop, and so every other request, waiting.
+#: Bodies larger than this, in bytes, are read in a thread: parsing them would block the
+#: event loop, and with it every other request.
 LARGE = 256 * 1024
 
-#: The most lists and objects of a body: empty ones take fifty times their size, parsed.
+#: The most lists and objects of a body: an empty one takes fifty times its size in
+#: memory.
 MOST_CONTAINERS = 400_000
 
-#: How far a worker's clock may be from ours, in seconds. Much more than webhooks allow
-#: that act: a replay stores nothing new here, and a clock that is off must cost no
-#: result.
+#: How far a worker's clock may be from ours, in seconds. Much more than is usual for
+#: webhooks: a replay stores nothing new here, and a result must not be lost because of
+#: a wrong clock.
 CLOCK_TOLERANCE = 3600.0
 
 
@@ -95,8 +96,8 @@ def create_app(
         openapi_url=None,
     )
 
-    # A route of Starlette, and an ASGI application: FastAPI would parse and document a
-    # request of which it knows nothing, for a third of the time that the request takes.
+    # A route of Starlette, and an ASGI application: FastAPI would spend a third of a
+    # request's time on parsing and documenting what it does not know.
     path = "/{conn_id}/v1/deliveries/{delivery_id}"
     app.router.routes.append(Route(path, _Take(receiver), methods=["POST"]))
 
@@ -115,7 +116,6 @@ class _Take:
         self._receiver = receiver
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Accept one delivery."""
         request, path = Request(scope, receive), scope["path_params"]
         try:
             outcome = await self._receiver.take(
@@ -144,11 +144,11 @@ class Receiver:
         self._clients: dict[RedisConnection, Redis] = {}
         self._puts: dict[RedisConnection, SharedScript] = {}
         self._rejections = RejectionRecorder(self._client, limits.ttl)
-        # One large body is parsed at a time: that takes many times its size.
+        # One large body is parsed at a time: that takes many times its size in memory.
         self._large = asyncio.Lock()
 
     async def take(self, request: Request, conn_id: str, delivery_id: str) -> Outcome:
-        """Check a request, cheapest checks first, and store its delivery.
+        """Check a request, the cheapest checks first, and store its delivery.
 
         Returns:
             What became of it: stored, repeated or noted.
@@ -163,7 +163,7 @@ class Receiver:
         except HttpRejection as rejection:
             reason, detail = reason_of(rejection)
             if reason:
-                # A sender that is to come back has not been refused for good.
+                # A sender that should retry has not been refused for good.
                 is_final = rejection.retry_after is None
                 tell = self._writer(connection).note_refusal if is_final else None
                 self._reject(
@@ -275,9 +275,9 @@ class Receiver:
             ) from error
         except (LookupUnavailable, Misconfigured) as error:
             # Not an error of the sender, who should retry.
-            log.error("Connection %r cannot be used just now: %s", conn_id[:64], error)  # noqa: TRY400 - the message is enough
+            log.error("Connection %r cannot be used now: %s", conn_id[:64], error)  # noqa: TRY400 - the message is enough
             raise HttpRejection(
-                503, "The inbox cannot be reached just now.", RETRY_AFTER
+                503, "The inbox cannot be reached at the moment.", RETRY_AFTER
             ) from error
 
     async def _store(
@@ -296,7 +296,7 @@ class Receiver:
             is_full = is_out_of_memory(error.__cause__)
             why = "is out of memory" if is_full else "cannot be reached"
             raise HttpRejection(
-                503, f"The inbox {why} just now.", RETRY_AFTER
+                503, f"The inbox {why} at the moment.", RETRY_AFTER
             ) from error
         level = logging.WARNING if outcome is Outcome.CONFLICT else logging.INFO
         log.log(
@@ -357,7 +357,7 @@ def _is_allowed(
     """Return whether the URL of a request is valid for a connection."""
     query = request.query_params
     return is_valid(
-        # Compared in either case: the time must not tell which connections exist.
+        # Always compared: the time must not tell which connections exist.
         connection.callback_secrets
         if connection is not None
         else ("no such connection",),

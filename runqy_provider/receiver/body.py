@@ -23,7 +23,7 @@ async def read_body(receive: Receive, declared: str | None, limits: Limits) -> b
 
     Args:
         receive: Returns the messages of an ASGI server.
-        declared: The Content-Length header; used only where it exceeds the limit.
+        declared: The Content-Length header; used only if it exceeds the limit.
         limits: How much to accept, and how slowly.
 
     Raises:
@@ -47,8 +47,8 @@ async def read_body(receive: Receive, declared: str | None, limits: Limits) -> b
                 if size > most:
                     raise _too_large(limit)
                 if size > limit:
-                    # Read to its end all the same: a sender reads the response only
-                    # after it has sent, and sees a closed connection as an error.
+                    # Read to its end anyway: a sender reads the response only after it
+                    # has sent everything, and sees a closed connection as an error.
                     body.clear()
                 else:
                     body += chunk
@@ -58,8 +58,8 @@ async def read_body(receive: Receive, declared: str | None, limits: Limits) -> b
     except asyncio.TimeoutError:
         raise HttpRejection(
             408,
-            f"The body was too slow: {size} bytes, and incomplete. It must arrive "
-            f"at {limits.min_bytes_per_second:g} bytes a second, within "
+            f"The body was too slow: {size} bytes, and incomplete. It must arrive at "
+            f"{limits.min_bytes_per_second:g} bytes per second, within "
             f"{limits.body_seconds:g} s.",
         ) from None
     if size > limit:

@@ -7,12 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from runqy_provider.options import Config
+from runqy_provider.config import Config
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class CallbackConnection:
         conn_id: The runqy connection.
         redis: The Redis of its inbox.
         callback_secrets: Secrets that its callback URLs may be signed with.
-        signing_secrets: Secrets that its bodies must be signed with; empty: they need
-            not be signed.
+        signing_secrets: Secrets that its bodies must be signed with; if empty, they
+            need not be signed.
     """
 
     conn_id: str
@@ -34,7 +34,7 @@ class CallbackConnection:
 
 
 class LookupUnavailable(Exception):
-    """The connection cannot be looked up just now: the sender should retry."""
+    """The connection cannot be looked up at the moment: the sender should retry."""
 
 
 class LookupThrottled(Exception):
@@ -47,14 +47,14 @@ class ConnectionLookup(Protocol):
     def __call__(
         self, conn_id: str, /, *, refresh: bool = False
     ) -> Awaitable[CallbackConnection | None]:
-        """Return a connection; None where it does not exist.
+        """Return a connection; None if it does not exist.
 
         Args:
             conn_id: The runqy connection.
             refresh: A secret did not match: look it up again, if it was cached.
 
         Raises:
-            LookupUnavailable: It cannot be looked up just now.
+            LookupUnavailable: It cannot be looked up at the moment.
             LookupThrottled: Too many unknown connections are being looked up.
         """
         ...
@@ -71,9 +71,9 @@ class Limits:
         ttl: Seconds that an unread delivery is kept.
         body_seconds: Seconds within which a body must have arrived.
         min_bytes_per_second: A body that is slower than this, after ``grace``, is
-            given up.
+            rejected.
         grace: Seconds before that.
-        max_in_flight: Requests at once; more are told to come back.
+        max_in_flight: Requests at once; senders of more are told to retry.
         max_in_flight_per_delivery: Requests at once for one delivery.
     """
 

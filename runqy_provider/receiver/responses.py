@@ -8,11 +8,11 @@ from fastapi.responses import JSONResponse, Response
 
 from runqy_provider.inbox.writer import Outcome
 
-#: Seconds after which to come back when Redis is away, or too much comes at once.
+#: Seconds after which to retry if Redis is unavailable, or too much comes at once.
 RETRY_AFTER = 5
 
 
-#: Refusals of what a body says: it was read whole.
+#: Refusals because of what a body says: it was read completely.
 AFTER_BODY = (400, 409)
 
 
@@ -34,7 +34,7 @@ class HttpRejection(Exception):
         self.retry_after = retry_after
 
     def to_response(self) -> JSONResponse:
-        """Return the response; it closes the connection where a body may be unread."""
+        """Return the response; it closes the connection if the body may be unread."""
         headers = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
@@ -74,11 +74,11 @@ BAD_TOKEN = "bad token or expired"  # noqa: S105 - a text
 
 BAD_REQUEST, BAD_SIGNATURE = 400, 403
 
-#: Those of which the sender is told more than the reason.
+#: Reasons for which the sender is told more than the reason itself.
 DETAILED = (BAD_REQUEST, 408, 413)
 
-#: The reasons where the URL is valid, by HTTP status. A conflict is recorded where it
-#: is noticed, and without Redis nothing can be recorded.
+#: The reasons if the URL is valid, by HTTP status. A conflict is recorded where it is
+#: noticed, and without Redis nothing can be recorded.
 REASONS = {
     BAD_REQUEST: "not a delivery",
     BAD_SIGNATURE: "signature",
@@ -91,7 +91,7 @@ REASONS = {
 def reason_of(rejection: HttpRejection) -> tuple[str, str]:
     """Return the reason for a rejection whose URL is valid, and more about this one.
 
-    Both are empty where nothing is to be recorded.
+    Both are empty if nothing is to be recorded.
     """
     reason = REASONS.get(rejection.status, "")
     if rejection.status in DETAILED:

@@ -16,18 +16,19 @@ from runqy_provider.errors import DeliveryTimeout, JobVanished, RunqyError
 from runqy_provider.hooks.result import RunqyResultHook, check_returns
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.inbox.callback_url import check_delivery_id
-from runqy_provider.jobs.deferral import (
+from runqy_provider.jobs.outcome import (
+    ReceivedDelivery,
     TimeLimit,
     defer,
     in_seconds,
     is_deferral_timeout,
     raise_not_arrived,
+    while_unavailable,
 )
-from runqy_provider.jobs.received import ReceivedDelivery, while_unavailable
 from runqy_provider.jobs.task_end import task_end_of
 from runqy_provider.jobs.waiting import look_once
 from runqy_provider.models import ARRIVED, AUTO, DEADLINE, DeliveryEvent, JobRef
-from runqy_provider.operators._task_fields import check_texts
+from runqy_provider.operators._task import check_texts
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.delivery import DeliveryTrigger
@@ -48,14 +49,14 @@ class RunqySensor(BaseSensorOperator):
 
     :param delivery_id: The delivery to wait for. (templated)
     :param sink: Where it is delivered; by default the connection's sink. (templated)
-    :param job_id: runqy's id of the job: a timeout then says what runqy knows of it.
+    :param job_id: runqy's id of the job: a timeout then says what runqy knows about it.
         The sink ``redis_storage`` needs it. (templated)
-    :param runqy_queue: Full name of the job's queue; needed where ``job_id`` is.
+    :param runqy_queue: Full name of the job's queue; needed if ``job_id`` is given.
         (templated)
     :param runqy_conn_id: The runqy connection. (templated)
     :param deferrable: Free the worker slot while waiting; False pokes.
-    :param heartbeat_timeout: How long a job that has started may give no sign of life
-        before a deferred wait for it ends; see RunqyOperator.
+    :param heartbeat_timeout: How long a job that has started may be silent before a
+        deferred wait for it ends; see RunqyOperator.
     :param end_from_trigger: Whether the triggerer ends the task; see RunqyOperator.
     :param returns: What the task returns; see RunqyOperator.
     """
@@ -135,7 +136,7 @@ class RunqySensor(BaseSensorOperator):
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
-        """Continue after the wait; look once more where Airflow ended it."""
+        """Continue after the wait; look once more if Airflow ended it."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (AirflowSensorTimeout, AirflowSkipException) as error:
@@ -150,7 +151,6 @@ class RunqySensor(BaseSensorOperator):
             return self._finish(settings, event)
 
     def poke(self, context: Context) -> PokeReturnValue:  # noqa: ARG002 - Airflow's signature
-        """Look once."""
         return self._poke(load_settings(self.runqy_conn_id))
 
     def _check_texts(self) -> None:
@@ -163,7 +163,7 @@ class RunqySensor(BaseSensorOperator):
             value = self._finish(settings, event)
             return PokeReturnValue(is_done=True, xcom_value=value)
         if event.unreadable_because:
-            # What cannot be polled may hold the result of a job that is gone.
+            # A source that cannot be polled may hold the result of a job that is gone.
             self.log.warning("Polling failed, will retry: %s", event.unreadable_because)
             self._gone_since = None
         else:
@@ -179,9 +179,9 @@ class RunqySensor(BaseSensorOperator):
         return JobRef(self.delivery_id, sink.uri, self.job_id, self.runqy_queue)
 
     def _check_job(self, settings: Settings, refusal: str) -> None:
-        """Fail once the job has been gone for longer than a delivery may take.
+        """Fail if the job has been gone for longer than a delivery may take.
 
-        A poke looks once, so between pokes the sensor keeps since when it is gone.
+        A poke looks once, so the sensor remembers between pokes since when it is gone.
         """
         if refusal and refusal != self._refusal:
             self._refusal = refusal

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What every sink is: a description, and what it does once it knows its connection."""
+"""What every sink is: a description, and its work when it has a connection."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ import functools
 import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from runqy_delivery import BadDelivery as WireBadDelivery
-from runqy_provider.errors import Misconfigured, NotInSink, RunqyError
+from runqy_provider.errors import (
+    DeliveryIdTaken,
+    Misconfigured,
+    NotInSink,
+    RunqyError,
+)
 from runqy_provider.inbox import keys
+from runqy_provider.inbox.callback_url import channel_of, check_delivery_id
+from runqy_provider.models import JobRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +30,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runqy_delivery import Delivery, DeliveryRequest
-    from runqy_provider.models import JobRef
     from runqy_provider.settings import Settings
     from runqy_provider.sinks.inbox import InboxBackend
     from runqy_provider.sinks.result import StoredResult, UrlOpener
@@ -31,18 +37,19 @@ if TYPE_CHECKING:
     from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 
+#: Seconds for which a delivery is accepted after its wait has ended: a late result is
+#: kept, and a retry of the task can still find it.
+LATE_DELIVERY = 24 * 3600
+
 #: How many of many deliveries are opened at a time.
 OPEN_AT_ONCE = 16
-
-#: Media type of the manifest of a batch.
-MANIFEST_TYPE = "application/x-ndjson"
 
 
 class Sink(abc.ABC):
     """Where results go, fully described by a URI.
 
-    A sink holds no connection and asks nothing: ``bind`` gives one that does. Register
-    your own class under its scheme by an entry point of the group
+    A sink has no connection and sends no requests: ``bind`` returns an object that
+    does. Register your own class under its scheme by an entry point of the group
     ``runqy_provider.sinks``; see ``docs/how-to/add-a-sink.md``.
     """
 
@@ -56,8 +63,8 @@ class Sink(abc.ABC):
     #: Whether it can be combined with other sinks.
     can_be_combined: ClassVar[bool] = True
 
-    #: The field of a delivery request by which the sink announces a result that
-    #: another sink holds; None where it cannot.
+    #: The field of a delivery request by which the sink announces a result that another
+    #: sink holds; None if it cannot.
     notification_field: ClassVar[str | None] = None
 
     #: Whether a worker that cannot write to the sink has no other way to report it.
@@ -91,7 +98,7 @@ class Sink(abc.ABC):
         """Return what the sink does with a runqy connection."""
 
     def with_connection(self, conn_id: str) -> Sink:  # noqa: ARG002 - for sinks that can
-        """Return the same sink with another Airflow connection, where it has one."""
+        """Return the same sink with another Airflow connection, if it has one."""
         return self
 
     @property
@@ -106,7 +113,7 @@ class Sink(abc.ABC):
 
     @property
     def takes_progress(self) -> bool:
-        """Whether its requests name a webhook, where one is set up."""
+        """Whether its requests name a webhook, if one is set up."""
         return False
 
 
@@ -121,6 +128,7 @@ class BoundSink(abc.ABC):
     def __init__(self, sink: Sink, settings: Settings) -> None:
         self.sink = sink
         self.settings = settings
+        self._is_warned = False
 
     @functools.cached_property
     def inbox(self) -> InboxBackend:
@@ -133,13 +141,76 @@ class BoundSink(abc.ABC):
 
     @property
     def has_failure_channel(self) -> bool:
-        """Whether failures may arrive by webhook, and nothing else.
+        """Whether only failures may arrive by webhook.
 
         A worker without a driver, an address or a permission cannot write to the sink,
-        nor report that there. So each delivery request names the webhook for failures,
-        if one is set up. Task code that follows runqy's guide does not read it.
+        so it cannot report that there either. So each delivery request names the
+        webhook for failures, if one is set up. Task code that follows runqy's guide
+        does not read it.
         """
         return self.sink.needs_failure_channel and self.inbox.is_configured
+
+    def check_delivery(self, delivery_id: str) -> None:
+        """Check, before anything is enqueued, that a result can be read.
+
+        Args:
+            delivery_id: Id of the delivery, or of one of several.
+
+        Raises:
+            Misconfigured: The id, or a field of the connection, is not valid.
+            SinkError: The result could not be read later.
+        """
+        check_delivery_id(delivery_id)
+        if channel_of(delivery_id) and not self.sink.delivers_by_webhook:
+            raise Misconfigured(
+                f"A delivery to a channel must reach the inbox, and the sink "
+                f"{self.sink.uri!r} has no webhook. Add it: "
+                f"sink='{self.sink.uri} webhook'."
+            )
+        self.check()
+
+    def check_is_new(self, delivery_id: str) -> None:
+        """Check, before a job is enqueued, that there is no delivery with this id.
+
+        The result of another job would look like that of the new one.
+
+        Raises:
+            DeliveryIdTaken: There is one.
+            SinkError: The sink cannot be asked.
+        """
+        from runqy_provider.waiters.race import (  # noqa: PLC0415 - not for a DAG file
+            poll_now,
+        )
+
+        try:
+            targets = self.all_targets(JobRef(delivery_id, self.sink.uri))
+        except Misconfigured:
+            return  # the job holds its result, under its own id
+        found = poll_now([target for target in targets if not target.is_relayed])
+        if found is not None:
+            raise DeliveryIdTaken(
+                f"Nothing was enqueued: the sink {self.sink.uri!r} has a delivery "
+                f"{delivery_id} already, at {found.result_uri}. It would look like "
+                "that of the new job. Choose another delivery_id for each job: "
+                "RunqyHook.new_delivery_id()."
+            )
+
+    def prepared_fields(self, delivery_id: str, deadline: float) -> dict[str, Any]:
+        """Prepare for a delivery, and return the payload's fields that ask for it.
+
+        Args:
+            delivery_id: Id of the delivery.
+            deadline: Until when it is waited for, in seconds since 1970.
+
+        Raises:
+            SinkError: The sink could not be prepared.
+        """
+        request = self.whole_request(delivery_id, deadline + LATE_DELIVERY)
+        if request.webhook_url is not None and not self._is_warned:
+            self._is_warned = True
+            self.inbox.warn_of_loopback()
+        self.prepare(delivery_id)
+        return request.to_fields()
 
     def whole_request(self, delivery_id: str, expires: float) -> DeliveryRequest:
         """Return the request for the task code, with the channel for failures."""
@@ -150,7 +221,7 @@ class BoundSink(abc.ABC):
         return dataclasses.replace(request, failure_url=url)
 
     def all_targets(self, job: JobRef) -> list[WaitTarget]:
-        """Return all sources at which a delivery may arrive, its failure included.
+        """Return all sources at which a delivery, or its failure, may arrive.
 
         Raises:
             Misconfigured: The job, or the connection, lacks what is needed to look.
@@ -173,7 +244,7 @@ class BoundSink(abc.ABC):
 
         Raises:
             SinkError: It cannot be read.
-            BadDelivery: It is not what it says it is.
+            BadDelivery: It is not of the type that it claims.
         """
         if uri.startswith(keys.SCHEME) and not self.owns(uri):
             return self.inbox.open(uri, self.open_url)
@@ -201,7 +272,7 @@ class BoundSink(abc.ABC):
         """Prepare for a delivery, immediately before its job is enqueued.
 
         Raises:
-            SinkError: That failed; nothing will be enqueued.
+            SinkError: The sink cannot be prepared; nothing will be enqueued.
         """
 
     @abc.abstractmethod
@@ -213,7 +284,7 @@ class BoundSink(abc.ABC):
         """
 
     def result_uri_of(self, job: JobRef) -> str:
-        """Return where the result of a job that is enqueued will be."""
+        """Return where the result of an enqueued job will be."""
         return self.result_uri(job.delivery_id)
 
     @abc.abstractmethod
@@ -250,12 +321,12 @@ class BoundSink(abc.ABC):
 
         Args:
             uri: Where it is.
-            open_url: Opens the result where the delivery only names its URL; by
-                default the sink's own ``open_url``.
+            open_url: Opens the result if the delivery only names its URL; by default
+                the sink's own ``open_url``.
 
         Raises:
             NotThere: It does not exist any more.
-            NoAccess: It is where this sink may not read.
+            NoAccess: This sink may not read there.
             SinkUnavailable: The sink is unavailable.
             TooLarge: It is larger than ``context.max_read_bytes``.
             BadDelivery: It cannot be read.
@@ -273,11 +344,11 @@ class BoundSink(abc.ABC):
     def open_all(
         self, jobs: Sequence[JobRef], small: int
     ) -> Iterator[StoredResult | Exception]:
-        """Open many deliveries where they are if they were delivered as requested.
+        """Open many deliveries at the places that were requested.
 
         Args:
             jobs: Their jobs.
-            small: JSON up to this many bytes is read, too.
+            small: JSON up to this many bytes is read at once.
 
         Yields:
             In their order: the delivery, or the error that ``open`` has raised.
@@ -320,8 +391,8 @@ class BoundSink(abc.ABC):
             SinkError: It cannot be written.
         """
         raise Misconfigured(
-            f"The sink {self.sink.uri!r} cannot hold the manifest of a batch, with a "
-            "line for each job. Name an object store for it, or the inbox: "
+            f"The sink {self.sink.uri!r} cannot hold the manifest of a batch, with one "
+            "line per job. Name an object store for it, or the inbox: "
             "manifest='s3://bucket/prefix' or manifest='webhook'."
         )
 
@@ -338,24 +409,24 @@ class BoundSink(abc.ABC):
             f"Delivery {delivery.delivery_id} says that its result is at "
             f"{url.partition('?')[0]}. The sink {self.sink.uri!r} fetches nothing: "
             "name the place of the results, as in sink='s3://bucket/prefix', so that "
-            "results are read from there and from nowhere else."
+            "results are read only from there."
         )
 
     def link(self, uri: str, seconds: float) -> str | None:  # noqa: ARG002 - for sinks that can
-        """Return a URL under which people find a result; None: there is none.
+        """Return a URL at which people find a result; None if there is none.
 
         Args:
             uri: Where the result is.
             seconds: How long the URL is to work.
 
         Raises:
-            SinkError: None can be made just now.
+            SinkError: The URL cannot be made at the moment.
         """
         return None
 
     @abc.abstractmethod
     def describe_timeout(self, job: JobRef) -> str:
-        """Say where a delivery that never arrived was looked for, and what to check."""
+        """Say where a missing delivery was looked for, and what to check."""
 
 
 @dataclass(frozen=True, slots=True)

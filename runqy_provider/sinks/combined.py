@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from runqy_provider.sinks.result import UrlOpener
     from runqy_provider.waiters.waiter import WaitTarget
 
-#: A bare notification is null or a URL; what has more bytes is a result.
+#: A notification without a delivery is null or a URL; anything longer is a result.
 MAX_NOTIFICATION_BYTES = 8192
 
 #: Fields of a notification that belong to the delivery, and are not metadata.
@@ -59,8 +59,8 @@ class CombinedSink(Sink):
             if not sink.can_be_combined:
                 raise Misconfigured(
                     f"{sink.uri!r} cannot be combined with other sinks: its results "
-                    "are stored after the task code has ended, when a notification "
-                    "cannot be sent any more. Use it alone."
+                    "are stored after the task code has ended, which is too late to "
+                    "send a notification. Use it alone."
                 )
         for sink in self.notifiers:
             if sink.notification_field is None:
@@ -71,7 +71,8 @@ class CombinedSink(Sink):
         kinds = [type(sink) for sink in self.parts]
         if len(set(kinds)) != len(kinds):
             raise Misconfigured(
-                f"{self.uri!r} names two sinks of a kind; one of each can be combined."
+                f"{self.uri!r} names two sinks of the same kind; a combination can "
+                "have only one of each."
             )
 
     @classmethod
@@ -104,7 +105,6 @@ class CombinedSink(Sink):
         return any(sink.takes_progress for sink in self.parts)
 
     def bind(self, settings: Settings) -> BoundCombinedSink:
-        """Return what the sinks do with a runqy connection."""
         return BoundCombinedSink(self, settings)
 
 
@@ -120,12 +120,11 @@ class BoundCombinedSink(BoundSink):
         self._all = (self.primary, *self.notifiers)
 
     def check(self) -> None:
-        """Check all sinks."""
         for sink in self._all:
             sink.check()
 
     def request(self, delivery_id: str, expires: float) -> DeliveryRequest:
-        """Request what the primary sink does, and a notification of each other."""
+        """Request what the primary sink requests, and a notification for each other."""
         request = self.primary.request(delivery_id, expires)
         added: dict[str, Any] = {}
         for notifier in self.notifiers:
@@ -138,7 +137,6 @@ class BoundCombinedSink(BoundSink):
         )
 
     def prepare(self, delivery_id: str) -> None:
-        """Prepare all sinks."""
         for sink in self._all:
             sink.prepare(delivery_id)
 
@@ -154,7 +152,7 @@ class BoundCombinedSink(BoundSink):
         """Return the primary sink's sources, and those of usable notifications."""
         if self.sink.primary.is_relayed:
             # A notification may arrive before the result can be opened; progress and
-            # failures are of use.
+            # failures can be used at once.
             targets = list(self.primary.targets(job))
             if any(sink.takes_progress for sink in self.sink.notifiers):
                 targets.append(
@@ -181,7 +179,7 @@ class BoundCombinedSink(BoundSink):
     def open_arrival(self, delivery_id: str, uri: str) -> StoredResult:
         """Open the result in the primary sink, whichever sink announced it first.
 
-        What the notifications say beside its URL is the metadata of the result.
+        The other fields of the notifications are the metadata of the result.
         """
         opened = self.open(uri)
         if opened.error is not None:
@@ -194,7 +192,7 @@ class BoundCombinedSink(BoundSink):
         return self._with_notes(delivery_id, opened)
 
     def open_url(self, delivery: Delivery, url: str) -> StoredResult:
-        """Open a result of which a notification says where it is."""
+        """Open a result at the place that a notification names."""
         uri = self.primary.result_uri(delivery.delivery_id)
         if url != uri:
             return self.primary.open_url(delivery, url)
@@ -232,7 +230,7 @@ class BoundCombinedSink(BoundSink):
     def _resolve_notification(
         self, delivery_id: str, content: Any
     ) -> StoredResult | None:
-        """Return the result that a notification announces; None: there is none."""
+        """Return the result that a notification announces; None if there is none."""
         url = content.get("result_url") if isinstance(content, Mapping) else content
         if isinstance(url, str):
             try:
@@ -268,12 +266,12 @@ def how_to_take_progress(sink: Sink) -> str:
 
 
 def _metadata_only(delivery: Delivery, _url: str) -> StoredResult:
-    """Return what a notification says, without opening the result it announces."""
+    """Return the contents of a notification, without opening its result."""
     return StoredResult(uri="", delivered_at=0.0, metadata=delivery.metadata)
 
 
 def _content(opened: StoredResult) -> Any:
-    """Return the JSON of a notification; None where it is none, or too long."""
+    """Return the JSON of a notification; None if it has none, or is too long."""
     if not opened.is_json or (opened.size or 0) > MAX_NOTIFICATION_BYTES:
         return None
     return opened.json()

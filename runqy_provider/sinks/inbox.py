@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What all sinks share that use the inbox: is it set up, how to wait, how to open."""
+"""What all sinks that use the inbox share: checks, waiting, opening."""
 
 from __future__ import annotations
 
@@ -14,19 +14,17 @@ from runqy_delivery import BadDelivery as WireBadDelivery
 from runqy_delivery.wire import FAILED
 from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.inbox import callback_url, keys
-from runqy_provider.inbox.inbox_source import BATCH, InboxSource
-from runqy_provider.inbox.reader import InboxReader, write_and_read
-from runqy_provider.sinks.base import MANIFEST_TYPE
-from runqy_provider.sinks.result import StoredResult
+from runqy_provider.inbox.reader import BATCH, InboxReader, InboxSource, write_and_read
+from runqy_provider.sinks.result import MANIFEST_TYPE, StoredResult
 from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
-    from runqy_provider.connections import RedisConnection
     from runqy_provider.inbox.manifest import InboxManifest
     from runqy_provider.inbox.reader import StoredDelivery
+    from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.settings import Settings
     from runqy_provider.sinks.result import UrlOpener
 
@@ -64,7 +62,7 @@ class InboxBackend:
 
     Attributes:
         settings: The connection and the options.
-        queue_namespace: Where messages of a queue are kept; None: the namespace of the
+        queue_namespace: Namespace of the messages of a queue; None: that of the
             connection.
     """
 
@@ -78,7 +76,7 @@ class InboxBackend:
 
     @property
     def config_error(self) -> str | None:
-        """Why webhooks cannot work with this connection; None where they can."""
+        """Why webhooks cannot work with this connection; None if they can."""
         connection = self.settings.connection
         conn_id = connection.conn_id
         found = []
@@ -178,7 +176,7 @@ class InboxBackend:
         Args:
             uri: ``inbox://conn_id/delivery_id``, or, for a message of a queue,
                 ``inbox://amqp/amqp_conn_id/queue/delivery_id``.
-            open_url: Opens the result where the delivery only names its URL.
+            open_url: Opens the result if the delivery only names its URL.
 
         Raises:
             Misconfigured: It was delivered through another runqy connection.
@@ -262,7 +260,7 @@ class InboxBackend:
         )
 
     def warn_of_loopback(self) -> None:
-        """Log a warning where the workers of another machine would call themselves."""
+        """Log a warning if workers on another machine would call themselves."""
         connection, url = self.settings.connection, self.settings.callback_url
         if url and _is_loopback(url) and not _is_loopback(connection.server_url):
             log.warning(

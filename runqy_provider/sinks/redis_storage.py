@@ -22,7 +22,7 @@ from runqy_provider.client.job_status import (
     is_gone,
     job_status_reader,
 )
-from runqy_provider.client.redis_keys import hash_key
+from runqy_provider.client.queues import hash_key
 from runqy_provider.errors import (
     BadDelivery,
     JobVanished,
@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from runqy_provider.client.job_status import JobStatus, JobStatusReader
-    from runqy_provider.connections import RedisConnection, RunqyConnection
+    from runqy_provider.connections import RunqyConnection
     from runqy_provider.models import JobRef
+    from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.settings import Settings
     from runqy_provider.sinks.result import StoredResult, UrlOpener
 
@@ -64,17 +65,16 @@ FINAL = {job_states.COMPLETED: COMPLETED, job_states.ARCHIVED: FAILED}
 class RedisStorageSink(Sink):
     """Results that runqy stores: small ones, for up to a day; workers need no access.
 
-    They are read from runqy's own Redis where the connection names it (all waits in
-    one round trip), else by a request to the server for each job.
+    They are read from runqy's own Redis if the connection names it (all waits in one
+    round trip), else by one request per job to the server.
     """
 
-    # runqy stores the result after the task code has ended, so that a notification
-    # could not be sent any more.
+    # runqy stores the result after the task code has ended, which is too late to send a
+    # notification.
     can_be_combined: ClassVar[bool] = False
 
     @classmethod
     def from_uri(cls, uri: str) -> Self:
-        """Return the sink."""
         if uri != "redis_storage":
             raise Misconfigured(f"{uri!r} is not a valid sink. Write 'redis_storage'.")
         return cls()
@@ -86,11 +86,9 @@ class RedisStorageSink(Sink):
 
     @property
     def uri(self) -> str:
-        """The sink as text."""
         return "redis_storage"
 
     def bind(self, settings: Settings) -> BoundRedisStorage:
-        """Return what the sink does with a runqy connection."""
         return BoundRedisStorage(self, settings)
 
 
@@ -98,7 +96,7 @@ class BoundRedisStorage(BoundSink):
     """The jobs of one runqy server."""
 
     def check(self) -> None:
-        """Check that runqy's Redis can be reached, where the connection names it."""
+        """Check that runqy's Redis can be reached, if the connection names it."""
         redis = self.settings.runqy_redis
         if redis is None:
             return
@@ -110,7 +108,7 @@ class BoundRedisStorage(BoundSink):
                 connected.close()
 
     def request(self, delivery_id: str, expires: float) -> DeliveryRequest:  # noqa: ARG002 - nothing expires
-        """Request that our helper returns the result to runqy; others do so anyway."""
+        """Request that our helper returns the result to runqy, as others always do."""
         return DeliveryRequest(
             delivery_id, sink="redis_storage", max_bytes=MAX_LINE - ENVELOPE
         )
@@ -141,7 +139,6 @@ class BoundRedisStorage(BoundSink):
         return [WaitTarget(_WaiterFactory(read, settings), str(self._uri(job)))]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
-        """Read the result from the job."""
         job, redis = JobResultUri.parse(uri), self.settings.runqy_redis
         if redis is None:
             value, error, ended_at = self._from_server(job)
@@ -186,7 +183,7 @@ class BoundRedisStorage(BoundSink):
             raise SinkUnavailable(str(error)) from error
         if found.state == job_states.ARCHIVED:
             message = (
-                f"runqy gave the job up after {found.retried} retries. Its API does "
+                f"runqy gave up the job after {found.retried} retries. Its API does "
                 "not say why: name runqy's own Redis in the connection "
                 f"{connection.conn_id!r} to read the error here, or see the worker's "
                 "log."
@@ -195,8 +192,8 @@ class BoundRedisStorage(BoundSink):
         _check_completed(found.state, job)
         if found.is_garbled:
             raise BadDelivery(
-                f"runqy's API changes the result of job {job.job_id}: it takes a bare "
-                "null, true or number for base64. Return an object from the task code, "
+                f"runqy's API changes the result of job {job.job_id}: it reads a bare "
+                "null, true or number as base64. Return an object from the task code, "
                 "use our helper there, or name runqy's own Redis in the connection "
                 f"{connection.conn_id!r}, where the result is stored unchanged."
             )
@@ -341,7 +338,7 @@ def _vanished(job: JobResultUri, location: str, seen: str = "") -> JobVanished:
     Args:
         job: The job.
         location: Where it was looked for.
-        seen: What was last seen of it; empty where it was not seen.
+        seen: What was last seen of it; empty if it was not seen.
     """
     return JobVanished(
         f"runqy has no job {job.job_id} in queue {job.runqy_queue!r} (looked at: "

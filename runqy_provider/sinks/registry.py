@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which class a sink's URI belongs to, by its scheme.
+"""Find the class of a sink's URI by its scheme.
 
 Classes are imported when a URI of theirs is first read, so that a DAG with webhooks
 imports no library of an object store, a database or a message broker.
@@ -129,9 +129,9 @@ def sink_for_result(uri: str) -> Sink:
 def _read(text: str) -> Sink:
     """Read a URI, once per process: sinks never change."""
     if "#" in text:
-        # It would end the path: results would go elsewhere than was meant.
+        # It would end the path, and results would go to another place than was meant.
         raise Misconfigured(
-            f"The sink {text!r} has a '#': where it belongs to a name, write %23."
+            f"The sink {text!r} has a '#': if it belongs to a name, write %23."
         )
     try:
         urlsplit(text)
@@ -160,7 +160,7 @@ def _of_others() -> dict[str, type[Sink]]:
 
 
 def clear_registered() -> None:
-    """Forget the sinks of other packages, as a test does that installs one."""
+    """Forget the sinks of other packages; for tests that install one."""
     _of_others.cache_clear()
     _read.cache_clear()
 
@@ -169,7 +169,7 @@ def _registered(sink: Sink) -> Sink:
     """Return a sink that a trigger, in another process, can read from its URI.
 
     Raises:
-        Misconfigured: Its scheme belongs to no class, or to another one.
+        Misconfigured: Its scheme belongs to no class, or to another class.
     """
     is_single = len(sink.uri.split()) == 1
     scheme = sink.uri.partition("://")[0]

@@ -3,8 +3,8 @@
 """A delivery that was opened: what it says, and its content, perhaps still unread.
 
 Task code that follows runqy's guide stores the bare result as a field, a column or an
-object. Our helper does so, too, for a plain JSON value. Where there is more to say (a
-failure, bytes, metadata) it stores a delivery, which carries the delivery id.
+object. Our helper does so, too, for a plain JSON value. For anything else (a failure,
+bytes, metadata) it stores a delivery, which contains the delivery id.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
 
-#: The type, where a method has its name.
+#: Media type of the manifest of a batch.
+MANIFEST_TYPE = "application/x-ndjson"
+
+#: The type ``bytes``, for classes that have a method of that name.
 Bytes: TypeAlias = bytes
 
 #: Opens a result that a delivery only names by a URL.
@@ -39,16 +42,16 @@ UrlOpener: TypeAlias = "Callable[[Delivery, str], StoredResult]"
 
 @dataclass(frozen=True)
 class StoredResult:
-    """An opened delivery, whose content is read only as far as it is asked for.
+    """An opened delivery, whose content is read only when it is needed.
 
     Attributes:
         uri: Where the content is: ``inbox://...`` or ``s3://...``.
         delivered_at: When it arrived, in seconds since 1970.
-        error: Why the job failed; None where it completed.
+        error: Why the job failed; None if it completed.
         content_type: Media type of the content.
-        size: Number of bytes, where it is known.
+        size: Number of bytes, if it is known.
         metadata: What the task code said about the result.
-        log: The last lines that the task code logged; None where it sent none.
+        log: The last lines that the task code logged; None if it sent none.
         opener: Opens the content; each call starts at the first byte. None if the job
             failed.
     """
@@ -140,7 +143,7 @@ class StoredResult:
             return len(stream.read(size)) < size
 
     def prefetched(self, small: int) -> StoredResult:
-        """Return it with its content in memory, where that is JSON and small.
+        """Return it with its content in memory, if that is JSON and small.
 
         Args:
             small: In bytes.
@@ -184,7 +187,7 @@ def from_inline_value(
         uri: Where it is stored.
         delivered_at: When it was stored, in seconds since 1970.
         delivery_id: Our id of the delivery.
-        open_url: Opens the result where the value only names its URL.
+        open_url: Opens the result if the value only names its URL.
         failed: Whether the storage says that the job failed.
         is_parsed: Whether a text is a value, not JSON that has to be parsed.
 
@@ -204,7 +207,7 @@ def from_inline_value(
         return StoredResult.from_delivery(delivery, uri, delivered_at)
     if failed:
         return StoredResult(uri, delivered_at, error=_error(parsed))
-    # JSON text stays as it is: a large one is not written again.
+    # JSON text stays as it is, as encoding a large one again takes time.
     is_text = isinstance(value, str) and parsed is not value
     text = value if is_text else json.dumps(parsed, separators=(",", ":"))
     return StoredResult.from_bytes(text.encode(), uri, delivered_at, JSON_TYPE)
@@ -225,7 +228,7 @@ def _decode(text: object, uri: str) -> bytes:
 
 
 def _parse(value: Any) -> Any:
-    """Parse JSON; a text that is not JSON stands for itself."""
+    """Parse JSON; return a text that is not JSON as it is."""
     if not isinstance(value, str):
         return value
     try:
@@ -235,7 +238,7 @@ def _parse(value: Any) -> Any:
 
 
 def _delivery(parsed: Any, delivery_id: str) -> Delivery | None:
-    """Return the delivery that a value is; None where it is a bare result."""
+    """Return the delivery that a value is; None if it is a bare result."""
     if not isinstance(parsed, Mapping) or parsed.get("task_id") != delivery_id:
         return None
     if parsed.get("status") not in STATUSES:

@@ -33,19 +33,17 @@ class WebhookSink(Sink):
 
     @classmethod
     def from_uri(cls, uri: str) -> Self:
-        """Return the sink."""
         if uri != "webhook":
             raise Misconfigured(f"{uri!r} is not a valid sink. Write 'webhook'.")
         return cls()
 
     @classmethod
     def for_result(cls, uri: str) -> Self:  # noqa: ARG003 - one sink for all
-        """Return the sink, which opens whatever is in the inbox."""
+        """Return the sink, which opens any delivery in the inbox."""
         return cls()
 
     @property
     def uri(self) -> str:
-        """The sink as text."""
         return "webhook"
 
     @property
@@ -54,7 +52,6 @@ class WebhookSink(Sink):
         return True
 
     def bind(self, settings: Settings) -> BoundWebhook:
-        """Return what the sink does with a runqy connection."""
         return BoundWebhook(self, settings)
 
 
@@ -88,17 +85,14 @@ class BoundWebhook(BoundSink):
         return is_in_inbox(uri)
 
     def targets(self, job: JobRef) -> Sequence[WaitTarget]:
-        """Return the inbox."""
         return [self.inbox.target(job.delivery_id)]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
-        """Open the delivery in the inbox."""
         return self.inbox.open(uri, open_url or self.open_url)
 
     def open_all(
         self, jobs: Sequence[JobRef], small: int
     ) -> Iterator[StoredResult | Exception]:
-        """Open many deliveries in the inbox."""
         return self.inbox.open_all(
             [job.delivery_id for job in jobs], small, self.open_url
         )

@@ -17,7 +17,7 @@ from runqy_provider.jobs.cancellation import is_abandoned
 from runqy_provider.jobs.waiting import fetch_settings
 from runqy_provider.models import ERROR
 from runqy_provider.sanitize import storable
-from runqy_provider.triggers._deleting import DeletingTrigger
+from runqy_provider.triggers.delivery import DeletingTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,10 +34,10 @@ class BatchTrigger(DeletingTrigger):
 
     :param runqy_conn_id: The runqy connection.
     :param batch: Its jobs in flight: a ``BatchProgress`` as plain JSON.
-    :param until: The task is resumed when this number of jobs is in flight.
-    :param most_failed: It is resumed when more jobs than this have failed, too.
+    :param until: The task is resumed when at most this number of jobs is in flight.
+    :param most_failed: It is also resumed when more jobs than this have failed.
     :param deadline: When to give up.
-    :param not_before: The task is not resumed before then; see ``[runqy]
+    :param not_before: The task is not resumed before this time; see ``[runqy]
         settle_seconds``.
     :param heartbeat: Seconds without a delivery after which to give up.
     :param delete_abandoned: Delete the jobs that have not started, when a user ends the
@@ -66,7 +66,6 @@ class BatchTrigger(DeletingTrigger):
         self.heartbeat = heartbeat
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make an equal trigger."""
         return (
             "runqy_provider.triggers.batch.BatchTrigger",
             {

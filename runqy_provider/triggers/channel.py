@@ -18,7 +18,7 @@ from runqy_provider.airflow_compat import (
 )
 from runqy_provider.connections import DEFAULT_CONN_ID
 from runqy_provider.errors import NoAccess, RunqyError
-from runqy_provider.inbox.channel import check_channel
+from runqy_provider.inbox.callback_url import check_channel
 from runqy_provider.inbox.channel_reader import ChannelReader
 from runqy_provider.settings import aload_settings
 from runqy_provider.sinks.inbox import InboxBackend
@@ -41,11 +41,11 @@ log = logging.getLogger(__name__)
 #: Seconds between two tries to read a channel.
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 
-#: Seconds between two looks at what tasks have left on a channel.
+#: Seconds between two checks for deliveries that tasks have left on a channel.
 LOOK_EVERY = 15.0
 
-#: Seconds after which a delivery that was left there fires again: at first, and at most
-#: where it stays there.
+#: Seconds after which a delivery that was left there fires again: the first time, and
+#: at most.
 FIRST_REMINDER, LAST_REMINDER = 60.0, 3600.0
 
 
@@ -53,9 +53,10 @@ class DeliveryChannelTrigger(BaseEventTrigger):
     """Fire for each delivery on a channel; for an ``AssetWatcher``.
 
     Each delivery fires at least once, also those of the time in which no triggerer ran.
-    An event only says that something is there: Airflow may start one run for several.
-    A run gets all deliveries, whichever event started it, by ``RunqyResultHook.take``.
-    What no run takes, or acknowledges, fires again: after a minute, then ever later.
+    An event only says that the channel has deliveries: Airflow may start one run for
+    several events. A run gets all deliveries by ``RunqyResultHook.take``, whichever
+    event started it. A delivery that no run takes or acknowledges fires again: after a
+    minute, then less and less often.
 
     The event's payload is plain JSON: ``channel``, ``delivery_id``, ``status``,
     ``delivered_at``, and ``reference``, which ``RunqyResultHook.read`` opens; for a
@@ -63,7 +64,7 @@ class DeliveryChannelTrigger(BaseEventTrigger):
 
     :param channel: The channel; see ``RunqyHook.new_delivery_id``.
     :param runqy_conn_id: The runqy connection.
-    :param with_failures: Whether failed jobs fire, too.
+    :param with_failures: Whether failed jobs fire as well.
     """
 
     def __init__(
@@ -80,7 +81,6 @@ class DeliveryChannelTrigger(BaseEventTrigger):
         self.with_failures = with_failures
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make an equal trigger."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -102,15 +102,14 @@ class DeliveryChannelTrigger(BaseEventTrigger):
     async def filter_shared_stream(
         self, shared_stream: AsyncIterator[Any]
     ) -> AsyncIterator[TriggerEvent]:
-        """Yield an event for each delivery."""
         async for event in shared_stream:
             yield TriggerEvent(event)  # type: ignore[no-untyped-call] # Airflow's
 
     async def run(self) -> AsyncGenerator[TriggerEvent, None]:
-        """Yield an event for each delivery, where Airflow does not share streams."""
+        """Yield an event for each delivery, if Airflow does not share streams."""
         log.info(
             "This Airflow does not share the streams of triggers: an event may be lost "
-            "where the triggerer is killed before it has stored it."
+            "if the triggerer is killed before it has stored it."
         )
         producer = self.create_shared_stream_producer(self.serialize()[1])
         try:
@@ -122,7 +121,7 @@ class DeliveryChannelTrigger(BaseEventTrigger):
 
 
 class ChannelProducer(SharedStreamProducer):
-    """Reads a channel until it is closed; an unavailable Redis is tried again.
+    """Reads a channel until it is closed; retries if Redis is unavailable.
 
     Args:
         channel: The channel.
@@ -171,7 +170,7 @@ class ChannelProducer(SharedStreamProducer):
             await self.acknowledge(done)
 
     async def acknowledge(self, entry_ids: Sequence[str]) -> None:
-        """Record that deliveries are handled; try again where Redis is unavailable."""
+        """Record that deliveries are handled; try again if Redis is unavailable."""
         delays = self._delays()
         while True:
             try:
@@ -184,7 +183,6 @@ class ChannelProducer(SharedStreamProducer):
                 return
 
     async def aclose(self) -> None:
-        """Close the connections."""
         reader, self._reader = self._reader, None
         if reader is not None:
             await reader.aclose()
@@ -193,7 +191,7 @@ class ChannelProducer(SharedStreamProducer):
         return self._with_failures or event["status"] == COMPLETED
 
     async def _next_entries(self) -> list[Entry]:
-        """Return deliveries that came; now and then those that fire again."""
+        """Return deliveries that came, and from time to time those that fire again."""
         reader, now = await self._open(), time.monotonic()
         if now < self._next_look:
             return await reader.read()
@@ -201,10 +199,11 @@ class ChannelProducer(SharedStreamProducer):
         try:
             left = await reader.leftovers(self._is_wanted, self._ttl)
         except NoAccess as error:
-            # A user of an earlier version: deliveries still fire.
+            # A user of Redis that was made for an earlier version: deliveries still
+            # fire.
             log.warning(
                 "Deliveries on channel %r that no run takes do not fire again: the "
-                "user of Redis lacks a permission of those in the documentation. %s",
+                "user of Redis lacks a permission that the documentation lists. %s",
                 self._channel,
                 error,
             )
@@ -218,7 +217,7 @@ class ChannelProducer(SharedStreamProducer):
                 self._channel,
                 each.consumer,
             )
-        # Several consumers may have left the same one.
+        # Several consumers may have left the same delivery.
         return list(dict([each.entry for each in due]).items())
 
     async def _open(self) -> ChannelReader:
@@ -226,7 +225,8 @@ class ChannelProducer(SharedStreamProducer):
             settings = await aload_settings(self._conn_id)
             self._ttl = settings.config.unread_ttl_seconds
             backend = InboxBackend(settings)
-            # Other arguments make another group, which reads everything itself.
+            # Triggers with other arguments are another group, which reads everything
+            # itself.
             group = "all" if self._with_failures else COMPLETED
             self._reader = ChannelReader(
                 backend.redis, backend.namespace, self._channel, f"airflow-{group}"
@@ -250,7 +250,7 @@ class Reminders:
 
         Args:
             left: What is left now.
-            now: The time, of a clock that is never set.
+            now: The time, by a monotonic clock.
         """
         known, self._known = self._known, {}
         due = []

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Wait for deliveries that may arrive at any of several sources: for one, or for many.
+"""Wait for a delivery that may arrive at any of several sources.
 
 A wait is a race between its sources. If it ends with an error, they are polled once
 more: the delivery may have arrived just now.
@@ -16,8 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runqy_delivery import BadDelivery as WireBadDelivery
-from runqy_provider.errors import JobFailed, JobVanished, ResultLost, RunqyError
+from runqy_provider.errors import JobFailed, JobVanished, RunqyError
 from runqy_provider.waiters.source import StatusUpdate
 from runqy_provider.waiters.wait import LivenessMonitor, Wait
 from runqy_provider.waiters.waiter import (
@@ -27,7 +26,7 @@ from runqy_provider.waiters.waiter import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from runqy_provider.waiters.source import Arrival
     from runqy_provider.waiters.waiter import Waiter, WaitTarget
@@ -37,13 +36,6 @@ log = logging.getLogger(__name__)
 #: Seconds until a job that has ended is judged again, while a source that may hold its
 #: delivery cannot be polled: first and longest.
 FIRST_DELAY, LONGEST_DELAY = 1.0, 10.0
-
-#: Errors by which one job will not deliver. Any other is one of a source, or of its
-#: connection: it says nothing about a job, and ends the wait for all of them.
-JOB_ERRORS = (JobFailed, JobVanished, ResultLost, WireBadDelivery)
-
-#: How many of many waits begin in one step of the event loop.
-STARTED_PER_STEP = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +51,6 @@ class NumberedWait:
     index: int
     targets: Sequence[WaitTarget]
     monitor: WaitTarget | None = None
-
-
-@dataclass(frozen=True)
-class EndedWait:
-    """How one of many waits ended.
-
-    Attributes:
-        index: The caller's number of it.
-        arrival: The delivery; None if it will not arrive.
-        error: Why not.
-    """
-
-    index: int
-    arrival: Arrival | None
-    error: Exception | None = None
 
 
 @dataclass(frozen=True)
@@ -127,42 +104,8 @@ async def wait_any(
     wait = NumberedWait(0, targets, monitor)
     arrival, error = await _race(wait, deadline, liveness)
     if arrival is None:
-        arrival = await _look_again(wait, error, deadline, liveness, liveness)
+        arrival = await look_again(wait, error, deadline, liveness, liveness)
     return arrival
-
-
-async def wait_many(
-    waits: Iterable[NumberedWait],
-    on_end: Callable[[EndedWait], bool],
-    *,
-    deadline: float,
-    liveness: LivenessMonitor,
-) -> None:
-    """Wait until all have arrived, or will not arrive, or the caller has enough.
-
-    Args:
-        waits: What to wait for.
-        on_end: Is called at the end of each wait, but not at the deadline; returns
-            whether to go on with the others.
-        deadline: When to give up, in seconds since 1970. If it has passed, each source
-            is polled once.
-        liveness: Receives the status updates of all, and says when they are silent.
-
-    Raises:
-        RunqyError: A source cannot be used, so that nothing is known of any job.
-    """
-    many = _Many(on_end, deadline, liveness)
-    try:
-        for number, wait in enumerate(waits):
-            if many.end.done():
-                break
-            many.start(wait)
-            if number % STARTED_PER_STEP == 0:
-                await asyncio.sleep(0)
-        many.all_started()
-        await many.end
-    finally:
-        await many.aclose()
 
 
 async def poll_once(
@@ -212,7 +155,7 @@ async def _race(
         race.close()
 
 
-async def _look_again(
+async def look_again(
     wait: NumberedWait,
     error: Exception | None,
     deadline: float,
@@ -254,7 +197,7 @@ def _doubt_about(error: Exception, wait: NumberedWait) -> str:
     """Say why an error may not be the end of a wait; empty if it is.
 
     If the monitor says that the job has ended, its delivery may be in a source that
-    cannot be polled just now.
+    cannot be polled at the moment.
     """
     is_of_monitor = isinstance(error, (JobVanished, JobFailed)) and wait.monitor
     failed = poll_status(wait.targets).last_error if is_of_monitor else ""
@@ -299,7 +242,7 @@ def _errors(waiters: Iterable[Waiter]) -> str:
     return " ".join(waiter.last_error for waiter in waiters if waiter.last_error)
 
 
-class _Race(abc.ABC):
+class Race(abc.ABC):
     """Waits for one delivery at several sources: no tasks, as there may be thousands.
 
     The first result or error ends the race. A RunqyError of an optional source is only
@@ -356,7 +299,7 @@ class _Race(abc.ABC):
             self._ended(arrival, error)
 
 
-class _SingleRace(_Race):
+class _SingleRace(Race):
     """A race whose end is awaited."""
 
     __slots__ = ("end",)
@@ -375,94 +318,3 @@ class _SingleRace(_Race):
             self.end.set_result(arrival)
         else:
             self.end.set_exception(error)
-
-
-class _OneOfMany(_Race):
-    """The race for one of many deliveries."""
-
-    __slots__ = ("_many", "_wait")
-
-    def __init__(self, many: _Many, wait: NumberedWait) -> None:
-        self._many = many
-        self._wait = wait
-        super().__init__(wait, many.deadline, many.liveness)
-
-    def _ended(self, arrival: Arrival | None, error: BaseException | None) -> None:
-        self._many.on_race_end(self._wait, arrival, error)
-
-
-class _Many:
-    """A race for each delivery, and a task if one ended without an arrival."""
-
-    def __init__(
-        self,
-        on_end: Callable[[EndedWait], bool],
-        deadline: float,
-        liveness: LivenessMonitor,
-    ) -> None:
-        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._on_end = on_end
-        self.deadline = deadline
-        self.liveness = liveness
-        self._races: dict[int, _OneOfMany] = {}
-        self._checks: set[asyncio.Task[None]] = set()
-        self._is_starting = True
-
-    def start(self, wait: NumberedWait) -> None:
-        self._races[wait.index] = _OneOfMany(self, wait)
-
-    def all_started(self) -> None:
-        self._is_starting = False
-        self._end_if_done()
-
-    async def aclose(self) -> None:
-        for race in self._races.values():
-            race.close()
-        self._races.clear()
-        for check in self._checks:
-            check.cancel()
-        if self._checks:
-            await asyncio.wait(self._checks)
-
-    def on_race_end(
-        self, wait: NumberedWait, arrival: Arrival | None, error: BaseException | None
-    ) -> None:
-        self._races.pop(wait.index).close()
-        if arrival is not None:
-            self._report(EndedWait(wait.index, arrival))
-        elif isinstance(error, JOB_ERRORS):
-            check = asyncio.create_task(self._check(wait, error))
-            self._checks.add(check)
-            check.add_done_callback(self._checked)
-        elif error is not None and not self.end.done():
-            self.end.set_exception(error)
-        self._end_if_done()
-
-    async def _check(self, wait: NumberedWait, error: Exception) -> None:
-        """Look once more for a delivery that will not arrive, as an error says."""
-        own = LivenessMonitor()
-        try:
-            arrival = await _look_again(wait, error, self.deadline, self.liveness, own)
-        except JOB_ERRORS as final:
-            self._report(EndedWait(wait.index, None, final))
-        else:
-            if arrival is not None:
-                self._report(EndedWait(wait.index, arrival))
-
-    def _checked(self, check: asyncio.Task[None]) -> None:
-        self._checks.discard(check)
-        if check.cancelled() or self.end.done():
-            return
-        error = check.exception()
-        if error is not None:
-            self.end.set_exception(error)
-        self._end_if_done()
-
-    def _report(self, ended: EndedWait) -> None:
-        if not self.end.done() and not self._on_end(ended):
-            self.end.set_result(None)
-
-    def _end_if_done(self) -> None:
-        is_open = self._races or self._checks or self._is_starting
-        if not is_open and not self.end.done():
-            self.end.set_result(None)

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 #: Seconds between two lines of progress in a task's log.
 PROGRESS_INTERVAL = 5.0
 
-#: Seconds between two lines about single jobs of a batch: thousands may have one.
-WARNING_INTERVAL = 300.0
-
 #: If the interval grows with the age of a wait: after a minute a job is polled every
 #: six seconds, so that the wait is longer than the job by at most this share.
 SHARE_OF_AGE = 0.1
@@ -55,8 +52,8 @@ class Reachable(Protocol):
 class LivenessMonitor:
     """Tracks one job; all sources at which its delivery is waited for share it.
 
-    Silence counts only once the job has started, and only while all sources can be
-    polled: a sign of life may be in one that cannot.
+    Silence counts only after the job has started, and only while all sources can be
+    polled: a source that cannot may hold a sign of life.
 
     Args:
         heartbeat_timeout: Seconds without a sign of life after which the job counts as
@@ -149,7 +146,7 @@ class LivenessMonitor:
             self._sources = (*self._sources, source)
 
     def _record_sign(self, update: StatusUpdate) -> None:
-        """Record a sign of life, at the time by our clock: others may be wrong."""
+        """Record a sign of life at the time of our clock: other clocks may be wrong."""
         at, has_started = update.reported_at, update.has_started
         if at is not None and at != self._reported_at:
             self._reported_at, self._has_started = at, True
@@ -157,64 +154,6 @@ class LivenessMonitor:
         elif has_started is False or (has_started and not self._has_started):
             self._has_started = has_started
             self.last_sign = time.time()
-
-
-class BatchLiveness(LivenessMonitor):
-    """Tracks all jobs of a batch together.
-
-    A delivery, and progress that any job reports, is a sign of life. Silence counts
-    only while a job runs: others may have to wait for a worker. The log shows one
-    warning about a job, or about a source, in a while, likewise one about a delivery
-    that was refused, and no progress of single jobs.
-
-    Args:
-        heartbeat_timeout: Seconds without a sign of life after which the batch counts
-            as silent; None: never.
-        on_change: Is called with each update that is worth a line in the log.
-        is_watched: Whether the jobs themselves are observed. If they are not, they
-            count as running.
-    """
-
-    __slots__ = ("_is_watched", "_next_refusal", "_next_warning", "_warn")
-
-    def __init__(
-        self,
-        heartbeat_timeout: float | None,
-        on_change: Callable[[StatusUpdate], None],
-        *,
-        is_watched: bool,
-    ) -> None:
-        super().__init__(heartbeat_timeout, is_watched=is_watched)
-        self._is_watched = is_watched
-        self._warn = on_change
-        self._next_warning = self._next_refusal = 0.0
-
-    def on_delivery(self) -> None:
-        """Record that a job has delivered."""
-        self.last_sign = time.time()
-        self._has_started = not self._is_watched
-
-    def on_update(self, update: StatusUpdate) -> None:
-        """Record an update of one job, or of a source."""
-        now = time.monotonic()
-        if update.refusal:
-            self.refusal = storable(update.refusal)
-            # At once, whatever other warning came just before.
-            if now >= self._next_refusal:
-                self._next_refusal = now + WARNING_INTERVAL
-                self._warn(StatusUpdate(self.refusal))
-        at = update.reported_at
-        if at is not None:
-            if self._reported_at is None or at > self._reported_at:
-                self._reported_at = at
-                self.last_sign = time.time()
-            return
-        if update.has_started and not self._has_started:
-            self._has_started = True
-            self.last_sign = time.time()
-        if update.message and now >= self._next_warning:
-            self._next_warning = now + WARNING_INTERVAL
-            self._warn(update)
 
 
 class WaitOwner(Protocol):

@@ -14,16 +14,16 @@ import boto3
 from redis import Redis
 
 from runqy_delivery import Delivery
-from runqy_provider.client.redis_keys import hash_key
-from runqy_provider.inbox.inbox_source import InboxSource
+from runqy_provider.client.queues import hash_key
+from runqy_provider.inbox.reader import InboxSource
 from runqy_provider.inbox.writer import InboxWriter, digest
 from runqy_provider.models import JobRef
 from runqy_provider.redis_client import async_client
 from runqy_provider.settings import load_settings
-from runqy_provider.sinks.object_store.source import ObjectSource
+from runqy_provider.sinks.object_store.listing import ObjectSource
 from runqy_provider.sinks.redis_storage import JobResultSource
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.sinks.sql.source import SqlSource
+from runqy_provider.sinks.sql.sink import SqlSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class Backend:
         source: Class of the source that holds its results.
         deliver: Delivers RESULT for a job, as the task code would.
         unavailable: Airflow connections, by id, with which the sink is unavailable;
-            empty where it is without a connection.
+            empty if it has no connection.
     """
 
     uri: str

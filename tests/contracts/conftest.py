@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runqy_provider.settings import clear_settings
-from runqy_provider.sinks.object_store.clients import clear_clients
+from runqy_provider.sinks.object_store.base import clear_clients
 from runqy_provider.sinks.sql.engine import dispose_engines
 from runqy_sandbox.process.net import free_port
 from tests.contracts import backends

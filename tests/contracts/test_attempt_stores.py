@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import Redis
 
-from runqy_provider.config import load_config
 from runqy_provider.connections import RunqyConnection
 from runqy_provider.errors import SinkUnavailable
 from runqy_provider.jobs import launch
@@ -25,13 +24,13 @@ from runqy_provider.jobs.attempt_store import (
     attempt_store,
 )
 from runqy_provider.jobs.launch import JobSpec
-from runqy_provider.settings import Settings
+from runqy_provider.settings import Settings, load_config
 from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
-    from runqy_provider.connections import RedisConnection
     from runqy_provider.jobs.attempt_store import AttemptStore
     from runqy_provider.jobs.launch import Attempt
+    from runqy_provider.redis_connection import RedisConnection
 
 SPEC = JobSpec("runqy_default", "q", {"n": 1}, sink_from_uri("s3://bucket/prefix"))
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def pytest_sessionstart() -> None:
-    """Stop `make delivery` where its environment is not isolated."""
+    """Stop `make delivery` if its environment is not isolated."""
     if os.environ.get("RUNQY_DELIVERY_ALONE") and importlib.util.find_spec("airflow"):
         pytest.exit("Airflow is installed here: the environment is not isolated", 1)
 

@@ -1,4 +1,4 @@
-"""Delivery to a message queue, where pika or the broker's URL is missing."""
+"""Delivery to a message queue, if pika or the broker's URL is missing."""
 
 from __future__ import annotations
 

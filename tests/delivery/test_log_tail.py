@@ -9,8 +9,8 @@ import pytest
 
 from runqy_delivery import Delivery, DeliveryRequest
 from runqy_delivery.log_tail import MAX_BYTES, MAX_LINE, MAX_LINES, LogTail
+from runqy_delivery.result import message_of, with_log
 from runqy_delivery.secret_mask import SecretMask
-from runqy_delivery.serialize import message_of, with_log
 
 
 def test_log_tail_keeps_last_lines_and_counts_the_others() -> None:

@@ -25,8 +25,9 @@ from runqy_provider.connection_form import CONN_FIELDS
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_sandbox.process.net import free_port
 from runqy_sandbox.sandbox import Sandbox
+from tests.e2e import pod_executor
 from tests.e2e.bursts import deliver_in_bursts
-from tests.support.browser import browser_page
+from tests.support.browser import browser_page, running_browser
 from tests.support.stack import DAGS
 
 if TYPE_CHECKING:
@@ -52,15 +53,16 @@ QUEUES = {
 HAS_LOOPS = RELEASE >= (3, 4)
 needs_loops = pytest.mark.skipif(not HAS_LOOPS, reason="Airflow has loops from 3.4 on")
 
-DAG_IDS = {"results", "waiting", "killed", "many", "many_waiting"}
+DAG_IDS = {"results", "pods", "waiting", "killed", "many", "many_waiting"}
 LOOPS = {"looped", "looped_waiting"} if HAS_LOOPS else set()
 
 
 class World:
-    """An Airflow, and a sandbox beside it."""
+    """An Airflow, a sandbox beside it, and a folder in which its pods write."""
 
-    def __init__(self, airflow: Airflow, sandbox: Sandbox) -> None:
+    def __init__(self, airflow: Airflow, sandbox: Sandbox, pods: Path) -> None:
         self.airflow = airflow
+        self.pods = pods
         self.sandbox = sandbox
         self.client = AirflowClient(airflow.url)
         self.client.wait_for_dags(DAG_IDS | LOOPS)
@@ -143,11 +145,15 @@ def wait_for(
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("version")
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    executors = f"LocalExecutor,{pod_executor.PATH}"
+    pod = {
+        **pod_executor.remote_environment(folder / "pod", _dags(), url),
+        "AIRFLOW__CORE__EXECUTOR": executors,
+    }
     with ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox(QUEUES, retry_unit=1))
-        connections = sandbox.connections(
-            f"http://127.0.0.1:{port}/runqy", secrets.token_hex(32)
-        )
+        connections = sandbox.connections(f"{url}/runqy", secrets.token_hex(32))
         connections["good"] = connections.pop("runqy_default")
         connections["direct"] = copy.deepcopy(connections["good"])
         connections["direct"]["extra"]["transport"] = "redis"
@@ -156,9 +162,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             os.environ[variable] = json.dumps(connections[conn_id])
             stack.callback(os.environ.pop, variable)
         airflow = Airflow(
-            folder / "airflow", _dags(), connections, parallelism=4, port=port
+            folder / "airflow",
+            _dags(),
+            connections,
+            parallelism=4,
+            port=port,
+            environment={
+                "AIRFLOW__CORE__EXECUTOR": executors,
+                "PYTHONPATH": str(DAGS.parent),
+                pod_executor.ENVIRONMENT: json.dumps(pod),
+                pod_executor.FOLDER: str(folder),
+            },
         )
-        yield World(stack.enter_context(airflow), sandbox)
+        yield World(stack.enter_context(airflow), sandbox, folder)
 
 
 def _dags() -> Path:
@@ -208,6 +224,16 @@ def test_webhook_and_s3_tasks_return_results(world: World) -> None:
         assert "hello.wav" in str(world.client.xcom(ti))
         assert ti["end_date"] is not None
     assert world.client.xcom(world.task("results", run_id, "length")) > 0
+
+
+@pytest.mark.skipif(RELEASE >= (3, 2), reason="tests/e2e/test_executors.py does it")
+def test_pods_have_the_defaults_of_options(world: World) -> None:
+    run_id = world.client.trigger("pods")
+
+    assert world.wait_for_end("pods", run_id) == "success"
+    ti = world.task("pods", run_id, "job")
+    assert "hello.wav" in str(world.client.xcom(ti))
+    assert len(list(world.pods.glob("pods.job.*.pid"))) == 2
 
 
 def test_task_marked_failed_deletes_its_pending_job(world: World) -> None:
@@ -338,7 +364,7 @@ def test_loop_iterations_are_retried_shown_and_killed_apart(world: World) -> Non
     deliver(retried, {"text": "the second try"})
     pending = world.wait_until_triggered(run_id, iteration=1, tries=1)
     [second] = world.waiting_rows()
-    with browser_page() as page:
+    with running_browser() as browser, browser_page(browser) as page:
         page.goto(f"{world.airflow.url}/view/runqy/")
         link = page.locator("#waits a", has_text="body.wait, iteration 1")
         href = str(link.get_attribute("href"))

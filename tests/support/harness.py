@@ -74,7 +74,7 @@ def started(run: Run) -> Run:
 
 
 def outcome_of(run: Run) -> Any:
-    """Run a task to its end, whether it defers or not; raise its error if it fails."""
+    """Run a task to its end, with or without deferral; raise its error if it fails."""
     run.execute()
     if run.state == "deferred":
         run.resume(run.fire())
@@ -153,7 +153,7 @@ class Run:
 
     @property
     def any_trigger(self) -> BaseTrigger:
-        """The same, of whichever class."""
+        """The same, of any class."""
         message = self.last.msg
         module, name = message.classpath.rsplit(".", 1)
         trigger = getattr(importlib.import_module(module), name)
@@ -209,14 +209,14 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the attempt left for the next one."""
+        """The record of this attempt for the next one."""
         if HAS_STATE_STORE:
             return dict(self.store[ATTEMPT_KEY])
         with self._redis() as redis:
             return dict(json.loads(redis.get(self._record_key)))
 
     def write_record(self, record: dict[str, Any]) -> None:
-        """Write what the next attempt finds."""
+        """Write the record that the next attempt finds."""
         if HAS_STATE_STORE:
             self.store[ATTEMPT_KEY] = record
             return
@@ -224,7 +224,7 @@ class Run:
             redis.set(self._record_key, json.dumps(record))
 
     def change_record(self, **fields: Any) -> None:
-        """Change fields of what the attempt left for the next one."""
+        """Change fields of the record for the next attempt."""
         self.write_record({**self.record, **fields})
 
     @property

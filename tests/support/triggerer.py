@@ -135,7 +135,7 @@ class Triggerer(TriggerRunnerSupervisor):
 
 @attrs.define(kw_only=True)
 class OldTriggerer(Triggerer):
-    """The same before 3.3, where the supervisor itself uses the database."""
+    """The same before 3.3, when the supervisor itself used the database."""
 
     @functools.cached_property
     def client(self) -> Client:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Triggerers:
-    """Has triggerers in a database for a while.
+    """Stores triggerers in a database, and removes them at the end.
 
     Attributes:
         engine: The database.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.api.client import Client
 
-#: Whether Airflow keeps the state of a task over retries.
+#: Whether Airflow keeps the state of a task between retries.
 HAS_STATE_STORE = RELEASE >= (3, 3)
 
 #: Whether a task's result may be that of its DAG.
@@ -93,7 +93,7 @@ def as_sent(arguments: dict[str, Any]) -> Any:
 
 
 def through_database(sent: Any) -> dict[str, Any]:
-    """Return what a task sent as it comes out of Airflow's database."""
+    """Return a value that a task sent, as Airflow's database returns it."""
     stored = to_database(sent) if RELEASE < (3, 2) else sent
     restored: dict[str, Any] = _deserialize(json.loads(json.dumps(stored)))
     return restored

@@ -29,7 +29,7 @@ RUN_ID = "manual__2030-01-31T00:00:00"
 
 @dataclass(frozen=True)
 class WaitingTasks:
-    """What is the same of some tasks that wait; each is one index of a mapped task.
+    """Common fields of some waiting tasks; each is one index of a mapped task.
 
     Attributes:
         dag_id: Their DAG.
@@ -53,7 +53,7 @@ class WaitingTasks:
 
     @contextmanager
     def inserted(self, engine: Engine) -> Iterator[None]:
-        """Have them in a database for a while."""
+        """Store them in a database, and remove them at the end."""
         tables = (TaskInstance, DagRun, DagModel)
         with engine.begin() as connection:
             first = (connection.scalar(select(func.max(Trigger.id))) or 0) + 1
@@ -105,7 +105,7 @@ class WaitingTasks:
             )
             path, arguments = trigger.serialize()
             text = json.dumps(arguments)
-            # Before 3.3 Airflow encrypts them always.
+            # Before 3.3 Airflow always encrypts them.
             if self.is_encrypted or RELEASE < (3, 3):
                 text = Trigger.encrypt_kwargs(arguments)
             rows.append(

@@ -1,4 +1,4 @@
-"""Caches: their size, their expiry, and what they do where a reload fails."""
+"""Caches: their size, their expiry, and what they do if a reload fails."""
 
 from __future__ import annotations
 

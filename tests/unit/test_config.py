@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from runqy_provider.config import has_teams, load_config
 from runqy_provider.errors import Misconfigured
 from runqy_provider.get_provider_info import get_provider_info
+from runqy_provider.settings import has_teams, load_config
 
 #: Of each option: a value that is too small, and the smallest that is accepted.
 BOUNDS = {

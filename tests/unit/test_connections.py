@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from runqy_provider.connections import RedisConnection, RunqyConnection
+from runqy_provider.connections import RunqyConnection
 from runqy_provider.errors import Misconfigured
 from runqy_provider.receiver.__main__ import connection_from, main
+from runqy_provider.redis_connection import RedisConnection
 
 NEW_SECRET, OLD_SECRET = (
     "new-secret-of-ours-of-30-chars",

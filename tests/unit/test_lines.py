@@ -6,13 +6,13 @@ import io
 
 import pytest
 
-from runqy_provider.lines import PIECE, lines_of
+from runqy_provider.sinks.batch_result import PIECE, lines_of
 
 
 def test_lines_of_a_long_line_are_read_in_linear_time_and_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("runqy_provider.lines.LONGEST", 10 * PIECE)
+    monkeypatch.setattr("runqy_provider.sinks.batch_result.LONGEST", 10 * PIECE)
 
     with pytest.raises(ValueError, match="more than"):
         list(lines_of(io.BytesIO(b"x" * 11 * PIECE)))

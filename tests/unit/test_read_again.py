@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runqy_provider.errors import NotThere, SinkUnavailable
-from runqy_provider.jobs import received
-from runqy_provider.jobs.received import while_unavailable
+from runqy_provider.jobs import outcome
+from runqy_provider.jobs.outcome import while_unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ def test_read_again_other_error_is_raised_at_once() -> None:
 def test_read_again_sink_unavailable_for_long_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(received, "READ_AGAIN_FOR", 0.0)
+    monkeypatch.setattr(outcome, "READ_AGAIN_FOR", 0.0)
 
     with pytest.raises(SinkUnavailable, match=r"Redis is away\."):
         while_unavailable(failing(SinkUnavailable("Redis is away.")))

@@ -11,8 +11,9 @@ from airflow.sdk import Connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runqy_provider.connections import RedisConnection, RunqyConnection
+from runqy_provider.connections import RunqyConnection
 from runqy_provider.errors import Misconfigured
+from runqy_provider.redis_connection import RedisConnection
 
 TRUE = ["True", "true", "1", "yes"]
 FALSE = ["False", "false", "0", "no"]

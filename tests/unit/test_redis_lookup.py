@@ -10,10 +10,10 @@ import pytest
 from airflow.sdk import Connection
 
 from runqy_provider import settings as settings_module
-from runqy_provider.connections import RedisConnection
 from runqy_provider.errors import Misconfigured
 from runqy_provider.receiver.__main__ import connection_from
 from runqy_provider.redis_client import client
+from runqy_provider.redis_connection import RedisConnection
 from runqy_provider.settings import settings_of
 from tests.support.doc_blocks import Block, all_blocks
 

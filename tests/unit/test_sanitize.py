@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runqy_provider.inbox.records import LONGEST_TEXT, Progress
+from runqy_provider.inbox.keys import LONGEST_TEXT, Progress
 from runqy_provider.sanitize import is_storable, one_line, storable
 
 ANY = st.text(st.characters())  # with lone surrogates

@@ -26,8 +26,7 @@ from runqy_provider.sinks.object_store.azure import AzureSink
 from runqy_provider.sinks.object_store.gcs import GcsSink
 from runqy_provider.sinks.object_store.local import FileSink, LocalStore
 from runqy_provider.sinks.object_store.s3 import S3Sink
-from runqy_provider.sinks.object_store.s3_url import key_in_bucket
-from runqy_provider.sinks.object_store.uri import key_at, object_uri
+from runqy_provider.sinks.object_store.uri import key_at, key_in_bucket, object_uri
 from runqy_provider.sinks.registry import sink_for_result, sink_from_uri
 from runqy_provider.sinks.webhook import WebhookSink
 
@@ -297,7 +296,7 @@ def test_callback_url_made_up_is_never_valid(
         ("redis_storage webhook", "cannot be combined"),
         ("webhook s3://results", "Name it first"),
         ("s3://results gs://results", "Name it first"),
-        (["sql://a/t", "sql://b/t"], "two sinks of a kind"),
+        (["sql://a/t", "sql://b/t"], "two sinks of the same kind"),
         ([], "empty"),
         (" ", "empty"),
     ],

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from runqy_provider.errors import NoAccess, NotThere, RunqyError, SinkUnavailable
-from runqy_provider.sinks.sql import source as sql_source
-from runqy_provider.sinks.sql.source import SqlSource
+from runqy_provider.sinks.sql import sink as sql_sink
+from runqy_provider.sinks.sql.sink import SqlSource
 from runqy_provider.sinks.sql.table import Row, SqlTable
 from runqy_provider.waiters.source import Arrival
 
@@ -81,7 +81,7 @@ def test_sql_source_unknown_row_is_deleted_only_if_inserted(
 ) -> None:
     source = source_of(Table(), is_inserted=is_inserted)
     assert result_of(source, "r") is None  # one poll does not prove it
-    monkeypatch.setattr(sql_source, "MISSING_GRACE", 0.0)
+    monkeypatch.setattr(sql_sink, "MISSING_GRACE", 0.0)
 
     assert isinstance(result_of(source, "r"), NotThere) is is_inserted
 

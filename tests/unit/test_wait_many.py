@@ -11,7 +11,8 @@ import pytest
 
 from runqy_provider.errors import JobVanished, NoAccess, SinkUnavailable
 from runqy_provider.python_compat import timeout
-from runqy_provider.waiters.race import EndedWait, NumberedWait, wait_many
+from runqy_provider.waiters.many import EndedWait, wait_many
+from runqy_provider.waiters.race import NumberedWait
 from runqy_provider.waiters.wait import LivenessMonitor
 from runqy_provider.waiters.waiter import Timing, Waiter, WaitTarget, close_waiters
 from tests.unit.waiter_source import ARRIVED, LONG, SOON, FakeSource
@@ -127,7 +128,7 @@ async def test_wait_many_job_gone_while_its_source_is_unavailable_fails_in_time(
     caller.source.error = SinkUnavailable("away")
     caller.monitor.results = {"j0": JobVanished("the job is gone")}
 
-    await caller.wait(1, seconds=2.0)
+    await caller.wait(1, seconds=0.5)
 
     assert [type(ended.error) for ended in caller.ended] == [JobVanished]
 

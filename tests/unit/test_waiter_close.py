@@ -1,4 +1,4 @@
-"""How a waiter closes, also where its source delays that."""
+"""How a waiter closes, also if its source delays that."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ async def test_waiter_hints_unexpected_error_are_reopened(
 async def test_waiter_hints_cancelled_by_library_are_reopened(
     waiter: Waiter, source: FakeSource
 ) -> None:
-    """The library aiormq cancels its own tasks where a broker stops answering."""
+    """The library aiormq cancels its own tasks if a broker stops answering."""
     wait = start_wait(waiter, "a")
     await source.polled.wait()
     source.results["a"] = ARRIVED

@@ -3,7 +3,7 @@
 """Deliver a result or a failure to the sinks that a delivery request names.
 
 The sink in the request's field ``sink`` gets the result. The other sinks of the request
-get a notification that says where the result is, once it is there.
+get a notification that says where the result is, after it was stored.
 
 A sink of another package is a function under an entry point of the group
 ``runqy_delivery.sinks``, with the name that the Airflow side writes into ``sink``. It
@@ -25,8 +25,9 @@ from runqy_delivery.errors import (
     DeliveryUndeliverable,
     ResultRefused,
 )
-from runqy_delivery.result import JSON_TYPE, Content
-from runqy_delivery.serialize import (
+from runqy_delivery.result import (
+    JSON_TYPE,
+    Content,
     delivery_of,
     message_of,
     short_failure,

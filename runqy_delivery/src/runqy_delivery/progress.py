@@ -55,7 +55,7 @@ _reporter: contextvars.ContextVar[_Reporter | None] = contextvars.ContextVar(
 def progress(fraction: float | None = None, text: str | None = None) -> None:
     """Report how much of the job is done; call it in a handler with ``@delivers``.
 
-    Call it as often as you like: it sends at most one message a second, and raises no
+    Call it as often as you like: it sends at most one message per second, and raises no
     error if the message cannot be sent. It does nothing if the payload has no
     delivery request, or the request has no webhook. A thread that you start does not
     know the delivery; run it in a copy of the handler's ``contextvars`` context.

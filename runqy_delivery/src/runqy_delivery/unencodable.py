@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keep the ``repr`` of a result that cannot be written as JSON, so that it is not lost.
 
-It is text for people. A pickle would keep the objects themselves, but whoever reads a
-pickle runs the code that it names.
+It is text for people. A pickle would keep the objects themselves, but reading a pickle
+runs the code that it names.
 """
 
 from __future__ import annotations

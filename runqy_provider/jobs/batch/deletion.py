@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Delete the jobs of a batch that are not waited for any more."""
+"""Delete the jobs of a batch for which no task waits any more."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def delete_pending(runqy_conn_id: str, batch: BatchProgress, log: Any) -> bool:
         log: The logger that says what was deleted, or why nothing was.
 
     Returns:
-        Whether no job of it is pending any more.
+        Whether none of its jobs is pending any more.
     """
     try:
         with RunqyHook(runqy_conn_id, retry_for=0) as hook:
@@ -42,8 +42,8 @@ def delete_pending(runqy_conn_id: str, batch: BatchProgress, log: Any) -> bool:
         log.warning("The jobs of the batch were not deleted: %s", error)
         return False
     log.info(
-        "%s jobs of the batch were deleted before they started; no other one waits "
-        "for a worker.",
+        "%s jobs of the batch were deleted before they started; none of its jobs is "
+        "pending any more.",
         number,
     )
     return True
@@ -52,10 +52,11 @@ def delete_pending(runqy_conn_id: str, batch: BatchProgress, log: Any) -> bool:
 def _ids(hook: RunqyHook, batch: BatchProgress) -> list[str] | None:
     """Return runqy's ids of the jobs that may wait for a worker.
 
-    A job that has failed may: runqy runs it again where its handler raised, too.
+    A job that has failed is one of them: runqy runs it again, also if its handler
+    raised.
 
     Returns:
-        None where they cannot be found.
+        None if they cannot be found.
     """
     if batch.chooses_id:
         indexes = (*batch.outstanding, *batch.failed)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The manifest of a batch: a line for each job, in the order of the payloads."""
+"""The manifest of a batch: one line per job, in the order of the payloads."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from runqy_provider.errors import (
     NotThere,
     RunqyError,
 )
-from runqy_provider.hooks.batch_result import BatchResult
 from runqy_provider.jobs.batch.payloads import scratch_file
 from runqy_provider.jobs.batch.wait import look
 from runqy_provider.models import Reference, looks_like_reference
 from runqy_provider.sanitize import storable
-from runqy_provider.sinks.base import MANIFEST_TYPE
+from runqy_provider.sinks.batch_result import BatchResult
 from runqy_provider.sinks.registry import sink_from_uri
+from runqy_provider.sinks.result import MANIFEST_TYPE
 from runqy_provider.xcom_value import is_kept_by_xcom
 
 if TYPE_CHECKING:
@@ -31,31 +31,31 @@ if TYPE_CHECKING:
     from runqy_provider.hooks.result import RunqyResultHook
     from runqy_provider.jobs.batch.progress import BatchProgress
     from runqy_provider.sinks.result import StoredResult
-    from runqy_provider.waiters.race import EndedWait
+    from runqy_provider.waiters.many import EndedWait
 
 #: How many results are in memory at a time.
 AT_ONCE = 200
 
-#: Bytes that all values in a manifest may have together; larger ones are references.
+#: Most bytes of all values in a manifest; what does not fit is a reference.
 MOST_VALUES = 256 * 1024 * 1024
 
-#: Errors of one delivery. Any other is one of the sink: it says nothing of a job.
+#: Errors of one delivery. Any other error is the sink's: it says nothing about a job.
 OF_ONE_DELIVERY = (JobFailed, JobVanished, NotThere, NotInSink, WireBadDelivery)
 
 #: For how many failed jobs the reason is read from the sink.
 MOST_READ_REASONS = 100
 
-#: How many times as long as a value its line in a manifest may be.
+#: How many times longer than its value a line of a manifest may be.
 MOST_LINE_TO_VALUE = 100
 
-#: Why a job failed of which no reason was kept.
+#: The reason of a failed job for which none was kept.
 NO_REASON = "It failed. See the log of the runqy worker."
 
 
 class BatchManifest:
     """Reads the results of a batch, and writes its manifest.
 
-    Jobs whose result turns out to be a failure, or lost, are recorded in the batch.
+    If a result is found to be a failure, or lost, that is recorded in the batch.
 
     Args:
         batch: The batch, all of whose jobs have ended.
@@ -81,7 +81,7 @@ class BatchManifest:
             Where it is.
 
         Raises:
-            SinkError: A result cannot be read just now, or the manifest not written.
+            SinkError: A result cannot be read, or the manifest cannot be written.
         """
         batch_id = self._batch.batch_id
         target = sink_from_uri(sink).bind(self._results.settings)
@@ -124,7 +124,7 @@ class BatchManifest:
         jobs = [batch.job(index) for index in wanted]
         opened = self._sink.open_all(jobs, self._small)
         fetched = dict(zip(wanted, opened, strict=True))
-        # Some are not where they were to be delivered, but where a webhook says.
+        # Some were delivered to another place, which their webhook names.
         missing = [index for index in wanted if isinstance(fetched[index], NotThere)]
         fetched |= self._look_for(missing)
         for index in indexes:
@@ -132,7 +132,7 @@ class BatchManifest:
             yield self._result(index, found)
 
     def _look_for(self, indexes: Sequence[int]) -> dict[int, StoredResult | Exception]:
-        """Find deliveries wherever they have arrived, and open them."""
+        """Find deliveries in all places where they may be, and open them."""
         uris: dict[int, str] = {}
 
         def on_end(ended: EndedWait) -> bool:
@@ -171,15 +171,15 @@ class BatchManifest:
 
 
 def values_in(results: RunqyResultHook, manifest: Reference) -> list[Any] | None:
-    """Return what downstream tasks get where XCom can hold it.
+    """Return what downstream tasks get, if XCom can hold it.
 
     Args:
         results: The hook that reads results.
         manifest: The manifest.
 
     Returns:
-        The result of each job or a reference to it, None for one that failed; None
-        where they are too large, or XCom would change them.
+        The result of each job or a reference to it, None for one that failed; None if
+        they are too large, or XCom would change them.
     """
     limit = results.settings.config.xcom_limit
     if manifest.size is None or manifest.size > limit * MOST_LINE_TO_VALUE:
@@ -189,7 +189,8 @@ def values_in(results: RunqyResultHook, manifest: Reference) -> list[Any] | None
         if result.reference is not None:
             values.append(result.reference.to_xcom())
         elif looks_like_reference(result.value):
-            # It would let the task code choose what a downstream task reads.
+            # As an XCom, it would let the task code choose what a downstream task
+            # reads.
             return None
         else:
             values.append(result.value)

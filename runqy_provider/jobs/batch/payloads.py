@@ -3,8 +3,8 @@
 """The payloads of a batch, checked and written to a file of their own.
 
 They come as a list, from a generator, from an XCom that is fetched item by item, or
-from an object with a line for each. So they are read once per process, one after
-another, and are enqueued from the file.
+from an object with one line per payload. So each process reads them once, in order, and
+enqueues them from the file.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from runqy_provider.client.api import MAX_BODY
-from runqy_provider.client.payload import plain_payload
+from runqy_provider.client.models import plain_payload
 from runqy_provider.errors import InvalidPayload, PayloadTooLarge
 from runqy_provider.hooks.result import RunqyResultHook
-from runqy_provider.lines import lines_of
 from runqy_provider.models import looks_like_reference
+from runqy_provider.sinks.batch_result import lines_of
 from runqy_provider.sinks.registry import sink_for_result
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class NumberedPayload(NamedTuple):
 
 
 def scratch_file() -> BinaryIO:
-    """Return a file for bytes that only this process needs; it is gone when closed.
+    """Return a file for bytes that only this process needs; closing it deletes it.
 
     It is in memory if it is small, or if no folder for temporary files is writable.
     """
@@ -68,7 +68,7 @@ def scratch_file() -> BinaryIO:
 
 
 class Payloads:
-    """The payloads of a batch, one JSON object a line; use it as a context manager.
+    """The payloads of a batch as lines of JSON; use it as a context manager.
 
     Attributes:
         runqy_queue: The queue.
@@ -95,11 +95,11 @@ class Payloads:
 
         Args:
             given: A list or another iterable of payloads; a text that is a JSON list;
-                or the URI of, or a reference to, an object with a payload a line.
+                or the URI of, or a reference to, an object with one payload per line.
             runqy_queue: The queue, for messages.
             settings: The runqy connection, by which an object is opened.
-            may_be_uri: Whether a text may be the URI of an object: not one that
-                another task has made, which could name any file.
+            may_be_uri: Whether a text may be the URI of an object. A text from another
+                task may not: it could name any file.
 
         Raises:
             InvalidPayload: One is not valid; the message says which.
@@ -116,7 +116,6 @@ class Payloads:
 
     @property
     def digest(self) -> str:
-        """Digest of all of them."""
         return self._hash.hexdigest()
 
     def __enter__(self) -> Self:
@@ -149,7 +148,7 @@ class Payloads:
     def _add(self, payload: Any) -> None:
         try:
             plain = plain_payload(payload, self.runqy_queue)
-            # Not as ASCII: a text that is not valid Unicode is refused now.
+            # Not as ASCII, so that a text that is not valid Unicode is refused here.
             text = json.dumps(
                 plain, allow_nan=False, ensure_ascii=False, sort_keys=True
             )
@@ -194,13 +193,13 @@ def _each(given: Any, settings: Settings, *, may_be_uri: bool) -> Iterator[Any]:
     else:
         raise InvalidPayload(
             f"payloads is a {type(given).__name__}. It must be a list, another "
-            "iterable, a text with a JSON list, or the URI of an object with a payload "
-            "a line: payloads='s3://bucket/inputs.jsonl'."
+            "iterable, a text with a JSON list, or the URI of an object with one "
+            "payload per line: payloads='s3://bucket/inputs.jsonl'."
         )
 
 
 def _lines(stream: Any) -> Iterator[Any]:
-    """Yield the JSON objects of an object with one a line; empty lines are left out."""
+    """Yield the JSON objects of the lines of an object; empty lines are left out."""
     number = 0
     try:
         for line in lines_of(stream):
@@ -210,5 +209,5 @@ def _lines(stream: Any) -> Iterator[Any]:
     except (ValueError, RecursionError) as error:
         raise InvalidPayload(
             f"Line {number} of the payloads, or the one after it, is not JSON: "
-            f"{error}. Write one JSON object a line."
+            f"{error}. Write one JSON object per line."
         ) from error

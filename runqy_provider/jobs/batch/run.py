@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The steps of a batch: enqueue, wait in the slot, defer, collect, fail.
 
-``BatchRun`` does one execution of a task, and knows nothing of Airflow but the task's
-logger: the operator defers, and returns what it is told.
+``BatchRun`` does one execution of a task. Of Airflow it knows only the task's logger:
+it says what to do, and the operator defers or returns.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from runqy_provider.jobs.batch.wait import (
     targets_of_batch,
     wait_for_batch_in_slot,
 )
-from runqy_provider.jobs.deferral import in_seconds
-from runqy_provider.jobs.received import while_unavailable
+from runqy_provider.jobs.outcome import in_seconds, while_unavailable
 from runqy_provider.jobs.telemetry import count_batch
 from runqy_provider.models import ARRIVED, DEADLINE, SILENT, Reference
 from runqy_provider.sinks.registry import sink_from_uri
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from runqy_provider.jobs.batch.progress import BatchProgress
     from runqy_provider.settings import Settings
 
-#: How much a share of a number may be too small, as a float.
+#: Rounding error allowed for a share, which is a float.
 SHARE_ERROR = 1e-6
 
 
@@ -70,7 +69,7 @@ class BatchLimits:
     def most_failed(self, batch: BatchProgress) -> int:
         """Return how many jobs may fail."""
         given = self.max_failed
-        # As 0.29 * 100 is 28.999999999999996.
+        # Because 0.29 * 100 is 28.999999999999996.
         is_share = isinstance(given, float)
         return int(given * batch.total + SHARE_ERROR) if is_share else int(given)
 
@@ -81,10 +80,10 @@ class BatchLimits:
 
 @dataclass(frozen=True)
 class Deferral:
-    """The batch is to be waited for in the triggerer.
+    """The wait must go on in the triggerer.
 
     Attributes:
-        until: Until so many jobs are in flight.
+        until: Until at most so many jobs are in flight.
         most_failed: Or until more than so many have failed.
     """
 
@@ -142,9 +141,9 @@ class BatchRun:
 
         Args:
             payloads: All payloads of the batch.
-            options: What else is asked for each job.
+            options: The other options of each job.
             deadline: When to give up, in seconds since 1970.
-            until_deferral: Until when to wait in the slot before the task defers.
+            until_deferral: When the task defers, if its jobs have not ended by then.
 
         Returns:
             That the task is to defer; or how the wait ended: ARRIVED, DEADLINE or
@@ -183,7 +182,7 @@ class BatchRun:
         return kind
 
     def needs_payloads(self, kind: str) -> bool:
-        """Return whether jobs are left to enqueue after a wait."""
+        """Return whether jobs are left to enqueue after the wait."""
         is_over = kind != ARRIVED or self._limits.has_failed(self.batch)
         return bool(self.batch.left) and not is_over
 
@@ -194,7 +193,7 @@ class BatchRun:
 
         Args:
             kind: How it ended.
-            is_last: Whether no attempt of the task follows.
+            is_last: Whether this is the last attempt of the task.
 
         Returns:
             Where the manifest is; and the error if too many jobs have failed.
@@ -215,8 +214,8 @@ class BatchRun:
         manifest = BatchManifest(batch, self.results)
         reference = while_unavailable(lambda: manifest.write(self.manifest))
         has_failed = self._limits.has_failed(batch)
-        # Deliveries are dropped only if no retry will need them; one that comes after
-        # that finds the manifest.
+        # Deliveries are dropped only if no retry will need them; a later attempt finds
+        # the manifest.
         self.save(None if has_failed else reference)
         completed = 0 if has_failed else batch.completed
         count_batch(batch.job(0), completed, len(batch.failed))
@@ -225,7 +224,7 @@ class BatchRun:
         try:
             manifest.forget(reference)
         except SinkError as error:
-            # The manifest has the results: what stays is not worth a failure.
+            # The manifest has the results: a failed cleanup must not fail the task.
             self._log.warning(
                 "Deliveries stay in the inbox until they expire: %s", error
             )
@@ -244,10 +243,10 @@ class BatchRun:
         return not_ended(batch, limits.time_limit, self._settings, refusal)
 
     def _give_up(self) -> None:
-        """Let a retry enqueue jobs again that seem to hang, or it would hang, too.
+        """Let a retry enqueue jobs again that seem to hang, instead of waiting.
 
-        If pending jobs cannot be deleted, as over HTTP, the retry waits for all of
-        them: those would run twice.
+        If pending jobs cannot be deleted, as over HTTP, the retry waits for all jobs:
+        the pending ones would run twice.
         """
         conn_id = self._settings.connection.conn_id
         if delete_pending(conn_id, self.batch, self._log):
@@ -288,27 +287,27 @@ def too_many_failed(
     Args:
         batch: The batch.
         max_failed: The task's argument of that name.
-        manifest: Its manifest; None where not all jobs have ended.
+        manifest: Its manifest; None if not all jobs have ended.
     """
     reasons = "; ".join(f"job {index}: {text}" for index, text in batch.reasons.items())
     where = "" if manifest is None else f" All results are in {manifest.uri}."
     return BatchFailed(
         f"{len(batch.failed):,} of {batch.total:,} jobs of batch {batch.batch_id} "
         f"failed, and max_failed is {max_failed}. {reasons}.{where} A retry of the "
-        "task runs the failed ones again, and no other."
+        "task runs only the failed ones again."
     )
 
 
 def not_ended(
     batch: BatchProgress, limit: str, settings: Settings, refusal: str = ""
 ) -> DeliveryTimeout:
-    """Return the error of a batch whose time is over.
+    """Return the error of a batch that has reached its time limit.
 
     Args:
         batch: The batch.
         limit: The time limit of the wait.
         settings: The runqy connection and the options.
-        refusal: Why a delivery of one of its jobs was refused; empty: none was.
+        refusal: Why a delivery of one of its jobs was refused; empty if none was.
     """
     where = f"{refusal} " if refusal else ""
     for first in itertools.islice(batch.outstanding, 0 if refusal else 1):
@@ -325,12 +324,12 @@ def not_ended(
 
 
 def silent(batch: BatchProgress, limit: str, refusal: str = "") -> HeartbeatTimeout:
-    """Return the error of a batch of which no job gave a sign of life.
+    """Return the error of a batch whose jobs were silent for too long.
 
     Args:
         batch: The batch.
-        limit: The time limit of the silence.
-        refusal: Why a delivery of one of its jobs was refused; empty: none was.
+        limit: How long they may be silent.
+        refusal: Why a delivery of one of its jobs was refused; empty if none was.
     """
     advice = refusal or (
         f"Check that a runqy worker serves the queue {batch.runqy_queue!r}, and its "

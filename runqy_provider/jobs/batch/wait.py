@@ -16,8 +16,9 @@ from runqy_provider.jobs.monitor import monitor_target
 from runqy_provider.jobs.waiting import update_logger
 from runqy_provider.models import ARRIVED, DEADLINE, SILENT
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.waiters.race import NumberedWait, poll_status, wait_many
-from runqy_provider.waiters.wait import BatchLiveness, LivenessMonitor
+from runqy_provider.waiters.many import BatchLiveness, wait_many
+from runqy_provider.waiters.race import NumberedWait, poll_status
+from runqy_provider.waiters.wait import LivenessMonitor
 from runqy_provider.waiters.waiter import close_waiters
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from runqy_provider.jobs.batch.progress import BatchProgress
     from runqy_provider.settings import Settings
-    from runqy_provider.waiters.race import EndedWait
+    from runqy_provider.waiters.many import EndedWait
 
 #: How many deliveries are looked for at a time.
 LOOKED_FOR_AT_ONCE = 10_000
@@ -51,18 +52,18 @@ async def wait_for_batch(
         settings: The runqy connection and the options.
         batch: The batch; what ends is recorded in it.
         until: The wait ends when this number of jobs is in flight.
-        most_failed: It ends when more jobs than this have failed, too.
+        most_failed: It also ends when more jobs than this have failed.
         deadline: When to give up, in seconds since 1970.
         heartbeat_timeout: Seconds without a delivery or a sign of life from any job
             after which to give up; None: never.
-        monitor: Whether to observe the jobs themselves, too.
+        monitor: Whether to observe the jobs themselves as well.
         log: Logger of the waiting task, for progress; None: nothing is logged.
 
     Returns:
         ARRIVED, DEADLINE or SILENT.
 
     Raises:
-        RunqyError: The sink cannot be used, so that nothing is known of any job.
+        RunqyError: The sink cannot be used, so nothing is known about the jobs.
     """
     is_watched = monitor and batch.chooses_id and settings.config.watch_seconds > 0
     liveness = BatchLiveness(
@@ -90,7 +91,7 @@ async def wait_for_batch(
             break
         if liveness.is_silent:
             return SILENT
-        # A sign of life came while the wait for some of them ended.
+        # A sign of life came at the moment when the wait ended.
     return ARRIVED if is_over() else DEADLINE
 
 
@@ -115,7 +116,7 @@ def find_results(settings: Settings, batch: BatchProgress) -> None:
     delivered since. For a process without an event loop: a worker.
 
     Raises:
-        RunqyError: The sink cannot be used, so that nothing is known of any job.
+        RunqyError: The sink cannot be used, so nothing is known about the jobs.
     """
 
     def on_end(ended: EndedWait) -> bool:
@@ -135,7 +136,7 @@ def find_refusal(settings: Settings, batch: BatchProgress) -> str:
     For a process without an event loop: a worker.
 
     Returns:
-        An empty text where none was refused, or that is not known just now.
+        An empty text if none was refused, or if that cannot be read at the moment.
     """
     liveness = LivenessMonitor()
 
@@ -187,7 +188,7 @@ def look(
         if error:
             raise SinkUnavailable(
                 f"It is not known which jobs of batch {batch.batch_id} have delivered "
-                f"to {batch.sink!r}, as that could not be read: {error}"
+                f"to {batch.sink!r}: the sink could not be read: {error}"
             )
 
 
@@ -204,7 +205,7 @@ def targets_of_batch(
         settings: The runqy connection and the options.
         batch: The batch.
         indexes: The numbers of the jobs.
-        monitor: Whether to observe the jobs themselves, too, where that is possible.
+        monitor: Whether to observe the jobs themselves as well, if that is possible.
     """
     sink = sink_from_uri(batch.sink).bind(settings)
     for index in indexes:
@@ -216,7 +217,7 @@ def targets_of_batch(
 
 
 def _failure(ended: EndedWait) -> str | None:
-    """Return why a job failed; None where it has not."""
+    """Return why a job failed; None if it has not failed."""
     if ended.error is not None:
         return str(ended.error)
     if ended.arrival is not None and ended.arrival.status == FAILED:

@@ -6,27 +6,28 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import FastAPI, HTTPException, Query
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import (
+    GetUserDep,
+    requires_access_connection,
+    requires_access_dag,
+)
+from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
 
-from runqy_provider.plugins.page.authorization import (
-    SEES_CONNECTIONS,
-    SEES_TASKS,
-    User,
-    may_see_page,
-    readable_connections,
-    readable_dags,
-)
+from runqy_provider import airflow_compat
 from runqy_provider.plugins.page.data import PageData
 from runqy_provider.plugins.page.waits import MOST_ROWS, Filter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from fastapi import Request
 
@@ -63,7 +64,6 @@ class WaitQuery(BaseModel):
     limit: int = Field(50, ge=1, le=MOST_ROWS)
 
     def to_filter(self) -> Filter:
-        """Return what to list."""
         return Filter(
             self.text.strip(),
             self.queue,
@@ -144,3 +144,45 @@ def _add_files(app: FastAPI) -> None:
         if path is None:
             raise HTTPException(404)
         return FileResponse(path, media_type=MEDIA_TYPES[path.suffix])
+
+
+#: The user who is logged in.
+User = GetUserDep
+
+#: Refuses a request of a user who may not see connections.
+SEES_CONNECTIONS = Depends(requires_access_connection("GET"))
+
+#: Refuses a request of a user who may not see task instances of any DAG.
+SEES_TASKS = Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE))
+
+
+def may_see_page(user: Any) -> bool:
+    """Return whether the page shows anything to a user."""
+    manager = get_auth_manager()
+    return manager.is_authorized_connection(
+        method="GET", user=user
+    ) or manager.is_authorized_dag(
+        method="GET", access_entity=DagAccessEntity.TASK_INSTANCE, user=user
+    )
+
+
+def readable_dags(user: Any) -> set[str]:
+    """Return the ids of the DAGs that a user may read."""
+    return get_auth_manager().get_authorized_dag_ids(user=user, method="GET")
+
+
+def readable_connections(user: Any, teams: Mapping[str, str | None]) -> set[str]:
+    """Return the ids of the connections that a user may read.
+
+    Args:
+        user: The user.
+        teams: By id of a connection: the team that it belongs to, if any.
+    """
+    by_team: dict[str | None, set[str]] = defaultdict(set)
+    for conn_id, team in teams.items():
+        by_team[team].add(conn_id)
+    manager = get_auth_manager()
+    readable: set[str] = set()
+    for team, conn_ids in by_team.items():
+        readable |= airflow_compat.readable_connections(manager, conn_ids, user, team)
+    return readable

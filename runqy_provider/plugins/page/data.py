@@ -23,14 +23,14 @@ from runqy_provider.plugins.page.waits import WaitReader, list_waits
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from runqy_provider.inbox.records import Progress
+    from runqy_provider.inbox.keys import Progress
     from runqy_provider.plugins.page.waits import Filter, Wait, Waits
 
 #: Seconds for which the waiting tasks, and what is known of connections, are current.
 WAITS_TTL, LOOK_TTL = 2.0, 4.0
 
-#: Seconds after which what is not current any more is not known any more: longer than a
-#: server may take to answer until its state changes.
+#: Seconds after which an old answer is dropped and the state is not known: longer than
+#: a server may take to answer before it counts as unavailable.
 MAX_STALE = 16.0
 
 #: Seconds that a response waits for a part of a connection; one that takes longer
@@ -57,7 +57,8 @@ class PageData:
     async def look_at(self, conn_ids: Iterable[str]) -> list[dict[str, Any]]:
         """Return what is known of connections, as plain JSON.
 
-        What has not answered yet is left out; ``checked_at`` is there once all has.
+        Parts that have not answered yet are left out; ``checked_at`` is set once all
+        have.
         """
         return list(await asyncio.gather(*map(self._look_at, conn_ids)))
 
@@ -131,7 +132,7 @@ class PageData:
     async def _progress_of(
         self, waits: Sequence[Wait]
     ) -> dict[tuple[str, str], Progress]:
-        """Return the progress of the rows that are shown, and of no others."""
+        """Return the progress of the rows that are shown."""
         ids: dict[str, list[str]] = defaultdict(list)
         for wait in waits:
             ids[wait.conn_id].append(wait.delivery_id)

@@ -20,10 +20,11 @@ from sqlalchemy import select
 from runqy_provider.airflow_compat import AirflowNotFoundException, column_of
 from runqy_provider.client import api
 from runqy_provider.client.job_status import aread_workers
-from runqy_provider.client.redis_keys import QUEUES, count_workers
+from runqy_provider.client.queues import QUEUES, count_workers
 from runqy_provider.errors import Misconfigured, NoAccess, RunqyError, SinkUnavailable
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.records import Progress, RecentDeliveries, read_recent
+from runqy_provider.inbox.keys import Progress
+from runqy_provider.inbox.records import RecentDeliveries, read_recent
 from runqy_provider.plugins.receiver import find_connection
 from runqy_provider.python_compat import timeout
 from runqy_provider.redis_client import async_client, redis_errors
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from runqy_provider.connections import RedisConnection, RunqyConnection
+    from runqy_provider.connections import RunqyConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 T = TypeVar("T")
 
@@ -68,7 +70,7 @@ class QueueCounts:
         active: Jobs that run.
         retry: Jobs that failed and will run again.
         archived: Jobs that failed for good and are kept.
-        failed_today: How often a job failed since 0:00 UTC; None where it is not known.
+        failed_today: How often a job failed since 0:00 UTC; None if it is not known.
         workers: Live workers that serve it.
     """
 
@@ -99,7 +101,7 @@ def list_connections() -> dict[str, str | None]:
 
 
 async def load_connection(conn_id: str) -> Settings | str:
-    """Return a runqy connection and what it names; or why it cannot be used."""
+    """Return a runqy connection with what it names; or why it cannot be used."""
     try:
         async with timeout(TIMEOUT):
             return await asyncio.to_thread(_load_connection, conn_id)
@@ -120,7 +122,7 @@ def _load_connection(conn_id: str) -> Settings:
 
 
 async def look_at_server(settings: Settings) -> dict[str, Any]:
-    """Ask a runqy server for its health; ``problem`` is empty where it is good."""
+    """Ask a runqy server for its health; ``problem`` is empty if it is good."""
     connection = settings.connection
 
     async def ask() -> bool:
@@ -128,7 +130,10 @@ async def look_at_server(settings: Settings) -> dict[str, Any]:
 
     is_healthy, problem = await _within_limit(settings, ask())
     if is_healthy is False:
-        problem = "It runs, but says that it is not healthy: its own Redis may be away."
+        problem = (
+            "It runs, but says that it is not healthy: its own Redis may be "
+            "unavailable."
+        )
     address = _shown(connection.server_url)
     return {"server": {"address": address, "problem": problem}}
 
@@ -157,7 +162,7 @@ async def look_at_inbox(settings: Settings) -> dict[str, Any]:
 
 
 async def look_at_queues(settings: Settings) -> dict[str, Any]:
-    """Count the jobs and workers of all queues; None where they are not known."""
+    """Count the jobs and workers of all queues; None if they are not known."""
     connection, redis = settings.connection, settings.runqy_redis
 
     async def count() -> list[QueueCounts]:
@@ -256,7 +261,7 @@ async def read_progress(
 ) -> dict[str, Progress]:
     """Return the last progress of jobs, by the id of the delivery, in one round trip.
 
-    An inbox that does not answer at once has none: the connection's row says why.
+    If an inbox does not answer quickly, there is none: the connection's row says why.
     """
     redis, namespace = settings.redis, settings.connection.conn_id
     if redis is None:

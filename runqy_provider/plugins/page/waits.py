@@ -56,11 +56,11 @@ class Wait:
         region_index: Its index there.
         since: When it began to wait, in seconds since 1970.
         conn_id: The runqy connection.
-        delivery_id: What it waits for; the id of the batch where that is many jobs.
+        delivery_id: What it waits for; for a batch, the id of the batch.
         sink: The sink's URI.
-        runqy_queue: Queue of the job; empty where it is not known.
-        job_id: runqy's id of the job; empty where it is not known.
-        deadline: When it gives up, in seconds since 1970; 0 where it is not known.
+        runqy_queue: Queue of the job; empty if it is not known.
+        job_id: runqy's id of the job; empty if it is not known.
+        deadline: When it gives up, in seconds since 1970; 0 if it is not known.
     """
 
     key: str
@@ -86,8 +86,8 @@ class Waits:
 
     Attributes:
         rows: The tasks.
-        is_complete: False where there are more than are listed.
-        triggerer_problem: Why no triggerer lets them go on; empty where one does.
+        is_complete: False if there are more than are listed.
+        triggerer_problem: Why no triggerer takes them; empty if one does.
     """
 
     rows: Sequence[Wait]
@@ -95,7 +95,7 @@ class Waits:
     triggerer_problem: str = ""
 
 
-#: A trigger, by its id and the time when it was made: SQLite uses ids again.
+#: A trigger, by its id and the time when it was made: SQLite reuses ids.
 _TriggerKey = tuple[int, float]
 
 
@@ -183,7 +183,7 @@ def _position() -> Sequence[Any]:
 def _arguments_of(
     session: Session, ids: Sequence[int]
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield the arguments of triggers, decrypted where Airflow has encrypted them."""
+    """Yield the arguments of triggers, decrypted if Airflow has encrypted them."""
     for start in range(0, len(ids), TRIGGERS_PER_QUERY):
         statement = (
             select(Trigger)
@@ -246,8 +246,8 @@ class Listing:
 
     Attributes:
         rows: The tasks on it.
-        offset: How many come before it: less than was asked for, where so many are not
-            left.
+        offset: How many come before it: fewer than was asked for, if the list is
+            shorter.
         matching: How many match the filter.
         total: How many wait, of all that the user may see.
         by_queue: How many wait, by queue.

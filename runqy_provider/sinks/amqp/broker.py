@@ -76,7 +76,7 @@ class BrokerSettings:
 
     @classmethod
     def fetch(cls, conn_id: str) -> BrokerSettings:
-        """Fetch an Airflow connection; blocks: from async code, call it in a thread.
+        """Fetch an Airflow connection. It blocks: from async code, call it in a thread.
 
         Raises:
             Misconfigured: Airflow did not return the connection, the host is missing,
@@ -145,7 +145,7 @@ def amqp_errors(conn_id: str, operation: str) -> Iterator[None]:
             f"password, virtual host and permissions of connection {conn_id!r}."
         ) from error
     except InvalidFrameError as error:
-        # aiormq raises this where the broker closes a connection while it is opened.
+        # aiormq raises this if the broker closes a connection while it is opened.
         raise NoAccess(
             f"Could not {operation}: the broker closed the connection {conn_id!r} "
             f"while it was opened: {_message(error)}. Check that its virtual host "
@@ -158,9 +158,9 @@ def amqp_errors(conn_id: str, operation: str) -> Iterator[None]:
         ) from error
     except exceptions.ChannelPreconditionFailed as error:
         raise Misconfigured(
-            f"Could not {operation} (connection {conn_id!r}): it exists with other "
-            f"arguments than durable: {_message(error)}. Name another queue, or use it "
-            "as it is: amqp://conn_id/queue?declare=false."
+            f"Could not {operation} (connection {conn_id!r}): it exists, but with "
+            f"other arguments than ours (durable): {_message(error)}. Name another "
+            "queue, or use it as it is: amqp://conn_id/queue?declare=false."
         ) from error
     except (asyncio.CancelledError, Exception) as error:
         is_ours = isinstance(error, asyncio.CancelledError) and is_cancelled()
@@ -174,8 +174,8 @@ def amqp_errors(conn_id: str, operation: str) -> Iterator[None]:
 def _is_of_connection(error: BaseException) -> bool:
     """Return whether an error says that a connection or a channel has ended.
 
-    aiormq raises ``Exception`` itself, or a cancellation, for what waits for an answer
-    as a connection ends.
+    aiormq raises ``Exception`` itself, or a cancellation, to callers that wait for an
+    answer when a connection ends.
     """
     return type(error) is Exception or isinstance(error, _ENDED)
 

@@ -14,7 +14,7 @@ from runqy_provider.airflow_compat import in_thread
 from runqy_provider.errors import Misconfigured
 from runqy_provider.inbox import keys
 from runqy_provider.sinks.amqp.broker import BrokerSettings, amqp_errors
-from runqy_provider.sinks.amqp.queue import DEFAULT_QUEUE, AmqpQueue
+from runqy_provider.sinks.amqp.consumer import DEFAULT_QUEUE, AmqpQueue
 from runqy_provider.sinks.amqp.source import AmqpSource
 from runqy_provider.sinks.base import BoundSink, Sink
 from runqy_provider.sinks.inbox import InboxBackend
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.config import Config
     from runqy_provider.models import JobRef
-    from runqy_provider.options import Config
+    from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.settings import Settings
     from runqy_provider.sinks.result import StoredResult, UrlOpener
 
@@ -94,7 +94,6 @@ class AmqpSink(Sink):
 
     @property
     def uri(self) -> str:
-        """The sink as text."""
         options = {}
         if self.queue.exchange:
             options["exchange"] = self.queue.exchange
@@ -107,7 +106,6 @@ class AmqpSink(Sink):
         return f"{SCHEME}://{self.queue.conn_id}/{name}{query}"
 
     def bind(self, settings: Settings) -> BoundAmqpSink:
-        """Return what the sink does with a runqy connection."""
         return BoundAmqpSink(self, settings)
 
 
@@ -156,7 +154,6 @@ class BoundAmqpSink(BoundSink):
         return [self._inbox.target(job.delivery_id), relay]
 
     def open(self, uri: str, open_url: UrlOpener | None = None) -> StoredResult:
-        """Open the delivery in the inbox."""
         return self._inbox.open(uri, open_url or self.open_url)
 
     def describe_timeout(self, job: JobRef) -> str:

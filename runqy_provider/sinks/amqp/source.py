@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A message queue as a source for a waiter: one consumer that fills the inbox.
 
-Whichever triggerer a message is sent to moves it to the inbox, where the triggerer with
-the wait finds it. A message is acknowledged only after that: where anything fails
-before, the broker sends it again, and the inbox recognises a repetition.
+The triggerer that receives a message moves it to the inbox, where the triggerer with
+the wait finds it. A message is acknowledged only after that: if anything fails before,
+the broker sends it again, and the inbox recognises a repetition.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractIncomingMessage
 
-    from runqy_provider.connections import RedisConnection
-    from runqy_provider.sinks.amqp.queue import AmqpQueue
+    from runqy_provider.redis_connection import RedisConnection
+    from runqy_provider.sinks.amqp.consumer import AmqpQueue
     from runqy_provider.waiters.source import PollResult
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ INBOX_DELAY = 2.0
 #: take.
 CATCH_UP_TIMEOUT = 10.0
 
-#: Seconds between two checks whether they are.
+#: Seconds between two checks whether earlier messages are moved.
 CATCH_UP_INTERVAL = 0.05
 
 
@@ -103,7 +103,7 @@ class AmqpSource:
             self._error = error
         except Misconfigured as error:
             # The connection was correct when the job was enqueued, and may be again
-            # before it ends. Airflow also raises this where its API is unavailable.
+            # before it ends. Airflow also raises this if its API is unavailable.
             self._error = SinkUnavailable(str(error))
         cause = self._error
         if cause is not None:
@@ -114,7 +114,7 @@ class AmqpSource:
         """Wait until the queue has been empty once since the consumer started.
 
         Raises:
-            SinkUnavailable: It was not within ``CATCH_UP_TIMEOUT``.
+            SinkUnavailable: It was never empty within ``CATCH_UP_TIMEOUT``.
         """
         name, conn_id = self._queue.name, self._queue.conn_id
         end = time.monotonic() + CATCH_UP_TIMEOUT
@@ -125,8 +125,8 @@ class AmqpSource:
                 with amqp_errors(conn_id, f"count the messages in queue {name!r}"):
                     is_drained = await consumer.is_drained()
                 is_drained &= not self._is_moving and consumer is self._consumer
-                # Checked twice: a message that was received is handed over a turn of
-                # the event loop later.
+                # Checked twice: a received message is passed on one turn of the event
+                # loop later.
                 self._is_caught_up = is_drained and was_drained
                 if self._is_caught_up:
                     return
@@ -146,8 +146,9 @@ class AmqpSource:
         """Move messages to the inbox, one after another, until an error occurs.
 
         Raises:
-            SinkError: The queue cannot be consumed, or not any more.
-            Misconfigured: The connection does not exist just now, or lacks a field.
+            SinkError: The queue cannot be consumed, or the consumer has ended.
+            Misconfigured: The connection does not exist at the moment, or lacks a
+                field.
         """
         conn_id = self._queue.conn_id
         with amqp_errors(conn_id, f"consume queue {self._queue.name!r}"):
@@ -157,7 +158,7 @@ class AmqpSource:
             try:
                 await asyncio.wait([opening])
                 if opening.cancelled():
-                    # aiormq does this where the broker does not answer heartbeats.
+                    # aiormq does this if the broker does not answer heartbeats.
                     raise SinkUnavailable(
                         f"The broker of connection {conn_id!r} stopped responding "
                         f"while queue {self._queue.name!r} was being opened."
@@ -267,7 +268,7 @@ LARGEST_PARSED = 64 * 1024
 
 
 def _task_id_in(body: bytes) -> str:
-    """Return the id in a message that is not a delivery; empty where there is none."""
+    """Return the id in a message that is not a delivery; empty if it has none."""
     found = _TASK_ID.match(body)
     if found is not None:
         return found[1].decode()
@@ -281,10 +282,10 @@ def _task_id_in(body: bytes) -> str:
 
 
 async def _run_to_end(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end, even where this task is cancelled meanwhile.
+    """Run a coroutine to its end, even if this task is cancelled meanwhile.
 
-    Otherwise it would go on by itself and might be cancelled when the event loop ends;
-    aiormq leaves sockets open where that happens while it closes them.
+    Otherwise it would go on by itself and might be cancelled when the event loop ends:
+    aiormq then leaves sockets open that it was closing.
     """
     task = asyncio.ensure_future(coroutine)
     while not task.done():
@@ -323,7 +324,7 @@ class KnownDeliveryIds:
         self._polled_at: dict[str, float] = {}
 
     def add(self, ids: Collection[str]) -> None:
-        """Add ids that are polled now, and forget those that were not for long."""
+        """Add ids that are polled now, and forget those not polled for a long time."""
         now = time.monotonic()
         known = {
             id_: polled_at

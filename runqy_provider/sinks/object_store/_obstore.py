@@ -22,8 +22,7 @@ from obstore.exceptions import (
 
 from runqy_provider.airflow_compat import get_connection
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
-from runqy_provider.sinks.object_store.base import Head, Listing
-from runqy_provider.sinks.object_store.clients import shared_client
+from runqy_provider.sinks.object_store.base import Head, Listing, shared_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +44,7 @@ CLIENT: ClientConfig = {"timeout": "60s", "connect_timeout": "10s"}
 #: The longest text of an error that is quoted, in characters.
 MAX_ERROR_LENGTH = 500
 
-#: A folder that is empty, wherever results are stored: it is not a delivery id.
+#: A folder that is always empty, as its name is not a delivery id.
 _PROBE_FOLDER = "runqy-check"
 
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -83,12 +82,10 @@ class ObstoreStore(abc.ABC):
         """
 
     def check(self, folder: str) -> None:  # noqa: ARG002 - a probe folder does
-        """Check that the bucket exists and can be listed."""
         with self._errors("use the bucket"):
             obstore.list_with_delimiter(self._client(), _PROBE_FOLDER)
 
     def list_folder(self, folder: str) -> Listing:
-        """List the objects in a folder, without those in its subfolders."""
         with self._errors("list", folder):
             listed = obstore.list_with_delimiter(self._client(), folder or None)
         keys = {
@@ -98,7 +95,6 @@ class ObstoreStore(abc.ABC):
         return Listing(keys, 1 + len(keys) // PAGE_SIZE)
 
     def list_below(self, folder: str, most_pages: int) -> Listing | None:
-        """List the objects in a folder and in all folders below it."""
         keys: dict[str, float] = {}
         most = most_pages * PAGE_SIZE
         with self._errors("list", folder):
@@ -113,7 +109,6 @@ class ObstoreStore(abc.ABC):
         return Listing(keys, 1 + len(keys) // PAGE_SIZE)
 
     def find(self, key: str, suffix: str) -> Listing:
-        """Look for two objects: at a key, and at that key with a suffix."""
         keys: dict[str, float] = {}
         for name in (key, key + suffix):
             with self._errors("look for", name):
@@ -125,7 +120,6 @@ class ObstoreStore(abc.ABC):
         return Listing(keys, 2)
 
     def head(self, key: str) -> Head:
-        """Return the metadata of an object."""
         with self._errors("read", key):
             # A GET whose body is not read: obstore.head returns no media type.
             got = obstore.get(self._client(), key, options={"head": True})
@@ -134,13 +128,12 @@ class ObstoreStore(abc.ABC):
         return Head(got.meta["size"], modified, content_type and str(content_type))
 
     def stream(self, key: str) -> BinaryIO:
-        """Open an object for reading."""
         with self._errors("read", key):
             reader = obstore.open_reader(self._client(), key, buffer_size=CHUNK_SIZE)
         return cast("BinaryIO", io.BufferedReader(_Raw(self, key, reader), CHUNK_SIZE))
 
     def write(self, key: str, content: BinaryIO, content_type: str) -> None:
-        """Store an object, in parts where it is large."""
+        """Store an object, in parts if it is large."""
         attributes = {"Content-Type": content_type}
         with self._errors("write", key):
             obstore.put(self._client(), key, content, attributes=attributes)

@@ -20,7 +20,7 @@ from runqy_provider.sinks.object_store._obstore import (
     refuse_fields,
 )
 from runqy_provider.sinks.object_store.base import SignedPut
-from runqy_provider.sinks.object_store.sink import ObjectSink
+from runqy_provider.sinks.object_store.object_sink import ObjectSink
 from runqy_provider.sinks.object_store.uri import key_of_url
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ class AzureSink(ObjectSink):
     wasb_conn_id: str | None = None
 
     def store(self, settings: Settings) -> AzureStore:  # noqa: ARG002 - not in the runqy connection
-        """Return the container as a store."""
         return AzureStore(self.bucket, self.wasb_conn_id or "wasb_default")
 
     def _check_bucket(self) -> None:
@@ -86,12 +85,10 @@ class AzureStore(ObstoreStore):
 
     @property
     def url(self) -> str:
-        """URI of the container."""
         return f"abfs://{self.bucket}"
 
     @property
     def access_hint(self) -> str:
-        """What grants access, for messages."""
         return f"Azure Blob Storage connection {self.conn_id!r}"
 
     def create_client(self, connection: ConnectionLike) -> Client:
@@ -118,7 +115,6 @@ class AzureStore(ObstoreStore):
         return SignedPut(self._signed("PUT", key, seconds), PUT_HEADERS)
 
     def sign_get(self, key: str, seconds: int) -> str:
-        """Return a URL to GET a blob from."""
         return self._signed("GET", key, seconds)
 
     def key_of(self, url: str) -> str | None:
@@ -150,7 +146,7 @@ class AzureStore(ObstoreStore):
         return self._sign(method, key, seconds)
 
     def _account(self) -> tuple[str, str | None]:
-        """Return the name of the account, and its endpoint where it has its own."""
+        """Return the name of the account, and its endpoint if it has its own."""
         config = self._client().config
         return str(config.get("account_name", "")), config.get("endpoint")
 

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar, cast
+
+from runqy_provider.caching import TtlCache
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,9 @@ class Head:
     Attributes:
         size: In bytes.
         modified: Time of the last change, in seconds since 1970.
-        content_type: Media type; None where the store keeps none.
-        is_compressed: Whether the object is stored compressed. Then ``size`` is that
-            of the compressed bytes, and ``stream`` returns more.
+        content_type: Media type; None if the store keeps none.
+        is_compressed: Whether the object is stored compressed. Then ``size`` counts the
+            compressed bytes, and ``stream`` returns more.
     """
 
     size: int
@@ -50,8 +52,8 @@ class SignedPut:
     Attributes:
         url: The URL; a secret.
         headers: Headers that the PUT must have.
-        ends_at: When the credentials that signed the URL expire, and the URL with
-            them, in seconds since 1970; None where they do not expire.
+        ends_at: When the credentials that signed the URL expire, and the URL with them,
+            in seconds since 1970; None if they do not expire.
     """
 
     url: str = field(repr=False)
@@ -104,8 +106,8 @@ class ObjectStore(Protocol):
             most_pages: How many requests it may take.
 
         Returns:
-            None where it would take more, or where to look for each object costs next
-            to nothing.
+            None if it would take more, or if looking for each object costs almost
+            nothing.
 
         Raises:
             SinkError: The folder cannot be listed.
@@ -152,7 +154,7 @@ class ObjectStore(Protocol):
         ...
 
     def sign_put(self, key: str, seconds: int) -> SignedPut | None:
-        """Return a URL to PUT an object to; None where the store cannot sign URLs.
+        """Return a URL to PUT an object to; None if the store cannot sign URLs.
 
         Args:
             key: The key of the object.
@@ -164,7 +166,7 @@ class ObjectStore(Protocol):
         ...
 
     def sign_get(self, key: str, seconds: int) -> str | None:
-        """Return a URL to GET an object from; None where the store cannot sign URLs.
+        """Return a URL to GET an object from; None if the store cannot sign URLs.
 
         Args:
             key: The key of the object.
@@ -176,9 +178,85 @@ class ObjectStore(Protocol):
         ...
 
     def key_of(self, url: str) -> str | None:
-        """Return the key of the object that a URL names; None: not in this bucket.
+        """Return the key of the object that a URL names; None if not in this bucket.
 
         Raises:
             BadDelivery: The URL cannot be parsed.
         """
         ...
+
+
+T = TypeVar("T")
+
+#: Seconds after which a client is created again, so that a change of its connection is
+#: noticed.
+CLIENT_TTL = 900.0
+
+#: Seconds after which a failed creation is retried.
+RETRY_AFTER = 60.0
+
+#: The clients of this process.
+CLIENTS: TtlCache[Any] = TtlCache(CLIENT_TTL, RETRY_AFTER)
+
+
+def shared_client(name: str, make: Callable[[T | None], T]) -> T:
+    """Return the process's client for a store.
+
+    Blocks while the connection is fetched from Airflow: from async code, call it in a
+    thread. Several threads may use a client at once.
+
+    Args:
+        name: Identifies the client, in plain text for warnings: the connection, and the
+            bucket if a client serves only one bucket.
+        make: Creates the client; its argument is the previous client, None at first.
+
+    Raises:
+        Exception: What ``make`` raises, if there is no previous client to use.
+    """
+    return cast("T", CLIENTS.get(f"The client for {name}", make))
+
+
+def clear_clients() -> None:
+    """Drop all clients, so that changed connections are read again; for tests."""
+    CLIENTS.clear()
+
+
+@dataclass(frozen=True)
+class S3Put:
+    """Options of a PUT besides its bucket and key.
+
+    Attributes:
+        once: Refuse the PUT if an object exists already.
+        sse: Server-side encryption.
+        kms_key_id: The KMS key.
+        acl: A canned ACL.
+    """
+
+    once: bool = True
+    sse: str | None = None
+    kms_key_id: str | None = None
+    acl: str | None = None
+
+    def _rows(self) -> list[tuple[str, str, str | None]]:
+        """Return the options: boto3's name, name of the header, value."""
+        return [
+            ("IfNoneMatch", "If-None-Match", "*" if self.once else None),
+            ("ServerSideEncryption", "x-amz-server-side-encryption", self.sse),
+            (
+                "SSEKMSKeyId",
+                "x-amz-server-side-encryption-aws-kms-key-id",
+                self.kms_key_id,
+            ),
+            ("ACL", "x-amz-acl", self.acl),
+        ]
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The options as boto3 takes them; it signs them."""
+        return {name: value for name, _, value in self._rows() if value is not None}
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """Headers that the PUT must have, as they are signed; None: no headers."""
+        given = {name: value for _, name, value in self._rows() if value is not None}
+        return given or None

@@ -21,7 +21,7 @@ from runqy_provider.sinks.object_store._obstore import (
     refuse_fields,
 )
 from runqy_provider.sinks.object_store.base import SignedPut
-from runqy_provider.sinks.object_store.sink import ObjectSink
+from runqy_provider.sinks.object_store.object_sink import ObjectSink
 from runqy_provider.sinks.object_store.uri import key_of_url
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ class GcsSink(ObjectSink):
     gcp_conn_id: str | None = None
 
     def store(self, settings: Settings) -> GoogleStore:  # noqa: ARG002 - not in the runqy connection
-        """Return the bucket as a store."""
         return GoogleStore(self.bucket, self.gcp_conn_id or "google_cloud_default")
 
     def _check_bucket(self) -> None:
@@ -81,12 +80,10 @@ class GoogleStore(ObstoreStore):
 
     @property
     def url(self) -> str:
-        """URI of the bucket."""
         return f"gs://{self.bucket}"
 
     @property
     def access_hint(self) -> str:
-        """What grants access, for messages."""
         return f"Google Cloud connection {self.conn_id!r}"
 
     def create_client(self, connection: ConnectionLike) -> GCSStore:
@@ -118,15 +115,12 @@ class GoogleStore(ObstoreStore):
     # and Google checks the text in the URL.
 
     def sign_put(self, key: str, seconds: int) -> SignedPut:
-        """Return a URL to PUT an object to."""
         return SignedPut(self._sign("PUT", quote(key), seconds))
 
     def sign_get(self, key: str, seconds: int) -> str:
-        """Return a URL to GET an object from."""
         return self._sign("GET", quote(key), seconds)
 
     def key_of(self, url: str) -> str | None:
-        """Return the key of the object that a URL names; None: not in this bucket."""
         roots = {
             f"gs://{self.bucket}": "",
             f"https://{self.bucket}.{HOST}": "",

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
 from runqy_provider.sinks.object_store.base import Head, Listing
-from runqy_provider.sinks.object_store.sink import ObjectSink
+from runqy_provider.sinks.object_store.object_sink import ObjectSink
 from runqy_provider.sinks.object_store.uri import (
     check_name,
     quoted,
@@ -64,7 +64,6 @@ class FileSink(ObjectSink):
         return cls(unquoted(folder) or "/")
 
     def store(self, settings: Settings) -> LocalStore:  # noqa: ARG002 - needs no connection
-        """Return the folder as a store."""
         return LocalStore(self.bucket)
 
     def _check_bucket(self) -> None:
@@ -104,7 +103,7 @@ class LocalStore:
     """Files in a folder; a key is a path in it.
 
     Args:
-        root: Absolute path of the folder. No file outside is ever opened, even where a
+        root: Absolute path of the folder. No file outside is ever opened, even if a
             link leads to it.
     """
 
@@ -112,12 +111,10 @@ class LocalStore:
 
     @property
     def url(self) -> str:
-        """URI of the folder."""
         return f"file://{quoted(self.root.rstrip('/'))}"
 
     @property
     def access_hint(self) -> str:
-        """What grants access, for messages."""
         return "the permissions of Airflow's own user"
 
     def check(self, folder: str) -> None:  # noqa: ARG002 - it may not exist yet
@@ -131,7 +128,6 @@ class LocalStore:
             )
 
     def list_folder(self, folder: str) -> Listing:
-        """List the files in a folder, without those in its subfolders."""
         keys: dict[str, float] = {}
         path = Path(self.root, folder)
         with _errors("list", str(path)):
@@ -148,10 +144,9 @@ class LocalStore:
         return Listing(keys)
 
     def list_below(self, folder: str, most_pages: int) -> None:
-        """Return None: to look for a file is not a request."""
+        """Return None: looking for a file needs no request."""
 
     def find(self, key: str, suffix: str) -> Listing:
-        """Look for two files: at a key, and at that key with a suffix."""
         keys: dict[str, float] = {}
         with _errors("use the folder", self.root):
             Path(self.root).stat()
@@ -169,12 +164,11 @@ class LocalStore:
         return Head(status.st_size, status.st_mtime, None)
 
     def stream(self, key: str) -> BinaryIO:
-        """Open a file for reading."""
         with _errors("read", f"{self.root}/{key}"):
             return self._open(key)
 
     def write(self, key: str, content: BinaryIO, content_type: str) -> None:  # noqa: ARG002 - files have no media type
-        """Store a file; it is never seen half written."""
+        """Store a file; readers never see a part of it."""
         path = Path(self.root, key)
         with _errors("write", f"{self.root}/{key}"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -219,8 +213,8 @@ class LocalStore:
         path = Path(self.root, key).resolve(strict=True)
         if not path.is_relative_to(root):
             raise NoAccess(f"{self.root}/{key} leads out of the folder {self.root}.")
-        # Opened part by part without following links: since the path was resolved, one
-        # may have been put there.
+        # Opened part by part without following links: since the path was resolved, a
+        # link may have been put there.
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
         for part in path.relative_to(root).parts:
             try:
@@ -238,7 +232,7 @@ class LocalStore:
 
 
 def _modified(path: os.PathLike[str]) -> float | None:
-    """Return when a regular file was last changed; None where it does not exist."""
+    """Return when a regular file was last changed; None if it does not exist."""
     try:
         status = os.stat(path)  # noqa: PTH116 - also takes an os.DirEntry
     except OSError as error:

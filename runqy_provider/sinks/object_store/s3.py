@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from runqy_provider.errors import Misconfigured
-from runqy_provider.sinks.object_store.s3_put import S3Put
+from runqy_provider.sinks.object_store.base import S3Put
+from runqy_provider.sinks.object_store.object_sink import ObjectSink
 from runqy_provider.sinks.object_store.s3_store import S3Store
-from runqy_provider.sinks.object_store.sink import ObjectSink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,14 +29,14 @@ class S3Sink(ObjectSink):
         bucket: Name of the bucket.
         prefix: What keys begin with; a job's key is ``prefix/delivery_id``.
         presign: Give workers a presigned PUT URL, so that they need no credentials.
-        aws_conn_id: The AWS connection; the runqy connection's where not given.
-        once: Let the signed URL store an object only where none exists: a second PUT is
+        aws_conn_id: The AWS connection; by default the runqy connection's.
+        once: Let the signed URL store an object only if none exists: a second PUT is
             refused. False for stores that do not support ``If-None-Match``.
-        sse: Server-side encryption, where the bucket requires it: ``AES256`` or
+        sse: Server-side encryption, if the bucket requires it: ``AES256`` or
             ``aws:kms``.
         kms_key_id: The KMS key for ``sse``.
         acl: A canned ACL, such as ``bucket-owner-full-control``.
-        signed_endpoint: The endpoint in signed URLs, where workers reach the store at
+        signed_endpoint: The endpoint in signed URLs, if workers reach the store at
             another address than Airflow does.
     """
 
@@ -78,7 +78,6 @@ class S3Sink(ObjectSink):
         return given if self.once else {"once": "false", **given}
 
     def store(self, settings: Settings) -> S3Store:
-        """Return the bucket as a store."""
         return S3Store(
             self.bucket,
             self.aws_conn_id or settings.connection.aws_conn_id,

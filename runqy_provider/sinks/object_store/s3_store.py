@@ -21,10 +21,14 @@ from botocore.exceptions import (
 from runqy_provider.airflow_compat import supervisor_lock
 from runqy_provider.connections import DEFAULT_AWS_CONN_ID
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
-from runqy_provider.sinks.object_store.base import Head, Listing, SignedPut
-from runqy_provider.sinks.object_store.clients import shared_client
-from runqy_provider.sinks.object_store.s3_put import S3Put
-from runqy_provider.sinks.object_store.s3_url import key_in_bucket
+from runqy_provider.sinks.object_store.base import (
+    Head,
+    Listing,
+    S3Put,
+    SignedPut,
+    shared_client,
+)
+from runqy_provider.sinks.object_store.uri import key_in_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
 DEFAULT_CONTENT_TYPE = "binary/octet-stream"
 
 #: Options of clients. Short timeouts (in seconds) and few attempts: tasks wait for each
-#: poll. The signature version: for us-east-1 boto3 still signs URLs with the old one,
+#: poll. The signature version: for us-east-1, boto3's default is still the old one,
 #: which new buckets refuse.
 DEFAULTS: dict[str, Any] = {
     "connect_timeout": 5,
@@ -42,7 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "signature_version": "s3v4",
 }
 
-#: What to do where a store lacks the newer checksums, for messages.
+#: What to do if a store lacks the newer checksums, for messages.
 CHECKSUM_HINT = (
     'add "config_kwargs": {"request_checksum_calculation": "when_required"} to the '
     "extra of the AWS connection."
@@ -53,13 +57,13 @@ _LACKS_CHECKSUMS = frozenset({"MissingContentLength", "NotImplemented"})
 
 _NOT_IMPLEMENTED, _REDIRECTS = 501, range(300, 400)
 
-#: The MD5 sum of no content that is known.
+#: An MD5 sum that fits no content.
 _WRONG_MD5 = "AAAAAAAAAAAAAAAAAAAAAA=="
 
 #: How much of a stream is read at once, in bytes.
 _PIECE = 1024 * 1024
 
-#: Endpoints and buckets that have taken ``If-None-Match``.
+#: Endpoints and buckets that have accepted ``If-None-Match``.
 _takes_once: set[tuple[str, str]] = set()
 
 _DENIED = frozenset(
@@ -88,16 +92,14 @@ class S3Store:
 
     @property
     def url(self) -> str:
-        """URI of the bucket."""
         return f"s3://{self.bucket}"
 
     @property
     def access_hint(self) -> str:
-        """What grants access, for messages."""
         return f"AWS connection {self.aws_conn_id!r}"
 
     def check(self, folder: str) -> None:
-        """Check that the bucket can be listed, and takes what workers will send."""
+        """Check that the bucket can be listed, and accepts what workers will send."""
         client = self._client()
         with self._errors("list", folder):
             client.list_objects_v2(Bucket=self.bucket, Prefix=folder, MaxKeys=1)
@@ -110,7 +112,6 @@ class S3Store:
             _takes_once.add(bucket)
 
     def list_folder(self, folder: str) -> Listing:
-        """List the objects in a folder, without those in its subfolders."""
         keys: dict[str, float] = {}
         pages = 0
         for page in self._pages(folder, Delimiter="/"):
@@ -119,7 +120,6 @@ class S3Store:
         return Listing(keys, pages)
 
     def list_below(self, folder: str, most_pages: int) -> Listing | None:
-        """List the objects in a folder and in all folders below it."""
         keys: dict[str, float] = {}
         pages = 0
         for page in self._pages(folder):
@@ -142,11 +142,9 @@ class S3Store:
                 }
 
     def find(self, key: str, suffix: str) -> Listing:  # noqa: ARG002 - both begin with the key
-        """Look for two objects: at a key, and at that key with a suffix."""
         return self.list_folder(key)
 
     def head(self, key: str) -> Head:
-        """Return the metadata of an object."""
         with self._errors("read", key):
             head = self._client().head_object(Bucket=self.bucket, Key=key)
         content_type = head.get("ContentType")
@@ -169,8 +167,8 @@ class S3Store:
     def write(self, key: str, content: BinaryIO, content_type: str) -> None:
         """Store an object.
 
-        With a checksum of our own: for one of boto3's, the body is sent in chunks,
-        which some stores refuse with ``MissingContentLength``.
+        With our own checksum: for its own ones, boto3 sends the body in chunks, which
+        some stores refuse with ``MissingContentLength``.
         """
         options = replace(self.put, once=False).parameters
         options["ChecksumCRC32"] = _crc32(content)
@@ -184,17 +182,14 @@ class S3Store:
             )
 
     def sign_put(self, key: str, seconds: int) -> SignedPut:
-        """Return a URL to PUT an object to."""
         url = self._sign("put_object", key, seconds, self.put.parameters)
         ends_at = _end_of_credentials(self._client())
         return SignedPut(url, self.put.headers, ends_at)
 
     def sign_get(self, key: str, seconds: int) -> str:
-        """Return a URL to GET an object from."""
         return self._sign("get_object", key, seconds)
 
     def key_of(self, url: str) -> str | None:
-        """Return the key of the object that a URL names; None: not in this bucket."""
         endpoints = {self._client().meta.endpoint_url, self._endpoint}
         keys = [key_in_bucket(url, self.bucket, endpoint) for endpoint in endpoints]
         return next((key for key in keys if key is not None), None)
@@ -240,7 +235,7 @@ class S3Store:
 
 
 def _crc32(content: BinaryIO) -> str:
-    """Return the checksum of what is left of a stream, as S3 writes it; rewind it."""
+    """Return the checksum of the rest of a stream, as S3 writes it; rewind it."""
     start, checksum = content.tell(), 0
     while piece := content.read(_PIECE):
         checksum = zlib.crc32(piece, checksum)
@@ -249,7 +244,7 @@ def _crc32(content: BinaryIO) -> str:
 
 
 def _check_once(client: Any, bucket: str, key: str, url: str) -> None:
-    """Check that a store takes ``If-None-Match``, by a PUT that stores nothing.
+    """Check that a store accepts ``If-None-Match``, by a PUT that stores nothing.
 
     Raises:
         Misconfigured: It does not.
@@ -263,7 +258,7 @@ def _check_once(client: Any, bucket: str, key: str, url: str) -> None:
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if status != _NOT_IMPLEMENTED and status not in _REDIRECTS:
-            return  # it takes the header, and refuses the PUT for another reason
+            return  # it accepts the header, and refuses the PUT for another reason
         message = error.response.get("Error", {}).get("Message") or status
         raise Misconfigured(
             f"The store of {url} refused a PUT with the header If-None-Match "
@@ -275,8 +270,8 @@ def _check_once(client: Any, bucket: str, key: str, url: str) -> None:
 def _end_of_credentials(client: Any) -> float | None:
     """Return when the credentials of a client expire, in seconds since 1970.
 
-    Those of a role expire: botocore renews them, but a URL is tied to those that
-    signed it.
+    Credentials of a role expire: botocore renews them, but a URL works only as long as
+    those that signed it.
     """
     # botocore has no public attribute for either.
     credentials = client._request_signer._credentials  # noqa: SLF001
@@ -289,7 +284,7 @@ _regions: dict[tuple[str, str], str] = {}
 
 
 def _region_of(aws_conn_id: str, bucket: str, client: Any) -> str | None:
-    """Return the region of a bucket; None where the store does not report it."""
+    """Return the region of a bucket; None if the store does not report it."""
     known = _regions.get((aws_conn_id, bucket))
     if known is not None:
         return known
@@ -298,7 +293,7 @@ def _region_of(aws_conn_id: str, bucket: str, client: Any) -> str | None:
     except ClientError as error:
         response = error.response  # a refusal reports the region, too
     except (BotoCoreError, OSError):
-        return None  # the URL may work all the same: ``check`` has succeeded before
+        return None  # the URL may still work: ``check`` has succeeded before
     headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     region = headers.get("x-amz-bucket-region")
     if region:
@@ -332,7 +327,7 @@ def shared_s3(
 
         hook = S3Hook(aws_conn_id=aws_conn_id, region_name=region)
         # Without a connection the hook uses the machine's own credentials. That may be
-        # intended, but not where there was a connection before.
+        # intended, but not if there was a connection before.
         with supervisor_lock:
             has_connection = bool(hook.conn_config)
         if previous is not None and previous.has_connection and not has_connection:
@@ -366,7 +361,7 @@ def shared_s3(
 
 @dataclass(frozen=True)
 class _Client:
-    """A boto3 client, and what its AWS connection says besides.
+    """A boto3 client, and further fields of its AWS connection.
 
     Attributes:
         boto3: The client.

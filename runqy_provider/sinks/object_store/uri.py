@@ -68,7 +68,7 @@ def object_uri(url: str, key: str) -> str:
 
 
 def key_at(url: str, uri: str) -> str | None:
-    """Return the key of an object's URI; None where it is not in the store.
+    """Return the key of an object's URI; None if it is not in the store.
 
     Args:
         url: The ``url`` of the store.
@@ -90,7 +90,7 @@ def key_of_url(url: str, roots: Mapping[str, str]) -> str | None:
             paths begin with. ``{"gs://b": "", "https://storage.googleapis.com": "b/"}``
 
     Returns:
-        The key; None where the URL is not that of an object in the bucket.
+        The key; None if the URL is not that of an object in the bucket.
 
     Raises:
         BadDelivery: The URL cannot be parsed.
@@ -114,3 +114,52 @@ def url_errors() -> Iterator[None]:
         yield
     except ValueError as error:
         raise BadDelivery(f"result_url is not a URL: {error}") from error
+
+
+_AWS = ".amazonaws.com"
+
+
+def key_in_bucket(url: str, bucket: str, endpoint: str | None) -> str | None:
+    """Return the key of the object that a URL names; None if not in this bucket.
+
+    Args:
+        url: ``s3://bucket/key``, or an https URL of S3 in virtual-hosted or path style,
+            presigned or not; or one of the endpoint.
+        bucket: Name of the bucket.
+        endpoint: The S3 endpoint in use; None for Amazon's.
+
+    Raises:
+        BadDelivery: The URL cannot be parsed.
+    """
+    with url_errors():
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").lower(), parts.port
+    path = unquote(parts.path.lstrip("/"))
+    if parts.scheme == "s3":
+        return (path or None) if parts.netloc == bucket else None
+    if parts.scheme not in ("http", "https"):
+        return None
+    if _is_bucket_host(host, bucket, endpoint, port):
+        return path or None
+    if _is_path_host(host, endpoint, port):
+        first, _, key = path.partition("/")
+        return (key or None) if first == bucket else None
+    return None
+
+
+def _is_bucket_host(
+    host: str, bucket: str, endpoint: str | None, port: int | None
+) -> bool:
+    """Return whether a host names the bucket, as ``bucket.s3.amazonaws.com`` does."""
+    rest = host.removeprefix(f"{bucket}.")
+    return rest != host and _is_path_host(rest, endpoint, port)
+
+
+def _is_path_host(host: str, endpoint: str | None, port: int | None) -> bool:
+    """Return whether a host is the endpoint, or S3 itself in any region."""
+    if endpoint is not None:
+        parts = urlsplit(endpoint)
+        if host == (parts.hostname or "").lower() and port == parts.port:
+            return True
+    name = host.removesuffix(_AWS).removesuffix(f"{_AWS}.cn")
+    return name != host and (name == "s3" or name.startswith(("s3.", "s3-")))

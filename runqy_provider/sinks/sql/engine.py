@@ -41,7 +41,7 @@ POOL = {
 }
 
 #: Arguments of drivers for poolers: a pooler may give each transaction another server
-#: connection, on which a statement that was prepared before does not exist.
+#: connection, where a statement that was prepared before does not exist.
 POOLER_ARGUMENTS: dict[str, dict[str, Any]] = {"psycopg": {"prepare_threshold": None}}
 
 #: Extras of a PostgreSQL connection that are for the hook, not the driver: old hooks
@@ -61,7 +61,7 @@ def sql_engine(conn_id: str) -> Engine:
     """Return the process's engine for a database connection.
 
     Blocks while the connection is fetched from Airflow: from async code, call it in a
-    thread. Where it cannot be fetched, an engine that was created before stays in use.
+    thread. If it cannot be fetched, an engine that was created before stays in use.
 
     Raises:
         Misconfigured: The connection is not one to a SQL database, or its hook cannot

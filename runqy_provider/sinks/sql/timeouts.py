@@ -3,7 +3,7 @@
 """Time limits for databases: to connect, to wait for a lock, to answer.
 
 A migration may hold a lock, a firewall may drop a connection: without a limit, a poll
-would block its thread, or a worker's slot, for as long.
+would block its thread, or a worker's slot, as long as that lasts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Seconds that connecting, a lock or a statement may take.
 TIMEOUT = 15.0
 
-#: Seconds that a statement may take that reads a result: it may be large.
+#: Seconds that reading a result may take: it may be large.
 RESULT_TIMEOUT = 300.0
 
 #: Seconds that we wait longer than the server does: its error says more than ours.
@@ -49,7 +49,7 @@ _MYSQL: dict[str, Any] = {
     "write_timeout": _SECONDS,
 }
 
-#: Arguments of drivers for connecting, by SQLAlchemy's names of the drivers.
+#: Connection arguments of drivers, by SQLAlchemy's names of the drivers.
 _CONNECT_ARGUMENTS: dict[str, dict[str, Any]] = {
     "psycopg": _LIBPQ,
     "psycopg2": _LIBPQ,
@@ -68,7 +68,7 @@ _LIMIT = text(
 
 
 def connect_timeouts(driver: str) -> dict[str, Any]:
-    """Return the arguments with which a driver gives up connecting in time.
+    """Return the arguments that limit how long a driver tries to connect.
 
     Args:
         driver: SQLAlchemy's name of the driver. An unknown one gets no arguments.
@@ -79,7 +79,7 @@ def connect_timeouts(driver: str) -> dict[str, Any]:
 def in_transaction(
     engine: Engine, operation: Callable[[Connection], T], seconds: float = TIMEOUT
 ) -> T:
-    """Run an operation in a transaction, with a limit of time for each statement.
+    """Run an operation in a transaction, with a time limit for each statement.
 
     A connection that broke while it was idle is replaced once.
 
@@ -120,7 +120,7 @@ def _run_once(
 
 @contextmanager
 def abort_after(driver_connection: Any, seconds: float) -> Iterator[None]:
-    """Shut a connection down where the block takes longer than the limit and SLACK.
+    """Shut a connection down if the block takes longer than the limit and SLACK.
 
     As long as the other side's kernel acknowledges what they send, drivers wait for an
     answer without end; once the connection is shut down, they fail at once.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from airflow.sdk import dag, task, task_group
 
@@ -22,11 +22,6 @@ COMMON: dict[str, Any] = {
 
 #: What an iteration says of the one before it.
 PREVIOUS = "{{ loop.previous['text'] if loop.previous else 'nothing' }}"
-
-
-def in_loop(body: Any, iterations: int) -> Any:
-    """Run a task group so many times; the types of an older Airflow have no loops."""
-    return body.loop(max_iterations=iterations)
 
 
 @dag(schedule=None)
@@ -52,7 +47,8 @@ def looped() -> None:
     def gather(results: Any) -> list[str]:
         return [result["text"] for result in results]
 
-    group = in_loop(body, 3)
+    # Older versions of Airflow, and so their types, have no loops.
+    group = cast("Any", body).loop(max_iterations=3)
     gather(group.children["body.follow"].output)
 
 
@@ -70,7 +66,7 @@ def looped_waiting() -> None:
             **{**COMMON, "runqy_queue": "idle"},
         )
 
-    in_loop(body, 2)
+    cast("Any", body).loop(max_iterations=2)
 
 
 if RELEASE >= (3, 4):

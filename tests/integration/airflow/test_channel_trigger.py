@@ -307,7 +307,7 @@ def fired_by(trigger: DeliveryChannelTrigger, count: int) -> list[str]:
 def test_channel_trigger_delivery_that_no_run_takes_fires_again(
     channel: str, trigger: DeliveryChannelTrigger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where Airflow has lost the event, or the DAG was paused."""
+    """As if Airflow had lost the event, or the DAG was paused."""
     for name in ("LOOK_EVERY", "FIRST_REMINDER"):
         monkeypatch.setattr(channel_module, name, 0.2)
     [known] = deliver(channel, "known")

@@ -1,4 +1,4 @@
-"""What a job has logged is shown in the log of its task, where the job failed."""
+"""What a job has logged is shown in the log of its task, if the job failed."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from airflow.sdk.definitions.xcom_arg import _ConcatResult, _MapResult, _ZipResu
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runqy_provider.client.payload import plain_payload
+from runqy_provider.client.models import plain_payload
 from runqy_provider.errors import InvalidPayload
 from runqy_provider.operators.runqy import RunqyOperator
 from tests.support.harness import Run, run_of

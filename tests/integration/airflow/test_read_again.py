@@ -9,8 +9,8 @@ import pytest
 
 from devtools.servers.switch import Switch
 from runqy_provider.errors import SinkUnavailable
-from runqy_provider.jobs import received
-from runqy_provider.jobs.received import ReceivedDelivery
+from runqy_provider.jobs import outcome
+from runqy_provider.jobs.outcome import ReceivedDelivery
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_sandbox.process.net import free_port
 from tests.integration.airflow.test_reattach import deliver, idle_run
@@ -50,11 +50,11 @@ def test_operator_reads_a_result_again_while_redis_is_away(switch: Switch) -> No
             switch.leads_to = redis
 
     handler = Returns()
-    received.log.addHandler(handler)
+    outcome.log.addHandler(handler)
     try:
         run.resume(event)
     finally:
-        received.log.removeHandler(handler)
+        outcome.log.removeHandler(handler)
 
     assert (run.state, run.value) == ("success", [1, 2])
     assert "Could not read a delivery: Redis at 127.0.0.1:" in handler.seen
@@ -64,7 +64,7 @@ def test_operator_reads_a_result_again_while_redis_is_away(switch: Switch) -> No
 def test_operator_redis_away_for_long_fails_with_that_reason(
     switch: Switch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(received, "READ_AGAIN_FOR", 0.0)
+    monkeypatch.setattr(outcome, "READ_AGAIN_FOR", 0.0)
     run = idle_run()
     deliver(run, result=1)
     event = run.fire()

@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk import DAG
 from redis import Redis
 
-from runqy_provider.client.redis_keys import hash_key
+from runqy_provider.client.queues import hash_key
 from runqy_provider.errors import (
     BadDelivery,
     JobFailed,

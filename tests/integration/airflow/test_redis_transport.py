@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from runqy_provider.client.models import JobOptions
-from runqy_provider.client.task_message import MAX_RETRY, task_message
+from runqy_provider.client.redis_transport import MAX_RETRY, task_message
 from runqy_provider.errors import (
     InvalidPayload,
     Misconfigured,

@@ -130,7 +130,7 @@ def test_hook_payload_over_fifty_mebibytes_is_not_sent(hook: RunqyHook) -> None:
 
 
 class Flaky:
-    """A real server; where a response is empty, it closes the connection instead."""
+    """A real server; for an empty response, it closes the connection instead."""
 
     def __init__(self, answers: list[bytes]) -> None:
         self.requests: list[bytes] = []

@@ -19,9 +19,8 @@ from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.inbox import callback_url, keys
 from runqy_provider.jobs import waiting
 from runqy_provider.settings import aload_settings, clear_settings
-from runqy_provider.triggers._deleting import DeletingTrigger
 from runqy_provider.triggers.batch import BatchTrigger
-from runqy_provider.triggers.delivery import DeliveryTrigger
+from runqy_provider.triggers.delivery import DeletingTrigger, DeliveryTrigger
 from runqy_provider.waiters.waiter import close_waiters
 from tests.support.triggerer_process import Triggerer
 from tests.support.versions import as_sent, through_database
@@ -247,13 +246,9 @@ async def _first_event(trigger: DeliveryTrigger) -> dict[str, Any]:
         await close_waiters()
 
 
-def test_trigger_sink_error_fires_error_event(stack: Stack, tmp_path: Path) -> None:
-    connections: Any = json.loads(json.dumps(stack.connections))
-    connections["runqy_default"]["extra"].pop("callback_secret")
-    triggers = {1: _trigger(1, "s3://no-bucket-here")}
-    with Triggerer(tmp_path, triggers, connections) as triggerer:
-        triggerer.run_until(lambda: triggerer.events)
-        event = triggerer.events["1"]
+def test_trigger_sink_error_fires_error_event(connect: Callable[..., Any]) -> None:
+    connect(without=("callback_secret",))
+    event = asyncio.run(_first_event(_trigger(1, "s3://no-bucket-here")))
 
     assert (event["kind"], event["error"]) == ("error", "NotThere")
     assert "s3://no-bucket-here" in event["message"]

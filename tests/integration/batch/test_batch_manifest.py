@@ -9,12 +9,12 @@ import pytest
 from redis import Redis
 
 from runqy_provider.errors import BadDelivery, NotThere, TooLarge
-from runqy_provider.hooks.batch_result import BatchResult, results_in
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.manifest import PIECE, InboxManifest
+from runqy_provider.sinks.batch_result import BatchResult, results_in
 
 if TYPE_CHECKING:
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_inbox_manifest_command_that_is_repeated_changes_nothing(
     once: Any = Redis.execute_command  # it has no types
 
     def twice(self: Any, *args: Any, **options: Any) -> Any:
-        # As the client does where an answer is lost. A name can be changed once only.
+        # As the client does if an answer is lost. A name can be changed only once.
         if args[0] != "RENAME":
             once(self, *args, **options)
         return once(self, *args, **options)

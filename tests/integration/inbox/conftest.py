@@ -10,7 +10,7 @@ from airflow.sdk import Connection
 
 from devtools.servers.redis_cluster import running_redis_cluster
 from devtools.servers.redis_sentinel import running_sentinels
-from runqy_provider.connections import RedisConnection
+from runqy_provider.redis_connection import RedisConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

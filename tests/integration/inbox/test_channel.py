@@ -13,7 +13,7 @@ from redis import Redis
 from runqy_delivery import Delivery, JobError
 from runqy_provider.errors import Misconfigured, SinkUnavailable
 from runqy_provider.inbox import channel_reader, keys
-from runqy_provider.inbox.channel import channel_of, new_channel_delivery_id
+from runqy_provider.inbox.callback_url import channel_of, new_channel_delivery_id
 from runqy_provider.inbox.channel_reader import ChannelReader, ChannelTaker
 from runqy_provider.inbox.reader import InboxReader
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
@@ -22,7 +22,7 @@ from runqy_provider.redis_client import async_client
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 
 @pytest.fixture(autouse=True)

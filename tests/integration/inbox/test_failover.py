@@ -9,11 +9,11 @@ from redis import Redis
 
 from devtools.servers.switch import Switch
 from runqy_delivery import Delivery
-from runqy_provider.connections import RedisConnection
 from runqy_provider.errors import Misconfigured, NoAccess, SinkUnavailable
 from runqy_provider.inbox.reader import InboxReader, write_and_read
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.redis_client import async_client
+from runqy_provider.redis_connection import RedisConnection
 from runqy_sandbox.process.child import Child
 from runqy_sandbox.process.net import free_port
 from runqy_sandbox.process.watchdog import Watchdog

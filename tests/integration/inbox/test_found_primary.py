@@ -17,10 +17,9 @@ from runqy_provider.client.models import JobOptions
 from runqy_provider.client.redis_transport import NewJob, RedisTransport
 from runqy_provider.errors import Misconfigured
 from runqy_provider.inbox import callback_url, keys
-from runqy_provider.inbox.channel import new_channel_delivery_id
+from runqy_provider.inbox.callback_url import new_channel_delivery_id
 from runqy_provider.inbox.channel_reader import ChannelReader
-from runqy_provider.inbox.inbox_source import InboxSource
-from runqy_provider.inbox.reader import InboxReader, write_and_read
+from runqy_provider.inbox.reader import InboxReader, InboxSource, write_and_read
 from runqy_provider.inbox.records import read_recent
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.jobs import launch
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from devtools.servers.redis_cluster import RedisCluster
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 #: Seconds for a hint or a wait; a busy machine is slow.
 LIMIT = 60.0

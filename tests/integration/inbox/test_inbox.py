@@ -10,13 +10,12 @@ import pytest
 from redis import Redis
 
 from runqy_delivery import BadDelivery, Delivery, JobError
-from runqy_provider.connections import RedisConnection
 from runqy_provider.errors import NoAccess, NotThere, SinkUnavailable
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.inbox_source import InboxSource
-from runqy_provider.inbox.reader import InboxReader
+from runqy_provider.inbox.reader import InboxReader, InboxSource
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.redis_client import async_client
+from runqy_provider.redis_connection import RedisConnection
 from runqy_provider.waiters.source import StatusUpdate
 from runqy_provider.waiters.waiter import Waiter
 

@@ -11,14 +11,13 @@ import pytest
 from devtools.servers.redis_node import make_node
 from runqy_delivery import Delivery
 from runqy_provider.checks.connection import check_inbox
-from runqy_provider.config import load_config
 from runqy_provider.connections import RunqyConnection
 from runqy_provider.errors import SinkUnavailable
 from runqy_provider.inbox import callback_url
 from runqy_provider.inbox.reader import write_and_read
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.connections import CallbackConnection
-from runqy_provider.settings import Settings
+from runqy_provider.settings import Settings, load_config
 from runqy_sandbox.process.watchdog import Watchdog
 from tests.integration.inbox.conftest import redis_connection
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from devtools.servers.redis_node import RedisNode
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 SECRET = "a-secret-of-the-receiver"
 

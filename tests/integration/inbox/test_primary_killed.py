@@ -11,8 +11,7 @@ import pytest
 
 from runqy_delivery import Delivery
 from runqy_provider.inbox import callback_url, writer
-from runqy_provider.inbox.inbox_source import InboxSource
-from runqy_provider.inbox.reader import InboxReader
+from runqy_provider.inbox.reader import InboxReader, InboxSource
 from runqy_provider.receiver.app import create_app
 from runqy_provider.receiver.connections import CallbackConnection
 from runqy_provider.waiters.waiter import Waiter
@@ -23,12 +22,12 @@ if TYPE_CHECKING:
     from devtools.servers.redis_cluster import RedisCluster
     from devtools.servers.redis_node import RedisNode
     from devtools.servers.redis_sentinel import SentinelGroup
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 SECRET = "a secret of the receiver"
 
 #: Deliveries, and how many of them are accepted before the primary goes away.
-DELIVERIES, BEFORE = 300, 100
+DELIVERIES, BEFORE = 120, 40
 
 #: Seconds for all of it; a failover takes some ten of them.
 LIMIT = 240.0

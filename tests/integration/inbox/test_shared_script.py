@@ -14,9 +14,9 @@ from runqy_provider.redis_client import async_client
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
-#: Adds up, or fails where the key holds no number.
+#: Adds up, or fails if the key holds no number.
 SCRIPT = "return redis.call('INCRBY', KEYS[1], #ARGV[1])"
 
 

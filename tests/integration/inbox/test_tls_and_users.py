@@ -14,19 +14,23 @@ import pytest
 from devtools.servers.redis_cluster import running_redis_cluster
 from devtools.servers.redis_tls import make_certificates, running_tls_redis
 from runqy_delivery import Delivery
-from runqy_provider.connections import RedisConnection
 from runqy_provider.errors import NoAccess, SinkUnavailable
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.channel import new_channel_delivery_id
+from runqy_provider.inbox.callback_url import new_channel_delivery_id
 from runqy_provider.inbox.channel_reader import ChannelReader, ChannelTaker
-from runqy_provider.inbox.inbox_source import InboxSource
 from runqy_provider.inbox.manifest import InboxManifest
-from runqy_provider.inbox.reader import InboxReader, StoredDelivery, write_and_read
+from runqy_provider.inbox.reader import (
+    InboxReader,
+    InboxSource,
+    StoredDelivery,
+    write_and_read,
+)
 from runqy_provider.inbox.records import RejectionRecorder, read_recent
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.jobs.attempt_store import RedisStore
 from runqy_provider.receiver.__main__ import connection_from
 from runqy_provider.redis_client import async_client
+from runqy_provider.redis_connection import RedisConnection
 from runqy_sandbox.redis_server import _version, find_redis_server
 from tests.integration.inbox.conftest import redis_connection
 

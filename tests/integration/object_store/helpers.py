@@ -9,7 +9,7 @@ from azure.storage.blob import generate_container_sas
 
 from devtools.servers.azurite import ACCOUNT, KEY
 from runqy_provider.settings import load_settings
-from runqy_provider.sinks.object_store.sink import ObjectSink
+from runqy_provider.sinks.object_store.object_sink import ObjectSink
 from runqy_provider.sinks.registry import sink_from_uri
 from tests.support import harness
 

@@ -16,8 +16,8 @@ from runqy_provider.caching import TtlCache
 from runqy_provider.errors import Misconfigured
 from runqy_provider.models import JobRef
 from runqy_provider.settings import load_settings
-from runqy_provider.sinks.object_store import clients
-from runqy_provider.sinks.object_store.sink import ObjectSink
+from runqy_provider.sinks.object_store import base
+from runqy_provider.sinks.object_store.object_sink import ObjectSink
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.race import wait_any
 from runqy_provider.waiters.waiter import close_waiters
@@ -95,7 +95,7 @@ def test_client_connection_not_found_keeps_old_client(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     first = RecordingCache(0.0, retry_after=60.0)
-    monkeypatch.setattr(clients, "CLIENTS", first)
+    monkeypatch.setattr(base, "CLIENTS", first)
     store.check("")
     lookups.error = error
 
@@ -111,7 +111,7 @@ def test_client_connection_not_found_keeps_old_client(
     (known,) = first.values()
     cache: TtlCache[Any] = TtlCache(0.0, retry_after=-1.0)
     cache.get(first.key, lambda _: known)
-    monkeypatch.setattr(clients, "CLIENTS", cache)
+    monkeypatch.setattr(base, "CLIENTS", cache)
     store.check("")
     lookups.error = None
     store.check("")
@@ -141,7 +141,7 @@ def test_client_without_aws_connection_uses_machine_credentials(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(clients, "CLIENTS", TtlCache(0.0, retry_after=60.0))
+    monkeypatch.setattr(base, "CLIENTS", TtlCache(0.0, retry_after=60.0))
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.sandbox.s3_url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -169,7 +169,7 @@ def test_client_connection_unavailable_waits_continue(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "0.1")
-    monkeypatch.setattr(clients, "CLIENTS", TtlCache(0.0, retry_after=60.0))
+    monkeypatch.setattr(base, "CLIENTS", TtlCache(0.0, retry_after=60.0))
     caplog.set_level(logging.WARNING, CACHE)
     sink = sink_from_uri(f"{store.url}/clients")
     targets = sink.bind(load_settings("runqy_default")).targets(JobRef("d"))

@@ -92,7 +92,7 @@ def test_page_publishes_no_schema_and_no_other_file(
 def test_page_json_contains_no_secret(
     get: Callable[..., Any], view_of: Callable[..., Any], connect: Any
 ) -> None:
-    """Not even where a message quotes the address of a server that is away."""
+    """Not even if a message quotes the address of an unavailable server."""
     address = f"http://user:passwort@127.0.0.1:{free_port()}"
     fields = connect(
         fields={"host": address},

@@ -13,7 +13,7 @@ from sqlalchemy import event, update
 
 from runqy_delivery import Delivery
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.records import Progress
+from runqy_provider.inbox.keys import Progress
 from runqy_sandbox.process.net import free_port
 from tests.support.waiting_tasks import RUN_ID, WaitingTasks
 

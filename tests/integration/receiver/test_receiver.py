@@ -24,7 +24,7 @@ from tests.integration.receiver.constants import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 
 async def test_receiver_delivery_is_stored(

@@ -23,7 +23,7 @@ from tests.integration.receiver.constants import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from runqy_provider.connections import RedisConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 
 @pytest.mark.parametrize(

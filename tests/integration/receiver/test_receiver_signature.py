@@ -1,4 +1,4 @@
-"""Signed deliveries: what the receiver accepts where it has a signing secret."""
+"""Signed deliveries: what the receiver accepts if it has a signing secret."""
 
 from __future__ import annotations
 

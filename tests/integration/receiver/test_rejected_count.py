@@ -15,8 +15,8 @@ from tests.integration.receiver.constants import GOOD, LIMITS, Client
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runqy_provider.connections import RedisConnection
     from runqy_provider.receiver.connections import CallbackConnection
+    from runqy_provider.redis_connection import RedisConnection
 
 #: Another final delivery of the same job.
 OTHER = b'{"task_id": "d", "status": "completed", "result": "other"}'

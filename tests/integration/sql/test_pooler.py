@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from runqy_provider.errors import SinkUnavailable
 from runqy_provider.sinks.sql.engine import sql_engine
-from runqy_provider.sinks.sql.errors import sql_errors
+from runqy_provider.sinks.sql.table import sql_errors
 
 if TYPE_CHECKING:
     from devtools.servers.postgres import Postgres

@@ -20,8 +20,8 @@ from runqy_provider.models import JobRef
 from runqy_provider.python_compat import timeout
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.sinks.sql import source as sql_source
-from runqy_provider.sinks.sql.source import SqlSource
+from runqy_provider.sinks.sql import sink as sql_sink
+from runqy_provider.sinks.sql.sink import SqlSource
 from runqy_provider.sinks.sql.table import SqlTable
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ def test_sql_table_server_stops_responding_times_out(
 def test_sql_source_listening_to_silent_server_ends(
     postgres: Postgres, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql_source, "PING_INTERVAL", 0.2)
-    monkeypatch.setattr(sql_source, "TIMEOUT", 1.0)
+    monkeypatch.setattr(sql_sink, "PING_INTERVAL", 0.2)
+    monkeypatch.setattr(sql_sink, "TIMEOUT", 1.0)
     source = SqlSource(SqlTable("pg", table), "any", str)
 
     async def scenario() -> None:

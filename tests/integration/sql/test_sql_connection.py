@@ -14,7 +14,7 @@ from runqy_provider.caching import TtlCache
 from runqy_provider.errors import SinkError, SinkUnavailable
 from runqy_provider.python_compat import timeout
 from runqy_provider.sinks.sql import engine
-from runqy_provider.sinks.sql.source import SqlSource
+from runqy_provider.sinks.sql.sink import SqlSource
 from runqy_provider.sinks.sql.table import SqlTable
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def test_sql_engine_client_encoding_of_the_connection_is_kept(
 
 @DRIVERS
 def test_sql_engine_sslmode_is_kept(driver: str, table: str, connection: Any) -> None:
-    """The test's server has no TLS: where it is required, the connection fails."""
+    """The test's server has no TLS: if it is required, the connection fails."""
     connection(sslmode="require", sqlalchemy_scheme=f"postgresql+{driver}")
 
     with pytest.raises(SinkUnavailable, match="SSL"):

@@ -15,9 +15,9 @@ from runqy_provider.models import JobRef
 from runqy_provider.python_compat import timeout
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.sinks.sql import source as sql_source
+from runqy_provider.sinks.sql import sink as sql_sink
 from runqy_provider.sinks.sql.engine import sql_engine
-from runqy_provider.sinks.sql.source import SqlSource
+from runqy_provider.sinks.sql.sink import SqlSource
 from runqy_provider.triggers.delivery import DeliveryTrigger
 from runqy_provider.waiters.race import wait_any
 from runqy_provider.waiters.waiter import close_waiters
@@ -88,7 +88,7 @@ def test_sql_sink_sensor_without_job_waits_for_row(
     postgres: Postgres, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sensor may poll before the row is inserted."""
-    monkeypatch.setattr(sql_source, "MISSING_GRACE", 0.0)
+    monkeypatch.setattr(sql_sink, "MISSING_GRACE", 0.0)
     trigger = DeliveryTrigger(
         runqy_conn_id="runqy_default",
         delivery_id="r",

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Task code in a child process, which gets its job as runqy's worker sends it.
 
-The protocol is one JSON object a line: on stdin the job, on stdout the response.
+The protocol is one JSON object per line: on stdin the job, on stdout the response.
 """
 
 from __future__ import annotations

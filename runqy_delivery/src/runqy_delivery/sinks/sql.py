@@ -163,7 +163,7 @@ class _Row:
         self._id = delivery_id
 
     def finish(self, status: str, result: str) -> None:
-        """Write a final status and commit; a final status that is there is kept."""
+        """Write a final status and commit; an existing final status is kept."""
         names = self._names
         if self._driver.__name__ in ("pymysql", "MySQLdb"):
             self._check_packet(result)
