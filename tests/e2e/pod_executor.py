@@ -61,6 +61,10 @@ class PodExecutor(BaseExecutor):
         self._folder = Path(os.environ[FOLDER])
         self._environment = json.loads(os.environ[ENVIRONMENT])
 
+    def queue_workload(self, workload: Any, session: Any) -> None:
+        """Take a task; before Airflow 3.1 each executor must do this itself."""
+        self.queued_tasks[workload.ti.key] = workload
+
     def _process_workloads(self, workload_items: Sequence[Any]) -> None:
         for workload in workload_items:
             ti = workload.ti

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-#: Jobs of each kind that are in flight while processes are killed, and jobs of a batch.
-JOBS = int(os.environ.get("RUNQY_FAULTS_JOBS", "15"))
+#: Jobs that are in flight while processes are killed, and jobs of a batch.
+JOBS = int(os.environ.get("RUNQY_FAULTS_JOBS", "30"))
 BATCH = 20 * JOBS
+
+#: How many of the jobs are of each kind; those by S3 are ended on a worker.
+KINDS = {"webhook": JOBS - JOBS // 3, "s3": JOBS // 3}
 
 
 @pytest.fixture(scope="module")
@@ -37,25 +40,31 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExecutorsWorld]:
 
 
 @pytest.fixture(scope="module")
-def edge(world: ExecutorsWorld) -> dict[str, dict[str, Any]]:
-    """The tasks of an Edge worker, by their ids, once all have ended."""
-    run_id = world.client.trigger("edge")
-    world.wait_deferred("edge", run_id, "webhook", "s3", count=2)
-    world.go(run_id)
-    world.end_of("edge", run_id)
-    return world.tasks("edge", run_id)
+def remote(world: ExecutorsWorld) -> dict[str, str]:
+    """The runs in pods and on an Edge worker, once they have ended: ids, by DAG."""
+    runs = {dag_id: world.client.trigger(dag_id) for dag_id in ("pods", "edge")}
+    for dag_id, run_id in runs.items():
+        world.wait_deferred(dag_id, run_id, "webhook", "s3", count=2)
+        world.go(run_id)
+    for dag_id, run_id in runs.items():
+        world.end_of(dag_id, run_id)
+    return runs
+
+
+@pytest.fixture
+def edge(world: ExecutorsWorld, remote: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The tasks of an Edge worker, by their ids."""
+    return world.tasks("edge", remote["edge"])
 
 
 def test_pods_large_results_by_a_rotated_connection_are_returned(
-    world: ExecutorsWorld,
+    world: ExecutorsWorld, remote: dict[str, str]
 ) -> None:
-    run_id = world.client.trigger("pods")
-    world.wait_deferred("pods", run_id, "webhook", "s3", count=2)
-    world.go(run_id)
-
-    assert world.end_of("pods", run_id) == "success"
+    run_id = remote["pods"]
     tasks = world.tasks("pods", run_id)
     server = psutil.Process(world.airflow.processes["api-server"].pid)
+
+    assert world.client.state("pods", run_id) == "success"
     assert len(server.children()) >= API_WORKERS
     # A triggerer ends the first; the second is resumed in another pod.
     for name, pods in (("webhook", 1), ("s3", 2)):
@@ -139,21 +148,21 @@ def test_celery_worker_and_triggerer_killed_all_jobs_run_once(
     world: ExecutorsWorld,
 ) -> None:
     before = world.enqueued()
-    run_id = world.client.trigger("celery", {"webhook": JOBS, "s3": JOBS})
+    run_id = world.client.trigger("celery", KINDS)
 
-    world.wait("some jobs", lambda: world.enqueued() >= before + JOBS / 3)
+    world.wait("some jobs", lambda: world.enqueued() >= before + JOBS / 6)
     world.airflow.kill(WORKERS[0])
     world.start_worker(WORKERS[0])
-    world.wait_deferred("celery", run_id, "webhook", "s3", count=2 * JOBS)
+    world.wait_deferred("celery", run_id, *KINDS, count=JOBS)
     world.airflow.kill(TRIGGERERS[0])
     world.go(run_id)
 
     assert world.end_of("celery", run_id) == "success"
     world.airflow.start_component(TRIGGERERS[0])
     for ti in world.client.task_instances("celery", run_id):
-        if ti["task_id"] in ("webhook", "s3"):
+        if ti["task_id"] in KINDS:
             assert world.client.xcom(ti) == {"index": ti["map_index"]}
-    assert world.enqueued() == before + 2 * JOBS
+    assert world.enqueued() == before + JOBS
 
 
 @pytest.mark.faults
