@@ -47,7 +47,8 @@ class Airflow:
     Args:
         home: Folder for its database, logs and configuration.
         dags: Folder of the DAGs.
-        connections: Connections by id, as JSON of Airflow.
+        connections: Connections by id, as JSON of Airflow; read whenever a process
+            starts.
         database: SQLAlchemy URL; by default SQLite in ``home``.
         parallelism: Worker slots.
         environment: More settings.
@@ -68,6 +69,7 @@ class Airflow:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._watchdog: Watchdog | None = None
         self._settings = self._make_settings()
+        self._is_migrated = False
 
     def __enter__(self) -> Self:
         try:
@@ -91,15 +93,21 @@ class Airflow:
         Raises:
             AirflowError: A process did not start; the message has the end of its log.
         """
-        self.home.mkdir(parents=True, exist_ok=True)
         # Ends the remaining processes of Airflow if this process is killed.
         self._watchdog = Watchdog()
-        self.say("Making Airflow's database ...")
-        self.run("db", "migrate")
+        self.migrate()
         self.say(f"Starting Airflow: {', '.join(COMPONENTS)} ...")
         for component in COMPONENTS:
             self.start_component(component)
         self._wait_until_healthy()
+
+    def migrate(self) -> None:
+        """Make the database, if that is not done yet."""
+        if not self._is_migrated:
+            self.home.mkdir(parents=True, exist_ok=True)
+            self.say("Making Airflow's database ...")
+            self.run("db", "migrate")
+            self._is_migrated = True
 
     def start_component(self, component: str, name: str | None = None) -> None:
         """Start one of Airflow's processes, in a process group of its own.
@@ -114,7 +122,7 @@ class Airflow:
         with self.log_of(name or component).open("ab") as log, hold_interrupts():
             self.processes[name or component] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *arguments],
-                env=self._settings,
+                env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -174,7 +182,7 @@ class Airflow:
         """
         done = subprocess.run(
             [sys.executable, *arguments],
-            env=self._settings,
+            env=self._environment(),
             capture_output=True,
             text=True,
             check=False,
@@ -231,6 +239,8 @@ class Airflow:
             answer = requests.get(f"{self.url}/api/v2/monitor/health", timeout=10)
             answer.raise_for_status()
             health = answer.json()
+            # What tasks talk to is made on its first request, which takes seconds.
+            requests.get(f"{self.url}/execution/health", timeout=START_LIMIT)
         except (requests.RequestException, ValueError):
             return ["api-server"]
         parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
@@ -241,6 +251,13 @@ class Airflow:
         if not path.exists():
             return "(no output)"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+    def _environment(self) -> dict[str, str]:
+        connections = {
+            f"AIRFLOW_CONN_{conn_id.upper()}": json.dumps(fields)
+            for conn_id, fields in self.connections.items()
+        }
+        return {**connections, **self._settings}
 
     def _make_settings(self) -> dict[str, str]:
         database = self.database or f"sqlite:///{self.home}/airflow.db"
@@ -261,8 +278,6 @@ class Airflow:
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         }
-        for conn_id, fields in self.connections.items():
-            mine[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(fields)
         # No setting of another Airflow on this machine may have an effect, nor the
         # tracer that measures test coverage, as it slows every process down.
         alien = ("AIRFLOW", "COVERAGE_PROCESS")
