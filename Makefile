@@ -50,11 +50,11 @@ delivery: setup ## runqy_delivery alone, in empty environments
 	    -c tests/delivery/pytest.ini tests/delivery; \
 	done
 
-test-airflow: setup ## the tests that depend on Airflow, on another one (VERSION=3.1.8, oldest, or all)
-	$(RUN) -m devtools.airflow_versions $(VERSION) $(if $(AIRFLOW_PYTHON),--python $(AIRFLOW_PYTHON)) $(if $(JOBS),--jobs $(JOBS))
+test-airflow: setup ## the tests that depend on Airflow, on another one (VERSION=3.1.8, oldest, newest, or all; SHORT=1: few)
+	$(RUN) -m devtools.airflow_versions $(VERSION) $(if $(SHORT),--short) $(if $(AIRFLOW_PYTHON),--python $(AIRFLOW_PYTHON)) $(if $(JOBS),--jobs $(JOBS))
 
-unit: setup ## the unit tests: less than a minute, no servers
-	$(RUN) -m pytest -q tests/unit
+unit: setup ## the unit tests: 20 seconds, no servers
+	$(RUN) -m pytest -q -n $(or $(JOBS),2) --dist load tests/unit
 
 e2e: setup ## the tests through real Airflow processes
 	$(RUN) -m pytest tests/e2e
@@ -63,7 +63,7 @@ comma := ,
 
 faults: setup ## faults caused for real, with N jobs in flight each (N=50; ONLY=..., SINKS=...)
 	RUNQY_FAULTS_JOBS=$(or $(N),50) $(if $(SINKS),RUNQY_FAULTS_SINKS=$(SINKS)) $(RUN) -m pytest -v -m faults \
-	  tests/e2e/test_faults.py $(if $(ONLY),-k "$(subst $(comma), or ,$(subst -,_,$(ONLY)))")
+	  tests/e2e/test_faults.py tests/e2e/test_executors.py $(if $(ONLY),-k "$(subst $(comma), or ,$(subst -,_,$(ONLY)))")
 
 bench: setup ## the benchmarks: tables and plots, in 30 minutes (QUICK=1: in 10; ONLY=... runs one)
 	$(RUN) -m devtools.benchmarks $(ONLY) $(if $(QUICK),--quick)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The runqy for Airflow authors
 # SPDX-License-Identifier: Apache-2.0
-"""A real Airflow on this machine: its four processes, started and stopped."""
+"""A real Airflow on this machine: its processes, started and stopped."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 #: Seconds that Airflow may take to start, and to stop.
-START_LIMIT = 180.0
+START_LIMIT = 300.0
 STOP_LIMIT = 20.0
 
 
@@ -109,20 +109,29 @@ class Airflow:
             self.run("db", "migrate")
             self._is_migrated = True
 
-    def start_component(self, component: str, name: str | None = None) -> None:
+    def start_component(
+        self,
+        component: str,
+        name: str | None = None,
+        *options: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Start one of Airflow's processes, in a process group of its own.
 
         Args:
-            component: The component of Airflow.
+            component: The component of Airflow, such as ``triggerer`` or
+                ``celery worker``.
             name: Its name, if it is a second process of its component.
+            options: More options of its command.
+            environment: All of its environment, in place of this Airflow's.
         """
-        arguments = [component]
+        arguments = [*component.split(), *options]
         if component == "api-server":
             arguments += ["--port", str(self.port), "--host", "127.0.0.1"]
         with self.log_of(name or component).open("ab") as log, hold_interrupts():
             self.processes[name or component] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *arguments],
-                env=self._environment(),
+                env=self._environment() if environment is None else environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -166,23 +175,33 @@ class Airflow:
                     found.append(process)
         return found
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
         """Run one of Airflow's commands and return what it prints.
+
+        Args:
+            arguments: The command.
+            environment: More settings.
 
         Raises:
             AirflowError: It failed; the message has its output.
         """
-        return self.run_python("-m", "airflow", *arguments)
+        return self.run_python("-m", "airflow", *arguments, environment=environment)
 
-    def run_python(self, *arguments: str) -> str:
+    def run_python(
+        self, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> str:
         """Run Python with the settings of this Airflow, and return what it prints.
+
+        Args:
+            arguments: Those of Python.
+            environment: More settings.
 
         Raises:
             AirflowError: It failed; the message has its output.
         """
         done = subprocess.run(
             [sys.executable, *arguments],
-            env=self._environment(),
+            env={**self._environment(), **(environment or {})},
             capture_output=True,
             text=True,
             check=False,

@@ -118,7 +118,7 @@ class AirflowClient:
             f"{ti['task_id']}/xcomEntries/{key}"
         )
         try:
-            found = self.get(path, map_index=ti["map_index"], deserialize="false")
+            found = self.get(path, **_position_of(ti), deserialize="false")
         except requests.HTTPError as error:
             if error.response.status_code == requests.codes.not_found:
                 return None
@@ -130,7 +130,14 @@ class AirflowClient:
         content = self.get(
             f"/dags/{ti['dag_id']}/dagRuns/{ti['dag_run_id']}/taskInstances/"
             f"{ti['task_id']}/logs/{ti['try_number']}",
-            map_index=ti["map_index"],
+            **_position_of(ti),
             full_content=True,
         )["content"]
         return "\n".join(str(line) for line in content)
+
+
+def _position_of(ti: dict[str, Any]) -> dict[str, Any]:
+    """Return what tells a task instance from others of its task, as parameters."""
+    # From Airflow 3.4 on, in a loop and in an expansion.
+    names = ("region_id", "region_index") if ti.get("region_id") else ("map_index",)
+    return {name: ti[name] for name in names}

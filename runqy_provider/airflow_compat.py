@@ -15,6 +15,7 @@ import os
 import pkgutil
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow import __version__
@@ -65,6 +66,8 @@ __all__ = [
     "map_index_of",
     "may_ask_database",
     "metrics",
+    "pull_xcom",
+    "push_xcom",
     "readable_connections",
     "resolve",
     "serialize",
@@ -257,6 +260,68 @@ def readable_connections(
         if manager.is_authorized_connection(
             method="GET", user=user, details=details(conn_id=conn_id)
         )
+    }
+
+
+def push_xcom(
+    ti: Any,
+    key: str,
+    value: Any,
+    *,
+    length: int | None = None,
+    is_dag_result: bool = False,
+) -> None:
+    """Write an XCom of the task that a trigger waits for, as a worker does it.
+
+    Args:
+        ti: The task instance, as the triggerer has it.
+        key: The key.
+        value: What Airflow can store.
+        length: How many tasks are mapped over the value; None if none is.
+        is_dag_result: Whether it is the result of the DAG, too.
+    """
+    from airflow.sdk.execution_time.xcom import XCom  # noqa: PLC0415 - heavy
+
+    more = {"dag_result": True} if is_dag_result else {}
+    if hasattr(XCom, "_push"):  # from 3.4 on, the only way to say the length
+        XCom._push(ti, key, value, mapped_length=length, **more)  # noqa: SLF001
+    else:
+        XCom.set(key, value, _mapped_length=length, **more, **_place_of(ti))
+
+
+def pull_xcom(ti: Any, key: str) -> Any:
+    """Read an XCom of the task that a trigger waits for; None if there is none.
+
+    From 3.4 on Airflow refuses this to a trigger whose task has a newer try. The
+    question is then asked without saying whose it is, and answered for the newer try;
+    in a loop there is no answer, as Airflow does not know which iteration is meant.
+
+    Args:
+        ti: The task instance, as the triggerer has it.
+        key: The key.
+    """
+    from airflow.sdk.bases import xcom  # noqa: PLC0415 - heavy
+    from airflow.sdk.exceptions import AirflowRuntimeError  # noqa: PLC0415
+    from airflow.sdk.execution_time.xcom import XCom  # noqa: PLC0415
+
+    contexts = [contextvars.copy_context()]
+    asker = getattr(xcom, "_current_trigger_ti", None)
+    if asker is not None:
+        contexts.append(contextvars.copy_context())
+        contexts[-1].run(asker.set, None)
+    for context in contexts:
+        with suppress(AirflowRuntimeError, TypeError):  # what an error as answer raises
+            return context.run(XCom.get_one, key=key, **_place_of(ti))
+    return None
+
+
+def _place_of(ti: Any) -> dict[str, Any]:
+    # Not ``ti.key``: in a loop of 3.4 that has the iteration as its map index.
+    return {
+        "dag_id": ti.dag_id,
+        "task_id": ti.task_id,
+        "run_id": ti.run_id,
+        "map_index": map_index_of(ti),
     }
 
 

@@ -28,28 +28,49 @@ os.environ.update(
 )
 
 
-#: About half of the time of ``tests/e2e``.
-PAGE = "tests/e2e/test_page.py"
+#: Files and folders whose tests share servers, or are all of ``tests/e2e``: each group
+#: runs in one process, the longest first. More than two Airflows at once would overload
+#: a laptop.
+GROUPS = (
+    ("tests/e2e/test_airflow_version.py", "tests/e2e/test_faults.py"),
+    ("tests/e2e/",),
+    ("tests/integration/page/",),
+    ("tests/integration/object_store/",),
+    ("tests/integration/amqp/", "tests/integration/combined/"),
+    ("tests/integration/inbox/",),
+    ("tests/integration/sql/",),
+    ("tests/contracts/",),
+    ("tests/integration/batch/",),
+    ("tests/conformance/", "tests/sandbox/"),
+    ("tests/delivery/",),
+    ("tests/unit/",),
+)
+
+
+def _group(nodeid: str) -> int:
+    """Return the number of the group that a test is in; that of all others is last."""
+    found = (number for number, paths in enumerate(GROUPS) if nodeid.startswith(paths))
+    return next(found, len(GROUPS))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest tests first: the other tests run beside them."""
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+    """Begin with the groups: the files that are in none run beside them."""
+    items.sort(key=lambda item: _group(item.nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give the tests of a file to one process, and all of ``tests/e2e`` to two.
+    """Give the tests of a group, or of a file that is in none, to one process."""
+    if config.getoption("dist") != "loadfile":
+        return None
 
-    Each of the latter starts a whole Airflow: more at once would overload a laptop.
-    """
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):  # type: ignore[misc] # it has no types
         def _split_scope(self, nodeid: str) -> str:
-            is_e2e = nodeid.startswith("tests/e2e/")
-            if is_e2e and not nodeid.startswith(PAGE):
-                return "tests/e2e"
+            number = _group(nodeid)
+            if number < len(GROUPS):
+                return GROUPS[number][0]
             return str(super()._split_scope(nodeid))
 
     return Scheduling(config, log)

@@ -190,7 +190,7 @@ def open_bench(
                 "task_code": str(code / name),
                 "deployment": {"startup_timeout_secs": 300},
             }
-            for name in ("work", "put")
+            for name in ("work", "put", "tell")
         }
     }
     with (

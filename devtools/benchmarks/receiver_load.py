@@ -134,8 +134,6 @@ def measure(
 
 def run(*, quick: bool) -> Iterator[Table]:
     """Measure both with each number of connections."""
-    if shutil.which("wrk") is None:
-        sys.exit("This benchmark needs wrk: apt-get install wrk.")
     table = Table(
         "receiver_load",
         "Deliveries to one receiver",
@@ -144,6 +142,10 @@ def run(*, quick: bool) -> Iterator[Table]:
             *("median ms", "p99 ms", "errors", "stored"),
         ),
     )
+    if shutil.which("wrk") is None:
+        table.note = "Not measured: this needs wrk (apt-get install wrk)."
+        yield table
+        return
     seconds = QUICK_SECONDS if quick else SECONDS
     with running_redis() as redis:
         for connections in QUICK_CONNECTIONS if quick else CONNECTIONS:

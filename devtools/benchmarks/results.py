@@ -25,7 +25,7 @@ class Result:
     """The outcome of one benchmark.
 
     Attributes:
-        status: DONE, FAILED, or ENDED if it took too long.
+        status: DONE, FAILED, or ENDED if it was stuck.
         seconds: How long it ran.
         tables: What it measured, even if it did not finish.
     """

@@ -3,13 +3,14 @@
 """A process that runs waits as a triggerer does, and says when each one ends.
 
 All waits are in one event loop, each with the greenback portal that Airflow's triggerer
-gives to a trigger. Its output has a line of JSON when all waits have begun, and one for
-each event.
+gives to a trigger. Its output has a line of JSON when all waits have begun, one for
+each event, and one for each long pause by the garbage collector after that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import subprocess
@@ -35,6 +36,9 @@ BATCH, PAUSE = 20, 0.01
 
 #: The event loop counts as idle after this many seconds without a block of CALM_BLOCK.
 CALM, CALM_BLOCK, TICK = 1.5, 0.02, 0.005
+
+#: Seconds from which a pause by the garbage collector is reported.
+LONG_PAUSE = 0.001
 
 #: Seconds that starting may take, and for which nothing may happen at all.
 START_LIMIT, STUCK_AFTER = 120.0, 30.0
@@ -62,10 +66,12 @@ class WaitProcess:
     Attributes:
         process: The process.
         events: Its events until now.
+        pauses: Seconds of each long pause by the garbage collector.
     """
 
     process: subprocess.Popen[str]
     events: list[Event] = field(default_factory=list)
+    pauses: list[float] = field(default_factory=list)
     _is_ready: threading.Event = field(default_factory=threading.Event)
 
     def read(self) -> None:
@@ -75,6 +81,8 @@ class WaitProcess:
                 self._is_ready.set()
             elif line.startswith('{"name"'):
                 self.events.append(Event(**json.loads(line)))
+            elif line.startswith('{"pause"'):
+                self.pauses.append(json.loads(line)["pause"])
 
     def wait_until_ready(self) -> None:
         """Wait until all waits have begun.
@@ -175,7 +183,23 @@ async def _run(kind: str, names: list[str]) -> None:
         task.add_done_callback(lambda done, name=name: _report(name, done))
     await calm_down(START_LIMIT / 2)
     print(json.dumps({"ready": len(tasks)}), flush=True)
+    gc.callbacks.append(_CollectorWatch())
     await asyncio.gather(*tasks)
+
+
+class _CollectorWatch:
+    """Reports the pauses of the garbage collector that a wait would notice."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+
+    def __call__(self, phase: str, _info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.monotonic()
+            return
+        pause = time.monotonic() - self._began
+        if pause > LONG_PAUSE:
+            print(json.dumps({"pause": pause}), flush=True)
 
 
 def _report(name: str, task: asyncio.Task[Any]) -> None:

@@ -92,7 +92,7 @@ class Runs:
         return self._rows[wanted]
 
     def states(self, wanted: Expected) -> list[str | None]:
-        """Return the states of a task's instances, those of a mapped one as they come."""
+        """Return the states of a task's instances that exist by now."""
         return [each["state"] for each in self._instances.get(wanted, [])]
 
     def start(self, dag_ids: Iterable[str]) -> None:

@@ -83,6 +83,20 @@ def _fields(connection: ConnectionLike) -> Mapping[str, Any] | None:
     }
 
 
+def database_error() -> str | None:
+    """Return why this machine cannot read connections from Airflow's database.
+
+    Returns:
+        The class of the error; None if the database answers.
+    """
+    try:
+        with create_session() as session:
+            session.execute(select(StoredConnection.id).limit(1))
+    except SQLAlchemyError as error:
+        return type(error).__name__
+    return None
+
+
 def check_triggerer() -> Iterator[CheckResult]:
     """Check that a triggerer takes deferred tasks; nothing if that is not known."""
     try:

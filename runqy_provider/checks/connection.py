@@ -51,7 +51,8 @@ def check_connection(conn_id: str, *, is_copy: bool = False) -> list[CheckResult
         connection = get_connection(conn_id)
     except AirflowNotFoundException as error:
         text = str(error).rstrip(".")
-        return [CheckResult("Connection", FAILED, f"{text}. Check its id.")]
+        message = f"{text}. {_how_to_find_it()}"
+        return [CheckResult("Connection", FAILED, message)]
     is_known = not is_copy
     if is_copy and may_ask_database():
         from runqy_provider.checks.airflow_database import (  # noqa: PLC0415 - only there
@@ -63,6 +64,24 @@ def check_connection(conn_id: str, *, is_copy: bool = False) -> list[CheckResult
         connection.conn_id = stored or conn_id
     results = list(_without_repetition(_check(connection)))
     return results if is_known else [_without_id(each, conn_id) for each in results]
+
+
+def _how_to_find_it() -> str:
+    """Return what to do if a connection is not found in this process."""
+    if may_ask_database():
+        from runqy_provider.checks.airflow_database import (  # noqa: PLC0415 - same
+            database_error,
+        )
+
+        error = database_error()
+        if error is not None:
+            return (
+                f"Airflow's database cannot be read here ({error}), so only this "
+                "machine's environment and secrets backend were searched. On a worker "
+                "without the database (Edge, Kubernetes), check the connection in a "
+                "task: RunqyHook(CONN_ID).test_connection()."
+            )
+    return "Check its id."
 
 
 def _check(connection: Connection) -> Iterator[CheckResult]:

@@ -70,7 +70,7 @@ def attempt_store(context: Context, settings: Settings) -> AttemptStore | None:
         namespace = connection.conn_id
         key = keys.attempt(redis.in_keys(namespace), name)
         return RedisStore(redis.for_namespace(namespace), key)
-    if context["ti"].try_number > 1:
+    if context["ti"].try_number > 1 and settings.runqy_redis is None:
         log.info(
             "This Airflow has no task state store, and connection %r no Redis in use: "
             "a result of an earlier attempt that has arrived is found, a job that "

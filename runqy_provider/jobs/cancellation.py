@@ -11,15 +11,19 @@ try writes which job it waits for, and deletes what the previous try wrote.
 from __future__ import annotations
 
 import asyncio
-import functools
 import threading
 from typing import TYPE_CHECKING
 
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
-from airflow.sdk.execution_time.xcom import XCom
 
-from runqy_provider.airflow_compat import ask, in_thread, map_index_of, supervisor_lock
+from runqy_provider.airflow_compat import (
+    ask,
+    in_thread,
+    map_index_of,
+    pull_xcom,
+    supervisor_lock,
+)
 from runqy_provider.client.models import PENDING, RETRY, SCHEDULED
 from runqy_provider.errors import JobVanished, RunqyError
 from runqy_provider.models import JOB_KEY
@@ -158,10 +162,5 @@ def _state_in(answer: object, ti: AnyTaskInstance) -> str:
 
 
 async def _job(ti: TaskInstanceDTO) -> str | None:
-    try:
-        value = await in_thread(
-            functools.partial(XCom.get_value, ti_key=ti.key, key=JOB_KEY)
-        )
-    except TypeError:  # what Airflow raises if its answer is an error
-        return None
+    value = await in_thread(pull_xcom, ti, JOB_KEY)
     return str(value.get("job_id")) if isinstance(value, dict) else None

@@ -34,12 +34,17 @@ class RunqyJobRunFacet(RunFacet):
     status: str
 
 
-def lineage_of(receipt: Mapping[str, Any]) -> OperatorLineage[OutputDataset, RunFacet]:
-    """Return the lineage of a task whose result has arrived.
+def lineage_of(
+    receipt: Mapping[str, Any] | None,
+) -> OperatorLineage[OutputDataset, RunFacet]:
+    """Return the lineage of a task that has ended.
 
     Args:
-        receipt: The XCom ``runqy_delivery`` of the task.
+        receipt: The XCom ``runqy_delivery`` of the task; None if no result has arrived.
     """
+    if receipt is None:
+        # OpenLineage warns in the log of the task if it gets no object.
+        return OperatorLineage()
     parts = urlsplit(str(receipt["where"]))
     outputs = []
     if parts.scheme in DATASET_SCHEMES:

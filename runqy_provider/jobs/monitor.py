@@ -327,6 +327,8 @@ class JobMonitor:
         else:
             message = f"{name} ended, or died, without delivering. {last}".rstrip()
             advice = self._callback_problem or NO_DELIVERY
+            if not self._callback_problem and self._callback is not None:
+                advice = f"{advice} {self._callback.ask_worker}"
         return JobVanished(
             message,
             advice=advice,
@@ -489,6 +491,15 @@ class CallbackMonitor:
         self._settings = settings
         self._checked_at = -CHECK_INTERVAL
         self._problem = ""
+
+    @property
+    def ask_worker(self) -> str:
+        """How to find out whether deliveries can leave the worker's machine."""
+        url = self._settings.callback_url
+        return (
+            f"Airflow reaches {url}. To see whether the worker does, run there: "
+            f"curl {url}/health"
+        )
 
     async def problem(self, *, has_ended: bool = False) -> str:
         """Return why deliveries cannot arrive; an empty text if they can.

@@ -24,7 +24,6 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.definitions.mappedoperator import is_mappable_value
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import SetXCom
-from airflow.sdk.execution_time.xcom import XCom
 
 from runqy_provider.airflow_compat import (
     conf,
@@ -32,6 +31,8 @@ from runqy_provider.airflow_compat import (
     get_listener_manager,
     in_thread,
     map_index_of,
+    pull_xcom,
+    push_xcom,
     stats_tags,
 )
 from runqy_provider.errors import Misconfigured, RunqyError
@@ -214,9 +215,7 @@ def prepare(ti: TaskInstanceDTO) -> None:
 
 async def _ask(ti: TaskInstanceDTO) -> None:
     try:
-        await in_thread(
-            functools.partial(XCom.get_value, ti_key=ti.key, key=DELIVERY_KEY)
-        )
+        await in_thread(pull_xcom, ti, DELIVERY_KEY)
     except Exception:
         log.debug("Airflow could not be asked yet", exc_info=True)
 
@@ -273,26 +272,21 @@ def _write(
         length = len(value)
     if is_cancelled.is_set():
         return
-    names: dict[str, Any] = {
-        "dag_id": ti.dag_id,
-        "task_id": ti.task_id,
-        "run_id": ti.run_id,
-        "map_index": map_index_of(ti),
-    }
     if end.pushes_receipt:
-        XCom.set(key=DELIVERY_KEY, value=received.receipt, **names)
+        push_xcom(ti, DELIVERY_KEY, received.receipt)
         if received.download_url:
             # As Airflow does on a worker: without any custom XCom backend.
-            link = SetXCom(key=LINK_KEY, value=received.download_url, **names)
+            link = SetXCom(
+                key=LINK_KEY,
+                value=received.download_url,
+                dag_id=ti.dag_id,
+                task_id=ti.task_id,
+                run_id=ti.run_id,
+                map_index=map_index_of(ti),
+            )
             task_runner.SUPERVISOR_COMMS.send(link)
     if value is not None:
-        XCom.set(
-            key=RETURN_KEY,
-            value=value,
-            _mapped_length=length,
-            **({"dag_result": True} if end.is_dag_result else {}),
-            **names,
-        )
+        push_xcom(ti, RETURN_KEY, value, length=length, is_dag_result=end.is_dag_result)
     duration = None if end.started_at is None else time.time() - end.started_at
     count_success(end.operator, end.tags, duration)
     log.info("The triggerer ends the task: no second worker is needed.")

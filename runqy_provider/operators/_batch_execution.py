@@ -42,6 +42,7 @@ from runqy_provider.models import (
     JobRef,
     Reference,
 )
+from runqy_provider.operators._task import DEFER_AFTER
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.batch import BatchTrigger
@@ -121,7 +122,8 @@ class BatchExecution:
             run.save()
             job = JobRef(batch.batch_id, batch.sink, batch.batch_id, batch.runqy_queue)
             self._airflow["ti"].xcom_push(key=JOB_KEY, value=job.to_xcom())
-            return self._go_on(run, payloads, deadline, task.defer_after)
+            slot = DEFER_AFTER if task.defer_after is None else task.defer_after
+            return self._go_on(run, payloads, deadline, slot)
 
     def _written_manifest(self, batch: BatchProgress) -> Reference | None:
         """Return the manifest of an attempt that was killed after it had written it."""

@@ -49,6 +49,7 @@ from runqy_provider.models import (
     DeliveryEvent,
     JobRef,
 )
+from runqy_provider.operators._task import DEFER_AFTER, DEFER_AFTER_ON_WORKER
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
@@ -133,7 +134,10 @@ class Execution:
         self.ti = context["ti"]
         context["ti"].xcom_push(key=JOB_KEY, value=job.to_xcom())
         self._link_queue(job)
-        event = self._wait(job, deadline)
+        slot = task.defer_after
+        if slot is None:
+            slot = DEFER_AFTER_ON_WORKER if end is None else DEFER_AFTER
+        event = self._wait(job, deadline, slot)
         if not task.deferrable or event.kind != DEADLINE:
             return self._finish(context, event)
         trigger = DeliveryTrigger.for_job(
@@ -233,12 +237,14 @@ class Execution:
             deletes=task.delete_abandoned,
         )
 
-    def _wait(self, job: JobRef, deadline: float) -> DeliveryEvent:
+    def _wait(
+        self, job: JobRef, deadline: float, defer_after: timedelta
+    ) -> DeliveryEvent:
         """Wait in the slot: to the end, or for ``defer_after``."""
         task = self.task
         if task.deferrable:
             # Without a heartbeat timeout: the wait is too short for one.
-            until = min(deadline, time.time() + task.defer_after.total_seconds())
+            until = min(deadline, time.time() + defer_after.total_seconds())
             return wait_in_slot(
                 self.settings, job, deadline=until, monitor=False, log=task.log
             )

@@ -344,7 +344,7 @@ class BoundSink(abc.ABC):
     def open_all(
         self, jobs: Sequence[JobRef], small: int
     ) -> Iterator[StoredResult | Exception]:
-        """Open many deliveries in the places where they were requested.
+        """Open many deliveries at the places that were requested.
 
         Args:
             jobs: Their jobs.

@@ -73,6 +73,7 @@ class BatchResult:
         return COMPLETED if self.error is None else FAILED
 
     def to_line(self) -> bytes:
+        """Return the line of the manifest."""
         line: dict[str, Any] = {
             "index": self.index,
             "delivery_id": self.delivery_id,

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 DAG, CHANNEL = "taking", "bursts"
 
 #: Deliveries of one burst, and how many bursts.
-EACH, BURSTS = 20, 10
+EACH, BURSTS = 10, 5
 
 #: Seconds that anything here may take on a loaded machine.
 LIMIT = 240.0
 
 
 def deliver_in_bursts(client: AirflowClient, conn_id: str) -> None:
-    """Deliver 200 results in bursts, and check that runs take each of them once.
+    """Deliver results in bursts, and check that runs take each of them once.
 
     Nothing is delivered after the last burst: what its events do not bring must come
     by itself.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -21,54 +20,45 @@ ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A command that has ended.
+class Killed:
+    """A command that was killed.
 
     Attributes:
-        status: Its exit status.
-        output: What it wrote to stdout.
-        errors: What it wrote to stderr.
+        output: What it wrote until then.
         left: Command lines of processes that it left behind.
     """
 
-    status: int
     output: str
-    errors: str
-    left: tuple[str, ...] = ()
+    left: tuple[str, ...]
 
 
-def run_demo() -> Finished:
-    """Run the demo to its end."""
-    mark = Mark()
-    finished = _run("devtools.demo", environment=mark.environment)
-    return Finished(
-        finished.status, finished.output, finished.errors, tuple(mark.processes())
-    )
+def run_and_kill_demo() -> Killed:
+    """Run the demo until all runs have ended, and kill it while it keeps the rest.
 
-
-def interrupt_demo(name: str) -> Finished:
-    """Start the demo, and end it by a signal once Airflow runs.
-
-    It runs when the triggerer, the last one to start, has a process of its own. Between
-    the start of a process and its first entry anywhere, nothing could end it.
+    A watchdog must then end what it has started: it cannot do so itself.
     """
     mark = Mark()
-    demo = subprocess.Popen(
-        [sys.executable, "-m", "devtools.demo"],
+    with run_with_watchdog(
+        [sys.executable, "-m", "devtools.demo", "--keep"],
         cwd=ROOT,
         env=mark.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    _wait(lambda: sum("airflow triggerer" in one for one in mark.processes()) > 1)
-    demo.send_signal(signal.Signals[name])
-    status = demo.wait(120)
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        output = ""
+        with demo.stdout as said:
+            while "Ctrl-C" not in output and (line := said.readline()):
+                output += line
+            demo.kill()
+            demo.wait()
+    left: tuple[str, ...] = ()
     try:
         _wait(lambda: not mark.processes())
     except TimeoutError:
-        return Finished(status, "", "", tuple(mark.processes()))
-    return Finished(status, "", "")
+        left = tuple(mark.processes())
+    return Killed(output, left)
 
 
 class Mark:
@@ -90,21 +80,6 @@ class Mark:
             except OSError:
                 continue  # it has ended, or belongs to another user
         return found
-
-
-def _run(
-    module: str, *arguments: str, environment: dict[str, str] | None = None
-) -> Finished:
-    with run_with_watchdog(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as running:
-        output, errors = running.communicate()
-    return Finished(running.returncode, output, errors)
 
 
 def _wait(condition: Callable[[], bool], limit: float = 300.0) -> None:

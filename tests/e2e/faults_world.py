@@ -7,6 +7,7 @@ import copy
 import json
 import os
 import secrets
+import shutil
 import signal
 import sys
 import time
@@ -42,7 +43,7 @@ HERE = Path(__file__).resolve().parent
 
 #: The sinks that results go to, by short names, and how many jobs are in flight.
 SINKS = os.environ.get("RUNQY_FAULTS_SINKS", "webhook,s3").split(",")
-JOBS = int(os.environ.get("RUNQY_FAULTS_JOBS", "6"))
+JOBS = int(os.environ.get("RUNQY_FAULTS_JOBS", "3"))
 
 #: Seconds within which every task must have ended once the fault is over; the longest
 #: way is a helper's five minutes of tries.
@@ -221,15 +222,28 @@ def open_backend(sink: str, stack: ExitStack, folder: Path) -> Backend:
     return Backend(uri, connections, task_code)
 
 
+def _dags(folder: Path) -> Path:
+    """Put the DAGs into a folder: those of the faults, and the one of a channel."""
+    folder.mkdir()
+    for name in ("faults_dags/faults.py", "version_dags/taking.py"):
+        shutil.copy(HERE / name, folder)
+    return folder
+
+
 class FaultsWorld:
     """All of it, started together.
+
+    Attributes:
+        connections: Airflow's connections, by their ids.
 
     Args:
         home: An empty folder for its files.
         stack: Ends what is started here.
+        has_all: Whether to start what only ``make faults`` needs: more kinds of Redis
+            for the inbox, and receivers whose clocks are off.
     """
 
-    def __init__(self, home: Path, stack: ExitStack) -> None:
+    def __init__(self, home: Path, stack: ExitStack, *, has_all: bool) -> None:
         database = stack.enter_context(running_postgres()).airflow_url
         self._backends = {
             sink: open_backend(sink, stack, home / f"results-{sink}") for sink in SINKS
@@ -258,17 +272,19 @@ class FaultsWorld:
             )
         )
         self.inbox = RedisPair(home, stack)
-        self.cluster = stack.enter_context(running_redis_cluster(home / "cluster"))
-        self.sentinels = stack.enter_context(running_sentinels(home / "sentinels"))
         port, secret = free_port(), secrets.token_hex(16)
         own = self.sandbox.connections(f"http://127.0.0.1:{port}/runqy", secret)
         own["inbox"] = {**own["redis_default"], "port": self.inbox.port}
-        own["inbox_cluster"] = self.cluster.airflow_connection
-        own["inbox_sentinels"] = self.sentinels.airflow_connection
+        if has_all:
+            self.cluster = stack.enter_context(running_redis_cluster(home / "cluster"))
+            self.sentinels = stack.enter_context(running_sentinels(home / "sentinels"))
+            own["inbox_cluster"] = self.cluster.airflow_connection
+            own["inbox_sentinels"] = self.sentinels.airflow_connection
+        own["good"] = own["runqy_default"]
         for conn_id, inbox in INBOXES.items():
             own[conn_id] = copy.deepcopy(own["runqy_default"])
             own[conn_id]["extra"]["redis_conn_id"] = inbox
-        for conn_id, seconds in CLOCKS.items():
+        for conn_id, seconds in CLOCKS.items() if has_all else ():
             receiver = stack.enter_context(
                 running_receiver(
                     self.sandbox.redis_url,
@@ -285,10 +301,11 @@ class FaultsWorld:
         settings = dict(SETTINGS)
         for backend in self._backends.values():
             settings |= backend.airflow
+        self.connections = own
         self.airflow = stack.enter_context(
             Airflow(
                 home / "airflow",
-                HERE / "faults_dags",
+                _dags(home / "dags"),
                 own,
                 database=database,
                 parallelism=SLOTS,

@@ -1,11 +1,12 @@
 """Faults, caused for real while jobs are in flight, and what becomes of the jobs.
 
 ``make faults`` runs all of them, with many jobs and more than one sink; other runs of
-the tests only one of each kind: process, store, worker, sender, task code, user.
+the tests only one of each kind: process, store, worker, user, and a burst.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
+from runqy_provider.settings import clear_settings
+from tests.e2e.bursts import deliver_in_bursts
 from tests.e2e.faults_world import (
     ALL_SUCCEEDED,
     CLUSTER,
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 #: Seconds that something stays away.
-AWAY, API_AWAY = 20.0, 30.0
+AWAY, API_AWAY = 10.0, 30.0
 
 #: Longer than the triggerer's health threshold in ``faults_world.SETTINGS``.
 STALL = 25.0
@@ -42,9 +45,14 @@ PUSHED = ("webhook", "s3")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultsWorld]:
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FaultsWorld]:
+    faults = [item.get_closest_marker("faults") for item in request.session.items]
+    has_all = not all(fault is None or fault.kwargs["always"] for fault in faults)
     with ExitStack() as stack:
-        yield FaultsWorld(tmp_path_factory.mktemp("faults"), stack)
+        folder = tmp_path_factory.mktemp("faults")
+        yield FaultsWorld(folder, stack, has_all=has_all)
 
 
 def with_sinks(
@@ -263,7 +271,7 @@ def test_faults_task_crash_all_succeed(world: FaultsWorld, sink: str) -> None:
     assert world.outcome(run) == ALL_SUCCEEDED
 
 
-@with_sinks("webhook", always=True)
+@with_sinks("webhook")
 def test_faults_delivered_thrice_first_body_counts(
     world: FaultsWorld, sink: str
 ) -> None:
@@ -315,7 +323,7 @@ def test_faults_tasks_killed_all_succeed(world: FaultsWorld, sink: str) -> None:
 
 
 # In redis_storage, what it returns is the result.
-@with_sinks(without=("redis_storage",), always=True)
+@with_sinks(without=("redis_storage",))
 def test_faults_silent_task_code_fails_with_its_reason(
     world: FaultsWorld, sink: str
 ) -> None:
@@ -370,6 +378,18 @@ def test_faults_run_deleted_jobs_are_deleted(world: FaultsWorld, sink: str) -> N
     world.wait_deleted()
     world.go(run)
     assert not world.is_there(run)
+
+
+@pytest.mark.faults(always=True)
+def test_channel_deliveries_in_bursts_are_each_taken_once(
+    world: FaultsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for conn_id in ("good", "redis_default"):
+        fields = json.dumps(world.connections[conn_id])
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", fields)
+    clear_settings()
+
+    deliver_in_bursts(world.client, "good")
 
 
 def _delete_run(world: FaultsWorld, path: str) -> None:

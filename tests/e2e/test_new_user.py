@@ -13,7 +13,7 @@ import pytest
 
 from runqy_provider.hooks.runqy import RunqyHook
 from tests.e2e.airflow_world import airflow_world
-from tests.support.browser import browser_page, screenshot
+from tests.support.browser import browser_page, running_browser, screenshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
     """A browser."""
-    with browser_page() as page:
+    with running_browser() as browser, browser_page(browser) as page:
         yield page
 
 

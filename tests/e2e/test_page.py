@@ -15,13 +15,13 @@ from sqlalchemy import create_engine
 
 from runqy_delivery import Delivery
 from tests.e2e.page_world import WAITING, page_world
-from tests.support.browser import browser_page, screenshot
+from tests.support.browser import browser_page, running_browser, screenshot
 from tests.support.waiting_tasks import WaitingTasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Frame, Page
+    from playwright.sync_api import Browser, Frame, Page
 
     from tests.e2e.page_world import PageWorld
 
@@ -54,10 +54,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageWorld]:
         yield world
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_browser() as browser:
+        yield browser
+
+
 @pytest.fixture
-def page() -> Iterator[Page]:
+def page(browser: Browser) -> Iterator[Page]:
     """A browser in which nobody is logged in."""
-    with browser_page() as page:
+    with browser_page(browser) as page:
         yield page
 
 

@@ -30,11 +30,11 @@ COMMAND = [sys.executable, "-m", "runqy_sandbox"]
 
 @contextlib.contextmanager
 def _running(
-    *options: str, stop_with: int = signal.SIGTERM
+    *options: str, stop_with: int = signal.SIGTERM, errors: IO[str] | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
     """Run the command, and check that a signal ends it without an error."""
     with subprocess.Popen(
-        [*COMMAND, *options], stdout=subprocess.PIPE, text=True
+        [*COMMAND, *options], stdout=subprocess.PIPE, stderr=errors, text=True
     ) as process:
         assert process.stdout is not None
         yield process, process.stdout
@@ -63,41 +63,39 @@ def test_main_without_options_prints_connections_and_stops_on_sigterm() -> None:
 def test_main_with_queues_and_task_code_serves_both_and_prints_json(
     queues: dict[str, Any], tmp_path: Path, task_code: Path
 ) -> None:
-    file = tmp_path / "queues.yaml"
+    """A queue whose code does not start is reported at once."""
+    file, broken = tmp_path / "queues.yaml", tmp_path / "main.py"
     file.write_text(yaml.safe_dump(queues))
-    options = ["--json", "--queues", str(file), "--task-code", f"typed={task_code}"]
-    with _running(*options, stop_with=signal.SIGINT) as (process, output):
+    broken.write_text("raise SystemExit('no model here')")
+    options = ["--json", "--queues", str(file)]
+    options += [f"--task-code=typed={task_code}", f"--task-code=broken={tmp_path}"]
+    with (
+        (tmp_path / "errors").open("w") as errors,
+        _running(*options, stop_with=signal.SIGINT, errors=errors) as (process, output),
+    ):
         printed = json.loads(output.readline())
         response = httpx.get(
             f"{printed['server_url']}/workers",
             headers={"X-API-Key": printed["admin_key"]},
         )
+    said = (tmp_path / "errors").read_text()
     assert "typed.default:1" in response.json()["workers"][0]["queues"]
     assert printed["pid"] == process.pid
     assert printed["connections"]["runqy_default"]["password"] == printed["client_key"]
+    assert "does not serve broken" in said
+    assert "no model here" in said
 
 
-def test_main_with_ports_uses_them() -> None:
+def test_main_without_queues_serves_echo_at_the_given_ports() -> None:
+    """It returns its payload, and delivers to S3 if it is asked to."""
     ports = {name: free_port() for name in ("redis", "s3", "server")}
     options = [f"--{name}-port={port}" for name, port in ports.items()]
-    with _running("--json", *options) as (_, output):
-        printed = json.loads(output.readline())
-    assert {name: urlsplit(printed[f"{name}_url"]).port for name in ports} == ports
-
-
-def test_main_without_queues_serves_echo_which_returns_its_payload() -> None:
-    with _running("--json") as (_, output):
-        printed = json.loads(output.readline())
-        job = _enqueue_echo(printed, {"hello": "world"})
-    assert job["Result"] == '{"hello": "world"}'
-
-
-def test_main_without_queues_serves_echo_which_delivers_to_s3() -> None:
     delivery = {"version": 1, "sink": "s3", "bucket": "results", "key": "one.json"}
     payload = {"hello": "world", "task_id": "one", "delivery": delivery}
-    with _running("--json") as (_, output):
+    with _running("--json", *options) as (_, output):
         printed = json.loads(output.readline())
-        job = _enqueue_echo(printed, payload)
+        plain = _enqueue_echo(printed, {"hello": "world"})
+        delivered = _enqueue_echo(printed, payload)
         aws = printed["connections"]["aws_default"]
         s3 = boto3.client(
             "s3",
@@ -108,7 +106,9 @@ def test_main_without_queues_serves_echo_which_delivers_to_s3() -> None:
         )
         stored = s3.get_object(Bucket="results", Key="one.json")["Body"].read()
         s3.close()
-    assert job["state"] == "completed"
+    assert {name: urlsplit(printed[f"{name}_url"]).port for name in ports} == ports
+    assert plain["Result"] == '{"hello": "world"}'
+    assert delivered["state"] == "completed"
     assert json.loads(stored) == {"hello": "world"}
 
 
@@ -143,29 +143,6 @@ def test_main_invalid_option_prints_error(
     assert run.returncode == status
     assert message in run.stderr
     assert "Traceback" not in run.stderr
-
-
-def test_main_queue_whose_code_does_not_start_is_reported_at_once(
-    task_code: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "main.py").write_text("raise SystemExit('no model here')")
-    codes = [f"--task-code=good={task_code}", f"--task-code=broken={tmp_path}"]
-    with subprocess.Popen(
-        [*COMMAND, "--json", *codes],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        printed = json.loads(process.stdout.readline())
-        process.send_signal(signal.SIGTERM)
-        said = process.stderr.read()
-        assert process.wait(20) == 0
-
-    assert printed["server_url"]
-    assert "does not serve broken" in said
-    assert "no model here" in said
 
 
 def test_main_without_redis_server_prints_what_to_install(tmp_path: Path) -> None:

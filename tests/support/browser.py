@@ -15,7 +15,7 @@ from devtools.servers.installed import require
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 #: Where the docs have their screenshots. ``make screenshots`` writes them.
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -39,19 +39,30 @@ ARGUMENTS = (
 
 
 @contextmanager
-def browser_page(width: int = 1400, height: int = 900) -> Iterator[Page]:
-    """Open an empty page in a new browser, and close it."""
+def running_browser() -> Iterator[Browser]:
+    """Start a browser, and close it."""
     program = require(shutil.which("chromium"), "chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=program, args=list(ARGUMENTS)
         )
-        page = browser.new_page(viewport={"width": width, "height": height})
-        page.set_default_timeout(TIMEOUT)
         try:
-            yield page
+            yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def browser_page(
+    browser: Browser, width: int = 1400, height: int = 900
+) -> Iterator[Page]:
+    """Open an empty page that shares no cookies with others, and close it."""
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(TIMEOUT)
+    try:
+        yield page
+    finally:
+        page.close()
 
 
 def screenshot(shown: Page | Locator, name: str) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.api.client import Client
 from airflow.sdk.api.datamodels._generated import DagRun, TaskInstance
@@ -32,6 +31,7 @@ from runqy_provider.waiters.waiter import close_waiters
 from tests.support.versions import (
     HAS_STATE_STORE,
     DagBag,
+    http,
     known_fields,
     next_kwargs,
     run_task_in_process,
@@ -111,7 +111,7 @@ class Run:
             base_url=None,
             dry_run=True,
             token="",
-            transport=httpx.MockTransport(self._answer),
+            transport=http.MockTransport(self._answer),
         )
         ti = known_fields(
             TaskInstance,
@@ -193,19 +193,19 @@ class Run:
         self.next = (TRIGGER_FAIL_REPR, to_database(reason))
         return self.execute()
 
-    def _answer(self, request: httpx.Request) -> httpx.Response:
+    def _answer(self, request: Any) -> Any:
         path = request.url.path
         if path.endswith("/run"):
-            return httpx.Response(200, json=self._context())
+            return http.Response(200, json=self._context())
         if "/xcoms/" in path and request.method in ("GET", "POST"):
             return self._xcom(path.rsplit("/", 1)[1], request)
         if "/store/ti/" in path:
             return self._store(path.rsplit("/", 1)[1], request)
         if request.method in _NO_BODY:
-            return httpx.Response(204)
+            return http.Response(204)
         if "/connections/" in path:
-            return httpx.Response(404, json={"detail": {"reason": "not_found"}})
-        return httpx.Response(200, json={})
+            return http.Response(404, json={"detail": {"reason": "not_found"}})
+        return http.Response(200, json={})
 
     @property
     def record(self) -> dict[str, Any]:
@@ -243,21 +243,21 @@ class Run:
         assert connection is not None
         return redis_client(connection)
 
-    def _xcom(self, key: str, request: httpx.Request) -> httpx.Response:
+    def _xcom(self, key: str, request: Any) -> Any:
         if request.method == "POST":
             self.xcoms[key] = json.loads(request.content)
-            return httpx.Response(201, json={"message": "stored"})
+            return http.Response(201, json={"message": "stored"})
         if key not in self.xcoms:
-            return httpx.Response(404, json={"detail": {"reason": "not_found"}})
-        return httpx.Response(200, json={"key": key, "value": self.xcoms[key]})
+            return http.Response(404, json={"detail": {"reason": "not_found"}})
+        return http.Response(200, json={"key": key, "value": self.xcoms[key]})
 
-    def _store(self, key: str, request: httpx.Request) -> httpx.Response:
+    def _store(self, key: str, request: Any) -> Any:
         if request.method == "PUT":
             self.store[key] = json.loads(request.content)["value"]
-            return httpx.Response(204)
+            return http.Response(204)
         if key not in self.store:
-            return httpx.Response(404, json={"detail": {"reason": "not_found"}})
-        return httpx.Response(200, json={"value": self.store[key]})
+            return http.Response(404, json={"detail": {"reason": "not_found"}})
+        return http.Response(200, json={"value": self.store[key]})
 
     def retried(self, *, is_cleared: bool = False) -> Run:
         """Return the next try of this task instance: a retry, or after a clear."""

@@ -75,7 +75,7 @@ class Triggerer:
             return {}
 
     def drop(self, numbers: list[int]) -> None:
-        """Let Airflow assign triggers to another triggerer: they are cancelled."""
+        """Let no task wait for these triggers any more: they are cancelled."""
         self._write("drop", json.dumps(numbers))
 
     def stop(self) -> dict[str, Any]:

@@ -33,6 +33,8 @@ RunTrigger = resolve(
     "airflow.executors.workloads.trigger:RunTrigger",
     "airflow.executors.workloads:RunTrigger",
 )
+#: The library that Airflow's client of its execution API is made with.
+http = resolve("airflow.sdk.api.client:httpx2", "airflow.sdk.api.client:httpx")
 hookimpl = resolve(
     "airflow.sdk._shared.listeners:hookimpl", "airflow.listeners:hookimpl"
 )

@@ -125,7 +125,8 @@ class WaitingTasks:
                 "dag_id": self.dag_id,
                 "run_id": RUN_ID,
                 "task_id": "transcribe",
-                "map_index": index,
+                # What 3.4 calls the column.
+                "map_index" if RELEASE < (3, 4) else "region_index": index,
                 "pool": "default_pool",
                 "state": "deferred",
                 "trigger_id": first + index,

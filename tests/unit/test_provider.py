@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from runqy_provider.get_provider_info import get_provider_info
 
@@ -125,75 +121,3 @@ def test_config_options_defaults_equal_the_code() -> None:
         fallback = {} if RELEASE >= (3, 2) else {"fallback": option["default"]}
         assert conf.get("runqy", name, **fallback) == option["default"]
     assert load_config().xcom_limit == 65536
-
-
-def test_provider_package_imports_nothing() -> None:
-    code = (
-        "import sys, runqy_provider;"
-        "print([m for m in sys.modules if m.startswith(('airflow', 'runqy_'))])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "['runqy_provider']"
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "runqy_delivery",
-        "runqy_provider.receiver.app",
-        "runqy_provider.inbox.reader",
-    ],
-)
-def test_module_without_airflow_can_be_imported(module: str) -> None:
-    code = f"import sys; sys.modules['airflow'] = None; import {module}"
-
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_provider_imports_open_no_connection(tmp_path: Path) -> None:
-    """An import opens no connection and starts no thread."""
-    code = (
-        "import socket, threading, sys\n"
-        "def refuse(*a, **k): raise SystemExit('a connection at import')\n"
-        "socket.socket.connect = refuse\n"
-        "import runqy_provider.operators.runqy, runqy_provider.sensors.runqy\n"
-        "import runqy_provider.triggers.delivery, runqy_provider.plugins.runqy\n"
-        "assert threading.active_count() == 1\n"
-        "assert 'boto3' not in sys.modules and 'uvicorn' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
-
-
-def test_plugin_import_builds_no_app() -> None:
-    code = (
-        "import sys\n"
-        "from runqy_provider.plugins.runqy import RunqyPlugin\n"
-        "RunqyPlugin()\n"
-        "assert 'runqy_provider.receiver.app' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
-
-
-def test_examples_are_imported_without_network() -> None:
-    code = (
-        "import json, os, socket\n"
-        "def refuse(*a, **k): raise SystemExit('a connection while parsing')\n"
-        "socket.socket.connect = refuse\n"
-        "from tests.support.versions import DagBag\n"
-        f"bag = DagBag({str(ROOT / 'dags')!r})\n"
-        "print('DAGS', json.dumps([sorted(bag.dags), bag.import_errors]))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    line = next(line for line in done.stdout.splitlines() if line.startswith("DAGS"))
-    dags, errors = json.loads(line.removeprefix("DAGS "))
-    assert errors == {}
-    expected = {path.stem for path in (ROOT / "dags").glob("*.py")}
-    assert set(dags) == expected

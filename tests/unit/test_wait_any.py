@@ -11,7 +11,7 @@ from runqy_provider.errors import JobVanished, SinkUnavailable
 from runqy_provider.waiters.race import wait_any
 from runqy_provider.waiters.source import Arrival, StatusUpdate
 from runqy_provider.waiters.wait import LivenessMonitor
-from runqy_provider.waiters.waiter import Waiter, WaitTarget, close_waiters
+from runqy_provider.waiters.waiter import Timing, Waiter, WaitTarget, close_waiters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping
@@ -89,11 +89,11 @@ async def test_wait_any_delivery_just_before_job_vanished_is_taken() -> None:
 
 
 async def test_wait_any_job_gone_while_source_unavailable_polls_with_backoff() -> None:
-    source = UnavailableSource()
-    target = WaitTarget(lambda: Waiter(source, 60.0), "d")
+    source, timing = UnavailableSource(), Timing(first_delay=0.1)
+    target = WaitTarget(lambda: Waiter(source, 60.0, timing=timing), "d")
     monitor = WaitTarget(lambda: Waiter(Gone(), 60.0), "j")
     with pytest.raises(JobVanished):
-        await wait_any([target], deadline=time.time() + 4, monitor=monitor)
+        await wait_any([target], deadline=time.time() + 1, monitor=monitor)
     await close_waiters()
 
     assert 2 <= source.polls < 40

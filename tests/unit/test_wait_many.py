@@ -128,7 +128,7 @@ async def test_wait_many_job_gone_while_its_source_is_unavailable_fails_in_time(
     caller.source.error = SinkUnavailable("away")
     caller.monitor.results = {"j0": JobVanished("the job is gone")}
 
-    await caller.wait(1, seconds=2.0)
+    await caller.wait(1, seconds=0.5)
 
     assert [type(ended.error) for ended in caller.ended] == [JobVanished]
 

@@ -12,9 +12,10 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import select
+from sqlalchemy import case, null, select
 from sqlalchemy.orm import lazyload, load_only
 
+from runqy_provider.airflow_compat import resolve
 from runqy_provider.checks import OK
 from runqy_provider.checks.airflow_database import find_triggerer
 
@@ -49,6 +50,10 @@ class Wait:
         run_id: Its run.
         task_id: Its task.
         map_index: Its index, if it is mapped; else -1.
+        iteration: Of the loop that it is in, from 0; None outside.
+        region_id: What Airflow's pages call its place in a loop; empty if they do not
+            ask for it.
+        region_index: Its index there.
         since: When it began to wait, in seconds since 1970.
         conn_id: The runqy connection.
         delivery_id: What it waits for; for a batch, the id of the batch.
@@ -63,6 +68,9 @@ class Wait:
     run_id: str
     task_id: str
     map_index: int
+    iteration: int | None
+    region_id: str
+    region_index: int
     since: float
     conn_id: str
     delivery_id: str
@@ -128,7 +136,7 @@ def _deferred(session: Session) -> Sequence[Any]:
             TaskInstance.dag_id,
             TaskInstance.run_id,
             TaskInstance.task_id,
-            TaskInstance.map_index,
+            *_position(),
             TaskInstance.trigger_id,
             Trigger.created_date,
         )
@@ -139,6 +147,37 @@ def _deferred(session: Session) -> Sequence[Any]:
         .limit(MOST_WAITS + 1)
     )
     return session.execute(statement).all()
+
+
+def _position() -> Sequence[Any]:
+    """Return the columns that say which of the instances of its task a row is.
+
+    The map index is -1 if the task is not mapped; the others are NULL outside regions,
+    and before Airflow 3.4, which has loops.
+    """
+    try:
+        regions = resolve("airflow.models.dynamic_region")
+    except ImportError:
+        more = (null().label(n) for n in ("region_id", "region_index", "iteration"))
+        return [TaskInstance.map_index, *more]
+    find_index = resolve("airflow.models.task_coordinates:public_map_index_expression")
+    map_index = find_index(TaskInstance)
+    in_region = TaskInstance.region_id != regions.SENTINEL_REGION_ID
+    # A mapped task has a region of its own, within that of an iteration.
+    iteration_of_mapped = (
+        select(regions.DynamicRegion.parent_region_index)
+        .where(regions.DynamicRegion.id == TaskInstance.region_id)
+        .scalar_subquery()
+    )
+    return [
+        map_index.label("map_index"),
+        case((in_region, TaskInstance.region_id)).label("region_id"),
+        case((in_region, TaskInstance.region_index)).label("region_index"),
+        case(
+            (map_index >= 0, iteration_of_mapped),
+            (in_region, TaskInstance.region_index),
+        ).label("iteration"),
+    ]
 
 
 def _arguments_of(
@@ -168,6 +207,9 @@ def _wait(row: Any, since: float, given: Mapping[str, Any]) -> Wait:
         run_id=row.run_id,
         task_id=row.task_id,
         map_index=row.map_index,
+        iteration=row.iteration,
+        region_id=str(row.region_id or ""),
+        region_index=-1 if row.region_index is None else row.region_index,
         since=since,
         conn_id=str(given.get("runqy_conn_id") or ""),
         delivery_id=str(given.get("delivery_id") or ""),

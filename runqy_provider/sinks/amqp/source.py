@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
     from runqy_provider.redis_connection import RedisConnection
-    from runqy_provider.sinks.amqp.sink import AmqpQueue
+    from runqy_provider.sinks.amqp.consumer import AmqpQueue
     from runqy_provider.waiters.source import PollResult
 
 log = logging.getLogger(__name__)

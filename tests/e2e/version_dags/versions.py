@@ -9,13 +9,11 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, AssetWatcher, dag, task
+from airflow.sdk import dag, task
 
 from runqy_provider.airflow_compat import RELEASE
-from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.operators.runqy_batch import RunqyBatchOperator
-from runqy_provider.triggers.channel import DeliveryChannelTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -68,6 +66,21 @@ def results() -> None:
     webhook = RunqyOperator(task_id="webhook", sink="webhook", **arguments)
     RunqyOperator(task_id="s3", sink="s3://results/versions", **arguments)
     length(webhook.output)
+
+
+@dag(schedule=None)
+def pods() -> None:
+    """Two pods, one after the other: what enqueues, and what takes the result."""
+    RunqyOperator(
+        task_id="job",
+        runqy_conn_id="good",
+        runqy_queue="transcribe.high",
+        payload={"input": "hello.wav"},
+        sink="webhook",
+        defer_after=timedelta(0),
+        end_from_trigger=False,
+        executor="pod",
+    )
 
 
 @dag(schedule=None)
@@ -125,33 +138,10 @@ def many_waiting() -> None:
     )
 
 
-BURSTS = Asset(
-    "bursts",
-    watchers=[
-        AssetWatcher(
-            name="deliveries", trigger=DeliveryChannelTrigger("bursts", "good")
-        )
-    ],
-)
-
-
-@dag(schedule=[BURSTS], max_active_runs=2)
-def taking() -> None:
-    """Take what is on a channel, by two tasks that share it."""
-
-    # On a loaded machine, Airflow cannot start each task in time.
-    @task(retries=5, retry_delay=timedelta(seconds=1))
-    def take(most: int) -> list[Any]:
-        hook = RunqyResultHook("good")
-        taken = hook.take("bursts", most=most)
-        return [hook.read(delivery["reference"]).json() for delivery in taken]
-
-    take.expand(most=[20, 1000])
-
-
 results()
+if "pod:" in os.environ.get("AIRFLOW__CORE__EXECUTOR", ""):
+    pods()
 waiting()
 killed()
 many()
 many_waiting()
-taking()

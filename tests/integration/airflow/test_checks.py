@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +20,7 @@ from tests.support.web_page import web_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.support.stack import Stack
 
@@ -190,3 +194,22 @@ def test_check_command_prints_report_and_exits_by_result(
     connect(fields={"password": "wrong"})
     assert main(["check"]) == 1
     assert "[failed] API key: " in capsys.readouterr().out
+
+
+def test_check_command_without_database_says_where_to_check(tmp_path: Path) -> None:
+    # A pod or an Edge worker that is told of no database has an empty one.
+    url = f"sqlite:///{tmp_path}/empty.db"
+    own = {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "runqy_provider", "check", "of_the_api_server"],
+        env={**os.environ, **own},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 1
+    assert "database cannot be read here (OperationalError)" in done.stdout
+    assert "RunqyHook(CONN_ID).test_connection()" in done.stdout

@@ -21,7 +21,7 @@ from tests.support.web_page import web_page
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.stack import Gate
+    from tests.support.stack import Gate, Stack
 
 pytestmark = pytest.mark.usefixtures("connect", "no_settling", "short_watch_interval")
 
@@ -137,11 +137,15 @@ def test_monitor_vanished_job_with_wrong_callback_names_it(
         raise run.resume(run.fire()).error
 
 
-def test_monitor_vanished_job_message_names_the_decorator() -> None:
+def test_monitor_vanished_job_message_names_decorator_and_callback(
+    stack: Stack,
+) -> None:
     run = started(run_of({}, "silent"))
 
-    with pytest.raises(JobVanished, match="@delivers of runqy_delivery"):
+    with pytest.raises(JobVanished, match="@delivers of runqy_delivery") as caught:
         raise run.resume(run.fire()).error
+    url = stack.connections["runqy_default"]["extra"]["callback_url"]
+    assert f"curl {url}/health" in str(caught.value)
 
 
 def test_monitor_pending_job_time_counts_from_its_enqueue(

@@ -17,6 +17,7 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.models import JobRef
+from runqy_provider.operators import _execution, _task
 from runqy_provider.operators._execution import Execution
 from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.sinks.object_store.s3 import S3Sink
@@ -31,9 +32,14 @@ QUICK = timedelta(seconds=20)
 
 
 @pytest.mark.parametrize(
-    "sink", ["webhook", "s3://results/some/prefix", "s3://results"]
+    ("sink", "value"),
+    [
+        ("webhook", {"a": [1, None]}),
+        ("webhook", None),
+        ("s3://results/some/prefix", "text"),
+        ("s3://results", 0),
+    ],
 )
-@pytest.mark.parametrize("value", [{"a": [1, None]}, None, "text", 0])
 def test_operator_json_value_is_returned(sink: str, value: Any) -> None:
     assert outcome_of(run_of({"value": value}, sink=sink)) == value
 
@@ -63,8 +69,27 @@ def test_operator_short_job_ends_without_deferral() -> None:
     assert (run.state, run.value) == ("success", 1)
 
 
-@pytest.mark.parametrize("deferrable", [True, False])
-@pytest.mark.parametrize("sink", ["webhook", "s3://results"])
+@pytest.mark.parametrize(
+    ("end_from_trigger", "state"), [(False, "success"), (None, "deferred")]
+)
+def test_operator_that_a_worker_must_end_waits_longer_before_it_defers(
+    monkeypatch: pytest.MonkeyPatch, *, end_from_trigger: bool | None, state: str
+) -> None:
+    monkeypatch.setattr(_execution, "DEFER_AFTER_ON_WORKER", QUICK)
+    monkeypatch.setattr(_execution, "DEFER_AFTER", timedelta(0))
+    run = run_of(
+        {"value": 1, "seconds": 0.3},
+        defer_after=None,
+        end_from_trigger=end_from_trigger,
+    )
+
+    assert run.execute().state == state
+    assert _task.DEFER_AFTER < _task.DEFER_AFTER_ON_WORKER
+
+
+@pytest.mark.parametrize(
+    ("sink", "deferrable"), [("webhook", True), ("s3://results", False)]
+)
 def test_operator_job_failed_raises_error_of_handler(
     sink: str, *, deferrable: bool
 ) -> None:
@@ -155,13 +180,6 @@ def test_operator_two_triggers_of_one_delivery_fire_same_event(gate: Gate) -> No
     assert run.fire() == run.fire()
 
 
-def test_operator_deadline_passed_pending_job_error_says_so() -> None:
-    run = run_of({}, "idle", delivery_timeout=timedelta(seconds=0.5)).execute()
-
-    with pytest.raises(DeliveryTimeout, match="Start a runqy worker for the queue"):
-        raise run.resume(run.fire()).error
-
-
 def test_operator_deadline_passed_error_names_sources_and_job(
     gate: Gate, stack: Stack
 ) -> None:
@@ -184,15 +202,6 @@ def test_operator_deadline_passed_error_names_sources_and_job(
     assert "token" not in message
 
 
-def test_operator_deadline_passed_error_names_forgotten_job() -> None:
-    run = run_of({}, "silent", sink="s3://results/x", deferrable=False)
-    run.task.delivery_timeout = timedelta(seconds=1)
-
-    with pytest.raises(DeliveryTimeout, match="runqy has forgotten job") as caught:
-        outcome_of(run)
-    assert "s3://results/x/" in str(caught.value)
-
-
 def test_operator_execution_timeout_shortens_deadline() -> None:
     run = run_of({}, "idle", execution_timeout=timedelta(seconds=30)).execute()
 
@@ -210,7 +219,7 @@ def test_delivery_id_with_unsafe_characters_is_refused(delivery_id: str) -> None
 class Supervisor:
     """Gives the state of a task whose worker Airflow ends."""
 
-    def __init__(self, state: str | None) -> None:
+    def __init__(self, state: str) -> None:
         self._state = state
 
     def send(self, question: Any) -> Any:
@@ -220,31 +229,21 @@ class Supervisor:
             TaskStatesResult,
         )
 
-        if self._state == "no answer" or not isinstance(question, GetTaskStates):
+        if not isinstance(question, GetTaskStates):
             return ErrorResponse()
         [task_id], [run_id] = question.task_ids or [], question.run_ids or []
-        job_states = {} if self._state == "deleted" else {task_id: self._state}
-        return TaskStatesResult(task_states={run_id: job_states})
+        return TaskStatesResult(task_states={run_id: {task_id: self._state}})
 
 
 @pytest.mark.parametrize(
     ("state", "is_deleted"),
     [
         ("failed", True),
-        ("success", True),
-        ("skipped", True),
-        ("deleted", True),
-        # The next try may wait for it by now:
-        ("running", False),
-        ("restarting", False),
-        ("up_for_retry", False),
-        ("deferred", False),
-        (None, False),
-        ("no answer", False),
+        ("running", False),  # the next try may wait for it by now
     ],
 )
 def test_operator_killed_task_deletes_job_only_if_task_ended(
-    state: str | None,
+    state: str,
     is_deleted: bool,
     stack: Stack,
     monkeypatch: pytest.MonkeyPatch,
@@ -278,10 +277,10 @@ def test_operator_killed_task_deletes_job_only_if_task_ended(
 
 
 def test_operator_execution_timeout_in_slot_raises_delivery_timeout() -> None:
-    limit = timedelta(seconds=3)
+    limit = timedelta(seconds=1)
     run = run_of({}, "idle", deferrable=False, execution_timeout=limit)
 
-    with pytest.raises(DeliveryTimeout, match=r"within execution_timeout \(0:00:03\)"):
+    with pytest.raises(DeliveryTimeout, match="execution_timeout"):
         outcome_of(run)
 
 

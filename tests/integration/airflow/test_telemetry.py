@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.openlineage.extractors import OperatorLineage
 from airflow.sdk import Asset
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -137,10 +138,10 @@ def test_lineage_of_value_in_inbox_has_no_dataset() -> None:
     assert "runqy_job" in lineage.run_facets
 
 
-def test_operator_lineage_without_result_is_none() -> None:
+def test_operator_lineage_without_result_is_empty() -> None:
     task = run_of({}).task
     assert isinstance(task, RunqyOperator)
-    assert task.get_openlineage_facets_on_complete(None) is None
+    assert task.get_openlineage_facets_on_complete(None) == OperatorLineage()
 
 
 def test_queue_link_is_the_queue_in_the_dashboard() -> None:

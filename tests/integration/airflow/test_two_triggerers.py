@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.support.stack import Stack
 
-WAITS, TRIGGERERS = 200, 2
+WAITS, TRIGGERERS = 60, 2
 
 
 def _trigger(number: int) -> DeliveryTrigger:

@@ -131,14 +131,14 @@ def test_xcom_value_changed_or_refused_by_airflow_is_not_kept(name: str) -> None
 
 
 @given(VALUES)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_xcom_value_kept_is_unchanged(database: Connection, value: Any) -> None:
     if is_kept_by_xcom(value):
         assert _text(_through_xcom(value, database)) == _text(value)
 
 
 @given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4), max_leaves=12))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_xcom_value_without_objects_is_kept_if_database_keeps_it(
     database: Connection, value: Any
 ) -> None:
@@ -151,7 +151,7 @@ def test_xcom_value_without_objects_is_kept_if_database_keeps_it(
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=200, deadline=None)
 @example(1e16)
 @example(math.nextafter(1e16, 0))
 @example(-1e16)
@@ -177,10 +177,9 @@ def test_xcom_value_float_is_kept_if_database_keeps_it(
         "negative zero",
     ],
 )
-@pytest.mark.parametrize("sink", ["webhook", "s3://results"])
-def test_xcom_value_changed_by_xcom_is_reference(name: str, sink: str) -> None:
+def test_xcom_value_changed_by_xcom_is_reference(name: str) -> None:
     value = CHANGED_OR_REFUSED[name]
-    outcome = outcome_of(run_of({"json": json.dumps(value)}, sink=sink))
+    outcome = outcome_of(run_of({"json": json.dumps(value)}))
 
     assert is_reference(outcome)
     assert _text(RunqyResultHook().read(outcome).json()) == _text(value)

@@ -13,8 +13,7 @@ from runqy_provider.models import JobRef
 from runqy_provider.python_compat import cancel, timeout
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.amqp.broker import BrokerSettings, amqp_errors
-from runqy_provider.sinks.amqp.consumer import Consumer
-from runqy_provider.sinks.amqp.sink import AmqpQueue
+from runqy_provider.sinks.amqp.consumer import AmqpQueue, Consumer
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.race import poll_status
 from runqy_provider.waiters.waiter import close_waiters

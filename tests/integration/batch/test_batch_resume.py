@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import tempfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 from redis import Redis
 
-from runqy_provider.client.api import AnswerLost
 from runqy_provider.errors import (
     BatchFailed,
-    DeliveryIdTaken,
-    InvalidPayload,
     ServerUnavailable,
 )
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.inbox.keys import READ_TTL
-from runqy_provider.jobs.batch.manifest import BatchManifest
 from tests.integration.batch.conftest import batch_of, run_to_end
-from tests.support.harness import Run
-from tests.support.versions import HAS_STATE_STORE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,38 +45,11 @@ def redis(stack: Stack) -> Iterator[Any]:
         yield redis
 
 
-@pytest.mark.skipif(not HAS_STATE_STORE, reason="the record in Redis would be found")
-@pytest.mark.usefixtures("connect")
-def test_batch_id_with_a_delivery_is_refused(enqueued: list[int]) -> None:
-    first = batch_of([{"value": n} for n in range(3)])
-    run_to_end(first)
-    again = Run(first.task, run_id=first.run_id, started_at=first.started_at)
-
-    assert isinstance(again.execute().error, DeliveryIdTaken)
-    assert enqueued == [3]
-
-
-@pytest.mark.usefixtures("connect")
-def test_batch_without_writable_temporary_folder_ends_as_usual(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def no_folder() -> str:
-        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
-
-    monkeypatch.setattr(tempfile, "gettempdir", no_folder)
-    monkeypatch.setattr(tempfile, "_gettempdir", no_folder)
-    payloads = [{"value": "x" * 1000} for _ in range(2000)]
-
-    run = run_to_end(batch_of(payloads))
-
-    assert run.state == "success", run.error
-
-
 class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.usefixtures("transport")
+@pytest.mark.usefixtures("connect")
 def test_batch_retry_waits_for_the_jobs_of_the_attempt_before(
     gate: Gate, enqueued: list[int]
 ) -> None:
@@ -115,63 +80,20 @@ def test_batch_retry_runs_only_the_failed_jobs_again(
     assert enqueued == [3, 1]
 
 
-@pytest.mark.usefixtures("transport")
-def test_batch_job_that_fails_at_each_attempt_runs_at_each(
-    tmp_path: Path, enqueued: list[int]
-) -> None:
-    flag = tmp_path / "flag"
-    failing = {"fails_without": str(flag), "value": 1}
-    run = run_to_end(batch_of([{"value": 0}, failing, {"error": "always"}]))
-    retry = run_to_end(run.retried())
-    flag.touch()
-
-    last = run_to_end(retry.retried())
-
-    assert isinstance(last.error, BatchFailed)
-    assert "1 of 3" in str(last.error)
-    assert enqueued == [3, 2, 2]
-    assert len(last.record["batch"]["rounds"]) == 2
-
-
 @pytest.mark.usefixtures("connect")
-def test_batch_killed_after_its_manifest_was_written_returns_what_that_has(
-    enqueued: list[int], monkeypatch: pytest.MonkeyPatch, redis: Any
+@pytest.mark.parametrize("fails", [True, False])
+def test_batch_that_fails_keeps_the_deliveries_for_its_retry(
+    redis: Any, *, fails: bool
 ) -> None:
-    def die(*_: Any) -> None:
-        raise Killed
+    run = run_to_end(batch_of([{"value": 0}, {"error": "no"} if fails else {}]))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(BatchManifest, "forget", die)
-        run = run_to_end(batch_of([{"value": n} for n in range(3)]))
-    batch_id = run.record["batch"]["batch_id"]
-    # The retry comes so late that the deliveries have expired.
-    for key in redis.scan_iter(f"runqy:inbox:*:delivery:{batch_id}*"):
-        redis.delete(key)
-
-    assert run_to_end(run.retried()).value == [0, 1, 2]
-    assert enqueued == [3]
-
-
-@pytest.mark.usefixtures("connect")
-def test_batch_that_fails_keeps_the_deliveries_for_its_retry(redis: Any) -> None:
-    run = run_to_end(batch_of([{"value": 0}, {"error": "always"}]))
-
-    assert isinstance(run.error, BatchFailed)
+    assert run.state == ("failed" if fails else "success")
     batch_id = run.record["batch"]["batch_id"]
     [key] = redis.scan_iter(f"runqy:inbox:*:delivery:{batch_id}-0000000")
-    assert redis.ttl(key) > READ_TTL
+    assert (redis.ttl(key) > READ_TTL) is fails
 
 
 @pytest.mark.usefixtures("connect")
-def test_batch_that_succeeds_lets_the_inbox_drop_its_deliveries(redis: Any) -> None:
-    run = run_to_end(batch_of([{"value": 0}]))
-
-    batch_id = run.record["batch"]["batch_id"]
-    [key] = redis.scan_iter(f"runqy:inbox:*:delivery:{batch_id}-0000000")
-    assert redis.ttl(key) <= READ_TTL
-
-
-@pytest.mark.usefixtures("transport")
 def test_batch_after_a_clear_runs_all_jobs_again(enqueued: list[int]) -> None:
     run = run_to_end(batch_of([{"value": 0}, {"value": 1}]))
 
@@ -179,21 +101,6 @@ def test_batch_after_a_clear_runs_all_jobs_again(enqueued: list[int]) -> None:
 
     assert again.value == [0, 1]
     assert enqueued == [2, 2]
-
-
-@pytest.mark.usefixtures("connect")
-def test_batch_whose_payloads_change_while_it_waits_is_refused(gate: Gate) -> None:
-    payloads = [{**gate.closed, "value": n} for n in range(4)]
-    run = batch_of(payloads, max_in_flight=2).execute()
-    gate.open()
-    event = run.fire()
-    payloads[3]["value"] = 7
-    run.task.payloads = payloads
-
-    run.resume(event)
-
-    assert isinstance(run.error, InvalidPayload)
-    assert "must be the same" in str(run.error)
 
 
 def test_batch_over_redis_after_a_kill_between_enqueue_and_record_runs_no_job_twice(
@@ -233,38 +140,6 @@ def waiting_jobs(redis: Any, batch_id: str) -> list[bytes]:
     return [job_id for job_id in found if job_id.startswith(batch_id.encode())]
 
 
-def jobs_of(redis: Any) -> int:
-    """Return how many jobs, each with an id of its own, were ever enqueued."""
-    return sum(1 for _ in redis.scan_iter("asynq:t:*", count=1000))
-
-
-def test_batch_over_http_after_an_answer_that_was_lost_runs_no_job_twice(
-    connect: Callable[..., Any],
-    gate: Gate,
-    redis: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    connect(transport="http")
-    run = batch_of([{**gate.closed, "value": n} for n in range(5)])
-    run.max_tries = 1
-    enqueue = RunqyHook.enqueue_batch
-
-    def enqueue_and_lose_the_answer(self: RunqyHook, *args: Any) -> Any:
-        enqueue(self, *args)
-        raise AnswerLost("the connection was closed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunqyHook, "enqueue_batch", enqueue_and_lose_the_answer)
-        run.execute()
-    assert isinstance(run.error, ServerUnavailable)
-    assert "The jobs 0 to 4 of the batch count as enqueued" in str(run.error)
-    before = jobs_of(redis)
-    gate.open()
-
-    assert run_to_end(run.retried()).value == [0, 1, 2, 3, 4]
-    assert jobs_of(redis) == before
-
-
 def at(url: str) -> dict[str, Any]:
     """Return the fields of a connection to a server."""
     parts = urlsplit(url)
@@ -291,27 +166,3 @@ def test_batch_over_http_whose_answer_says_that_nothing_was_enqueued_fails_at_on
 
     assert isinstance(run.error, ServerUnavailable)
     assert run.record["batch"]["enqueued"] == 0
-
-
-@pytest.mark.usefixtures("connect")
-def test_batch_over_http_that_was_not_enqueued_is_enqueued_by_the_retry(
-    connect: Callable[..., Any],
-) -> None:
-    run = batch_of([{"value": n} for n in range(5)], runqy_queue="nowhere").execute()
-    assert run.state == "failed"
-    assert run.record["batch"]["enqueued"] == 0
-
-    connect()
-    run.task.runqy_queue = "helper"
-    assert run_to_end(run.retried()).value == [0, 1, 2, 3, 4]
-
-
-@pytest.mark.usefixtures("transport")
-def test_batch_trigger_that_starts_twice_gives_the_same_event(gate: Gate) -> None:
-    run = batch_of([{**gate.closed, "value": n} for n in range(3)]).execute()
-    gate.open()
-
-    first, second = run.fire(), run.fire()
-
-    assert first == second
-    assert run.resume(second).value == [0, 1, 2]

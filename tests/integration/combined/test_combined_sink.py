@@ -34,17 +34,12 @@ pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 S3, SQL, AMQP = "s3://results/both", "sql://pg/tasks", "amqp://rabbit/notices"
 
+#: Each kind as the first one, and beside each other kind.
 COMBINATIONS = [
-    [S3, SQL],
-    [S3, AMQP],
-    [S3, "webhook"],
     [S3, SQL, "webhook", AMQP],
-    [SQL, "webhook"],
-    [SQL, AMQP],
-    ["webhook", SQL],
-    [AMQP, SQL],
-    [AMQP, "webhook"],
+    [SQL, AMQP, "webhook"],
     ["webhook", AMQP],
+    ["webhook", SQL],
     [AMQP, SQL, "webhook"],
 ]
 
@@ -101,7 +96,7 @@ def test_combined_sink_table_alone_ends_the_wait(
 ) -> None:
     connect(without=("callback_secret",))
     monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "600")
-    run = run_of([S3, SQL], {"seconds": 3, "value": 1}).execute()
+    run = run_of([S3, SQL], {"seconds": 1, "value": 1}).execute()
 
     event = run.fire()
 
@@ -150,10 +145,10 @@ def test_combined_sink_webhook_and_messages_do_not_block_each_other(
     channel.queue_declare("notices.rejected", durable=True)
     channel.queue_purge("notices.rejected")
 
-    outcomes = [outcome_of(run_of(sink, {"value": n})) for n in range(5)]
+    outcomes = [outcome_of(run_of(sink, {"value": n})) for n in range(2)]
     image = outcome_of(run_of(sink, {"bytes": 100_000}))
 
-    assert outcomes == list(range(5))
+    assert outcomes == [0, 1]
     assert RunqyResultHook().read(image).bytes() == b"x" * 100_000
     rejected = channel.queue_declare("notices.rejected", passive=True).method
     assert rejected.message_count == 0
@@ -206,7 +201,7 @@ def test_combined_sink_amqp_primary_progress_arrives_by_webhook(
     gate: Gate,
 ) -> None:
     payload = {"value": 7, "progress": 0.25, **gate.closed}
-    run = run_of([AMQP, "webhook"], payload, heartbeat_timeout=timedelta(seconds=2))
+    run = run_of([AMQP, "webhook"], payload, heartbeat_timeout=timedelta(seconds=1))
     run.execute()
     event = run.fire()
 
@@ -215,7 +210,7 @@ def test_combined_sink_amqp_primary_progress_arrives_by_webhook(
 
 
 def test_combined_sink_timeout_names_all_sinks() -> None:
-    run = run_of([S3, SQL], {}, "idle", delivery_timeout=timedelta(seconds=1))
+    run = run_of([S3, SQL], {}, "idle", delivery_timeout=timedelta(seconds=0.5))
 
     with pytest.raises(DeliveryTimeout) as caught:
         outcome_of(run)

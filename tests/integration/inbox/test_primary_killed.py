@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SECRET = "a secret of the receiver"
 
 #: Deliveries, and how many of them are accepted before the primary goes away.
-DELIVERIES, BEFORE = 300, 100
+DELIVERIES, BEFORE = 120, 40
 
 #: Seconds for all of it; a failover takes some ten of them.
 LIMIT = 240.0

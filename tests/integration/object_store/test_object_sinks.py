@@ -37,47 +37,39 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("connect", "no_settling")
 
 
-@pytest.mark.parametrize("value", [{"a": [1, None]}, None, "text"])
-def test_object_sink_value_is_returned(value: Any, kind: Kind) -> None:
+def test_object_sink_value_is_returned(kind: Kind) -> None:
+    value = {"a": [1, None]}
+
     assert outcome_of(run_of(f"{kind.uri}/values", {"value": value})) == value
 
 
-@pytest.mark.parametrize("value", [{"a": [1, None]}, "text"])
 def test_object_sink_without_webhook_value_is_returned(
-    value: Any, kind: Kind, connect: Callable[..., Any], short_intervals: None
+    kind: Kind, connect: Callable[..., Any], short_intervals: None
 ) -> None:
     connect(without=WITHOUT_WEBHOOK)
 
-    run = run_of(f"{kind.uri}/without_webhook", {"value": value})
+    run = run_of(f"{kind.uri}/without_webhook", {"value": "text"})
 
-    assert outcome_of(run) == value
+    assert outcome_of(run) == "text"
     job = run.xcoms["runqy_job"]
     assert run.xcoms["runqy_delivery"]["where"].endswith(job["delivery_id"])
 
 
-@pytest.mark.parametrize("has_webhook", [True, False])
-def test_object_sink_failure_has_traceback(
-    has_webhook: bool,
-    kind: Kind,
-    connect: Callable[..., Any],
-    short_intervals: None,
+def test_object_sink_without_webhook_failure_has_traceback(
+    kind: Kind, connect: Callable[..., Any], short_intervals: None
 ) -> None:
-    connect(without=() if has_webhook else WITHOUT_WEBHOOK)
+    connect(without=WITHOUT_WEBHOOK)
 
     with pytest.raises(JobFailed, match="ValueError: too dark") as caught:
         outcome_of(run_of(kind.uri, {"error": "too dark"}))
     assert "raise ValueError" in str(caught.value.traceback)
 
 
-@pytest.mark.parametrize("has_webhook", [True, False])
 def test_object_sink_name_with_special_characters_works(
-    has_webhook: bool,
-    kind: Kind,
-    folder: Path,
-    connect: Callable[..., Any],
-    short_intervals: None,
+    kind: Kind, folder: Path, connect: Callable[..., Any], short_intervals: None
 ) -> None:
-    connect(without=() if has_webhook else WITHOUT_WEBHOOK)
+    # One of them by its notification, the others by a listing.
+    connect(without=() if kind.scheme == "s3" else WITHOUT_WEBHOOK)
     Path(folder, "a b#1", "50%20?").mkdir(parents=True, exist_ok=True)
     sink = f"{kind.uri}/a%20b%231/50%2520%3F"
     if kind.scheme == "abfs":
@@ -106,12 +98,12 @@ def test_object_sink_example_dag_runs(dag_id: str, total: int) -> None:
     assert is_reference(outcomes["render"])
 
 
-def test_object_sink_fifty_megabytes_are_a_reference(kind: Kind) -> None:
-    value = outcome_of(run_of(f"{kind.uri}/large", {"bytes": 50_000_000}))
+def test_object_sink_large_result_is_a_reference(kind: Kind) -> None:
+    value = outcome_of(run_of(f"{kind.uri}/large", {"bytes": 12_000_000}))
 
     assert is_reference(value)
     assert value["uri"].startswith(f"{kind.uri}/large/")
-    assert value["size"] == 50_000_000
+    assert value["size"] == 12_000_000
     result = RunqyResultHook().read(value)
     # A folder stores no media types.
     assert result.content_type == (
@@ -122,9 +114,9 @@ def test_object_sink_fifty_megabytes_are_a_reference(kind: Kind) -> None:
         while block:
             assert block == b"x" * len(block)
             count, block = count + len(block), stream.read(1 << 20)
-    assert count == 50_000_000
+    assert count == 12_000_000
     if kind.scheme == "s3":
-        # One PUT, by the presigned URL: boto3 would upload it in parts.
+        # One PUT, by the presigned URL: boto3 would upload more than 8 MB in parts.
         key = value["uri"].removeprefix("s3://results/")
         head = s3_client("aws_default").head_object(Bucket="results", Key=key)
         assert "-" not in head["ETag"]
@@ -206,11 +198,10 @@ def test_file_sink_link_out_of_folder_is_not_followed(folder: Path) -> None:
 
 
 def test_object_sink_timeout_names_object(kind: Kind) -> None:
-    run = run_of(kind.uri, {}, "idle", delivery_timeout=timedelta(seconds=1))
+    run = run_of(kind.uri, {}, "idle", delivery_timeout=timedelta(seconds=0.3))
 
-    with pytest.raises(DeliveryTimeout) as caught:
+    with pytest.raises(DeliveryTimeout, match=f"{kind.uri}/"):
         outcome_of(run)
-    assert f"No object was found at {kind.uri}/" in str(caught.value)
 
 
 def test_object_sink_deleted_object_is_an_error(kind: Kind) -> None:

@@ -29,7 +29,7 @@ PAGE = "/view/runqy"
 LIMIT = 30.0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def engine() -> Engine:
     """Airflow's database, with all tables."""
     migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
@@ -40,7 +40,7 @@ def engine() -> Engine:
     return engine
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def client(engine: Engine) -> Iterator[TestClient]:
     """A client of Airflow's API server; nothing is cached for long."""
     from starlette.testclient import TestClient

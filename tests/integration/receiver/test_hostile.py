@@ -58,7 +58,7 @@ SCHEMA = schemathesis.openapi.from_dict(
 #: Shared fixtures are safe: the receiver stores nothing of a refused request.
 many_examples = settings(
     deadline=None,
-    max_examples=150,
+    max_examples=60,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -100,7 +100,7 @@ def address(url: str, delivery_id: str = "d") -> str:
 
 
 @SCHEMA.parametrize()
-@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 def test_receiver_any_openapi_request_is_no_server_error(
     case: Any, receiver: str, stored: Callable[[], list[bytes]]
 ) -> None:

@@ -6,7 +6,7 @@
 // The address of Airflow, whatever path it is served under.
 export const AIRFLOW = new URL("../../", document.baseURI);
 
-// The root of Airflow's own page; null where this page is not in a frame of it.
+// The root of Airflow's own page; null if this page is not in a frame of it.
 function outerRoot() {
   if (window.parent === window) return null;
   try {

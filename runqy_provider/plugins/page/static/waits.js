@@ -48,7 +48,7 @@ function waitsNote({ total, matching, is_complete: isComplete }) {
 function waitCells(one, now) {
   const { progress } = one;
   return [
-    { text: one.map_index < 0 ? one.task_id : `${one.task_id} [${one.map_index}]`, href: taskUrl(one) },
+    { text: taskText(one), href: taskUrl(one) },
     { text: one.dag_id, href: urlOf("dags", one.dag_id) },
     { text: one.run_id, href: urlOf("dags", one.dag_id, "runs", one.run_id) },
     { text: one.runqy_queue || "–", title: one.job_id ? `Job ${one.job_id}` : "" },
@@ -69,9 +69,17 @@ function progressText({ fraction, text }) {
   return [share, text].filter(Boolean).join(", ") || "alive";
 }
 
+function taskText(one) {
+  const index = one.map_index < 0 ? "" : ` [${one.map_index}]`;
+  const iteration = one.iteration === null ? "" : `, iteration ${one.iteration}`;
+  return one.task_id + index + iteration;
+}
+
 function taskUrl(one) {
   const mapped = one.map_index < 0 ? [] : ["mapped", one.map_index];
-  return urlOf("dags", one.dag_id, "runs", one.run_id, "tasks", one.task_id, ...mapped);
+  const url = urlOf("dags", one.dag_id, "runs", one.run_id, "tasks", one.task_id, ...mapped);
+  const region = { region_id: one.region_id, region_index: one.region_index };
+  return one.region_id ? `${url}?${new URLSearchParams(region)}` : url;
 }
 
 // The page of Airflow at a path.

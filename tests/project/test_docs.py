@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 from configparser import ConfigParser
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import tomllib
 from packaging.requirements import Requirement
 
+from devtools import airflow_versions
 from devtools.airflow_versions import VERSIONS, matrix
 from devtools.docs import generated
 from runqy_provider import errors
@@ -20,9 +22,6 @@ from runqy_provider.operators.runqy import RunqyOperator
 from runqy_provider.receiver.app import create_app
 from runqy_provider.sensors.runqy import RunqySensor
 from tests.support.doc_blocks import PAGES, ROOT, all_blocks, blocks_of, read_page
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: Each language, and what checks its blocks.
 RULES = {
@@ -35,6 +34,8 @@ RULES = {
     "http": "here",
     "text": "here",
     "json": "test_redis_lookup.py",
+    "dockerfile": "test_docs_deploy.py",
+    "yaml": "test_docs_deploy.py",
     "redis": "tests/integration/inbox/test_tls_and_users.py",
 }
 
@@ -125,16 +126,19 @@ def test_docs_name_every_argument(page: str, operator: type) -> None:
     "page", ["docs/explanation/security.md", "tests/regressions.md"]
 )
 def test_docs_named_tests_exist(page: str) -> None:
-    named = set(re.findall(r"\b(test_\w+)`", read_page(page)))
+    text = read_page(page)
+    named = set(re.findall(r"\b(test_\w+)`", text))
+    with_file = set(re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text))
     defined = {
-        name
+        (str(path.relative_to(ROOT)), name)
         for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(
             r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE
         )
     }
     assert len(named) > 20
-    assert named <= defined
+    assert named <= {name for _, name in defined}
+    assert with_file <= defined
 
 
 def test_docs_numbers_equal_the_code() -> None:
@@ -186,6 +190,26 @@ def test_airflow_versions_matrix_has_a_pre_release_that_may_fail() -> None:
 
     assert [cell["airflow"] for cell in cells if cell["may_fail"]] == ["3.4.0b2"]
     assert {"airflow": "3.0.6", "python": "3.10", "may_fail": False} in cells
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [("3.4.0b2 --short", 0), ("3.4.0b2", 1), ("3.0.6 --short", 1)],
+)
+def test_airflow_versions_only_a_short_run_tolerates_a_pre_release(
+    arguments: str,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(airflow_versions, "find_python", lambda _: "python")
+    monkeypatch.setattr(
+        airflow_versions, "make_environment", lambda *_: Path("/bin/false")
+    )
+    monkeypatch.setattr("sys.argv", ["airflow_versions", *arguments.split()])
+
+    assert airflow_versions.main() == status
+    assert "FAILED with status 1" in capsys.readouterr().out
 
 
 def test_generate_outdated_part_is_written_again() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
+import io
 import json
 import re
 import subprocess
-import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +46,7 @@ PROJECTS = {
 }
 
 #: Words that are followed by no option of ours.
-OTHER_PROGRAMS = {"git", "cd", "curl", ".", "mkdir", "python3"}
+OTHER_PROGRAMS = {"git", "cd", "curl", ".", "kubectl", "mkdir", "python3"}
 
 
 @pytest.mark.parametrize("block", all_blocks("console", "shell"), ids=str)
@@ -116,13 +118,12 @@ def _check_python(words: list[str]) -> None:
 @cache
 def _help(module: str, *command: str) -> str:
     """Return the help of a command; one that does not exist is an error."""
-    return subprocess.run(
-        [sys.executable, "-m", module, *command, "--help"],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    ).stdout
+    program = importlib.import_module(f"{module}.__main__")
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as end:
+        program.main([*command, "--help"])
+    assert not end.value.code
+    return output.getvalue()
 
 
 def _check_airflow(words: list[str]) -> None:
