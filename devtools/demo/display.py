@@ -93,10 +93,11 @@ def table_of(rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(f"DAG {PREFIX}…", no_wrap=True)
     table.add_column("task", no_wrap=True)
-    table.add_column("sink", no_wrap=True, max_width=22)
-    # Enqueued at 0, delivered, task ended.
+    table.add_column("sink", no_wrap=True)
+    # From enqueueing to the delivery, and to the end of the task.
     table.add_column("seconds", no_wrap=True)
-    table.add_column("result", no_wrap=True, ratio=1)
+    # The only column that is cut or wrapped if the terminal is too small.
+    table.add_column("result")
     table.add_column("", no_wrap=True, min_width=2)
     for row in rows:
         table.add_row(
@@ -104,12 +105,7 @@ def table_of(rows: Sequence[Row]) -> Table:
             _task(row),
             _sink(row),
             _seconds(row),
-            # Results may be long; errors are worth two lines.
-            Text(
-                row.text,
-                overflow="ellipsis",
-                no_wrap=row.text.startswith(("{", "[", '"')),
-            ),
+            _result(row),
             MARKS[row.is_right],
             style=STYLES[row.is_right],
         )
@@ -134,6 +130,12 @@ def _sink(row: Row) -> str:
         return " + ".join(sink.partition("://")[0] for sink in sinks)
     scheme, _, path = row.sink.partition(":///")
     return f"{scheme}://…/{path.rpartition('/')[2]}" if path else row.sink
+
+
+def _result(row: Row) -> Text:
+    """Return a result as one line, and an error in full."""
+    is_result = row.text.startswith(("{", "[", '"'))
+    return Text(row.text, overflow="ellipsis", no_wrap=is_result)
 
 
 def _seconds(row: Row) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from devtools.demo.__main__ import EXPECTED
+from devtools.demo.examples import EXPECTED
 from tests.e2e import commands
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
