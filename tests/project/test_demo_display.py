@@ -40,7 +40,7 @@ def last_table(columns: int) -> list[str]:
     with Display(console) as display:
         display.end([WAITING, RIGHT, FAILED, WRONG])
     # What comes before was erased.
-    return output.getvalue().rpartition("\x1b[2K")[2].splitlines()
+    return output.getvalue().rpartition("\x1b[2K")[2].rstrip().splitlines()[:-1]
 
 
 @pytest.mark.parametrize("columns", [80, 100, 300])
