@@ -19,7 +19,7 @@ def runqy_fan_out() -> None:
     @task
     def scenes() -> list[dict[str, Any]]:
         """List the payloads."""
-        return [{"scene": scene, "seconds": 2} for scene in range(12)]
+        return [{"scene": scene, "seconds": 1} for scene in range(6)]
 
     resize = RunqyOperator.partial(
         task_id="resize", runqy_queue="resize", sink="webhook"

@@ -47,7 +47,8 @@ class Airflow:
     Args:
         home: Folder for its database, logs and configuration.
         dags: Folder of the DAGs.
-        connections: Connections by id, as JSON of Airflow.
+        connections: Connections by id, as JSON of Airflow; read whenever a process
+            starts.
         database: SQLAlchemy URL; by default SQLite in ``home``.
         parallelism: Worker slots.
         environment: More settings.
@@ -130,7 +131,7 @@ class Airflow:
         with self.log_of(name or component).open("ab") as log, hold_interrupts():
             self.processes[name or component] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *arguments],
-                env=self._settings if environment is None else environment,
+                env=self._environment() if environment is None else environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -200,7 +201,7 @@ class Airflow:
         """
         done = subprocess.run(
             [sys.executable, *arguments],
-            env={**self._settings, **(environment or {})},
+            env={**self._environment(), **(environment or {})},
             capture_output=True,
             text=True,
             check=False,
@@ -257,6 +258,8 @@ class Airflow:
             answer = requests.get(f"{self.url}/api/v2/monitor/health", timeout=10)
             answer.raise_for_status()
             health = answer.json()
+            # What tasks talk to is made on its first request, which takes seconds.
+            requests.get(f"{self.url}/execution/health", timeout=START_LIMIT)
         except (requests.RequestException, ValueError):
             return ["api-server"]
         parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
@@ -267,6 +270,13 @@ class Airflow:
         if not path.exists():
             return "(no output)"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+    def _environment(self) -> dict[str, str]:
+        connections = {
+            f"AIRFLOW_CONN_{conn_id.upper()}": json.dumps(fields)
+            for conn_id, fields in self.connections.items()
+        }
+        return {**connections, **self._settings}
 
     def _make_settings(self) -> dict[str, str]:
         database = self.database or f"sqlite:///{self.home}/airflow.db"
@@ -287,8 +297,6 @@ class Airflow:
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         }
-        for conn_id, fields in self.connections.items():
-            mine[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(fields)
         # No setting of another Airflow on this machine may have an effect, nor the
         # tracer that measures test coverage, as it slows every process down.
         alien = ("AIRFLOW", "COVERAGE_PROCESS")

@@ -101,7 +101,13 @@ SUITES = (
 END_TO_END = "tests/e2e/test_airflow_version.py"
 
 #: What tells most in a few minutes.
-SHORT = (*SUITES[:3], "tests/integration/airflow/test_end_in_triggerer.py", END_TO_END)
+SHORT = (
+    "tests/project/test_imports.py",
+    "tests/unit/test_provider.py",
+    "tests/contracts/test_attempt_stores.py",
+    "tests/integration/airflow/test_end_in_triggerer.py",
+    END_TO_END,
+)
 
 
 class NoPythonError(Exception):

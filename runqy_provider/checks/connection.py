@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ResponseError
 
 from runqy_provider.airflow_compat import (
     AirflowNotFoundException,
@@ -18,22 +20,26 @@ from runqy_provider.checks.callback import check_callback
 from runqy_provider.client import api
 from runqy_provider.client.queues import known_queues, served_queues
 from runqy_provider.connections import needs_inbox
-from runqy_provider.errors import RunqyError
-from runqy_provider.inbox.reader import eviction_of
+from runqy_provider.errors import RunqyError, SinkError
+from runqy_provider.redis_client import client, redis_errors
 from runqy_provider.settings import settings_of
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from airflow.sdk import Connection
 
     from runqy_provider.connections import RunqyConnection
+    from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.settings import Settings
 
 #: Seconds that one request of a check may take.
 TIMEOUT = 5.0
+
+#: The policy of a full Redis that refuses to write, and deletes nothing.
+NO_EVICTION = "noeviction"
 
 
 def check_connection(conn_id: str, *, is_copy: bool = False) -> list[CheckResult]:
@@ -171,7 +177,7 @@ def check_inbox(settings: Settings) -> CheckResult:
     backend, subject = InboxBackend(settings), "Inbox"
     try:
         backend.check()
-        policy = eviction_of(backend.redis, backend.namespace)
+        policy = _eviction_of(backend.redis, backend.namespace)
     except RunqyError as error:
         return CheckResult(subject, FAILED, str(error))
     address = backend.redis.address
@@ -223,3 +229,28 @@ def _without_id(result: CheckResult, conn_id: str) -> CheckResult:
     text = re.sub(rf"\bConnection {name}", "This connection", result.message)
     text = re.sub(rf"\b(?:the )?connection {name}", "this connection", text)
     return dataclasses.replace(result, message=text.replace(conn_id, "CONN_ID"))
+
+
+def _eviction_of(connection: RedisConnection, namespace: str) -> str | None:
+    """Return the policy by which Redis deletes unread deliveries if it is full.
+
+    Returns:
+        None if it deletes none (``noeviction``, or no memory limit), or if the user may
+        not ask.
+
+    Raises:
+        SinkUnavailable: Redis is unavailable.
+    """
+    redis = client(connection.for_namespace(namespace))
+    try:
+        with redis_errors(connection, "read the settings of its memory"):
+            memory: Mapping[str, Any] = redis.info("memory")
+    except SinkError as error:
+        if isinstance(error.__cause__, ResponseError):
+            return None
+        raise
+    finally:
+        redis.close()
+    policy = str(memory.get("maxmemory_policy", NO_EVICTION))
+    # All keys of the inbox have a TTL, so volatile-* policies delete them, too.
+    return policy if policy != NO_EVICTION and memory.get("maxmemory") else None

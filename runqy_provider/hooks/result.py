@@ -19,7 +19,8 @@ from runqy_provider.errors import (
     RunqyError,
     TooLarge,
 )
-from runqy_provider.inbox.callback_url import MOST_KEPT, check_channel
+from runqy_provider.inbox.callback_url import check_channel
+from runqy_provider.inbox.keys import MOST_KEPT
 from runqy_provider.models import (
     AUTO,
     REFERENCE,

@@ -21,6 +21,7 @@ from redis.exceptions import ResponseError
 from runqy_delivery.wire import COMPLETED
 from runqy_provider.errors import NoAccess, RunqyError
 from runqy_provider.inbox import keys
+from runqy_provider.inbox.callback_url import channel_of
 from runqy_provider.redis_client import async_client, client, redis_errors
 
 if TYPE_CHECKING:
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+    from runqy_delivery import Delivery
     from runqy_provider.redis_connection import RedisConnection
+
+#: Metadata with more characters than this, as JSON, are left out of an event.
+LONGEST_METADATA = 16_384
+
+#: The longest message of a failure in an event, in characters.
+LONGEST_ERROR = 2000
 
 #: Milliseconds for which Redis delays its answer while nothing arrives.
 BLOCK = 5000
@@ -386,3 +394,35 @@ def _entries(rows: Any) -> list[Entry]:
         for entry_id, fields in rows
         if fields
     ]
+
+
+def event_of(delivery: Delivery, size: int, conn_id: str, at: float) -> dict[str, Any]:
+    """Return what a DAG gets of a delivery, as plain JSON without its result.
+
+    Args:
+        delivery: The delivery.
+        size: Size of its body, in bytes.
+        conn_id: The runqy connection whose webhook it came by.
+        at: When it arrived, in seconds since 1970.
+    """
+    event: dict[str, Any] = {
+        "delivery_id": delivery.delivery_id,
+        "channel": channel_of(delivery.delivery_id),
+        "status": delivery.status,
+        "delivered_at": at,
+    }
+    if delivery.error is not None:
+        event["error"] = delivery.error.message[:LONGEST_ERROR]
+        return event
+    metadata = delivery.metadata
+    if metadata is not None and len(json.dumps(metadata)) > LONGEST_METADATA:
+        metadata = None
+    event["reference"] = {
+        "uri": delivery.result_url or keys.delivery_uri(conn_id, delivery.delivery_id),
+        "content_type": delivery.content_type or "application/json",
+        "size": size if delivery.size is None else delivery.size,
+        "delivery_id": delivery.delivery_id,
+        "metadata": metadata,
+        "runqy_conn_id": conn_id,
+    }
+    return event

@@ -132,6 +132,9 @@ def bad_url(namespace: str) -> str:
     return f"{PREFIX}:{namespace}:bad-url"
 
 
+#: The most deliveries that a channel keeps until they are read.
+MOST_KEPT = 10_000
+
 #: The longest text of a progress message that is kept, in characters: each poll reads
 #: it.
 LONGEST_TEXT = 500

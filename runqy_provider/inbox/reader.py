@@ -175,8 +175,6 @@ def _stored(
 #: Seconds after which the key of a check expires, if it is not deleted.
 TTL = 60
 
-#: The policy of a full Redis that refuses to write, and deletes nothing.
-NO_EVICTION = "noeviction"
 
 #: Written as deliveries are: by a script, with several keys and a TTL.
 _WRITE = "redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) return 'ok'"
@@ -213,31 +211,6 @@ def write_and_read(connection: RedisConnection, namespace: str) -> None:
             _try(connection, f"{step} of the inbox ({key})", lambda act=act: act(redis))  # type: ignore[misc]
     finally:
         redis.close()
-
-
-def eviction_of(connection: RedisConnection, namespace: str) -> str | None:
-    """Return the policy by which Redis deletes unread deliveries if it is full.
-
-    Returns:
-        None if it deletes none (``noeviction``, or no memory limit), or if the user may
-        not ask.
-
-    Raises:
-        SinkUnavailable: Redis is unavailable.
-    """
-    redis = client(connection.for_namespace(namespace))
-    try:
-        with redis_errors(connection, "read the settings of its memory"):
-            memory: Mapping[str, Any] = redis.info("memory")
-    except SinkError as error:
-        if isinstance(error.__cause__, ResponseError):
-            return None
-        raise
-    finally:
-        redis.close()
-    policy = str(memory.get("maxmemory_policy", NO_EVICTION))
-    # All keys of the inbox have a TTL, so volatile-* policies delete them, too.
-    return policy if policy != NO_EVICTION and memory.get("maxmemory") else None
 
 
 def _publish(redis: Redis, connection: RedisConnection, channel: str) -> object:

@@ -21,7 +21,8 @@ from redis.exceptions import NoScriptError, RedisError
 from runqy_delivery import BadDelivery, Delivery
 from runqy_provider.config import Config
 from runqy_provider.inbox import keys
-from runqy_provider.inbox.callback_url import MOST_KEPT, channel_of, event_of
+from runqy_provider.inbox.callback_url import channel_of
+from runqy_provider.inbox.channel_reader import event_of
 from runqy_provider.inbox.keys import Progress
 from runqy_provider.inbox.records import MOST_RECORDS, DeliveryRecord
 from runqy_provider.redis_client import redis_errors
@@ -245,7 +246,7 @@ class InboxWriter:
                 _record(delivery, len(body), now),
                 MOST_RECORDS - 1,
                 event,
-                MOST_KEPT,
+                keys.MOST_KEPT,
                 self._publish,
             ],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 import time
@@ -33,32 +34,40 @@ class Killed:
 
 
 def run_and_kill_demo() -> Killed:
-    """Run the demo until all runs have ended, and kill it while it keeps the rest.
+    """Run the demo in a terminal until all runs have ended, and kill it then.
 
-    A watchdog must then end what it has started: it cannot do so itself.
+    A watchdog must then end what it keeps running: it cannot do so itself.
     """
     mark = Mark()
+    screen = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+    ours, its = pty.openpty()
+    output = b""
     with run_with_watchdog(
         [sys.executable, "-m", "devtools.demo", "--keep"],
         cwd=ROOT,
-        env=mark.environment,
-        stdout=subprocess.PIPE,
+        env=mark.environment | screen,
+        stdout=its,
         stderr=subprocess.STDOUT,
-        text=True,
     ) as demo:
-        assert demo.stdout is not None
-        output = ""
-        with demo.stdout as said:
-            while "Ctrl-C" not in output and (line := said.readline()):
-                output += line
-            demo.kill()
-            demo.wait()
+        os.close(its)
+        while b"Ctrl-C" not in output and (piece := _read_terminal(ours)):
+            output += piece
+        demo.kill()
+        demo.wait()
+    os.close(ours)
     left: tuple[str, ...] = ()
     try:
         _wait(lambda: not mark.processes())
     except TimeoutError:
         left = tuple(mark.processes())
-    return Killed(output, left)
+    return Killed(output.decode(), left)
+
+
+def _read_terminal(ours: int) -> bytes:
+    try:
+        return os.read(ours, 65536)
+    except OSError:  # Linux says so if no process writes to it any more
+        return b""
 
 
 class Mark:

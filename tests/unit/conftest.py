@@ -1,4 +1,4 @@
-"""A waiter with a source in memory."""
+"""A waiter with a source in memory, and a runqy server in memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runqy_provider.waiters.waiter import Waiter
+from tests.unit.fake_runqy import FakeRunqy
 from tests.unit.waiter_source import LONG, FakeSource
 
 if TYPE_CHECKING:
@@ -25,3 +26,11 @@ async def waiter(source: FakeSource) -> AsyncIterator[Waiter]:
     waiter = Waiter(source, interval=LONG)
     yield waiter
     await waiter.aclose()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> FakeRunqy:
+    """What each RunqyHook asks."""
+    server = FakeRunqy()
+    server.serve(monkeypatch)
+    return server

@@ -34,30 +34,16 @@ from runqy_provider.models import DEADLINE, ERROR, DeliveryEvent
 from runqy_provider.redis_connection import RedisConnection
 from runqy_provider.settings import Settings
 from runqy_provider.sinks.registry import sink_from_uri
-from tests.unit.fake_runqy import FakeRunqy
+from tests.unit.fake_airflow import TaskStateStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from runqy_provider.models import JobRef
+    from tests.unit.fake_runqy import FakeRunqy
 
 RUNQY_REDIS = RedisConnection("runqy_redis", "127.0.0.1:1/0", ())
-
-
-class Store(dict[str, Any]):
-    """Airflow's store for the state of a task.
-
-    Attributes:
-        is_available: Whether something can be stored.
-    """
-
-    is_available = True
-
-    def set(self, key: str, value: Any) -> None:
-        if not self.is_available:
-            raise SinkUnavailable("The store is away.")
-        self[key] = value
 
 
 def task_instance() -> SimpleNamespace:
@@ -89,7 +75,7 @@ class Task:
     payload: dict[str, Any] = field(default_factory=lambda: {"n": 1})
     ti: SimpleNamespace = field(default_factory=task_instance)
     started_at: datetime = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    store: Store = field(default_factory=Store)
+    store: TaskStateStore = field(default_factory=TaskStateStore)
     has_store: bool = True
     deletes: bool = True
 
@@ -125,13 +111,6 @@ class Task:
     def record(self) -> dict[str, Any]:
         """What the attempt has left for the next one."""
         return cast("dict[str, Any]", self.store[ATTEMPT_KEY])
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> FakeRunqy:
-    server = FakeRunqy()
-    server.serve(monkeypatch)
-    return server
 
 
 @pytest.fixture

@@ -28,19 +28,13 @@ from runqy_provider.jobs.outcome import (
 )
 from runqy_provider.models import DEADLINE, ERROR, SILENT, DeliveryEvent, JobRef
 from runqy_provider.settings import Settings
-from tests.unit.fake_runqy import FakeRunqy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.unit.fake_runqy import FakeRunqy
+
 LIMIT = TimeLimit("delivery_timeout", timedelta(minutes=5))
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> FakeRunqy:
-    server = FakeRunqy()
-    server.serve(monkeypatch)
-    return server
 
 
 @pytest.fixture

@@ -151,8 +151,6 @@ def _batch_id(context: Context, asked: list[Any]) -> str:
     return str(uuid.uuid5(NAMESPACE, json.dumps(name)))
 
 
-log = logging.getLogger(__name__)
-
 #: The most jobs of one chunk, and the most bytes of their payloads, unless one is
 #: larger.
 CHUNK, CHUNK_BYTES = 1000, 8 * 1024 * 1024

@@ -277,7 +277,7 @@ def test_operator_killed_task_deletes_job_only_if_task_ended(
 
 
 def test_operator_execution_timeout_in_slot_raises_delivery_timeout() -> None:
-    limit = timedelta(seconds=1)
+    limit = timedelta(seconds=5)
     run = run_of({}, "idle", deferrable=False, execution_timeout=limit)
 
     with pytest.raises(DeliveryTimeout, match="execution_timeout"):

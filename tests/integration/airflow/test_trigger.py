@@ -91,12 +91,12 @@ def test_trigger_fields_set_by_airflow_are_not_serialized() -> None:
     assert trigger.serialize() == TRIGGERS[0].serialize()
 
 
-def _trigger(name: int | str, sink: str, seconds: float = 60) -> DeliveryTrigger:
+def _trigger(name: int | str, sink: str) -> DeliveryTrigger:
     return DeliveryTrigger(
         runqy_conn_id="runqy_default",
         delivery_id=f"many-{name}",
         sink=sink,
-        deadline=time.time() + seconds,
+        deadline=time.time() + 600,
     )
 
 

@@ -18,10 +18,12 @@ from runqy_provider.jobs.batch.progress import BatchProgress
 from runqy_provider.operators.runqy_batch import RunqyBatchOperator
 from runqy_provider.settings import clear_settings
 from runqy_provider.waiters.waiter import close_waiters
-from tests.unit.fake_runqy import FakeRunqy
+from tests.unit.fake_airflow import TaskStateStore
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.unit.fake_runqy import FakeRunqy
 
 SOON = timedelta(seconds=0.2)
 
@@ -38,20 +40,13 @@ def numbers(count: int) -> list[dict[str, Any]]:
     return [{"value": number} for number in range(count)]
 
 
-class Store(dict[str, Any]):
-    """Airflow's store for the state of a task."""
-
-    def set(self, key: str, value: Any) -> None:
-        self[key] = json.loads(json.dumps(value))
-
-
 @dataclass
 class BatchTask:
     """A task instance of a RunqyBatchOperator, between its executions."""
 
     server: FakeRunqy
     operator: RunqyBatchOperator
-    store: Store = field(default_factory=Store)
+    store: TaskStateStore = field(default_factory=TaskStateStore)
     xcoms: dict[str, Any] = field(default_factory=dict)
     try_number: int = 1
     max_tries: int = 3
@@ -138,15 +133,13 @@ def set_connection(monkeypatch: pytest.MonkeyPatch, **extra: Any) -> None:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> FakeRunqy:
+def server(server: FakeRunqy, monkeypatch: pytest.MonkeyPatch) -> FakeRunqy:
     """A server whose worker runs each job as soon as it is enqueued."""
     set_connection(monkeypatch)
     # The jobs themselves are not observed, and tasks are resumed at once.
     monkeypatch.setenv("AIRFLOW__RUNQY__WATCH_SECONDS", "0")
     monkeypatch.setenv("AIRFLOW__RUNQY__SETTLE_SECONDS", "0")
     monkeypatch.setenv("AIRFLOW__RUNQY__OBJECT_SWEEP_SECONDS", "0.05")
-    server = FakeRunqy()
-    server.serve(monkeypatch)
     server.handler = handle
     return server
 
