@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: The most columns that the table uses, however wide the terminal is.
 WIDTH = 100
 
+#: The most characters of a result in a line.
+LONGEST_RESULT = 60
+
 #: What the names of all examples begin with; the table leaves it out.
 PREFIX = "runqy_"
 
@@ -115,8 +118,11 @@ def table_of(rows: Sequence[Row]) -> Table:
 def line_of(row: Row) -> str:
     """Return a task as one line."""
     name = f"{row.dag_id}.{_task(row)}"
+    text = row.text
+    if _is_result(row) and len(text) > LONGEST_RESULT:
+        text = f"{text[:LONGEST_RESULT]} ..."
     mark = MARKS[row.is_right] or ".."
-    return f"{mark}  {name:32} {_sink(row):22} {_seconds(row):13} {row.text}"
+    return f"{mark}  {name:32} {_sink(row):22} {_seconds(row):13} {text}"
 
 
 def _task(row: Row) -> str:
@@ -134,8 +140,11 @@ def _sink(row: Row) -> str:
 
 def _result(row: Row) -> Text:
     """Return a result as one line, and an error in full."""
-    is_result = row.text.startswith(("{", "[", '"'))
-    return Text(row.text, overflow="ellipsis", no_wrap=is_result)
+    return Text(row.text, overflow="ellipsis", no_wrap=_is_result(row))
+
+
+def _is_result(row: Row) -> bool:
+    return row.text.startswith(("{", "[", '"'))
 
 
 def _seconds(row: Row) -> str:

@@ -85,6 +85,7 @@ def test_lines_without_terminal_are_one_per_task_that_has_ended() -> None:
         "",
     ]
     assert "s3 + sql + webhook" in lines[0]
+    assert lines[0].endswith("xxx ...")
     assert lines[1].endswith(ERROR)
     assert lines[2].startswith("NO")
     assert lines[3] == "The last line."
