@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -118,7 +119,7 @@ def table_of(rows: Sequence[Row]) -> Table:
 def line_of(row: Row) -> str:
     """Return a task as one line."""
     name = f"{row.dag_id}.{_task(row)}"
-    text = row.text
+    text = _short(row.text)
     if _is_result(row) and len(text) > LONGEST_RESULT:
         text = f"{text[:LONGEST_RESULT]} ..."
     mark = MARKS[row.is_right] or ".."
@@ -134,13 +135,17 @@ def _sink(row: Row) -> str:
     sinks = row.sink.split()
     if len(sinks) > 1:
         return " + ".join(sink.partition("://")[0] for sink in sinks)
-    scheme, _, path = row.sink.partition(":///")
-    return f"{scheme}://…/{path.rpartition('/')[2]}" if path else row.sink
+    return _short(row.sink)
+
+
+def _short(text: str) -> str:
+    """Leave out of paths what differs between machines."""
+    return re.sub(r'file:///[^"]*/', "file://…/", text)
 
 
 def _result(row: Row) -> Text:
     """Return a result as one line, and an error in full."""
-    return Text(row.text, overflow="ellipsis", no_wrap=_is_result(row))
+    return Text(_short(row.text), overflow="ellipsis", no_wrap=_is_result(row))
 
 
 def _is_result(row: Row) -> bool:

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from devtools.demo.display import WIDTH, Display
+from devtools.demo.display import WIDTH, Display, line_of
 from devtools.demo.runs import Row
 
 GREEN, RED = "\x1b[32m", "\x1b[1;31m"
@@ -67,6 +67,14 @@ def test_table_row_turns_green_when_its_task_is_right() -> None:
         "combined": [True, False],
         "redis_storage": [False, True],
     }
+
+
+def test_paths_of_this_machine_are_left_out() -> None:
+    result = '{"uri": "file:///home/me/results/renders/1"}'
+    row = Row("runqy_shared_folder", "render", 1, result, "file:///home/me/results")
+
+    assert "/home/me" not in line_of(row)
+    assert "file://…/results" in line_of(row)
 
 
 def test_lines_without_terminal_are_one_per_task_that_has_ended() -> None:

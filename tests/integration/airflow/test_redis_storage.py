@@ -106,7 +106,7 @@ def test_redis_storage_job_given_up_raises_last_error(storage_access: str) -> No
     expected = (
         "unsupported operand"
         if storage_access == "redis"
-        else "gave the job up after 3"
+        else "gave up the job after 3"
     )
     assert expected in str(caught.value)
 

@@ -81,7 +81,7 @@ def test_signed_url_limited_by_credentials_is_warned_of(
     sink_from_uri("s3://results").bind(access).request("d-1", time.time() + 24 * 3600)
 
     end = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ends))
-    assert (f"until {end} only" in caplog.text) is is_warned
+    assert (f"until {end}, when the credentials" in caplog.text) is is_warned
     assert "TOKEN" not in caplog.text
 
 

@@ -183,7 +183,8 @@ def test_object_sink_signed_url_beyond_seven_days_is_warned_of(
     request = sink.bind(context).request("d-2", time.time() + 9 * day)
     assert days_of(request) == pytest.approx(7, abs=0.1)
     (message,) = caplog.messages
-    assert f"{uri}/d-2 works for 7 days only" in message
+    assert f"{uri}/d-2 " in message
+    assert "7 days" in message
     assert "may take 9.0" in message
     assert "Signature" not in message
 
