@@ -26,8 +26,11 @@ facts = {}
 from runqy_provider.operators.runqy import RunqyOperator
 with DAG("parsed", schedule=None):
     RunqyOperator(task_id="job", runqy_queue="inference", payload={}, sink="webhook")
-facts["parsed"] = sorted(set(sys.modules) - before)
+parsed = set(sys.modules) - before
+facts["parsed"] = sorted(parsed)
 
+import airflow.sdk.execution_time.task_runner  # in each process that executes a task
+before = set(sys.modules) - parsed
 import runqy_provider.operators._execution
 from runqy_provider.sinks.registry import sink_from_uri
 sink_from_uri("webhook")
