@@ -131,7 +131,7 @@ class RunqyResultHook(BaseHook):
             reference: What the task returned.
 
         Returns:
-            None if there is no such URL, or none is wanted.
+            None if no URL can be made, or none is wanted.
 
         Raises:
             SinkError: The URL cannot be made at the moment.

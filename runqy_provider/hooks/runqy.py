@@ -234,7 +234,7 @@ class RunqyHook(BaseHook):
 
         Raises:
             Misconfigured: The transport does not support one of the arguments.
-            QueueNotFound: There is no such queue, or no default sub-queue.
+            QueueNotFound: The queue, or its default sub-queue, does not exist.
             NotAllowed: The key is wrong or has the wrong role.
             InvalidPayload: It is not JSON, or the queue's schema refuses it.
             PayloadTooLarge: The body has more than 50 MiB.

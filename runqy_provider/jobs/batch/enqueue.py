@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: The most jobs of one chunk, and the most bytes of their payloads, unless one is
+#: larger.
+CHUNK, CHUNK_BYTES = 1000, 8 * 1024 * 1024
+
 
 def begin(
     context: Context,
@@ -149,11 +153,6 @@ def _batch_id(context: Context, asked: list[Any]) -> str:
     started = str(context["dag_run"].start_date or ti.id)
     name = [*identity_of(ti), started, ti.max_tries or 0, asked]
     return str(uuid.uuid5(NAMESPACE, json.dumps(name)))
-
-
-#: The most jobs of one chunk, and the most bytes of their payloads, unless one is
-#: larger.
-CHUNK, CHUNK_BYTES = 1000, 8 * 1024 * 1024
 
 
 class BatchEnqueuer:
