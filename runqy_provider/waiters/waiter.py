@@ -135,6 +135,7 @@ class Waiter:
         self.last_poll: float | None = None
         #: Why the last poll failed; None while polls succeed.
         self.last_error: str | None = None
+        self._failure: str | None = None
         #: Since when it can be polled; see ``wait.Reachable``.
         self.reachable_since = 0.0
 
@@ -292,6 +293,7 @@ class Waiter:
     async def _end_due_during(self, poll: Coroutine[Any, Any, bool]) -> bool:
         """Await a poll, however long it takes; end the waits that are due meanwhile."""
         began, grace = time.time(), self._timing.poll_grace
+        failure = f" Before it: {self._failure}" if self._failure else ""
         task = asyncio.ensure_future(poll)
         try:
             while not task.done():
@@ -303,7 +305,7 @@ class Waiter:
                 if not task.done() and now >= min(began + grace, self._deadlines.first):
                     self.last_error = (
                         f"A poll that began {now - began:.0f} s ago has not been "
-                        "answered yet."
+                        f"answered yet.{failure}"
                     )
                 self._end_due()
         finally:
@@ -323,7 +325,7 @@ class Waiter:
         try:
             results = await self._source.poll(keys)
         except SinkUnavailable as error:
-            if self.last_error is None:
+            if self._failure is None:
                 log.warning("Polling failed, will retry: %s", error)
             self._record_error(waits, error)
             return False
@@ -340,7 +342,7 @@ class Waiter:
             log.exception("Polling failed unexpectedly, will retry")
             self._record_error(waits, error)
             return False
-        self.last_error, self.last_poll = None, time.time()
+        self.last_error, self._failure, self.last_poll = None, None, time.time()
         self._unexpected_since = 0.0
         if self.reachable_since == math.inf:
             self.reachable_since = self.last_poll
@@ -357,7 +359,7 @@ class Waiter:
         return True
 
     def _record_error(self, waits: Iterable[Wait], error: Exception) -> None:
-        self.last_error = f"{type(error).__name__}: {error}"
+        self.last_error = self._failure = f"{type(error).__name__}: {error}"
         self.reachable_since = math.inf
         for wait in waits:
             wait.was_polled = True

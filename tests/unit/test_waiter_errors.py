@@ -110,6 +110,24 @@ async def test_waiter_poll_unanswered_is_reported_after_grace() -> None:
     assert source.cancelled == 1
 
 
+async def test_waiter_poll_unanswered_keeps_why_the_one_before_failed() -> None:
+    source = StuckSource()
+    source.error = SinkUnavailable("Redis is unavailable")
+    timing = Timing(poll_grace=0.3, first_delay=SOON)
+    waiter = Waiter(source, interval=LONG, timing=timing)
+    long_wait = start_wait(waiter, "stuck")
+    await source.next_poll()
+    source.error = None
+    await source.next_poll()
+
+    async with timeout(10):
+        assert await waiter.wait("due", deadline=0.0) is None
+    assert "has not been answered yet" in str(waiter.last_error)
+    assert "Redis is unavailable" in str(waiter.last_error)
+    long_wait.cancel()
+    await waiter.aclose()
+
+
 async def test_waiter_hints_broken_are_reopened_and_all_polled(
     waiter: Waiter, source: FakeSource
 ) -> None:

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("connect")
 
 
+@pytest.fixture(autouse=True)
+def worker_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask as a worker does, also if this process has served Airflow's page before."""
+    monkeypatch.setenv(PROCESS_CONTEXT, "client")
+
+
 def found(conn_id: str = "runqy_default") -> dict[str, tuple[str, str]]:
     """Return status and message of each check, by subject."""
     return {

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runqy_provider.airflow_compat import PROCESS_CONTEXT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -52,6 +54,7 @@ def client(engine: Engine) -> Iterator[TestClient]:
         users = ",".join(f"{name}:{role}" for name, role in USERS.items())
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", users)
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "s" * 64)
+        patch.setenv(PROCESS_CONTEXT, "server")  # not all versions do
         for name in ("WAITS_TTL", "LOOK_TTL"):
             patch.setattr(data, name, 0.0)
         from airflow.api_fastapi.app import create_app, purge_cached_app
