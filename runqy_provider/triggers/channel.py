@@ -231,6 +231,8 @@ class ChannelProducer(SharedStreamProducer):
             self._reader = ChannelReader(
                 backend.redis, backend.namespace, self._channel, f"airflow-{group}"
             )
+            # What came while no trigger ran fires before anything fires again.
+            self._next_look = time.monotonic() + LOOK_EVERY
         return self._reader
 
     @staticmethod

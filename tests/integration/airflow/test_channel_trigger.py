@@ -336,6 +336,7 @@ def test_channel_trigger_user_with_old_permissions_still_fires(
     address = stack.sandbox.redis_url.replace("redis://", f"redis://{channel}:p@")
     monkeypatch.setenv("AIRFLOW_CONN_OLD_USER", address)
     connect(redis_conn_id="old_user")
+    monkeypatch.setattr(channel_module, "LOOK_EVERY", 0.0)
     ids = deliver(channel, "known", "new")
 
     assert fired_by(trigger, 2) == ids
