@@ -9,7 +9,8 @@ a failover new connections lead to the new primary.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import asyncio
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from redis import Connection, ConnectionPool, Redis, SSLConnection
@@ -37,7 +38,7 @@ from redis.retry import Retry
 from runqy_provider.errors import Misconfigured, NoAccess, SinkUnavailable, TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from runqy_provider.redis_connection import Address, RedisConnection
 
@@ -48,6 +49,13 @@ COMMAND_TIMEOUT = 10.0
 #: ones; longer retries are the caller's decision.
 TRIES = 3
 BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=0.2)
+
+#: Seconds within which a node must answer where the primary is, before another one is
+#: asked.
+ASK_TIMEOUT = 2.0
+
+#: A host that does not exist: redis-py uses it if it opens a connection without us.
+NOWHERE = "primary.invalid"
 
 #: Errors of a user without a permission, or with a wrong password.
 DENIED = (AuthenticationError, NoPermissionError)
@@ -69,12 +77,13 @@ def async_client(connection: RedisConnection, *, most_connections: int) -> Async
         "socket_connect_timeout": COMMAND_TIMEOUT,
         "socket_keepalive": True,
     }
-    kind = PrimarySSLConnection if options.pop("ssl", False) else PrimaryConnection
-    if connection.lookup is None:
-        pool = AsyncConnectionPool(connection_class=kind, **options)
-    else:
-        pool = _async_pool(connection, options, kind)
-    return AsyncRedis.from_pool(pool)
+    kind: type[AsyncConnection] = PrimaryConnection
+    if options.pop("ssl", False):
+        kind = PrimarySSLConnection
+    if connection.lookup is not None:
+        kind = type("FoundConnection", (_AsyncFinding, kind), {})
+        options.update(finder=Finder(connection), host=NOWHERE)
+    return AsyncRedis.from_pool(AsyncConnectionPool(kind, **options))
 
 
 def client(connection: RedisConnection) -> Redis:
@@ -91,7 +100,10 @@ def client(connection: RedisConnection) -> Redis:
     }
     if connection.lookup is None:
         return Redis(**options)
-    return Redis.from_pool(_pool(connection, options))
+    base = SSLConnection if options.pop("ssl", False) else Connection
+    kind = type("FoundConnection", (_Finding, base), {})
+    finder = Finder(connection)
+    return Redis.from_pool(ConnectionPool(kind, finder=finder, host=NOWHERE, **options))
 
 
 def is_read_only(error: ResponseError) -> bool:
@@ -199,12 +211,20 @@ def redis_errors(connection: RedisConnection, what: str) -> Iterator[None]:
         ) from error
 
 
-#: Seconds within which a node must answer, before another one is asked.
-ASK_TIMEOUT = 2.0
+@contextmanager
+def opened(connection: RedisConnection, what: str) -> Iterator[Redis]:
+    """Open a client for a block; its errors are those of ``redis_errors``.
+
+    Args:
+        connection: The Redis connection.
+        what: What is being done, for the message.
+    """
+    with closing(client(connection)) as redis, redis_errors(connection, what):
+        yield redis
 
 
-class Inquiry:
-    """The question, whom to ask, and what the answer means.
+class Finder:
+    """Asks the nodes of a cluster, or Sentinels, where the primary is.
 
     Args:
         connection: A connection with a ``lookup``.
@@ -222,23 +242,45 @@ class Inquiry:
             )
         options = dict(connection.options)
         options.pop("db", None)
-        self.question = ["CLUSTER SLOTS"]
+        self._question = ["CLUSTER SLOTS"]
         if lookup.master is not None:
-            self.question = ["SENTINEL GET-MASTER-ADDR-BY-NAME", lookup.master]
+            self._question = ["SENTINEL GET-MASTER-ADDR-BY-NAME", lookup.master]
             # Sentinels have users of their own; certificates are the same.
             for name in ("username", "password"):
                 options.pop(name, None)
             options.update(lookup.login)
-        self.options = {
+        self._options: dict[str, Any] = {
             **options,
+            "retry": Retry(NoBackoff(), 0),
             "socket_timeout": ASK_TIMEOUT,
             "socket_connect_timeout": ASK_TIMEOUT,
         }
-        self.nodes = self._given = lookup.nodes
+        self._nodes = self._given = lookup.nodes
         self._is_cluster = connection.is_cluster
         self._slot = key_slot((connection.hash_tag or "").encode())
 
-    def understand(self, answer: Any, asked: Address) -> Address:
+    def find(self) -> Address:
+        """Return where the primary is.
+
+        Raises:
+            RedisConnectionError: No node knows it.
+            NoPermissionError: A node denies access; likewise AuthenticationError.
+        """
+        errors = []
+        for host, port in self._nodes:
+            try:
+                with Redis(host, port, **self._options) as node:
+                    answer = node.execute_command(*self._question)
+                return self._understand(answer, (host, port))
+            except DENIED:  # any node would say the same
+                raise
+            except RedisError as error:
+                errors.append(f"{host}:{port}: {error}")
+        raise RedisConnectionError(
+            f"it is not known where the primary is ({'; '.join(errors)})"
+        )
+
+    def _understand(self, answer: Any, asked: Address) -> Address:
         """Return where the primary is, and remember which others can be asked.
 
         Raises:
@@ -246,7 +288,7 @@ class Inquiry:
         """
         if not self._is_cluster:
             if answer is None:
-                raise ResponseError(f"it has no primary named {self.question[1]!r}")
+                raise ResponseError(f"it has no primary named {self._question[1]!r}")
             return _address(answer, asked)
         found = None
         known = [asked]
@@ -257,15 +299,8 @@ class Inquiry:
         if found is None:
             raise ResponseError(f"no node has slot {self._slot}")
         # If that node hands the slot over, it is the first to know the new node.
-        self.nodes = tuple(dict.fromkeys([found, *known, *self._given]))
+        self._nodes = tuple(dict.fromkeys([found, *known, *self._given]))
         return found
-
-    def failed(self, errors: Mapping[Address, RedisError]) -> RedisConnectionError:
-        """Return the error if no node said where the primary is."""
-        said = "; ".join(
-            f"{host}:{port}: {error}" for (host, port), error in errors.items()
-        )
-        return RedisConnectionError(f"it is not known where the primary is ({said})")
 
 
 def _address(node: Any, asked: Address) -> Address:
@@ -273,113 +308,6 @@ def _address(node: Any, asked: Address) -> Address:
     host, port = node[:2]
     host = host.decode() if isinstance(host, bytes) else host
     return host or asked[0], int(port)
-
-
-class Finder:
-    """Finds the primary for sync code.
-
-    Args:
-        connection: A connection with a ``lookup``.
-
-    Raises:
-        Misconfigured: It is a cluster, and no namespace was chosen.
-    """
-
-    def __init__(self, connection: RedisConnection) -> None:
-        self._inquiry = Inquiry(connection)
-
-    def find(self) -> Address:
-        """Return where the primary is.
-
-        Raises:
-            RedisConnectionError: No node knows it.
-            NoPermissionError: A node denies access; likewise AuthenticationError.
-        """
-        inquiry = self._inquiry
-        errors: dict[Address, RedisError] = {}
-        for host, port in inquiry.nodes:
-            retry = Retry(NoBackoff(), 0)
-            try:
-                with Redis(host, port, retry=retry, **inquiry.options) as node:
-                    answer = node.execute_command(*inquiry.question)
-                return inquiry.understand(answer, (host, port))
-            except DENIED:  # any node would say the same
-                raise
-            except RedisError as error:
-                errors[host, port] = error
-        raise inquiry.failed(errors)
-
-
-class AsyncFinder:
-    """The same for async code."""
-
-    def __init__(self, connection: RedisConnection) -> None:
-        self._inquiry = Inquiry(connection)
-
-    async def find(self) -> Address:
-        """Return where the primary is.
-
-        Raises:
-            RedisConnectionError: No node knows it.
-            NoPermissionError: A node denies access; likewise AuthenticationError.
-        """
-        inquiry = self._inquiry
-        errors: dict[Address, RedisError] = {}
-        for host, port in inquiry.nodes:
-            retry = AsyncRetry(NoBackoff(), 0)
-            try:
-                async with AsyncRedis(
-                    host=host, port=port, retry=retry, **inquiry.options
-                ) as node:
-                    ask: Any = node.execute_command  # it has no types
-                    answer = await ask(*inquiry.question)
-                return inquiry.understand(answer, (host, port))
-            except DENIED:  # any node would say the same
-                raise
-            except RedisError as error:
-                errors[host, port] = error
-        raise inquiry.failed(errors)
-
-
-#: A host that does not exist: redis-py uses it if it opens a connection without us.
-NOWHERE = "primary.invalid"
-
-
-def _pool(connection: RedisConnection, options: Mapping[str, Any]) -> ConnectionPool:
-    """Return a pool for sync code.
-
-    Args:
-        connection: A connection with a ``lookup``.
-        options: Arguments for its connections.
-
-    Raises:
-        Misconfigured: It is a cluster, and no namespace was chosen.
-    """
-    rest = dict(options)
-    base = SSLConnection if rest.pop("ssl", False) else Connection
-    kind = type("FoundConnection", (_Finding, base), {})
-    return ConnectionPool(kind, finder=Finder(connection), host=NOWHERE, **rest)
-
-
-def _async_pool(
-    connection: RedisConnection,
-    options: Mapping[str, Any],
-    base: type[AsyncConnection],
-) -> AsyncConnectionPool:
-    """Return a pool for async code.
-
-    Args:
-        connection: A connection with a ``lookup``.
-        options: Arguments for its connections.
-        base: Their class; a subclass that finds the primary is used.
-
-    Raises:
-        Misconfigured: It is a cluster, and no namespace was chosen.
-    """
-    kind = type("FoundConnection", (_AsyncFinding, base), {})
-    return AsyncConnectionPool(
-        kind, finder=AsyncFinder(connection), host=NOWHERE, **options
-    )
 
 
 # redis-py has such connections for Sentinels. But its version 8 does not ask again if
@@ -403,11 +331,11 @@ class _Finding(Connection):
 class _AsyncFinding(AsyncConnection):
     """Finds the primary before the socket is opened."""
 
-    def __init__(self, *, finder: AsyncFinder, **options: Any) -> None:
+    def __init__(self, *, finder: Finder, **options: Any) -> None:
         super().__init__(**options)
         self._finder = finder
 
     async def _connect(self) -> None:
-        self.host, self.port = await self._finder.find()
+        self.host, self.port = await asyncio.to_thread(self._finder.find)
         connect: Any = super()._connect
         await connect()

@@ -26,7 +26,7 @@ from runqy_provider.errors import Misconfigured
 from runqy_provider.redis_connection import RedisConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from dataclasses import Field
 
     from airflow.sdk import Connection
@@ -90,8 +90,27 @@ def settings_of(
         Misconfigured: The value of a field is not valid.
     """
     runqy = RunqyConnection.from_connection(connection)
-    fetch = find or get_connection
-    return _settings(runqy, {name: _redis(name, fetch) for name in _redis_ids(runqy)})
+    named = runqy.runqy_redis_conn_id
+    # Often one connection serves both purposes.
+    redis = {
+        name: _redis(name, find or get_connection)
+        for name in {runqy.redis_conn_id, named}
+        if name is not None
+    }
+    runqy_redis = None if named is None else redis[named]
+    if named is not None and runqy_redis is None:
+        raise Misconfigured(
+            f"Redis connection {named!r}, named by connection {runqy.conn_id!r} as "
+            "runqy's own, does not exist."
+        )
+    if runqy_redis is not None and runqy_redis.is_cluster:
+        raise Misconfigured(
+            f"Redis connection {named!r}, named by connection {runqy.conn_id!r} as "
+            "runqy's own, is a cluster. runqy keeps its queues in one Redis: set "
+            "runqy_redis_conn_id to that one. The inbox (redis_conn_id) may be a "
+            "cluster."
+        )
+    return Settings(runqy, load_config(), redis[runqy.redis_conn_id], runqy_redis)
 
 
 async def aload_settings(conn_id: str) -> Settings:
@@ -103,7 +122,7 @@ async def aload_settings(conn_id: str) -> Settings:
     """
 
     async def load() -> tuple[Settings, float]:
-        settings = await _fetch(conn_id)
+        settings = await in_thread(load_settings, conn_id)
         ttl = settings.config.connection_ttl_seconds
         if settings.redis is None:
             # It does not exist, or Airflow could not be asked: Airflow's error is the
@@ -119,50 +138,11 @@ def clear_settings() -> None:
     _settings_by_id.clear()
 
 
-def _redis_ids(runqy: RunqyConnection) -> set[str]:
-    """Return the ids of the Redis connections; often one serves both purposes."""
-    named = (runqy.redis_conn_id, runqy.runqy_redis_conn_id)
-    return {name for name in named if name is not None}
-
-
 def _redis(conn_id: str, find: Callable[[str], Connection]) -> RedisConnection | None:
     try:
         return RedisConnection.from_connection(find(conn_id))
     except AirflowNotFoundException:
         return None
-
-
-async def _fetch(conn_id: str) -> Settings:
-    connection = await in_thread(get_connection, conn_id)
-    runqy = RunqyConnection.from_connection(connection)
-    return _settings(runqy, {name: await _aredis(name) for name in _redis_ids(runqy)})
-
-
-async def _aredis(conn_id: str) -> RedisConnection | None:
-    try:
-        return RedisConnection.from_connection(await in_thread(get_connection, conn_id))
-    except AirflowNotFoundException:
-        return None
-
-
-def _settings(
-    runqy: RunqyConnection, redis: Mapping[str, RedisConnection | None]
-) -> Settings:
-    named = runqy.runqy_redis_conn_id
-    runqy_redis = None if named is None else redis[named]
-    if named is not None and runqy_redis is None:
-        raise Misconfigured(
-            f"Redis connection {named!r}, named by connection {runqy.conn_id!r} as "
-            "runqy's own, does not exist."
-        )
-    if runqy_redis is not None and runqy_redis.is_cluster:
-        raise Misconfigured(
-            f"Redis connection {named!r}, named by connection {runqy.conn_id!r} as "
-            "runqy's own, is a cluster. runqy keeps its queues in one Redis: set "
-            "runqy_redis_conn_id to that one. The inbox (redis_conn_id) may be a "
-            "cluster."
-        )
-    return Settings(runqy, load_config(), redis[runqy.redis_conn_id], runqy_redis)
 
 
 def load_config() -> Config:

@@ -21,7 +21,7 @@ from runqy_provider.client import api
 from runqy_provider.client.queues import known_queues, served_queues
 from runqy_provider.connections import needs_inbox
 from runqy_provider.errors import RunqyError, SinkError
-from runqy_provider.redis_client import client, redis_errors
+from runqy_provider.redis_client import opened
 from runqy_provider.settings import settings_of
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
@@ -241,16 +241,14 @@ def _eviction_of(connection: RedisConnection, namespace: str) -> str | None:
     Raises:
         SinkUnavailable: Redis is unavailable.
     """
-    redis = client(connection.for_namespace(namespace))
+    tagged = connection.for_namespace(namespace)
     try:
-        with redis_errors(connection, "read the settings of its memory"):
+        with opened(tagged, "read the settings of its memory") as redis:
             memory: Mapping[str, Any] = redis.info("memory")
     except SinkError as error:
         if isinstance(error.__cause__, ResponseError):
             return None
         raise
-    finally:
-        redis.close()
     policy = str(memory.get("maxmemory_policy", NO_EVICTION))
     # All keys of the inbox have a TTL, so volatile-* policies delete them, too.
     return policy if policy != NO_EVICTION and memory.get("maxmemory") else None

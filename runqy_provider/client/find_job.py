@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from runqy_provider.client.queues import hash_key
-from runqy_provider.redis_client import client, redis_errors
+from runqy_provider.redis_client import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,14 +71,10 @@ def _find(
     connection: RedisConnection, runqy_queue: str, text: str, lists: Sequence[str]
 ) -> Iterator[str]:
     """Yield the ids of the jobs in these lists whose payload contains a text."""
-    redis = client(connection)
-    try:
-        with redis_errors(connection, "look for a job"):
-            for _ in range(PASSES):
-                for ids in _ids(redis, f"asynq:{{{runqy_queue}}}", lists):
-                    yield from _find_in(redis, runqy_queue, ids, text.encode())
-    finally:
-        redis.close()
+    with opened(connection, "look for a job") as redis:
+        for _ in range(PASSES):
+            for ids in _ids(redis, f"asynq:{{{runqy_queue}}}", lists):
+                yield from _find_in(redis, runqy_queue, ids, text.encode())
 
 
 def _ids(redis: Redis, prefix: str, lists: Sequence[str]) -> Iterator[list[bytes]]:

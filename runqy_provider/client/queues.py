@@ -18,12 +18,11 @@ import difflib
 import logging
 import re
 from collections import Counter
-from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
 from runqy_provider.client import api
 from runqy_provider.errors import RunqyError
-from runqy_provider.redis_client import client, redis_errors
+from runqy_provider.redis_client import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -121,8 +120,8 @@ def known_queues(
         return api.ask(connection, api.list_queues(), timeout)
     if redis is None:
         return None
-    with closing(client(redis)) as opened, redis_errors(redis, "list the queues"):
-        names = cast("set[bytes]", opened.smembers(QUEUES))
+    with opened(redis, "list the queues") as runqy:
+        names = cast("set[bytes]", runqy.smembers(QUEUES))
     return {name.decode() for name in names}
 
 
@@ -178,8 +177,8 @@ def served_queues(
         RunqyError: The server is unavailable, or refuses the admin key.
     """
     if redis is not None:
-        with closing(client(redis)) as opened, redis_errors(redis, "look at workers"):
-            return set(read_workers(opened))
+        with opened(redis, "look at workers") as runqy:
+            return set(read_workers(runqy))
     if connection.admin_key is None:
         return None
     workers = api.ask(connection, api.list_workers(), timeout)

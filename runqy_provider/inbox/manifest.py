@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import io
 import uuid
-from contextlib import closing
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from runqy_provider.errors import NotThere, TooLarge
 from runqy_provider.inbox import keys
-from runqy_provider.redis_client import client, redis_errors
+from runqy_provider.redis_client import client, opened, redis_errors
 
 if TYPE_CHECKING:
     from runqy_provider.redis_connection import RedisConnection
@@ -52,10 +51,7 @@ class InboxManifest:
         # Two attempts may write at once: each has a key of its own.
         new = f"{self._key}:{uuid.uuid4().hex}"
         size = 0
-        with (
-            closing(client(self._connection)) as redis,
-            redis_errors(self._connection, "store the manifest of a batch"),
-        ):
+        with opened(self._connection, "store the manifest of a batch") as redis:
             redis.set(new, b"", ex=ttl)
             while piece := lines.read(PIECE):
                 if size + len(piece) > MOST_BYTES:
@@ -76,10 +72,7 @@ class InboxManifest:
             NotThere: It does not exist, or has expired.
             SinkUnavailable: Redis is unavailable.
         """
-        with (
-            closing(client(self._connection)) as redis,
-            redis_errors(self._connection, "look for the manifest of a batch"),
-        ):
+        with opened(self._connection, "look for the manifest of a batch") as redis:
             if not redis.exists(self._key):
                 raise NotThere(
                     f"The manifest is not in the inbox (Redis at "

@@ -9,7 +9,7 @@ cluster come by a sharded channel, whose messages stay on the nodes of its slot.
 from __future__ import annotations
 
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,7 +35,6 @@ from runqy_provider.waiters.source import Arrival, PollResult, StatusUpdate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-    from types import TracebackType
 
     from redis import Redis
     from redis.asyncio import Redis as AsyncRedis
@@ -75,12 +74,7 @@ class InboxReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._client.close()
 
     def read(self, delivery_id: str, max_bytes: int | None = None) -> StoredDelivery:
@@ -195,22 +189,26 @@ def write_and_read(connection: RedisConnection, namespace: str) -> None:
     """
     in_keys = connection.in_keys(namespace)
     key = f"{keys.PREFIX}:{in_keys}:check:{uuid.uuid4().hex}"
-    steps: dict[str, Callable[[Redis], object]] = {
-        "write a key with a script": lambda redis: redis.eval(
-            _WRITE, 2, key, keys.arrivals(in_keys), "1", str(TTL)
-        ),
-        "read a key": lambda redis: redis.get(key),
-        "publish on a channel": lambda redis: _publish(
-            redis, connection, keys.arrivals(in_keys)
-        ),
-        "delete a key": lambda redis: redis.delete(key),
-    }
-    redis = client(connection.for_namespace(namespace))
-    try:
+    arrivals = keys.arrivals(in_keys)
+    with closing(client(connection.for_namespace(namespace))) as redis:
+        steps: dict[str, Callable[[], object]] = {
+            "write a key with a script": lambda: redis.eval(
+                _WRITE, 2, key, arrivals, "1", str(TTL)
+            ),
+            "read a key": lambda: redis.get(key),
+            "publish on a channel": lambda: _publish(redis, connection, arrivals),
+            "delete a key": lambda: redis.delete(key),
+        }
         for step, act in steps.items():
-            _try(connection, f"{step} of the inbox ({key})", lambda act=act: act(redis))  # type: ignore[misc]
-    finally:
-        redis.close()
+            what = f"{step} of the inbox ({key})"
+            try:
+                with redis_errors(connection, what):
+                    act()
+            except SinkError as error:
+                cause = error.__cause__
+                if isinstance(cause, ResponseError):
+                    raise _refused(connection, what, cause) or error from cause
+                raise
 
 
 def _publish(redis: Redis, connection: RedisConnection, channel: str) -> object:
@@ -220,17 +218,6 @@ def _publish(redis: Redis, connection: RedisConnection, channel: str) -> object:
 
     script = f"{PUBLISH} publish('SPUBLISH', KEYS[1], '')"
     return redis.eval(script, 1, channel)
-
-
-def _try(connection: RedisConnection, what: str, act: Callable[[], object]) -> None:
-    try:
-        with redis_errors(connection, what):
-            act()
-    except SinkError as error:
-        cause = error.__cause__
-        if isinstance(cause, ResponseError):
-            raise _refused(connection, what, cause) or error from cause
-        raise
 
 
 def _refused(

@@ -14,7 +14,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from runqy_provider.errors import NoAccess, SinkUnavailable
 from runqy_provider.inbox import keys
@@ -75,15 +75,9 @@ class DeliveryRecord:
     def from_entry(cls, entry: bytes) -> Self:
         """Read an entry of a list, of this version or a newer one."""
         outcome, _, text = entry.decode("utf-8", "replace").partition("\n")
-        kept = json.loads(text)
-        return cls(
-            kept["at"],
-            kept["delivery_id"],
-            kept.get("status", ""),
-            kept.get("size", 0),
-            kept.get("count", 1),
-            outcome,
-        )
+        known = cls.__dataclass_fields__
+        kept = {k: v for k, v in json.loads(text).items() if k in known}
+        return cls(**kept, outcome=outcome)
 
     def to_json(self) -> str:
         """Return all but the outcome: the script that stores a delivery adds that."""
@@ -134,11 +128,6 @@ async def read_recent(client: Redis, namespace: str, most: int) -> RecentDeliver
     return RecentDeliveries(tuple(accepted), tuple(newest[:most]))
 
 
-class _List(NamedTuple):
-    redis: RedisConnection
-    key: str
-
-
 class RejectionRecorder:
     """Counts rejected deliveries, and writes them to the inbox once per second.
 
@@ -154,7 +143,8 @@ class RejectionRecorder:
     def __init__(self, client_of: Callable[[RedisConnection], Redis], ttl: int) -> None:
         self._client_of = client_of
         self._ttl = ttl
-        self._pending: dict[_List, dict[str, DeliveryRecord]] = {}
+        #: By Redis and key of a list, then by reason.
+        self._pending: dict[tuple[RedisConnection, str], dict[str, DeliveryRecord]] = {}
         self._untold: dict[tuple[str, str], tuple[Tell, str]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -179,7 +169,7 @@ class RejectionRecorder:
             tell: Tells the waiting task why; None if it must not be told: without a
                 valid token, a sender must not write into the log of a task.
         """
-        records = self._pending.setdefault(_List(redis, key), {})
+        records = self._pending.setdefault((redis, key), {})
         before = records.get(reason)
         records[reason] = DeliveryRecord(
             round(time.time(), 3),

@@ -16,7 +16,7 @@ from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from runqy_delivery import BadDelivery, Delivery
 from runqy_provider.config import Config
@@ -357,37 +357,16 @@ class SharedScript:
         return calls
 
     async def _send(self, calls: Sequence[_Call]) -> list[Any]:
-        results = await self._evaluate(calls)
-        unknown = [
-            number
-            for number, result in enumerate(results)
-            if isinstance(result, NoScriptError)
-        ]
-        if unknown:
-            # Redis has been restarted, or has failed over.
-            again = await self._evaluate(
-                [calls[number] for number in unknown], loads=True
-            )
-            for number, result in zip(unknown, again, strict=True):
-                results[number] = result
-        return results
-
-    async def _evaluate(
-        self, calls: Sequence[_Call], *, loads: bool = False
-    ) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipeline:
             for number, (keys, args, _) in enumerate(calls):
-                if loads and number == 0:
-                    # Redis caches the script for the next calls.
-                    pipeline.eval(self._text, len(keys), *keys, *args)
-                else:
-                    pipeline.evalsha(self._sha, len(keys), *keys, *args)
+                # The first one loads the script, which a restarted Redis does not know.
+                send = pipeline.evalsha if number else pipeline.eval
+                text = self._sha if number else self._text
+                send(text, len(keys), *keys, *args)
             if self._replicas is not None:
                 pipeline.wait(1, int(REPLICA_WAIT * 1000))
             results: list[Any] = await pipeline.execute(raise_on_error=False)
-        if self._replicas is None:
-            return results
-        error = self._replicas.error(results.pop())
+        error = None if self._replicas is None else self._replicas.error(results.pop())
         if error is None:
             return results
         return [

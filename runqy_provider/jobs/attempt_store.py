@@ -18,21 +18,19 @@ import json
 import logging
 import time
 import uuid
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from runqy_provider.airflow_compat import identity_of
 from runqy_provider.connections import DEFAULT_REDIS_CONN_ID
 from runqy_provider.inbox import keys
-from runqy_provider.redis_client import client, redis_errors
+from runqy_provider.redis_client import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
     from airflow.sdk import Context
-    from redis import Redis
 
     from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.settings import Settings
@@ -130,7 +128,8 @@ class RedisStore:
         Raises:
             SinkUnavailable: Redis is unavailable: a job of an earlier attempt may run.
         """
-        with self._opened("look for an earlier try, so nothing was enqueued") as redis:
+        what = "look for an earlier try, so nothing was enqueued"
+        with opened(self.redis, what) as redis:
             record = redis.get(self.key)
         known = None if record is None else json.loads(record)
         return known if isinstance(known, dict) else None
@@ -146,17 +145,9 @@ class RedisStore:
             SinkUnavailable: Redis is unavailable: nothing may be enqueued.
         """
         ttl = max(SHORTEST_TTL, int(expires - time.time()))
-        with self._opened("record this attempt, so nothing was enqueued") as redis:
+        what = "record this attempt, so nothing was enqueued"
+        with opened(self.redis, what) as redis:
             redis.set(self.key, json.dumps(record), ex=ttl)
-
-    @contextmanager
-    def _opened(self, what: str) -> Iterator[Redis]:
-        redis = client(self.redis)
-        try:
-            with redis_errors(self.redis, what):
-                yield redis
-        finally:
-            redis.close()
 
 
 #: Both have ``read`` and ``write``, and raise SinkUnavailable if they are unavailable.

@@ -43,21 +43,13 @@ class HttpRejection(Exception):
         return JSONResponse({"error": self.message}, self.status, headers)
 
 
-#: HTTP status and body of what is accepted; a progress message is not stored for good.
-_ACCEPTED = {
-    outcome: (status, f'{{"outcome":"{outcome.value}"}}'.encode())
-    for outcome, status in (
-        (Outcome.STORED, 200),
-        (Outcome.REPEATED, 200),
-        (Outcome.NOTED, 202),
-    )
-}
-
-
 def accepted(outcome: Outcome) -> Response:
-    """Return the response to a delivery that was accepted."""
-    status, body = _ACCEPTED[outcome]
-    return Response(body, status, media_type="application/json")
+    """Return the response to a delivery that was accepted.
+
+    A progress message has another status, as it is not stored for good.
+    """
+    status = 202 if outcome is Outcome.NOTED else 200
+    return JSONResponse({"outcome": outcome.value}, status)
 
 
 def bad_address() -> HttpRejection:

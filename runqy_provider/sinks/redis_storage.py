@@ -31,7 +31,7 @@ from runqy_provider.errors import (
     ServerUnavailable,
     SinkUnavailable,
 )
-from runqy_provider.redis_client import check_size, client, redis_errors
+from runqy_provider.redis_client import check_size, opened
 from runqy_provider.sinks.base import BoundSink, Sink
 from runqy_provider.sinks.result import from_inline_value
 from runqy_provider.waiters.source import Arrival, PollResult
@@ -100,12 +100,8 @@ class BoundRedisStorage(BoundSink):
         redis = self.settings.runqy_redis
         if redis is None:
             return
-        with redis_errors(redis, "reach runqy's Redis"):
-            connected = client(redis)
-            try:
-                connected.ping()
-            finally:
-                connected.close()
+        with opened(redis, "reach runqy's Redis") as connected:
+            connected.ping()
 
     def request(self, delivery_id: str, expires: float) -> DeliveryRequest:  # noqa: ARG002 - nothing expires
         """Request that our helper returns the result to runqy, as others always do."""
@@ -306,13 +302,9 @@ def _from_redis(
     """Return result, error and time of a job in runqy's Redis."""
     key = hash_key(job.runqy_queue, job.job_id)
     fields = ["state", "result", "error_msg", "completed_at", "last_failed_at"]
-    connected = client(redis)
-    try:
-        with redis_errors(redis, "read a job's result"):
-            check_size(connected, key, "result", max_bytes)
-            row = cast("list[bytes | None]", connected.hmget(key, fields))
-    finally:
-        connected.close()
+    with opened(redis, "read a job's result") as connected:
+        check_size(connected, key, "result", max_bytes)
+        row = cast("list[bytes | None]", connected.hmget(key, fields))
     if row[0] is None:
         raise _vanished(job, f"key {key} in Redis at {redis.address}")
     state, result, error, completed_at, failed_at = (

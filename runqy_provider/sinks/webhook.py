@@ -58,9 +58,6 @@ class WebhookSink(Sink):
 class BoundWebhook(BoundSink):
     """Webhooks to the receiver of one connection."""
 
-    def __init__(self, sink: WebhookSink, settings: Settings) -> None:
-        super().__init__(sink, settings)
-
     def check(self) -> None:
         """Check that callback URLs can be made, and that the inbox works."""
         if self.inbox.config_error is not None:

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
@@ -20,11 +20,10 @@ from airflow.api_fastapi.core_api.security import (
 )
 from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
-from pydantic import BaseModel, Field
 
 from runqy_provider import airflow_compat
 from runqy_provider.plugins.page.data import PageData
-from runqy_provider.plugins.page.waits import MOST_ROWS, Filter
+from runqy_provider.plugins.page.waits import Filter  # noqa: TC001 - FastAPI needs it
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -52,25 +51,6 @@ NOT_ALLOWED = (
     "<p>You may see neither connections nor task instances. Ask an administrator of "
     "Airflow for the right to read one of them."
 )
-
-
-class WaitQuery(BaseModel):
-    """The query of a request for waiting tasks; see ``Filter``."""
-
-    text: str = Field("", max_length=250)
-    queue: str = Field("", max_length=250)
-    order: Literal["oldest", "newest"] = "oldest"
-    offset: int = Field(0, ge=0)
-    limit: int = Field(50, ge=1, le=MOST_ROWS)
-
-    def to_filter(self) -> Filter:
-        return Filter(
-            self.text.strip(),
-            self.queue,
-            self.order == "newest",
-            self.offset,
-            self.limit,
-        )
 
 
 def page_app(path: str) -> dict[str, Any]:
@@ -117,10 +97,10 @@ def create_app() -> FastAPI:
         return JSONResponse({"now": time.time(), "connections": views})
 
     @app.get("/api/waits", dependencies=[SEES_TASKS])
-    async def waits(user: User, query: Annotated[WaitQuery, Query()]) -> JSONResponse:
+    async def waits(user: User, query: Annotated[Filter, Query()]) -> JSONResponse:
         """List one page of the waiting tasks of the DAGs that the user may read."""
         dag_ids = await asyncio.to_thread(readable_dags, user)
-        listing = await data.list_waits(dag_ids, query.to_filter())
+        listing = await data.list_waits(dag_ids, query)
         return JSONResponse({"now": time.time(), **listing})
 
     return app

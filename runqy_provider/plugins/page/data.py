@@ -112,21 +112,16 @@ class PageData:
 
         waits: Waits = await self._cache.get("waits", load)
         listing = await asyncio.to_thread(list_waits, waits.rows, dag_ids, wanted)
-        progress = await self._progress_of(listing.rows)
+        progress = await self._progress_of(listing["rows"])
+        rows = [
+            _row(wait, progress.get((wait.conn_id, wait.delivery_id)))
+            for wait in listing["rows"]
+        ]
         return {
-            "total": listing.total,
-            "matching": listing.matching,
-            "offset": listing.offset,
+            **listing,
             "is_complete": waits.is_complete,
             "triggerer_problem": waits.triggerer_problem,
-            "queues": [
-                {"name": name, "waits": count}
-                for name, count in sorted(listing.by_queue.items())
-            ],
-            "rows": [
-                _row(wait, progress.get((wait.conn_id, wait.delivery_id)))
-                for wait in listing.rows
-            ],
+            "rows": rows,
         }
 
     async def _progress_of(

@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -60,27 +60,10 @@ CONN_TYPE = "runqy"
 VARIABLE_PREFIX = "AIRFLOW_CONN_"
 
 
-@dataclass(frozen=True)
-class QueueCounts:
-    """One queue.
-
-    Attributes:
-        name: Its full name.
-        pending: Jobs that wait for a worker.
-        active: Jobs that run.
-        retry: Jobs that failed and will run again.
-        archived: Jobs that failed for good and are kept.
-        failed_today: How often a job failed since 0:00 UTC; None if it is not known.
-        workers: Live workers that serve it.
-    """
-
-    name: str
-    pending: int
-    active: int
-    retry: int
-    archived: int
-    failed_today: int | None
-    workers: int
+#: What is counted of each queue: jobs that wait for a worker, that run, that failed and
+#: will run again, that failed for good and are kept; and how often one failed since
+#: 0:00 UTC, which is None if it is not known.
+COUNTS = ("pending", "active", "retry", "archived", "failed_today")
 
 
 def list_connections() -> dict[str, str | None]:
@@ -165,7 +148,7 @@ async def look_at_queues(settings: Settings) -> dict[str, Any]:
     """Count the jobs and workers of all queues; None if they are not known."""
     connection, redis = settings.connection, settings.runqy_redis
 
-    async def count() -> list[QueueCounts]:
+    async def count() -> list[dict[str, Any]]:
         if redis is not None:
             async with _opened(redis, "count the jobs of all queues") as client:
                 return await _counts_in_redis(client)
@@ -177,12 +160,11 @@ async def look_at_queues(settings: Settings) -> dict[str, Any]:
             "runqy's own Redis in it (runqy_redis_conn_id), which also shows failures."
         )
         return {"queues": None, "queues_problem": problem}
-    counts, problem = await _within_limit(settings, count())
-    queues = None if counts is None else [vars(queue) for queue in counts]
+    queues, problem = await _within_limit(settings, count())
     return {"queues": queues, "queues_problem": problem}
 
 
-async def _counts_in_redis(client: Redis) -> list[QueueCounts]:
+async def _counts_in_redis(client: Redis) -> list[dict[str, Any]]:
     """Count in runqy's own Redis, in four round trips.
 
     Raises:
@@ -201,17 +183,14 @@ async def _counts_in_redis(client: Redis) -> list[QueueCounts]:
             pipeline.zcard(f"{prefix}:retry")
             pipeline.zcard(f"{prefix}:archived")
             pipeline.get(f"{prefix}:failed:{today}")
-        numbers = [int(number or 0) for number in await pipeline.execute()]
-    counts = []
-    for n, queue in enumerate(queues):
-        pending, active, retry, archived, failed = numbers[5 * n : 5 * n + 5]
-        counts.append(
-            QueueCounts(queue, pending, active, retry, archived, failed, workers[queue])
-        )
-    return counts
+        numbers = iter([int(number or 0) for number in await pipeline.execute()])
+    return [
+        {"name": queue, "workers": workers[queue], **dict(zip(COUNTS, numbers))}  # noqa: B905 - the next five
+        for queue in queues
+    ]
 
 
-async def _counts_from_api(connection: RunqyConnection) -> list[QueueCounts]:
+async def _counts_from_api(connection: RunqyConnection) -> list[dict[str, Any]]:
     """Ask the server, which needs the admin key.
 
     Raises:
@@ -222,15 +201,12 @@ async def _counts_from_api(connection: RunqyConnection) -> list[QueueCounts]:
     rows = await asyncio.to_thread(api.ask, connection, _list_counts())
     workers = count_workers(one.queues for one in listed if not one.is_stale)
     return [
-        QueueCounts(
-            name=row["queue"],
-            pending=int(row.get("pending", 0)),
-            active=int(row.get("active", 0)),
-            retry=int(row.get("retry", 0)),
-            archived=int(row.get("archived", 0)),
-            failed_today=None,
-            workers=workers[row["queue"]],
-        )
+        {
+            "name": row["queue"],
+            "workers": workers[row["queue"]],
+            **{name: int(row.get(name, 0)) for name in COUNTS},
+            "failed_today": None,
+        }
         for row in sorted(rows, key=lambda row: row["queue"])
     ]
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
+from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import case, null, select
 from sqlalchemy.orm import lazyload, load_only
 
@@ -220,73 +221,59 @@ def _wait(row: Any, since: float, given: Mapping[str, Any]) -> Wait:
     )
 
 
-@dataclass(frozen=True)
-class Filter:
-    """What to list.
+class Filter(BaseModel):
+    """What to list: the query of a request.
 
     Attributes:
         text: Part of a DAG, run, task, job or delivery id, in upper or lower case;
             empty: all.
-        runqy_queue: A queue; empty: all.
-        newest_first: The order; the oldest is first by default.
+        queue: A queue; empty: all.
+        order: Which tasks come first: those that wait longest, or shortest.
         offset: How many to skip.
         limit: How many to list.
     """
 
-    text: str = ""
-    runqy_queue: str = ""
-    newest_first: bool = False
-    offset: int = 0
-    limit: int = 50
-
-
-@dataclass(frozen=True)
-class Listing:
-    """One page.
-
-    Attributes:
-        rows: The tasks on it.
-        offset: How many come before it: fewer than was asked for, if the list is
-            shorter.
-        matching: How many match the filter.
-        total: How many wait, of all that the user may see.
-        by_queue: How many wait, by queue.
-    """
-
-    rows: Sequence[Wait]
-    offset: int
-    matching: int
-    total: int
-    by_queue: Mapping[str, int]
+    text: Annotated[str, StringConstraints(strip_whitespace=True, max_length=250)] = ""
+    queue: str = Field("", max_length=250)
+    order: Literal["oldest", "newest"] = "oldest"
+    offset: int = Field(0, ge=0)
+    limit: int = Field(50, ge=1, le=MOST_ROWS)
 
 
 def list_waits(
     waits: Sequence[Wait], dag_ids: Collection[str], wanted: Filter
-) -> Listing:
+) -> dict[str, Any]:
     """Return one page.
 
     Args:
         waits: All waiting tasks, the oldest first.
         dag_ids: The DAGs that the user may read.
         wanted: What to list.
+
+    Returns:
+        The tasks on it (``rows``), how many come before them (``offset``: fewer than
+        was asked for, if the list is shorter), how many match the filter (``matching``)
+        and how many wait in all (``total``) and by queue (``queues``), of those that
+        the user may see.
     """
     visible = [wait for wait in waits if wait.dag_id in dag_ids]
     matching = [wait for wait in visible if _matches(wait, wanted)]
-    if wanted.newest_first:
+    if wanted.order == "newest":
         matching.reverse()
     last = max(0, (len(matching) - 1) // wanted.limit * wanted.limit)
     offset = min(wanted.offset, last)
-    return Listing(
-        rows=matching[offset : offset + wanted.limit],
-        offset=offset,
-        matching=len(matching),
-        total=len(visible),
-        by_queue=Counter(wait.runqy_queue for wait in visible),
-    )
+    by_queue = Counter(wait.runqy_queue for wait in visible)
+    return {
+        "total": len(visible),
+        "matching": len(matching),
+        "offset": offset,
+        "queues": [{"name": n, "waits": by_queue[n]} for n in sorted(by_queue)],
+        "rows": matching[offset : offset + wanted.limit],
+    }
 
 
 def _matches(wait: Wait, wanted: Filter) -> bool:
-    if wanted.runqy_queue and wait.runqy_queue != wanted.runqy_queue:
+    if wanted.queue and wait.runqy_queue != wanted.queue:
         return False
     text = wanted.text.lower()
     ids = (wait.dag_id, wait.task_id, wait.run_id, wait.job_id, wait.delivery_id)

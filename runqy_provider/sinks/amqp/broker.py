@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import aio_pika
@@ -18,7 +17,11 @@ from aiormq.exceptions import (
     InvalidFrameError,
 )
 
-from runqy_provider.airflow_compat import AirflowNotFoundException, get_connection
+from runqy_provider.airflow_compat import (
+    AirflowNotFoundException,
+    get_connection,
+    in_thread,
+)
 from runqy_provider.connections import extra_of
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
 from runqy_provider.python_compat import is_cancelled
@@ -52,75 +55,43 @@ _ENDED = (
 )
 
 
-@dataclass(frozen=True)
-class BrokerSettings:
-    """How to reach a broker.
+async def connect(conn_id: str) -> AbstractConnection:
+    """Return a new connection to the broker of an Airflow connection.
 
-    Attributes:
-        conn_id: Id of the Airflow connection.
-        host: Host of the broker.
-        port: Port of the broker.
-        login: Name of the user.
-        password: Password of the user.
-        virtual_host: The virtual host.
-        ssl: Whether the connection uses TLS.
+    Raises:
+        Misconfigured: Airflow did not return the connection, its host is missing, or
+            its extra is not JSON.
+        Exception: An error of aio-pika; see ``amqp_errors``.
     """
+    arguments = await in_thread(_arguments, conn_id)
+    connection: AbstractConnection = await aio_pika.connect(**arguments)
+    return connection
 
-    conn_id: str
-    host: str
-    port: int
-    login: str
-    password: str = field(repr=False)
-    virtual_host: str
-    ssl: bool
 
-    @classmethod
-    def fetch(cls, conn_id: str) -> BrokerSettings:
-        """Fetch an Airflow connection. It blocks: from async code, call it in a thread.
-
-        Raises:
-            Misconfigured: Airflow did not return the connection, the host is missing,
-                or the extra is not JSON.
-        """
-        try:
-            connection = get_connection(conn_id)
-        except AirflowNotFoundException as error:
-            raise Misconfigured(
-                f"Airflow returned no connection {conn_id!r}, which the sink names: "
-                f"{error}. Create it, or name another one: amqp://conn_id/queue."
-            ) from error
-        extra = extra_of(connection)
-        ssl = bool(extra.get("ssl")) or connection.conn_type == "amqps"
-        if not connection.host:
-            raise Misconfigured(
-                f"Connection {conn_id!r} has no host. Set it to that of the broker."
-            )
-        return cls(
-            conn_id=conn_id,
-            host=connection.host,
-            port=connection.port or (TLS_PORT if ssl else PORT),
-            login=connection.login or "guest",
-            password=connection.password or "guest",
-            virtual_host=connection.schema or "/",
-            ssl=ssl,
+def _arguments(conn_id: str) -> dict[str, Any]:
+    """Return the arguments of aio-pika, with the password: they are never logged."""
+    try:
+        connection = get_connection(conn_id)
+    except AirflowNotFoundException as error:
+        raise Misconfigured(
+            f"Airflow returned no connection {conn_id!r}, which the sink names: "
+            f"{error}. Create it, or name another one: amqp://conn_id/queue."
+        ) from error
+    ssl = bool(extra_of(connection).get("ssl")) or connection.conn_type == "amqps"
+    if not connection.host:
+        raise Misconfigured(
+            f"Connection {conn_id!r} has no host. Set it to that of the broker."
         )
-
-    async def connect(self) -> AbstractConnection:
-        """Return a new connection.
-
-        Raises:
-            Exception: An error of aio-pika; see ``amqp_errors``.
-        """
-        return await aio_pika.connect(
-            host=self.host,
-            port=self.port,
-            login=self.login,
-            password=self.password,
-            virtualhost=self.virtual_host,
-            ssl=self.ssl,
-            timeout=CONNECT_TIMEOUT,
-            client_properties={"connection_name": "airflow-provider-runqy"},
-        )
+    return {
+        "host": connection.host,
+        "port": connection.port or (TLS_PORT if ssl else PORT),
+        "login": connection.login or "guest",
+        "password": connection.password or "guest",
+        "virtualhost": connection.schema or "/",
+        "ssl": ssl,
+        "timeout": CONNECT_TIMEOUT,
+        "client_properties": {"connection_name": "airflow-provider-runqy"},
+    }
 
 
 @contextmanager

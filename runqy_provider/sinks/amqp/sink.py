@@ -7,17 +7,17 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from runqy_delivery import DeliveryRequest
-from runqy_provider.airflow_compat import in_thread
 from runqy_provider.errors import Misconfigured
 from runqy_provider.inbox import keys
-from runqy_provider.sinks.amqp.broker import BrokerSettings, amqp_errors
+from runqy_provider.sinks.amqp.broker import amqp_errors, connect
 from runqy_provider.sinks.amqp.consumer import DEFAULT_QUEUE, AmqpQueue
 from runqy_provider.sinks.amqp.source import AmqpSource
 from runqy_provider.sinks.base import BoundSink, Sink
 from runqy_provider.sinks.inbox import InboxBackend
+from runqy_provider.sinks.options import options_of, query_of
 from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from runqy_provider.sinks.result import StoredResult, UrlOpener
 
 SCHEME = "amqp"
+
+#: The options of its URIs, and their defaults.
+_DEFAULTS = {
+    name: getattr(AmqpQueue, name) for name in ("exchange", "routing_key", "declare")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,36 +77,18 @@ class AmqpSink(Sink):
             Misconfigured: An option is unknown, or a name is not valid.
         """
         parts = urlsplit(uri)
-        options = dict(parse_qsl(parts.query))
-        exchange, key = options.pop("exchange", ""), options.pop("routing_key", None)
-        declare = options.pop("declare", "true")
-        if options:
-            raise Misconfigured(
-                "A sink amqp:// has the options exchange, routing_key and declare, not "
-                f"{', '.join(sorted(options))}."
-            )
-        if declare not in ("true", "false"):
-            raise Misconfigured(
-                f"declare of a sink must be true or false, not {declare!r}."
-            )
+        options = options_of(uri, _DEFAULTS)
         if not parts.netloc:
             raise Misconfigured(
                 f"{uri!r} names no connection: write a sink in a message queue as "
                 "amqp://conn_id/queue."
             )
         name = unquote(parts.path.removeprefix("/")) or DEFAULT_QUEUE
-        return cls(AmqpQueue(parts.netloc, name, exchange, key, declare == "true"))
+        return cls(AmqpQueue(parts.netloc, name, **options))
 
     @property
     def uri(self) -> str:
-        options = {}
-        if self.queue.exchange:
-            options["exchange"] = self.queue.exchange
-        if self.queue.routing_key is not None:
-            options["routing_key"] = self.queue.routing_key
-        if not self.queue.declare:
-            options["declare"] = "false"
-        query = f"?{urlencode(options)}" if options else ""
+        query = query_of({n: getattr(self.queue, n) for n in _DEFAULTS}, _DEFAULTS)
         name = quote(self.queue.name, safe="")
         return f"{SCHEME}://{self.queue.conn_id}/{name}{query}"
 
@@ -171,7 +158,6 @@ class BoundAmqpSink(BoundSink):
 
     async def _declare(self) -> None:
         queue = self.sink.queue
-        broker = await in_thread(BrokerSettings.fetch, queue.conn_id)
         with amqp_errors(queue.conn_id, f"use queue {queue.name!r}"):
-            async with await broker.connect() as connection:
+            async with await connect(queue.conn_id) as connection:
                 await queue.open(await connection.channel())

@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from runqy_delivery import BadDelivery, Delivery
-from runqy_provider.airflow_compat import in_thread
+from runqy_provider.caching import ExpiringDict
 from runqy_provider.errors import (
     Misconfigured,
     NoAccess,
@@ -30,7 +30,7 @@ from runqy_provider.inbox.callback_url import DELIVERY_ID
 from runqy_provider.inbox.writer import InboxWriter, Outcome, digest
 from runqy_provider.python_compat import is_cancelled
 from runqy_provider.redis_client import async_client
-from runqy_provider.sinks.amqp.broker import BrokerSettings, amqp_errors
+from runqy_provider.sinks.amqp.broker import amqp_errors, connect
 from runqy_provider.sinks.amqp.consumer import Consumer
 
 if TYPE_CHECKING:
@@ -171,14 +171,13 @@ class AmqpSource:
                 await _run_to_end(_close(opening))
 
     async def _open(self) -> tuple[Consumer, InboxWriter, AsyncExitStack]:
-        settings = await in_thread(BrokerSettings.fetch, self._queue.conn_id)
         async with AsyncExitStack() as stack:
-            namespace = self._queue.namespace
+            namespace, conn_id = self._queue.namespace, self._queue.conn_id
             redis = async_client(
                 self._redis.for_namespace(namespace), most_connections=1
             )
             stack.push_async_callback(redis.aclose)
-            connection = await stack.enter_async_context(await settings.connect())
+            connection = await stack.enter_async_context(await connect(conn_id))
             consumer = Consumer(self._queue, connection)
             await consumer.start()
             writer = InboxWriter(redis, self._redis, namespace, self._ttl)
@@ -321,18 +320,14 @@ class KnownDeliveryIds:
     """
 
     def __init__(self) -> None:
-        self._polled_at: dict[str, float] = {}
+        self._polled: ExpiringDict[str] = ExpiringDict()
 
     def add(self, ids: Collection[str]) -> None:
         """Add ids that are polled now, and forget those not polled for a long time."""
-        now = time.monotonic()
-        known = {
-            id_: polled_at
-            for id_, polled_at in self._polled_at.items()
-            if now - polled_at < KNOWN_TTL
-        }
-        known.update((id_, now) for id_ in ids if not _OPERATOR_ID.fullmatch(id_))
-        self._polled_at = known
+        self._polled.drop_expired(0)
+        for id_ in ids:
+            if not _OPERATOR_ID.fullmatch(id_):
+                self._polled.set(id_, id_, KNOWN_TTL)
 
     def __contains__(self, id_: str) -> bool:
-        return bool(_OPERATOR_ID.fullmatch(id_)) or id_ in self._polled_at
+        return bool(_OPERATOR_ID.fullmatch(id_)) or id_ in self._polled

@@ -10,7 +10,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
 
 import obstore
 from obstore.exceptions import (
@@ -25,7 +25,7 @@ from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavail
 from runqy_provider.sinks.object_store.base import Head, Listing, shared_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from obstore.store import ClientConfig, RetryConfig
 
@@ -60,22 +60,25 @@ class ObstoreStore(abc.ABC):
         conn_id: The Airflow connection.
     """
 
+    #: The scheme of its URIs, the service, and obstore's class of clients.
+    scheme: ClassVar[str]
+    service: ClassVar[str]
+    client_class: ClassVar[Callable[..., Any]]
+
     bucket: str
     conn_id: str
 
     @property
-    @abc.abstractmethod
     def url(self) -> str:
-        """URI of the bucket."""
+        return f"{self.scheme}://{self.bucket}"
 
     @property
-    @abc.abstractmethod
     def access_hint(self) -> str:
-        """What grants access, for messages."""
+        return f"{self.service} connection {self.conn_id!r}"
 
     @abc.abstractmethod
-    def create_client(self, connection: ConnectionLike) -> Any:
-        """Return a new obstore client for the bucket.
+    def read_config(self, connection: ConnectionLike) -> tuple[Any, bool]:
+        """Return obstore's configuration, and whether its endpoint has no TLS.
 
         Raises:
             Misconfigured: The connection has a field that is not supported.
@@ -162,7 +165,13 @@ class ObstoreStore(abc.ABC):
     def _new_client(self) -> Any:
         connection = get_connection(self.conn_id)
         try:
-            return self.create_client(connection)
+            config, is_plain = self.read_config(connection)
+            return self.client_class(
+                self.bucket,
+                config=config,
+                client_options={**CLIENT, "allow_http": is_plain},
+                retry_config=RETRIES,
+            )
         except Misconfigured:
             raise
         except (BaseError, ValueError, OSError) as error:

@@ -14,8 +14,6 @@ from obstore.store import AzureStore as Client
 from runqy_provider.connections import extra_of
 from runqy_provider.errors import Misconfigured, NoAccess
 from runqy_provider.sinks.object_store._obstore import (
-    CLIENT,
-    RETRIES,
     ObstoreStore,
     refuse_fields,
 )
@@ -24,14 +22,12 @@ from runqy_provider.sinks.object_store.object_sink import ObjectSink
 from runqy_provider.sinks.object_store.uri import key_of_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from obstore.store import AzureConfig
 
     from runqy_provider.connections import ConnectionLike
     from runqy_provider.settings import Settings
-
-_CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}")
 
 
 @dataclass(frozen=True)
@@ -46,20 +42,14 @@ class AzureSink(ObjectSink):
     """
 
     scheme: ClassVar[str] = "abfs"
+    bucket_kind: ClassVar[str] = "a container of Azure Blob Storage"
+    bucket_names: ClassVar[str] = r"[a-z0-9](?:-?[a-z0-9]){2,62}"
     conn_option: ClassVar[str | None] = "wasb_conn_id"
 
     wasb_conn_id: str | None = None
 
     def store(self, settings: Settings) -> AzureStore:  # noqa: ARG002 - not in the runqy connection
         return AzureStore(self.bucket, self.wasb_conn_id or "wasb_default")
-
-    def _check_bucket(self) -> None:
-        if not _CONTAINER.fullmatch(self.bucket):
-            raise Misconfigured(
-                f"{self.bucket!r} is not a valid name of a container of Azure Blob "
-                "Storage. Write the sink as abfs://container/prefix; the connection "
-                "names the account."
-            )
 
 
 #: Without this header Azure refuses a PUT of a whole blob.
@@ -83,16 +73,12 @@ _UNSUPPORTED = ("managed_identity_client_id", "workload_identity_tenant_id")
 class AzureStore(ObstoreStore):
     """A container in Azure Blob Storage."""
 
-    @property
-    def url(self) -> str:
-        return f"abfs://{self.bucket}"
+    scheme: ClassVar[str] = "abfs"
+    service: ClassVar[str] = "Azure Blob Storage"
+    client_class: ClassVar[Callable[..., Any]] = Client
 
-    @property
-    def access_hint(self) -> str:
-        return f"Azure Blob Storage connection {self.conn_id!r}"
-
-    def create_client(self, connection: ConnectionLike) -> Client:
-        """Return a client with the connection's key, SAS or service principal."""
+    def read_config(self, connection: ConnectionLike) -> tuple[AzureConfig, bool]:
+        """Return the connection's key, SAS or service principal."""
         extra = extra_of(connection)
         unsupported = [name for name in _UNSUPPORTED if extra.get(name)]
         refuse_fields(
@@ -103,12 +89,7 @@ class AzureStore(ObstoreStore):
         )
         config = cast("AzureConfig", _config(connection, extra))
         is_plain = str(config.get("endpoint", "")).startswith("http://")
-        return Client(
-            self.bucket,
-            config=config,
-            client_options={**CLIENT, "allow_http": is_plain},
-            retry_config=RETRIES,
-        )
+        return config, is_plain
 
     def sign_put(self, key: str, seconds: int) -> SignedPut:
         """Return a URL to PUT a blob to, and the header that Azure requires."""

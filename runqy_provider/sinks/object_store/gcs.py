@@ -5,18 +5,14 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from obstore.store import GCSStore
 
 from runqy_provider.connections import extra_of
-from runqy_provider.errors import Misconfigured
 from runqy_provider.sinks.object_store._obstore import (
-    CLIENT,
-    RETRIES,
     ObstoreStore,
     refuse_fields,
 )
@@ -25,12 +21,12 @@ from runqy_provider.sinks.object_store.object_sink import ObjectSink
 from runqy_provider.sinks.object_store.uri import key_of_url
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from obstore.store import GCSConfig
 
     from runqy_provider.connections import ConnectionLike
     from runqy_provider.settings import Settings
-
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
 @dataclass(frozen=True)
@@ -45,19 +41,14 @@ class GcsSink(ObjectSink):
     """
 
     scheme: ClassVar[str] = "gs"
+    bucket_kind: ClassVar[str] = "a bucket of Google Cloud Storage"
+    bucket_names: ClassVar[str] = r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"
     conn_option: ClassVar[str | None] = "gcp_conn_id"
 
     gcp_conn_id: str | None = None
 
     def store(self, settings: Settings) -> GoogleStore:  # noqa: ARG002 - not in the runqy connection
         return GoogleStore(self.bucket, self.gcp_conn_id or "google_cloud_default")
-
-    def _check_bucket(self) -> None:
-        if not _BUCKET.fullmatch(self.bucket):
-            raise Misconfigured(
-                f"{self.bucket!r} is not a valid name of a bucket of Google Cloud "
-                "Storage. Write the sink as gs://bucket/prefix."
-            )
 
 
 HOST = "storage.googleapis.com"
@@ -78,16 +69,12 @@ _UNSUPPORTED = (
 class GoogleStore(ObstoreStore):
     """A bucket in Google Cloud Storage."""
 
-    @property
-    def url(self) -> str:
-        return f"gs://{self.bucket}"
+    scheme: ClassVar[str] = "gs"
+    service: ClassVar[str] = "Google Cloud"
+    client_class: ClassVar[Callable[..., Any]] = GCSStore
 
-    @property
-    def access_hint(self) -> str:
-        return f"Google Cloud connection {self.conn_id!r}"
-
-    def create_client(self, connection: ConnectionLike) -> GCSStore:
-        """Return a client with the connection's key, or the machine's credentials."""
+    def read_config(self, connection: ConnectionLike) -> tuple[GCSConfig, bool]:
+        """Return the connection's key; without one, the machine's credentials count."""
         extra = extra_of(connection)
         unsupported = [name for name in _UNSUPPORTED if extra.get(name)]
         refuse_fields(
@@ -104,12 +91,7 @@ class GoogleStore(ObstoreStore):
             config["service_account"] = str(path)
         # A key may name an endpoint: a private one, or that of an emulator.
         is_plain = "http://" in str(config.get("service_account_key", ""))
-        return GCSStore(
-            self.bucket,
-            config=config,
-            client_options={**CLIENT, "allow_http": is_plain},
-            retry_config=RETRIES,
-        )
+        return config, is_plain
 
     # Keys are quoted before they are signed: obstore signs the text that it is given,
     # and Google checks the text in the URL.

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from runqy_provider.errors import Misconfigured, NoAccess, NotThere, SinkUnavailable
 from runqy_provider.sinks.object_store.base import Head, Listing
@@ -24,6 +24,7 @@ from runqy_provider.sinks.object_store.uri import (
     unquoted,
     url_errors,
 )
+from runqy_provider.sinks.options import options_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,8 +55,7 @@ class FileSink(ObjectSink):
             raise Misconfigured(
                 f"{uri!r} is not a valid sink: write a shared folder as file:///folder."
             )
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        return cls.from_uri_parts("/" + folder.strip("/"), "", options)
+        return cls("/" + folder.strip("/"), **options_of(uri, cls.defaults()))
 
     @classmethod
     def for_result(cls, uri: str) -> Self:

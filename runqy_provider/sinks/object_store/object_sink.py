@@ -9,10 +9,11 @@ import contextlib
 import functools
 import json
 import logging
+import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from runqy_delivery import Delivery, DeliveryRequest
 from runqy_provider.errors import (
@@ -32,6 +33,7 @@ from runqy_provider.sinks.object_store.uri import (
     quoted,
     unquoted,
 )
+from runqy_provider.sinks.options import options_of, query_of
 from runqy_provider.sinks.result import (
     BYTES_TYPE,
     JSON_TYPE,
@@ -41,7 +43,7 @@ from runqy_provider.sinks.result import (
 from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import BinaryIO
 
     from typing_extensions import Self
@@ -133,11 +135,12 @@ class ObjectSink(Sink):
     #: The scheme of its URIs, and its name in the wire format.
     scheme: ClassVar[str]
 
+    #: What its buckets are, and the pattern of their names.
+    bucket_kind: ClassVar[str]
+    bucket_names: ClassVar[str]
+
     #: The argument that names the Airflow connection; None if there is none.
     conn_option: ClassVar[str | None] = None
-
-    #: Further options of its URIs.
-    more_options: ClassVar[tuple[str, ...]] = ()
 
     bucket: str
     prefix: str = ""
@@ -152,9 +155,13 @@ class ObjectSink(Sink):
             )
         check_name(self.prefix)
 
-    @abc.abstractmethod
     def _check_bucket(self) -> None:
         """Raise Misconfigured if the name of the bucket is not valid."""
+        if not re.fullmatch(self.bucket_names, self.bucket):
+            raise Misconfigured(
+                f"{self.bucket!r} is not a valid name of {self.bucket_kind}. Write the "
+                f"sink as {self.scheme}://bucket/prefix."
+            )
 
     @abc.abstractmethod
     def store(self, settings: Settings) -> ObjectStore:
@@ -162,10 +169,14 @@ class ObjectSink(Sink):
 
     @classmethod
     def from_uri(cls, uri: str) -> Self:
-        """Return the sink that ``scheme://bucket/prefix?option=value`` describes."""
+        """Return the sink that ``scheme://bucket/prefix?option=value`` describes.
+
+        Raises:
+            Misconfigured: An option is unknown, or a name is not valid.
+        """
         parts = urlsplit(uri)
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        return cls.from_uri_parts(parts.netloc, unquoted(parts.path), options)
+        prefix = unquoted(parts.path).strip("/")
+        return cls(parts.netloc, prefix, **options_of(uri, cls.defaults()))
 
     @classmethod
     def for_result(cls, uri: str) -> Self:
@@ -173,45 +184,10 @@ class ObjectSink(Sink):
         return cls(urlsplit(uri).netloc)
 
     @classmethod
-    def from_uri_parts(
-        cls, bucket: str, prefix: str, options: Mapping[str, str]
-    ) -> Self:
-        """Return the sink that the unquoted parts of a URI describe.
-
-        Raises:
-            Misconfigured: An option is unknown, or a name is not valid.
-        """
-        named = [] if cls.conn_option is None else [cls.conn_option]
-        known = ["presign", *named, *cls.more_options]
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            raise Misconfigured(
-                f"A sink {cls.scheme}:// has the options {' and '.join(known)}, not "
-                f"{', '.join(unknown)}. A '?' that belongs to a name is written %3F."
-            )
-        presign = options.get("presign", str(cls.presign).lower())
-        if presign not in ("true", "false"):
-            raise Misconfigured(
-                f"presign of a sink must be true or false, not {presign!r}."
-            )
-        more = cls.more_from(options)
-        sink = cls(bucket, prefix.strip("/"), presign == "true", **more)
-        conn_id = options.get(cls.conn_option or "")
-        return sink if conn_id is None else sink.with_connection(conn_id)
-
-    @classmethod
-    def more_from(cls, options: Mapping[str, str]) -> dict[str, Any]:
-        """Return the arguments that the options of this kind of store stand for.
-
-        Raises:
-            Misconfigured: The value of an option is not valid.
-        """
-        return {name: options[name] for name in cls.more_options if name in options}
-
-    @property
-    def more_in_uri(self) -> Mapping[str, str]:
-        """The options of this kind of store that differ from its defaults."""
-        return {}
+    def defaults(cls) -> dict[str, Any]:
+        """Return the options of its URIs, and their defaults."""
+        _bucket, _prefix, *options = fields(cls)
+        return {option.name: option.default for option in options}
 
     def with_connection(self, conn_id: str) -> Self:
         """Return a copy of the sink that uses another Airflow connection.
@@ -226,14 +202,8 @@ class ObjectSink(Sink):
 
     @property
     def uri(self) -> str:
-        options = {}
-        if self.presign != type(self).presign:
-            options["presign"] = str(self.presign).lower()
-        conn_id = getattr(self, self.conn_option) if self.conn_option else None
-        if self.conn_option is not None and conn_id is not None:
-            options[self.conn_option] = conn_id
-        options.update(self.more_in_uri)
-        query = f"?{urlencode(options)}" if options else ""
+        defaults = self.defaults()
+        query = query_of({name: getattr(self, name) for name in defaults}, defaults)
         return f"{self.scheme}://{quoted(self._path)}{query}"
 
     @property

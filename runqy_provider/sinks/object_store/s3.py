@@ -4,21 +4,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from runqy_provider.errors import Misconfigured
 from runqy_provider.sinks.object_store.base import S3Put
 from runqy_provider.sinks.object_store.object_sink import ObjectSink
 from runqy_provider.sinks.object_store.s3_store import S3Store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from runqy_provider.settings import Settings
-
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 @dataclass(frozen=True)
@@ -41,15 +35,9 @@ class S3Sink(ObjectSink):
     """
 
     scheme: ClassVar[str] = "s3"
+    bucket_kind: ClassVar[str] = "an S3 bucket"
+    bucket_names: ClassVar[str] = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
     conn_option: ClassVar[str | None] = "aws_conn_id"
-
-    more_options: ClassVar[tuple[str, ...]] = (
-        "once",
-        "sse",
-        "kms_key_id",
-        "acl",
-        "signed_endpoint",
-    )
 
     aws_conn_id: str | None = None
     once: bool = True
@@ -58,25 +46,6 @@ class S3Sink(ObjectSink):
     acl: str | None = None
     signed_endpoint: str | None = None
 
-    @classmethod
-    def more_from(cls, options: Mapping[str, str]) -> dict[str, Any]:
-        """Return the arguments that the options of an S3 sink stand for."""
-        more: dict[str, Any] = super().more_from(options)
-        if "once" in more:
-            if more["once"] not in ("true", "false"):
-                raise Misconfigured(
-                    f"once of a sink must be true or false, not {more['once']!r}."
-                )
-            more["once"] = more["once"] == "true"
-        return more
-
-    @property
-    def more_in_uri(self) -> Mapping[str, str]:
-        """The options that differ from their defaults."""
-        texts = {name: getattr(self, name) for name in self.more_options[1:]}
-        given = {name: str(value) for name, value in texts.items() if value}
-        return given if self.once else {"once": "false", **given}
-
     def store(self, settings: Settings) -> S3Store:
         return S3Store(
             self.bucket,
@@ -84,10 +53,3 @@ class S3Sink(ObjectSink):
             S3Put(self.once and self.presign, self.sse, self.kms_key_id, self.acl),
             self.signed_endpoint,
         )
-
-    def _check_bucket(self) -> None:
-        if not _BUCKET.fullmatch(self.bucket):
-            raise Misconfigured(
-                f"{self.bucket!r} is not a valid name of an S3 bucket. Write the sink "
-                "as s3://bucket/prefix."
-            )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import math
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -112,34 +113,26 @@ class S3Store:
             _takes_once.add(bucket)
 
     def list_folder(self, folder: str) -> Listing:
-        keys: dict[str, float] = {}
-        pages = 0
-        for page in self._pages(folder, Delimiter="/"):
-            keys.update(page)
-            pages += 1
-        return Listing(keys, pages)
+        return cast("Listing", self._list(folder, math.inf, Delimiter="/"))
 
     def list_below(self, folder: str, most_pages: int) -> Listing | None:
+        return self._list(folder, most_pages)
+
+    def _list(self, prefix: str, most_pages: float, **options: str) -> Listing | None:
+        """Return all objects; None if there are more pages than were asked for."""
         keys: dict[str, float] = {}
         pages = 0
-        for page in self._pages(folder):
-            keys.update(page)
-            pages += 1
-            if pages > most_pages:
-                return None
-        return Listing(keys, pages)
-
-    def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, float]]:
-        """Yield the objects of each page, with the times of their last changes."""
         with self._errors("list", prefix):
             paginator = self._client().get_paginator("list_objects_v2")
             for page in paginator.paginate(
                 Bucket=self.bucket, Prefix=prefix, **options
             ):
-                yield {
-                    item["Key"]: item["LastModified"].timestamp()
-                    for item in page.get("Contents", ())
-                }
+                pages += 1
+                if pages > most_pages:
+                    return None
+                for item in page.get("Contents", ()):
+                    keys[item["Key"]] = item["LastModified"].timestamp()
+        return Listing(keys, pages)
 
     def find(self, key: str, suffix: str) -> Listing:  # noqa: ARG002 - both begin with the key
         return self.list_folder(key)
@@ -229,9 +222,44 @@ class S3Store:
 
     @contextmanager
     def _errors(self, operation: str, key: str = "") -> Iterator[None]:
+        """Turn errors of botocore into ours.
+
+        Args:
+            operation: What is attempted, for the message: ``"read"``, ``"list"``.
+            key: The object; empty: the bucket.
+
+        Raises:
+            NoAccess: Access was denied.
+            NotThere: The bucket or the object does not exist.
+            SinkUnavailable: Any other error.
+        """
         location = f"{self.url}/{key}" if key else self.url
-        with s3_errors(location, self.access_hint, operation):
+        failed, hint = f"Could not {operation} {location}", self.access_hint
+        try:
             yield
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            message = error.response.get("Error", {}).get("Message") or code
+            if code in _DENIED:
+                raise NoAccess(
+                    f"{failed}: access denied ({message}). Check the permissions of "
+                    f"{hint}: ListBucket, GetObject and PutObject on that bucket."
+                ) from error
+            if code in _MISSING:
+                raise NotThere(
+                    f"{failed}: it does not exist ({message}). Check the sink's "
+                    f"bucket, and region and endpoint of {hint}."
+                ) from error
+            lacks = f" The store may lack newer checksums: {CHECKSUM_HINT}"
+            more = lacks if code in _LACKS_CHECKSUMS else ""
+            raise SinkUnavailable(f"{failed}: {code}: {message}{more}") from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise NoAccess(
+                f"{failed}: {error}. Put credentials into {hint}, or into the "
+                "environment of scheduler, workers and triggerer."
+            ) from error
+        except (BotoCoreError, OSError) as error:
+            raise SinkUnavailable(f"{failed}: {error}") from error
 
 
 def _crc32(content: BinaryIO) -> str:
@@ -372,48 +400,3 @@ class _Client:
     boto3: Any
     has_connection: bool
     signed_endpoint: str | None = None
-
-
-@contextmanager
-def s3_errors(location: str, hint: str, operation: str) -> Iterator[None]:
-    """Turn errors of botocore into ours.
-
-    Args:
-        location: The object or bucket, for the message: ``s3://bucket/key``.
-        hint: What grants access, for the message: ``AWS connection 'aws_default'``.
-        operation: What was attempted, for the message: ``"read"``, ``"list"``.
-
-    Raises:
-        NoAccess: Access was denied.
-        NotThere: The bucket or the object does not exist.
-        SinkUnavailable: Any other error.
-    """
-    try:
-        yield
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        message = error.response.get("Error", {}).get("Message") or code
-        if code in _DENIED:
-            raise NoAccess(
-                f"Could not {operation} {location}: access denied ({message}). Check "
-                f"the permissions of {hint}: ListBucket, GetObject and PutObject on "
-                "that bucket."
-            ) from error
-        if code in _MISSING:
-            raise NotThere(
-                f"Could not {operation} {location}: it does not exist ({message}). "
-                f"Check the sink's bucket, and region and endpoint of {hint}."
-            ) from error
-        hint = ""
-        if code in _LACKS_CHECKSUMS:
-            hint = f" The store may lack newer checksums: {CHECKSUM_HINT}"
-        raise SinkUnavailable(
-            f"Could not {operation} {location}: {code}: {message}{hint}"
-        ) from error
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise NoAccess(
-            f"Could not {operation} {location}: {error}. Put credentials into {hint}, "
-            "or into the environment of scheduler, workers and triggerer."
-        ) from error
-    except (BotoCoreError, OSError) as error:
-        raise SinkUnavailable(f"Could not {operation} {location}: {error}") from error

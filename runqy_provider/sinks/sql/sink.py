@@ -9,7 +9,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from runqy_delivery import DeliveryRequest
 from runqy_delivery.wire import COMPLETED, FAILED
@@ -22,9 +22,10 @@ from runqy_provider.errors import (
     SinkUnavailable,
 )
 from runqy_provider.sinks.base import BoundSink, Sink
+from runqy_provider.sinks.options import options_of, query_of
 from runqy_provider.sinks.result import from_inline_value
 from runqy_provider.sinks.sql.engine import connect_arguments, sql_engine
-from runqy_provider.sinks.sql.table import SqlTable
+from runqy_provider.sinks.sql.table import COLUMNS, SqlTable
 from runqy_provider.sinks.sql.timeouts import RESULT_TIMEOUT, TIMEOUT, abort_after
 from runqy_provider.waiters.source import Arrival, PollResult, StatusUpdate
 from runqy_provider.waiters.waiter import Waiter, WaitTarget
@@ -198,7 +199,12 @@ PROBE = "00000000-0000-5000-8000-000000000000"
 #: A row that was not polled for this many of the longest intervals is forgotten.
 FORGET_AFTER = 6
 
-_OPTIONS = ("id", "status", "result", "completed_at")
+#: The options of its URIs, and their defaults.
+_DEFAULTS = {
+    **{name: getattr(SqlTable, name) for name in COLUMNS},
+    "insert": True,
+    "notify": None,
+}
 _CHANNEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
@@ -235,25 +241,14 @@ class SqlSink(Sink):
             Misconfigured: An option is unknown, or a name is not valid.
         """
         parts = urlsplit(uri)
-        options = dict(parse_qsl(parts.query))
-        names = {what: options.pop(what) for what in _OPTIONS if what in options}
-        insert, notify = options.pop("insert", "true"), options.pop("notify", None)
-        if options:
-            raise Misconfigured(
-                f"A sink sql:// has the options {', '.join(_OPTIONS)}, insert and "
-                f"notify, not {', '.join(sorted(options))}."
-            )
-        if insert not in ("true", "false"):
-            raise Misconfigured(
-                f"insert of a sink must be true or false, not {insert!r}."
-            )
+        options = options_of(uri, _DEFAULTS)
+        own = {n: options.pop(n) for n in ("insert", "notify") if n in options}
         if not parts.netloc:
             raise Misconfigured(
                 f"{uri!r} names no connection: write a sink in a table as "
                 "sql://conn_id/table."
             )
-        table = SqlTable(parts.netloc, parts.path.strip("/"), **names)
-        return cls(table, insert == "true", notify)
+        return cls(SqlTable(parts.netloc, parts.path.strip("/"), **options), **own)
 
     @property
     def channel(self) -> str:
@@ -262,16 +257,8 @@ class SqlSink(Sink):
 
     @property
     def uri(self) -> str:
-        options = {
-            what: name
-            for what, name in self.table.columns.items()
-            if name != getattr(SqlTable, what)
-        }
-        if not self.insert:
-            options["insert"] = "false"
-        if self.notify is not None:
-            options["notify"] = self.notify
-        query = f"?{urlencode(options)}" if options else ""
+        own = {"insert": self.insert, "notify": self.notify}
+        query = query_of({**self.table.columns, **own}, _DEFAULTS)
         return f"{SCHEME}://{self.table.conn_id}/{self.table.name}{query}"
 
     def bind(self, settings: Settings) -> BoundSqlSink:

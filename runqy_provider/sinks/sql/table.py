@@ -208,6 +208,10 @@ class Row:
     is_dated: bool = False
 
 
+#: The meanings of the columns.
+COLUMNS = ("id", "status", "result", "completed_at")
+
+
 @dataclass(frozen=True)
 class SqlTable:
     """A table of results and the names of its columns.
@@ -230,7 +234,7 @@ class SqlTable:
 
     def __post_init__(self) -> None:
         schema, _, name = self.name.rpartition(".")
-        names = [name, self.id, self.status, self.result, self.completed_at]
+        names = [name, *self.columns.values()]
         for one in names + ([schema] if schema else []):
             # Names cannot be bound as values are, so they must not contain SQL.
             if not _NAME.fullmatch(one):
@@ -247,12 +251,7 @@ class SqlTable:
     @property
     def columns(self) -> dict[str, str]:
         """The names of the columns by their meaning."""
-        return {
-            "id": self.id,
-            "status": self.status,
-            "result": self.result,
-            "completed_at": self.completed_at,
-        }
+        return {meaning: getattr(self, meaning) for meaning in COLUMNS}
 
     def poll(self, ids: Collection[str]) -> Iterator[Row]:
         """Yield the rows of these ids, without their results."""

@@ -12,7 +12,7 @@ from runqy_provider.errors import NotThere, SinkUnavailable
 from runqy_provider.models import JobRef
 from runqy_provider.python_compat import cancel, timeout
 from runqy_provider.settings import load_settings
-from runqy_provider.sinks.amqp.broker import BrokerSettings, amqp_errors
+from runqy_provider.sinks.amqp.broker import amqp_errors, connect
 from runqy_provider.sinks.amqp.consumer import AmqpQueue, Consumer
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.race import poll_status
@@ -75,7 +75,7 @@ def test_amqp_consumer_connection_closed_at_any_moment_is_unavailable(
     """A connection closes in each step of opening a channel and counting messages."""
 
     async def error_after(turns: int) -> str:
-        connection = await BrokerSettings.fetch("mq").connect()
+        connection = await connect("mq")
         consumer = Consumer(AmqpQueue("mq", queue), connection)
         await consumer.start()
         counting = asyncio.ensure_future(count(consumer))

@@ -47,7 +47,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisNode]:
 def settings(node: RedisNode) -> RedisConnection:
     """The connection to it; it is empty and has no limit."""
     node.ask("FLUSHALL")
-    node.ask("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+    set_memory(node, "0", "noeviction")
     return redis_connection(host="127.0.0.1", port=node.port)
 
 
@@ -56,6 +56,12 @@ def full(node: RedisNode, settings: RedisConnection) -> RedisConnection:
     """The connection to it while it is full."""
     node.ask("CONFIG", "SET", "maxmemory", "1")
     return settings
+
+
+def set_memory(node: RedisNode, limit: str, policy: str) -> None:
+    """Set how much memory a Redis takes; Redis 6 sets one option at a time."""
+    assert node.ask("CONFIG", "SET", "maxmemory", limit)
+    assert node.ask("CONFIG", "SET", "maxmemory-policy", policy)
 
 
 def checked(redis: RedisConnection) -> tuple[str, str]:
@@ -107,7 +113,7 @@ async def test_receiver_full_redis_responds_503_out_of_memory(
 def test_check_inbox_redis_that_deletes_unread_keys_is_warned_of(
     settings: RedisConnection, node: RedisNode, policy: str, limit: str, status: str
 ) -> None:
-    node.ask("CONFIG", "SET", "maxmemory", limit, "maxmemory-policy", policy)
+    set_memory(node, limit, policy)
 
     found, message = checked(settings)
 
@@ -119,7 +125,7 @@ def test_check_inbox_redis_that_deletes_unread_keys_is_warned_of(
 def test_check_inbox_user_who_may_not_ask_gets_no_warning(
     settings: RedisConnection, node: RedisNode, right: str
 ) -> None:
-    node.ask("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+    set_memory(node, "100mb", "allkeys-lru")
     rules = ["on", f">{PASSWORD}", "~*", "&*", "+@all", *right.split()]
     node.ask("ACL", "SETUSER", USER, *rules)
     options: dict[str, Any] = {"login": USER, "password": PASSWORD}

@@ -187,7 +187,7 @@ def test_s3_store_without_checksums_names_the_option(code: str) -> None:
 
     with (
         pytest.raises(SinkUnavailable, match="request_checksum_calculation"),
-        s3_store.s3_errors("s3://b/k", "AWS connection 'aws'", "write"),
+        s3_store.S3Store("b", "aws")._errors("write", "k"),
     ):
         raise refused
 
