@@ -133,11 +133,6 @@ async def aload_settings(conn_id: str) -> Settings:
     return await _settings_by_id.get(conn_id, load)
 
 
-def clear_settings() -> None:
-    """Drop all cached connections; for tests that change them."""
-    _settings_by_id.clear()
-
-
 def _redis(conn_id: str, find: Callable[[str], Connection]) -> RedisConnection | None:
     try:
         return RedisConnection.from_connection(find(conn_id))

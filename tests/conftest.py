@@ -160,8 +160,7 @@ def connect(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, dict[str, Any]]]:
     """Give Airflow the stack's connections; call it to change runqy_default."""
-    from runqy_provider.settings import clear_settings
-    from runqy_provider.sinks.object_store.base import clear_clients
+    from tests.support.caches import clear_clients, clear_settings
 
     def connect(
         *,

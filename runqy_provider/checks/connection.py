@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import ResponseError
 
@@ -15,7 +15,7 @@ from runqy_provider.airflow_compat import (
     get_connection,
     may_ask_database,
 )
-from runqy_provider.checks import FAILED, OK, WARNING, CheckResult
+from runqy_provider.checks import FAILED, OK, WARNING, CheckResult, Status
 from runqy_provider.checks.callback import check_callback
 from runqy_provider.client import api
 from runqy_provider.client.queues import known_queues, served_queues
@@ -27,13 +27,15 @@ from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from airflow.sdk import Connection
 
     from runqy_provider.connections import RunqyConnection
     from runqy_provider.redis_connection import RedisConnection
     from runqy_provider.settings import Settings
+
+T = TypeVar("T")
 
 #: Seconds that one request of a check may take.
 TIMEOUT = 5.0
@@ -111,85 +113,75 @@ def _check(connection: Connection) -> Iterator[CheckResult]:
 def check_server(settings: Settings) -> Iterator[CheckResult]:
     """Check server, keys and queues; only the server if it is not reached."""
     connection = settings.connection
-    reached = _reach(connection)
+    reached = _result("Server", _reach, connection)
     yield reached
     if reached.status == FAILED:
         return
-    yield _api_key(connection)
-    yield _queues(settings)
-
-
-def _reach(connection: RunqyConnection) -> CheckResult:
-    subject = "Server"
-    try:
-        is_healthy = api.ask(connection, api.health(), TIMEOUT)
-    except RunqyError as error:
-        return CheckResult(subject, FAILED, str(error))
-    if not is_healthy:
-        return CheckResult(
-            subject,
-            FAILED,
-            f"{connection.server_url} answers, but is not healthy: its own Redis is "
-            "unavailable, or this is not a runqy server. Check the server URL, and "
-            "the log of the runqy server.",
-        )
-    return CheckResult(
-        subject, OK, f"runqy at {connection.server_url} and its Redis answer."
-    )
-
-
-def _api_key(connection: RunqyConnection) -> CheckResult:
-    try:
-        api.ask(connection, api.check_key(), TIMEOUT)
-    except RunqyError as error:
-        return CheckResult("API key", FAILED, str(error))
-    return CheckResult("API key", OK, "Accepted, and may enqueue jobs.")
-
-
-def _queues(settings: Settings) -> CheckResult:
-    subject, connection = "Queues", settings.connection
-    try:
-        known = known_queues(connection, settings.runqy_redis, TIMEOUT)
-        served = served_queues(connection, settings.runqy_redis, TIMEOUT)
-    except RunqyError as error:
-        return CheckResult(subject, FAILED, str(error))
-    if known is None or served is None:
-        return CheckResult(
-            subject,
-            WARNING,
-            "Not known: enter an admin key or runqy's own Redis. Without one of them, "
-            "you are not told that a queue has no worker, and the job of a killed task "
-            "cannot be deleted.",
-        )
-    idle = sorted(known - served)
-    if idle:
-        return CheckResult(
-            subject,
-            WARNING,
-            f"No live worker serves {', '.join(idle)}: start a runqy worker, or their "
-            f"jobs wait. Served: {', '.join(sorted(served)) or 'none'}.",
-        )
-    return CheckResult(subject, OK, f"Live workers serve {', '.join(sorted(served))}.")
+    yield _result("API key", _api_key, connection)
+    yield _result("Queues", _queues, settings)
 
 
 def check_inbox(settings: Settings) -> CheckResult:
     """Write to the inbox and read it; warn if Redis may delete unread deliveries."""
-    backend, subject = InboxBackend(settings), "Inbox"
+    return _result("Inbox", _inbox, settings)
+
+
+def _result(
+    subject: str, look: Callable[[T], tuple[Status, str]], of: T
+) -> CheckResult:
+    """Return what a check says: its status and its message, or its error."""
     try:
-        backend.check()
-        policy = _eviction_of(backend.redis, backend.namespace)
+        status, message = look(of)
     except RunqyError as error:
-        return CheckResult(subject, FAILED, str(error))
-    address = backend.redis.address
-    if policy is not None:
-        return CheckResult(
-            subject,
-            WARNING,
-            f"Redis at {address} was written and read, but deletes unread deliveries "
-            f"when its memory is full (maxmemory-policy {policy}): their tasks fail. "
-            "Set maxmemory-policy to noeviction.",
+        status, message = FAILED, str(error)
+    return CheckResult(subject, status, message)
+
+
+def _reach(connection: RunqyConnection) -> tuple[Status, str]:
+    url = connection.server_url
+    if api.ask(connection, api.health(), TIMEOUT):
+        return OK, f"runqy at {url} and its Redis answer."
+    return FAILED, (
+        f"{url} answers, but is not healthy: its own Redis is unavailable, or this is "
+        "not a runqy server. Check the server URL, and the log of the runqy server."
+    )
+
+
+def _api_key(connection: RunqyConnection) -> tuple[Status, str]:
+    api.ask(connection, api.check_key(), TIMEOUT)
+    return OK, "Accepted, and may enqueue jobs."
+
+
+def _queues(settings: Settings) -> tuple[Status, str]:
+    known = known_queues(settings.connection, settings.runqy_redis, TIMEOUT)
+    served = served_queues(settings.connection, settings.runqy_redis, TIMEOUT)
+    if known is None or served is None:
+        return WARNING, (
+            "Not known: enter an admin key or runqy's own Redis. Without one of them, "
+            "you are not told that a queue has no worker, and the job of a killed task "
+            "cannot be deleted."
         )
-    return CheckResult(subject, OK, f"Redis at {address} was written and read.")
+    names, idle = ", ".join(sorted(served)), sorted(known - served)
+    if idle:
+        return WARNING, (
+            f"No live worker serves {', '.join(idle)}: start a runqy worker, or their "
+            f"jobs wait. Served: {names or 'none'}."
+        )
+    return OK, f"Live workers serve {names}."
+
+
+def _inbox(settings: Settings) -> tuple[Status, str]:
+    backend = InboxBackend(settings)
+    backend.check()
+    policy = _eviction_of(backend.redis, backend.namespace)
+    done = f"Redis at {backend.redis.address} was written and read"
+    if policy is None:
+        return OK, f"{done}."
+    return WARNING, (
+        f"{done}, but deletes unread deliveries when its memory is full "
+        f"(maxmemory-policy {policy}): their tasks fail. Set maxmemory-policy to "
+        "noeviction."
+    )
 
 
 def check_sink(settings: Settings) -> CheckResult:

@@ -154,7 +154,6 @@ class JobStatusReader(Protocol):
     @property
     def location(self) -> str:
         """What is read, for messages."""
-        ...
 
     async def poll(self, jobs: Collection[tuple[str, str]]) -> Seen:
         """Read the status of jobs, each a queue and an id.
@@ -166,27 +165,22 @@ class JobStatusReader(Protocol):
         Raises:
             SinkUnavailable: There was no response at all.
         """
-        ...
 
     async def served_queues(self) -> Counter[str] | None:
         """Return how many live workers serve each queue; None if not known."""
-        ...
 
     async def jobs_ahead(
         self, jobs: Collection[tuple[str, str]]
     ) -> Mapping[tuple[str, str], int]:
         """Return how many jobs come before each pending job, if that is known."""
-        ...
 
     async def expired_leases(
         self, jobs: Collection[tuple[str, str]]
     ) -> set[tuple[str, str]]:
         """Return those active jobs whose lease has expired."""
-        ...
 
     async def aclose(self) -> None:
         """Close the connections; a later poll opens another."""
-        ...
 
 
 #: Fields of a job in Redis that are read.

@@ -57,7 +57,6 @@ class ConnectionLookup(Protocol):
             LookupUnavailable: It cannot be looked up at the moment.
             LookupThrottled: Too many unknown connections are being looked up.
         """
-        ...
 
 
 @dataclass(frozen=True)

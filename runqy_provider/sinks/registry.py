@@ -159,12 +159,6 @@ def _of_others() -> dict[str, type[Sink]]:
     return {point.name: point.load() for point in entry_points(group=GROUP)}
 
 
-def clear_registered() -> None:
-    """Forget the sinks of other packages; for tests that install one."""
-    _of_others.cache_clear()
-    _read.cache_clear()
-
-
 def _registered(sink: Sink) -> Sink:
     """Return a sink that a trigger, in another process, can read from its URI.
 

@@ -75,15 +75,12 @@ class Source(Protocol):
         Raises:
             SinkUnavailable: The source is unavailable; it will be polled again.
         """
-        ...
 
     def hints(self) -> AsyncIterator[str | None]:
         """Yield keys that should be polled now; None means all keys.
 
         The iterator of a source without hints ends at once.
         """
-        ...
 
     async def aclose(self) -> None:
         """Close the connections."""
-        ...

@@ -46,7 +46,6 @@ class Reachable(Protocol):
 
         0 for always, infinite while it cannot be polled.
         """
-        ...
 
 
 class LivenessMonitor:
@@ -161,7 +160,6 @@ class WaitOwner(Protocol):
 
     def remove(self, wait: Wait) -> None:
         """Forget the wait."""
-        ...
 
 
 # With slots, and without a future or a task of its own: there may be thousands.

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runqy_provider.settings import clear_settings
-from runqy_provider.sinks.object_store.base import clear_clients
-from runqy_provider.sinks.sql.engine import dispose_engines
 from runqy_sandbox.process.net import free_port
 from tests.contracts import backends
+from tests.support.caches import clear_clients, clear_settings, dispose_engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from runqy_provider.settings import clear_settings
 from tests.e2e.bursts import deliver_in_bursts
 from tests.e2e.faults_world import (
     ALL_SUCCEEDED,
@@ -28,6 +27,7 @@ from tests.e2e.faults_world import (
     FaultsWorld,
     Outcome,
 )
+from tests.support.caches import clear_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

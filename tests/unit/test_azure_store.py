@@ -7,7 +7,7 @@ import json
 import pytest
 
 from runqy_provider.sinks.object_store.azure import AzureStore
-from runqy_provider.sinks.object_store.base import clear_clients
+from tests.support.caches import clear_clients
 
 #: The endpoint of another Azure cloud, and that of an emulator with a path.
 ENDPOINTS = (

@@ -67,12 +67,10 @@ class ObjectStore(Protocol):
     @property
     def url(self) -> str:
         """URI of the bucket, without a slash at the end: ``s3://bucket``."""
-        ...
 
     @property
     def access_hint(self) -> str:
         """What grants access, for messages: ``AWS connection 'aws_default'``."""
-        ...
 
     def check(self, folder: str) -> None:
         """Check that the bucket exists and can be listed.
@@ -84,7 +82,6 @@ class ObjectStore(Protocol):
         Raises:
             SinkError: The bucket is unavailable, does not exist, or refuses access.
         """
-        ...
 
     def list_folder(self, folder: str) -> Listing:
         """List the objects in a folder, without those in its subfolders.
@@ -96,7 +93,6 @@ class ObjectStore(Protocol):
         Raises:
             SinkError: The folder cannot be listed.
         """
-        ...
 
     def list_below(self, folder: str, most_pages: int) -> Listing | None:
         """List the objects in a folder and in all folders below it.
@@ -112,7 +108,6 @@ class ObjectStore(Protocol):
         Raises:
             SinkError: The folder cannot be listed.
         """
-        ...
 
     def find(self, key: str, suffix: str) -> Listing:
         """Look for two objects: at a key, and at that key with a suffix.
@@ -120,7 +115,6 @@ class ObjectStore(Protocol):
         Raises:
             SinkError: The store cannot be asked.
         """
-        ...
 
     def head(self, key: str) -> Head:
         """Return the metadata of an object.
@@ -129,7 +123,6 @@ class ObjectStore(Protocol):
             NotThere: The object does not exist.
             SinkError: It cannot be read.
         """
-        ...
 
     def stream(self, key: str) -> BinaryIO:
         """Open an object for reading.
@@ -138,7 +131,6 @@ class ObjectStore(Protocol):
             NotThere: The object does not exist.
             SinkError: It cannot be read.
         """
-        ...
 
     def write(self, key: str, content: BinaryIO, content_type: str) -> None:
         """Store an object, in place of the one before.
@@ -151,7 +143,6 @@ class ObjectStore(Protocol):
         Raises:
             SinkError: It cannot be written.
         """
-        ...
 
     def sign_put(self, key: str, seconds: int) -> SignedPut | None:
         """Return a URL to PUT an object to; None if the store cannot sign URLs.
@@ -163,7 +154,6 @@ class ObjectStore(Protocol):
         Raises:
             SinkError: The URL cannot be signed.
         """
-        ...
 
     def sign_get(self, key: str, seconds: int) -> str | None:
         """Return a URL to GET an object from; None if the store cannot sign URLs.
@@ -175,7 +165,6 @@ class ObjectStore(Protocol):
         Raises:
             SinkError: The URL cannot be signed.
         """
-        ...
 
     def key_of(self, url: str) -> str | None:
         """Return the key of the object that a URL names; None if not in this bucket.
@@ -183,7 +172,6 @@ class ObjectStore(Protocol):
         Raises:
             BadDelivery: The URL cannot be parsed.
         """
-        ...
 
 
 T = TypeVar("T")
@@ -214,11 +202,6 @@ def shared_client(name: str, make: Callable[[T | None], T]) -> T:
         Exception: What ``make`` raises, if there is no previous client to use.
     """
     return cast("T", CLIENTS.get(f"The client for {name}", make))
-
-
-def clear_clients() -> None:
-    """Drop all clients, so that changed connections are read again; for tests."""
-    CLIENTS.clear()
 
 
 @dataclass(frozen=True)

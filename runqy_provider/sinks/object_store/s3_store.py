@@ -329,11 +329,6 @@ def _region_of(aws_conn_id: str, bucket: str, client: Any) -> str | None:
     return region or None
 
 
-def s3_client(aws_conn_id: str) -> Any:
-    """Return the process's boto3 client for an AWS connection."""
-    return shared_s3(aws_conn_id).boto3
-
-
 def shared_s3(
     aws_conn_id: str, region: str | None = None, endpoint: str | None = None
 ) -> _Client:

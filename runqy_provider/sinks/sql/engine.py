@@ -77,13 +77,6 @@ def sql_engine(conn_id: str) -> Engine:
     return ENGINES.get(f"The engine of connection {conn_id!r}", make)
 
 
-def dispose_engines() -> None:
-    """Close all engines, so that their databases can be stopped; for tests."""
-    for engine in ENGINES.values():
-        engine.dispose()
-    ENGINES.clear()
-
-
 def connect_arguments(engine: Engine) -> dict[str, Any]:
     """Return the driver's arguments for connecting, which may include a password.
 

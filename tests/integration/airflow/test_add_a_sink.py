@@ -14,6 +14,7 @@ from runqy_provider.models import JobRef
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks import registry
 from runqy_provider.sinks.base import Sink
+from tests.support.caches import clear_registered
 from tests.support.harness import outcome_of, run_of
 from tests.support.stack import make_stack
 
@@ -66,9 +67,9 @@ def stack(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stac
 def package(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Install the package where Airflow runs."""
     monkeypatch.syspath_prepend(site)
-    registry.clear_registered()
+    clear_registered()
     yield
-    registry.clear_registered()
+    clear_registered()
 
 
 def test_add_a_sink_page_example_is_short() -> None:

@@ -17,8 +17,8 @@ from runqy_provider.errors import (
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.models import is_reference
-from runqy_provider.sinks.object_store.s3_store import s3_client
 from runqy_sandbox.process.net import free_port
+from tests.support.caches import s3_client
 from tests.support.harness import outcome_of, run_of
 
 if TYPE_CHECKING:

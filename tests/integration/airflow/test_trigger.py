@@ -18,10 +18,11 @@ from runqy_delivery import Delivery
 from runqy_provider.hooks.runqy import RunqyHook
 from runqy_provider.inbox import callback_url, keys
 from runqy_provider.jobs import waiting
-from runqy_provider.settings import aload_settings, clear_settings
+from runqy_provider.settings import aload_settings
 from runqy_provider.triggers.batch import BatchTrigger
 from runqy_provider.triggers.delivery import DeletingTrigger, DeliveryTrigger
 from runqy_provider.waiters.waiter import close_waiters
+from tests.support.caches import clear_settings
 from tests.support.triggerer_process import Triggerer
 from tests.support.versions import as_sent, through_database
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk import DAG, task
 
-from runqy_provider.sinks.object_store.s3_store import s3_client
 from tests.integration.batch.conftest import batch_of, numbers, run_to_end
+from tests.support.caches import s3_client
 from tests.support.harness import Run
 
 if TYPE_CHECKING:

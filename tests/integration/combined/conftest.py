@@ -8,7 +8,7 @@ import pytest
 
 from devtools.servers.postgres import Postgres, running_postgres
 from devtools.servers.rabbitmq import RabbitMQ, running_rabbitmq
-from runqy_provider.sinks.sql.engine import dispose_engines
+from tests.support.caches import dispose_engines
 from tests.support.stack import Stack, make_stack
 
 if TYPE_CHECKING:

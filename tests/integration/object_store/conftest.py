@@ -10,7 +10,7 @@ import pytest
 
 from devtools.servers.azurite import Azurite, running_azurite
 from devtools.servers.google_storage import GoogleStorage, running_google_storage
-from runqy_provider.sinks.object_store.base import clear_clients
+from tests.support.caches import clear_clients
 from tests.support.stack import Stack, example_code, make_stack
 
 if TYPE_CHECKING:

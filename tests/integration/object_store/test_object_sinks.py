@@ -19,12 +19,12 @@ from runqy_provider.errors import (
 )
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.models import is_reference
-from runqy_provider.sinks.object_store.s3_store import s3_client
 from tests.integration.object_store.helpers import (
     WITHOUT_WEBHOOK,
     run_of,
     store_of,
 )
+from tests.support.caches import s3_client
 from tests.support.harness import outcome_of, outcomes_of_example
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from runqy_delivery import DeliveryRequest, delivers
 from runqy_provider.errors import Misconfigured, SinkUnavailable
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.object_store import s3_store
-from runqy_provider.sinks.object_store.base import clear_clients
 from runqy_provider.sinks.registry import sink_from_uri
 from tests.integration.object_store.helpers import store_of
+from tests.support.caches import clear_clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from devtools.servers.postgres import Postgres, running_postgres
-from runqy_provider.sinks.sql.engine import dispose_engines
+from tests.support.caches import dispose_engines
 from tests.support.stack import Stack, example_code, make_stack
 
 if TYPE_CHECKING:

@@ -23,12 +23,12 @@ from runqy_provider.models import JobRef, is_reference
 from runqy_provider.python_compat import timeout
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.registry import sink_from_uri
-from runqy_provider.sinks.sql.engine import dispose_engines
 from runqy_provider.sinks.sql.table import SqlTable
 from runqy_provider.waiters.race import wait_any
 from runqy_provider.waiters.waiter import close_waiters
 from runqy_sandbox.process.net import free_port
 from tests.integration.sql.helpers import run_of
+from tests.support.caches import dispose_engines
 from tests.support.harness import outcome_of
 from tests.support.stack import Stack, make_stack
 

@@ -16,8 +16,8 @@ from airflow.sdk.exceptions import TaskDeferred
 from runqy_provider.jobs.attempt_store import ATTEMPT_KEY
 from runqy_provider.jobs.batch.progress import BatchProgress
 from runqy_provider.operators.runqy_batch import RunqyBatchOperator
-from runqy_provider.settings import clear_settings
 from runqy_provider.waiters.waiter import close_waiters
+from tests.support.caches import clear_settings
 from tests.unit.fake_airflow import TaskStateStore
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from runqy_provider.errors import (
 from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.jobs.batch.manifest import BatchManifest
 from runqy_provider.models import Reference, is_reference
-from runqy_provider.settings import clear_settings
+from tests.support.caches import clear_settings
 from tests.unit.batch.conftest import numbers
 
 if TYPE_CHECKING:
