@@ -60,6 +60,9 @@ NOWHERE = "primary.invalid"
 #: Errors of a user without a permission, or with a wrong password.
 DENIED = (AuthenticationError, NoPermissionError)
 
+#: Texts by which several versions of Redis deny a command of a script.
+DENIED_IN_SCRIPT = ("NOPERM", "no permissions", "can't run this command")
+
 
 def async_client(connection: RedisConnection, *, most_connections: int) -> AsyncRedis:
     """Return a client with a small pool; nothing is connected yet.
@@ -133,6 +136,16 @@ def is_of_cluster(error: ResponseError) -> bool:
     return is_of or str(error).startswith(codes)
 
 
+def _is_denied(error: BaseException) -> bool:
+    """Return whether a user lacks a permission, or its password is wrong."""
+    # redis-py wraps errors that occur while a connection is opened.
+    if isinstance(error, DENIED) or isinstance(error.__cause__, DENIED):
+        return True
+    # A command that is denied in a script is an error of the script.
+    is_refusal = isinstance(error, ResponseError)
+    return is_refusal and any(text in str(error) for text in DENIED_IN_SCRIPT)
+
+
 class PrimaryConnection(AsyncConnection):
     """A connection that closes if its Redis is not the primary.
 
@@ -193,12 +206,12 @@ def redis_errors(connection: RedisConnection, what: str) -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        # redis-py wraps errors that occur while a connection is opened.
-        if isinstance(error, DENIED) or isinstance(error.__cause__, DENIED):
+        if _is_denied(error):
             raise NoAccess(
                 f"Could not {what}: Redis at {connection.address} denies access: "
                 f"{error}. Check login and password of connection "
-                f"{connection.conn_id!r}."
+                f"{connection.conn_id!r}, and that its user has all permissions that "
+                "the page 'Use Redis Cluster, Sentinel, TLS and users' lists."
             ) from error
         why = f"does not answer: {error}"
         if is_out_of_memory(error):

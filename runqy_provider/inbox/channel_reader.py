@@ -9,7 +9,6 @@ the reader looks for deliveries that no task has taken or acknowledged.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import threading
@@ -19,13 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from redis.exceptions import ResponseError
 
 from runqy_delivery.wire import COMPLETED
-from runqy_provider.errors import NoAccess, RunqyError
+from runqy_provider.errors import RunqyError
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.callback_url import channel_of
 from runqy_provider.redis_client import async_client, client, redis_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from redis.asyncio import Redis
 
@@ -304,7 +303,7 @@ class ChannelTaker:
             NoAccess: It denies access.
         """
         while True:
-            with self._errors("take from a channel"):
+            with redis_errors(self._connection, "take from a channel"):
                 rows = self._run(TAKE, int(HELD_FOR * 1000), most)
             entries = _entries((row[0], _fields(row[1])) for row in rows)
             unwanted = [
@@ -323,7 +322,7 @@ class ChannelTaker:
             SinkUnavailable: Redis is unavailable.
             NoAccess: It denies access.
         """
-        with self._errors("acknowledge deliveries"):
+        with redis_errors(self._connection, "acknowledge deliveries"):
             self._run(ACKNOWLEDGE, *entry_ids)
 
     def hold(self) -> None:
@@ -343,7 +342,7 @@ class ChannelTaker:
     def _hold(self) -> None:
         while not self._ended.wait(HELD_FOR / 3):
             try:
-                with self._errors("hold deliveries"):
+                with redis_errors(self._connection, "hold deliveries"):
                     self._run(HOLD)
             except RunqyError as error:
                 log.warning("Other runs may take the same deliveries: %s", error)
@@ -357,26 +356,6 @@ class ChannelTaker:
             self._attempt,
             *args,
         )
-
-    @contextlib.contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        with redis_errors(self._connection, what):
-            try:
-                yield
-            except ResponseError as error:
-                # Redis denies a command of a script with an error of the script.
-                if not any(text in str(error) for text in _DENIED):
-                    raise
-                raise NoAccess(
-                    f"Could not {what}: Redis at {self._connection.address} denies a "
-                    f"command: {error}. Give the user of connection "
-                    f"{self._connection.conn_id!r} all permissions that the page "
-                    "'Use Redis Cluster, Sentinel, TLS and users' lists."
-                ) from error
-
-
-#: Errors of several versions of Redis if a script may not run a command.
-_DENIED = ("NOPERM", "no permissions", "can't run this command")
 
 
 def _fields(pairs: Sequence[bytes]) -> dict[bytes, bytes]:
