@@ -105,35 +105,13 @@ async def wait_for(
     return _not_arrived(job, targets, SILENT if is_silent else DEADLINE, liveness)
 
 
-def wait_in_slot(
-    settings: Settings,
-    job: JobRef,
-    *,
-    deadline: float,
-    heartbeat_timeout: float | None = None,
-    monitor: bool = True,
-    log: Any = None,
-) -> DeliveryEvent:
-    """Wait as ``wait_for`` does, in a process without an event loop: a worker."""
-    return _run(
-        wait_for(
-            settings,
-            job,
-            deadline=deadline,
-            heartbeat_timeout=heartbeat_timeout,
-            monitor=monitor,
-            log=log,
-        )
-    )
-
-
 def look_once(settings: Settings, job: JobRef) -> DeliveryEvent:
     """Look once whether a delivery has arrived, in a process without an event loop.
 
     Returns:
         An event of the kind ARRIVED or ERROR, or DEADLINE if nothing has arrived.
     """
-    return _run(_look_once(settings, job))
+    return run_wait(_look_once(settings, job))
 
 
 async def _look_once(settings: Settings, job: JobRef) -> DeliveryEvent:
@@ -226,7 +204,9 @@ def _not_arrived(
     )
 
 
-def _run(wait: Coroutine[Any, Any, DeliveryEvent]) -> DeliveryEvent:
+def run_wait(wait: Coroutine[Any, Any, DeliveryEvent]) -> DeliveryEvent:
+    """Run a wait in a process without an event loop: a worker."""
+
     async def run_and_close() -> DeliveryEvent:
         try:
             return await wait

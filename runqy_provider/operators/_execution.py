@@ -39,7 +39,7 @@ from runqy_provider.jobs.outcome import (
 )
 from runqy_provider.jobs.task_end import task_end_of
 from runqy_provider.jobs.telemetry import count_failed
-from runqy_provider.jobs.waiting import look_once, wait_in_slot
+from runqy_provider.jobs.waiting import look_once, run_wait, wait_for
 from runqy_provider.models import (
     ARRIVED,
     DEADLINE,
@@ -241,19 +241,19 @@ class Execution:
         self, job: JobRef, deadline: float, defer_after: timedelta
     ) -> DeliveryEvent:
         """Wait in the slot: to the end, or for ``defer_after``."""
-        task = self.task
+        task, heartbeat = self.task, in_seconds(self.task.heartbeat_timeout)
         if task.deferrable:
-            # Without a heartbeat timeout: the wait is too short for one.
-            until = min(deadline, time.time() + defer_after.total_seconds())
-            return wait_in_slot(
-                self.settings, job, deadline=until, monitor=False, log=task.log
+            deadline = min(deadline, time.time() + defer_after.total_seconds())
+            heartbeat = None  # the wait is too short for one
+        return run_wait(
+            wait_for(
+                self.settings,
+                job,
+                deadline=deadline,
+                heartbeat_timeout=heartbeat,
+                monitor=not task.deferrable,
+                log=task.log,
             )
-        return wait_in_slot(
-            self.settings,
-            job,
-            deadline=deadline,
-            heartbeat_timeout=in_seconds(task.heartbeat_timeout),
-            log=task.log,
         )
 
     def _check_heartbeat(self, sink: Sink) -> None:
