@@ -20,6 +20,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from redis.asyncio import Redis
 
 from devtools.benchmarks.servers import CONN_ID
+from runqy_provider.airflow_compat import in_thread, push_xcom
 from runqy_provider.inbox import keys
 
 if TYPE_CHECKING:
@@ -60,11 +61,19 @@ class BareTaskTrigger(BaseTrigger):
         key: The list.
         resume_at: When a worker may end the task, in seconds since 1970; None: the
             trigger ends it.
+        xcom: Key of an XCom that the trigger writes before; empty: none.
     """
 
-    def __init__(self, redis_url: str, key: str, resume_at: float | None) -> None:
+    def __init__(
+        self, redis_url: str, key: str, resume_at: float | None, xcom: str = ""
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's
-        self.arguments = {"redis_url": redis_url, "key": key, "resume_at": resume_at}
+        self.arguments = {
+            "redis_url": redis_url,
+            "key": key,
+            "resume_at": resume_at,
+            "xcom": xcom,
+        }
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments."""
@@ -75,6 +84,9 @@ class BareTaskTrigger(BaseTrigger):
         async with Redis.from_url(str(self.arguments["redis_url"])) as redis:
             found: Any = await redis.blpop([str(self.arguments["key"])])
         value, resume_at = json.loads(found[1]), self.arguments["resume_at"]
+        if self.arguments["xcom"]:
+            ti: Any = self.task_instance
+            await in_thread(push_xcom, ti, self.arguments["xcom"], value)
         if resume_at is None:
             yield TaskSuccessEvent(xcoms={"return_value": value})
             return

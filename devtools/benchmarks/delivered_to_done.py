@@ -26,6 +26,7 @@ JOBS, QUICK_JOBS = 60, 16
 
 WAYS = {
     "floor": "floor: a message, and the trigger ends the task",
+    "floor_with_xcom": "floor: the same, and the trigger writes an XCom",
     "webhook": "ours, webhook",
     "peer": "peer: S3KeySensor(deferrable, poke_interval=5)",
     "s3": "ours, s3",

@@ -55,12 +55,19 @@ class FloorOperator(BaseOperator):
     template_fields = ("seconds", "key")
 
     def __init__(
-        self, *, seconds: Any, key: str, settle: float | None = None, **kwargs: Any
+        self,
+        *,
+        seconds: Any,
+        key: str,
+        settle: float | None = None,
+        xcom: str = "",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.seconds = seconds
         self.key = key
         self.settle = settle
+        self.xcom = xcom
 
     def execute(self, context: Context) -> None:  # noqa: ARG002 - Airflow's signature
         """Enqueue, then wait."""
@@ -70,7 +77,7 @@ class FloorOperator(BaseOperator):
         with RunqyHook() as hook:
             hook.enqueue("tell", payload)
         resume_at = None if self.settle is None else time.time() + self.settle
-        trigger = BareTaskTrigger(url, self.key, resume_at)
+        trigger = BareTaskTrigger(url, self.key, resume_at, self.xcom)
         self.defer(trigger=trigger, method_name="execute_complete")
 
     def execute_complete(self, context: Context, event: Any) -> Any:  # noqa: ARG002 - Airflow's signature
@@ -126,10 +133,15 @@ with DAG("peer", schedule=None, **LIMITS):
         deferrable=True,
     ).expand(seconds=seconds())
 
-for name, settle in (("floor", None), ("floor_on_worker", SETTLE_SECONDS)):
+for name, settle, xcom in (
+    ("floor", None, ""),
+    ("floor_with_xcom", None, "floor"),
+    ("floor_on_worker", SETTLE_SECONDS, ""),
+):
     with DAG(name, schedule=None, **LIMITS):
         FloorOperator.partial(
             task_id="wait",
             key=name + "/{{ run_id }}/{{ ti.map_index }}",
             settle=settle,
+            xcom=xcom,
         ).expand(seconds=seconds())
