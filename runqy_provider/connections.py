@@ -30,6 +30,17 @@ HTTP, REDIS = "http", "redis"
 TRANSPORTS = (HTTP, REDIS)
 
 
+#: Types that a runqy connection may have: some secrets backends do not store the type.
+RUNQY_TYPES = ("runqy", None, "")
+
+#: What people write for booleans: a URI has only texts.
+_TRUE = frozenset({"1", "true", "yes", "on", "t", "y"})
+_FALSE = frozenset({"0", "false", "no", "off", "f", "n", "none", ""})
+
+#: Characters that must be quoted in a URL: controls, blanks, and all beyond ASCII.
+_NOT_IN_URLS = re.compile(r"[^!-~]")
+
+
 class ConnectionLike(Protocol):
     """The fields of an Airflow connection that are read."""
 
@@ -41,10 +52,6 @@ class ConnectionLike(Protocol):
     schema: str | None
     extra: str | None
     conn_type: str | None
-
-
-#: Types that a runqy connection may have: some secrets backends do not store the type.
-RUNQY_TYPES = ("runqy", None, "")
 
 
 def extra_of(connection: ConnectionLike) -> Mapping[str, Any]:
@@ -64,11 +71,6 @@ def extra_of(connection: ConnectionLike) -> Mapping[str, Any]:
             f"The extra of connection {connection.conn_id!r} is not a JSON object."
         )
     return extra
-
-
-#: What people write for booleans: a URI has only texts.
-_TRUE = frozenset({"1", "true", "yes", "on", "t", "y"})
-_FALSE = frozenset({"0", "false", "no", "off", "f", "n", "none", ""})
 
 
 def boolean(value: Any, name: str, conn_id: str) -> bool:
@@ -317,10 +319,6 @@ def _with_port(
     added = None if in_url is not None else port or default
     netloc = f"{parts.netloc}:{added}" if added else parts.netloc
     return parts._replace(netloc=netloc).geturl()
-
-
-#: Characters that must be quoted in a URL: controls, blanks, and all beyond ASCII.
-_NOT_IN_URLS = re.compile(r"[^!-~]")
 
 
 def _callback_url(conn_id: str, value: object) -> str | None:

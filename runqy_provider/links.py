@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 
+#: Where the runqy server has its dashboard.
+DASHBOARD = "/monitoring"
+
+
 class ResultLink(BaseOperatorLink):
     """A signed URL of a result in an object store, for people; it expires."""
 
@@ -29,10 +33,6 @@ class ResultLink(BaseOperatorLink):
         stores the URL for the UI: reading XCom would log an error at every deferral.
         """
         return getattr(operator, "download_url", None) or ""
-
-
-#: Where the runqy server has its dashboard.
-DASHBOARD = "/monitoring"
 
 
 def queue_url(server_url: str, runqy_queue: str) -> str:

@@ -57,6 +57,17 @@ MOST_SEARCHED = 1000
 LEASE_MARGIN = 5.0
 
 
+#: Our own state of a job that runqy does not know at all: it still knows jobs that
+#: ended.
+UNKNOWN = "unknown"
+
+#: Seconds since its last poll after which a job is forgotten.
+FORGET_AFTER = 600.0
+
+#: Fields of a job in Redis that are read.
+FIELDS = ("state", "error_msg", "retried", "completed_at")
+
+
 @dataclass(frozen=True)
 class JobStatus:
     """The status of a job.
@@ -90,13 +101,6 @@ class QueuePosition:
 
 #: Jobs by queue and id; None for a job that is gone.
 Seen = dict[tuple[str, str], JobStatus | None]
-
-#: Our own state of a job that runqy does not know at all: it still knows jobs that
-#: ended.
-UNKNOWN = "unknown"
-
-#: Seconds since its last poll after which a job is forgotten.
-FORGET_AFTER = 600.0
 
 
 def is_gone(found: JobStatus | None) -> bool:
@@ -181,10 +185,6 @@ class JobStatusReader(Protocol):
 
     async def aclose(self) -> None:
         """Close the connections; a later poll opens another."""
-
-
-#: Fields of a job in Redis that are read.
-FIELDS = ("state", "error_msg", "retried", "completed_at")
 
 
 def _of_row(row: Sequence[bytes | None]) -> JobStatus | None:

@@ -27,6 +27,13 @@ PENDING, ACTIVE, RETRY = "pending", "active", "retry"
 COMPLETED, ARCHIVED, SCHEDULED = "completed", "archived", "scheduled"
 
 
+#: Most levels of nesting: far more than any payload has, and less than Python's limit.
+MAX_DEPTH = 200
+
+#: Types without one fixed order or form: a retry must get the same payload.
+_UNORDERED_OR_BYTES = (set, frozenset, bytes, bytearray, memoryview)
+
+
 @dataclass(frozen=True)
 class Job:
     """A job as the server describes it.
@@ -185,13 +192,6 @@ class JobOptions:
                 f"{given[0]} cannot be set over HTTP: runqy's API has no such field. "
                 f"Set the transport of connection {conn_id!r} to 'redis'."
             )
-
-
-#: Most levels of nesting: far more than any payload has, and less than Python's limit.
-MAX_DEPTH = 200
-
-#: Types without one fixed order or form: a retry must get the same payload.
-_UNORDERED_OR_BYTES = (set, frozenset, bytes, bytearray, memoryview)
 
 
 def plain_payload(payload: Any, runqy_queue: str) -> dict[str, Any]:

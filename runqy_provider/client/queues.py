@@ -41,6 +41,12 @@ WORKERS = "asynq:workers"
 _WEIGHTS = re.compile(r"map\[(.*)\]")
 
 
+log = logging.getLogger(__name__)
+
+#: Seconds that listing the queues for an error message may take.
+TIMEOUT = 5.0
+
+
 def hash_key(runqy_queue: str, job_id: str) -> str:
     """Return the key of a job's hash."""
     return f"asynq:{{{runqy_queue}}}:t:{job_id}"
@@ -86,12 +92,6 @@ def count_workers(texts: Iterable[bytes | str | None]) -> Counter[str]:
             weights = found[1].split() if found else []
             served.update({weight.rpartition(":")[0] for weight in weights})
     return served
-
-
-log = logging.getLogger(__name__)
-
-#: Seconds that listing the queues for an error message may take.
-TIMEOUT = 5.0
 
 
 def full_queue_name(runqy_queue: str) -> str:

@@ -59,6 +59,18 @@ _FIELDS = (
 )
 
 
+#: How many jobs are deleted in one round trip: each looks through the whole queue.
+DELETED_AT_ONCE = 100
+
+#: Writes a payload as the server does: sorted, and without blanks.
+_ENCODER = json.JSONEncoder(
+    allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True
+)
+
+#: Characters that the server escapes in a payload, though JSON does not ask for it.
+_ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+
+
 def task_message(
     job_id: str, runqy_queue: str, payload: bytes, timeout: int, max_retry: int
 ) -> bytes:
@@ -136,9 +148,6 @@ elseif state == 'retry' then redis.call('ZREM', KEYS[3], ARGV[1])
 else return 0 end
 return redis.call('DEL', KEYS[1])
 """)
-
-#: How many jobs are deleted in one round trip: each looks through the whole queue.
-DELETED_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -300,15 +309,6 @@ class RedisTransport:
 def enqueued_job(runqy_queue: str, job: NewJob) -> Job:
     """Return a job as the server describes one that it has enqueued."""
     return Job(job.job_id, runqy_queue, PENDING, payload=job.payload)
-
-
-#: Writes a payload as the server does: sorted, and without blanks.
-_ENCODER = json.JSONEncoder(
-    allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True
-)
-
-#: Characters that the server escapes in a payload, though JSON does not ask for it.
-_ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 def _body(job: NewJob, runqy_queue: str) -> bytes:

@@ -32,6 +32,10 @@ DELIVERY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _EXPIRES = re.compile(r"[0-9]{1,12}")
 
 
+_CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_DELIVERY_ID = re.compile(r"channel--([A-Za-z0-9][A-Za-z0-9_.-]{0,63})--[0-9a-f]{32}")
+
+
 def check_delivery_id(delivery_id: str) -> None:
     """Refuse ids that URLs, Redis keys and object keys cannot contain.
 
@@ -91,10 +95,6 @@ def is_valid(  # noqa: PLR0917 - all six are one request, and none has a default
         expected = token(secret, conn_id, delivery_id, until).encode()
         fits |= hmac.compare_digest(expected, offered.encode("utf-8", "replace"))
     return fits and well_formed and now <= until
-
-
-_CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_DELIVERY_ID = re.compile(r"channel--([A-Za-z0-9][A-Za-z0-9_.-]{0,63})--[0-9a-f]{32}")
 
 
 def check_channel(channel: str) -> None:

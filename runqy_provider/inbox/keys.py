@@ -53,6 +53,14 @@ _QUEUES = "amqp/"
 SCHEME = "inbox://"
 
 
+#: The most deliveries that a channel keeps until they are read.
+MOST_KEPT = 10_000
+
+#: The longest text of a progress message that is kept, in characters: each poll reads
+#: it.
+LONGEST_TEXT = 500
+
+
 def delivery_uri(namespace: str, delivery_id: str) -> str:
     """Return the URI of a delivery in the inbox."""
     return f"{SCHEME}{namespace}/{delivery_id}"
@@ -130,14 +138,6 @@ def bad_url(namespace: str) -> str:
     records of real deliveries.
     """
     return f"{PREFIX}:{namespace}:bad-url"
-
-
-#: The most deliveries that a channel keeps until they are read.
-MOST_KEPT = 10_000
-
-#: The longest text of a progress message that is kept, in characters: each poll reads
-#: it.
-LONGEST_TEXT = 500
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,44 @@ if TYPE_CHECKING:
     from runqy_provider.redis_connection import RedisConnection
 
 
+#: Seconds after which the key of a check expires, if it is not deleted.
+CHECK_TTL = 60
+
+#: Written as deliveries are: by a script, with several keys and a TTL.
+_WRITE = "redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) return 'ok'"
+
+#: Seconds after which a silent subscription is checked by a ping.
+PING_INTERVAL = 30.0
+
+#: One connection subscribes, one polls.
+CONNECTIONS = 2
+
+#: How many waits are polled at once: Redis and the event loop are blocked for some
+#: milliseconds.
+IDS_PER_POLL = 500
+
+# A script, as most waits have no news: a pipeline would take twenty times the CPU time
+# for the same poll. The first third of the keys are those of deliveries, the second
+# those of progress, the last those of refusals.
+_LOOK = """
+local count = #KEYS / 3
+local others = redis.call('MGET', unpack(KEYS, count + 1))
+local found = {}
+for i = 1, count do
+  local delivery = redis.call('HMGET', KEYS[i], 'status', 'at')
+  local progress, refused = others[i], others[count + i]
+  if delivery[1] or progress or refused then
+    table.insert(found, {i, delivery[1] or '', delivery[2] or '', progress or '',
+                         refused or ''})
+  end
+end
+return found
+"""
+
+#: Types of messages of sharded channels, and the same types of plain channels.
+_PLAIN = {"smessage": "message", "ssubscribe": "subscribe"}
+
+
 @dataclass(frozen=True)
 class StoredDelivery:
     """A delivery as it is stored in the inbox.
@@ -166,14 +204,6 @@ def _stored(
         return error
 
 
-#: Seconds after which the key of a check expires, if it is not deleted.
-TTL = 60
-
-
-#: Written as deliveries are: by a script, with several keys and a TTL.
-_WRITE = "redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) return 'ok'"
-
-
 def write_and_read(connection: RedisConnection, namespace: str) -> None:
     """Write, read, publish and delete, with keys like those of deliveries.
 
@@ -193,7 +223,7 @@ def write_and_read(connection: RedisConnection, namespace: str) -> None:
     with closing(client(connection.for_namespace(namespace))) as redis:
         steps: dict[str, Callable[[], object]] = {
             "write a key with a script": lambda: redis.eval(
-                _WRITE, 2, key, arrivals, "1", str(TTL)
+                _WRITE, 2, key, arrivals, "1", str(CHECK_TTL)
             ),
             "read a key": lambda: redis.get(key),
             "publish on a channel": lambda: _publish(redis, connection, arrivals),
@@ -239,38 +269,6 @@ def _refused(
         f"Could not {what}: {location} (connection {connection.conn_id!r}) refused: "
         f"{why}. Deliveries could not be stored."
     )
-
-
-#: Seconds after which a silent subscription is checked by a ping.
-PING_INTERVAL = 30.0
-
-#: One connection subscribes, one polls.
-CONNECTIONS = 2
-
-#: How many waits are polled at once: Redis and the event loop are blocked for some
-#: milliseconds.
-BATCH = 500
-
-# A script, as most waits have no news: a pipeline would take twenty times the CPU time
-# for the same poll. The first third of the keys are those of deliveries, the second
-# those of progress, the last those of refusals.
-_LOOK = """
-local count = #KEYS / 3
-local others = redis.call('MGET', unpack(KEYS, count + 1))
-local found = {}
-for i = 1, count do
-  local delivery = redis.call('HMGET', KEYS[i], 'status', 'at')
-  local progress, refused = others[i], others[count + i]
-  if delivery[1] or progress or refused then
-    table.insert(found, {i, delivery[1] or '', delivery[2] or '', progress or '',
-                         refused or ''})
-  end
-end
-return found
-"""
-
-#: Types of messages of sharded channels, and the same types of plain channels.
-_PLAIN = {"smessage": "message", "ssubscribe": "subscribe"}
 
 
 class InboxSource:

@@ -75,6 +75,20 @@ FIND_LOSS = (
 MAX_ERROR_LENGTH = 2000
 
 
+#: Seconds for which a job may be pending before its task's log mentions it.
+SLOW_AFTER = 30.0
+
+#: The next report comes when the job has been pending for this many times as long.
+GROWTH = 2.0
+
+#: For how many jobs one poll asks: finding a position takes time in Redis.
+MOST_REPORTED = 100
+
+#: Seconds between two checks of the callback URL: usually, and when a job has just
+#: ended without a delivery.
+CHECK_INTERVAL, SHORT_CHECK_INTERVAL = 60.0, 15.0
+
+
 def monitor_target(settings: Settings, job: JobRef) -> WaitTarget | None:
     """Return the source that observes a job.
 
@@ -382,16 +396,6 @@ def _utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
-#: Seconds for which a job may be pending before its task's log mentions it.
-SLOW_AFTER = 30.0
-
-#: The next report comes when the job has been pending for this many times as long.
-GROWTH = 2.0
-
-#: For how many jobs one poll asks: finding a position takes time in Redis.
-MOST_REPORTED = 100
-
-
 @dataclass(slots=True)
 class Pending:
     """A job that has been pending since ``since``; it is reported at ``due``.
@@ -473,11 +477,6 @@ class PendingJobs:
         """Return the last report of a job; an empty text if there is none yet."""
         known = self._jobs.get(job)
         return "" if known is None else known.message
-
-
-#: Seconds between two checks of the callback URL: usually, and when a job has just
-#: ended without a delivery.
-CHECK_INTERVAL, SHORT_CHECK_INTERVAL = 60.0, 15.0
 
 
 class CallbackMonitor:

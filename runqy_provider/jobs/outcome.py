@@ -52,6 +52,14 @@ if TYPE_CHECKING:
 DEFERRAL_GRACE = timedelta(minutes=2)
 
 
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which an unavailable sink is an error.
+READ_AGAIN_FOR = 60.0
+
+
 @dataclass(frozen=True)
 class TimeLimit:
     """The argument of a task that limits its wait.
@@ -217,11 +225,6 @@ def _utc(seconds: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
-T = TypeVar("T")
-
-log = logging.getLogger(__name__)
-
-
 @dataclass
 class ReceivedDelivery:
     """What a task returns and stores when a delivery has arrived.
@@ -312,10 +315,6 @@ class ReceivedDelivery:
         except SinkError as error:
             # The result was read: a failed cleanup must not fail the task.
             log.warning("The delivery stays in the inbox until it expires: %s", error)
-
-
-#: Seconds after which an unavailable sink is an error.
-READ_AGAIN_FOR = 60.0
 
 
 def while_unavailable(read: Callable[[], T]) -> T:

@@ -55,6 +55,22 @@ log = logging.getLogger(__name__)
 RESUMED = ("execute_complete", "resume_execution")
 
 
+#: Threads for all triggers of a triggerer: its supervisor answers one at a time anyway.
+THREADS = 8
+
+#: The most bytes that surround a value in a stored delivery.
+ENVELOPE = 8192
+
+#: Seconds until an inbox may drop a result that was read. After that time Airflow has
+#: stored the event that ends the task; before, a trigger that runs again must find the
+#: result.
+FORGET_AFTER = 60.0
+
+#: The first request of this process; the event loop itself does not keep a reference to
+#: a task.
+_preparing: set[asyncio.Task[None]] = set()
+
+
 @dataclass(frozen=True)
 class TaskEnd:
     """How to end a task. Plain JSON in the trigger's arguments.
@@ -173,23 +189,6 @@ def _of_the_deployment() -> Iterator[str]:
         yield "[state_store] clear_on_success"
     if conf.getboolean("traces", "otel_on", fallback=False):
         yield "the task's trace span ([traces] otel_on)"
-
-
-#: Threads for all triggers of a triggerer: its supervisor answers one at a time anyway.
-THREADS = 8
-
-#: The most bytes that surround a value in a stored delivery.
-ENVELOPE = 8192
-
-#: Seconds until an inbox may drop a result that was read. After that time Airflow has
-#: stored the event that ends the task; before, a trigger that runs again must find the
-#: result.
-FORGET_AFTER = 60.0
-
-
-#: The first request of this process; the event loop itself does not keep a reference to
-#: a task.
-_preparing: set[asyncio.Task[None]] = set()
 
 
 class WorkerNeededError(Exception):

@@ -16,6 +16,25 @@ RETRY_AFTER = 5
 AFTER_BODY = (400, 409)
 
 
+#: The URL is not valid for its connection.
+BAD_TOKEN = "bad token or expired"  # noqa: S105 - a text
+
+BAD_REQUEST, BAD_SIGNATURE = 400, 403
+
+#: Reasons for which the sender is told more than the reason itself.
+DETAILED = (BAD_REQUEST, 408, 413)
+
+#: The reasons if the URL is valid, by HTTP status. A conflict is recorded where it is
+#: noticed, and without Redis nothing can be recorded.
+REASONS = {
+    BAD_REQUEST: "not a delivery",
+    BAD_SIGNATURE: "signature",
+    408: "too slow",
+    413: "too large",
+    429: "too many at once",
+}
+
+
 class HttpRejection(Exception):
     """A request is not accepted.
 
@@ -59,25 +78,6 @@ def bad_address() -> HttpRejection:
         "This URL does not accept a delivery: it is unknown, changed or expired, or "
         "the body's signature is missing or wrong. The receiver's log says which.",
     )
-
-
-#: The URL is not valid for its connection.
-BAD_TOKEN = "bad token or expired"  # noqa: S105 - a text
-
-BAD_REQUEST, BAD_SIGNATURE = 400, 403
-
-#: Reasons for which the sender is told more than the reason itself.
-DETAILED = (BAD_REQUEST, 408, 413)
-
-#: The reasons if the URL is valid, by HTTP status. A conflict is recorded where it is
-#: noticed, and without Redis nothing can be recorded.
-REASONS = {
-    BAD_REQUEST: "not a delivery",
-    BAD_SIGNATURE: "signature",
-    408: "too slow",
-    413: "too large",
-    429: "too many at once",
-}
 
 
 def reason_of(rejection: HttpRejection) -> tuple[str, str]:

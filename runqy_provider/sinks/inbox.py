@@ -14,7 +14,12 @@ from runqy_delivery import BadDelivery as WireBadDelivery
 from runqy_delivery.wire import FAILED
 from runqy_provider.errors import Misconfigured, RunqyError
 from runqy_provider.inbox import callback_url, keys
-from runqy_provider.inbox.reader import BATCH, InboxReader, InboxSource, write_and_read
+from runqy_provider.inbox.reader import (
+    IDS_PER_POLL,
+    InboxReader,
+    InboxSource,
+    write_and_read,
+)
 from runqy_provider.sinks.result import MANIFEST_TYPE, StoredResult
 from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
@@ -53,7 +58,7 @@ class _WaiterFactory:
         source = InboxSource(
             self.redis, self.namespace, takes_results=self.takes_results
         )
-        return Waiter(source, self.interval, batch=BATCH)
+        return Waiter(source, self.interval, batch=IDS_PER_POLL)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 _deletions: set[asyncio.Task[None]] = set()
 
 
+#: Seconds for which a deletion is retried if the server is unavailable.
+DELETE_RETRY_FOR = 5.0
+
+
 class DeletingTrigger(BaseTrigger):
     """Yields one event; deletes jobs that have not started if a user ends the task.
 
@@ -124,10 +128,6 @@ async def _to_its_end(deletion: asyncio.Task[None] | None) -> None:
         except asyncio.CancelledError as error:
             if not error.args:
                 raise  # the triggerer shuts down
-
-
-#: Seconds for which a deletion is retried if the server is unavailable.
-DELETE_RETRY_FOR = 5.0
 
 
 class DeliveryTrigger(DeletingTrigger):

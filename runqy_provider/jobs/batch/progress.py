@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 _STRIDE = 512
 
 
+#: How many reasons of failures are kept, and the longest of them, in characters.
+MOST_REASONS = 20
+LONGEST_REASON = 450
+
+_SETS = ("outstanding", "failed", "again")
+
+
 class IndexSet:
     """A set of whole numbers from 0: one bit each.
 
@@ -90,11 +97,6 @@ class IndexSet:
         indexes._bits = bytearray(zlib.decompress(base64.b64decode(text)))
         indexes._count = sum(byte.bit_count() for byte in indexes._bits)
         return indexes
-
-
-#: How many reasons of failures are kept, and the longest of them, in characters.
-MOST_REASONS = 20
-LONGEST_REASON = 450
 
 
 @dataclass
@@ -293,6 +295,3 @@ class BatchProgress:
         known["rounds"] = [IndexSet.from_text(each) for each in record["rounds"]]
         known["reasons"] = {int(n): text for n, text in record["reasons"].items()}
         return cls(**known)
-
-
-_SETS = ("outstanding", "failed", "again")

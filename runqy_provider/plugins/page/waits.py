@@ -41,6 +41,10 @@ MOST_ROWS = 100
 TRIGGERS_PER_QUERY = 500
 
 
+#: A trigger, by its id and the time when it was made: SQLite reuses ids.
+_TriggerKey = tuple[int, float]
+
+
 @dataclass(frozen=True, slots=True)
 class Wait:
     """One task that waits.
@@ -94,10 +98,6 @@ class Waits:
     rows: Sequence[Wait]
     is_complete: bool = True
     triggerer_problem: str = ""
-
-
-#: A trigger, by its id and the time when it was made: SQLite reuses ids.
-_TriggerKey = tuple[int, float]
 
 
 class WaitReader:

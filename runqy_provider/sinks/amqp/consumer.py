@@ -39,6 +39,21 @@ DEFAULT_QUEUE = "task_results"
 MAX_NAME_BYTES = 200
 
 
+#: The most unacknowledged messages that the broker sends to a consumer.
+PREFETCH = 32
+
+#: The most messages that are left unacknowledged before the consumer is replaced.
+MAX_UNACKED = PREFETCH // 2
+
+log = logging.getLogger(__name__)
+
+#: The longest reason that is stored with a message, in characters.
+MAX_REASON_LENGTH = 500
+
+#: The header with the reason.
+REASON_HEADER = "x-runqy-reason"
+
+
 @dataclass(frozen=True)
 class AmqpQueue:
     """A durable queue, and the exchange that routes messages to it.
@@ -91,13 +106,6 @@ class AmqpQueue:
             exchange = await channel.get_exchange(self.exchange, ensure=True)
             await queue.bind(exchange, self.key)
         return queue
-
-
-#: The most unacknowledged messages that the broker sends to a consumer.
-PREFETCH = 32
-
-#: The most messages that are left unacknowledged before the consumer is replaced.
-MAX_UNACKED = PREFETCH // 2
 
 
 class Consumer:
@@ -187,15 +195,6 @@ class Consumer:
     def _end(self, reason: str) -> None:
         self._end_reason = self._end_reason or reason
         self._messages.put_nowait(None)
-
-
-log = logging.getLogger(__name__)
-
-#: The longest reason that is stored with a message, in characters.
-MAX_REASON_LENGTH = 500
-
-#: The header with the reason.
-REASON_HEADER = "x-runqy-reason"
 
 
 class DeadLetterQueue:

@@ -55,6 +55,22 @@ CATCH_UP_TIMEOUT = 10.0
 CATCH_UP_INTERVAL = 0.05
 
 
+#: The start of a message that begins with its id, as most do.
+_TASK_ID = re.compile(rb'\s*\{\s*"task_id"\s*:\s*"([A-Za-z0-9._-]{1,128})"')
+
+#: The largest message that is parsed only to find its id, in bytes.
+LARGEST_PARSED = 64 * 1024
+
+#: Ids that RunqyOperator chooses: UUIDs of version 5. Most others are of version 4.
+_OPERATOR_ID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+)
+
+#: Seconds for which an id is known after its last poll; much longer than the interval
+#: between two polls.
+KNOWN_TTL = 3600.0
+
+
 class AmqpSource:
     """Moves messages to the inbox; each wait has a delivery id.
 
@@ -259,13 +275,6 @@ class AmqpSource:
         return delivery
 
 
-#: The start of a message that begins with its id, as most do.
-_TASK_ID = re.compile(rb'\s*\{\s*"task_id"\s*:\s*"([A-Za-z0-9._-]{1,128})"')
-
-#: The largest message that is parsed only to find its id, in bytes.
-LARGEST_PARSED = 64 * 1024
-
-
 def _task_id_in(body: bytes) -> str:
     """Return the id in a message that is not a delivery; empty if it has none."""
     found = _TASK_ID.match(body)
@@ -301,16 +310,6 @@ async def _close(
     if not opening.cancelled() and opening.exception() is None:
         _, _, stack = opening.result()
         await stack.aclose()
-
-
-#: Ids that RunqyOperator chooses: UUIDs of version 5. Most others are of version 4.
-_OPERATOR_ID = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-)
-
-#: Seconds for which an id is known after its last poll; much longer than the interval
-#: between two polls.
-KNOWN_TTL = 3600.0
 
 
 class KnownDeliveryIds:

@@ -30,6 +30,23 @@ if TYPE_CHECKING:
     from runqy_provider.settings import Settings
 
 
+#: Without this header Azure refuses a PUT of a whole blob.
+PUT_HEADERS = {"x-ms-blob-type": "BlockBlob"}
+
+#: Schemes of the URIs of blobs.
+_SCHEMES = ("abfs", "abfss", "az")
+
+#: What follows the name of an account in its public hosts.
+_HOST_SUFFIXES = (".blob.core.windows.net", ".dfs.core.windows.net")
+
+#: Characters that a URL must quote. obstore signs the quoted name but Azure checks the
+#: unquoted one, so it would refuse the URL.
+_UNSIGNABLE = re.compile(r"""[^!-~]|["#%<>?\\^`{}]""")
+
+#: Fields of an Azure connection that sinks do not support.
+_UNSUPPORTED = ("managed_identity_client_id", "workload_identity_tenant_id")
+
+
 @dataclass(frozen=True)
 class AzureSink(ObjectSink):
     """Results in Azure Blob Storage.
@@ -50,23 +67,6 @@ class AzureSink(ObjectSink):
 
     def store(self, settings: Settings) -> AzureStore:  # noqa: ARG002 - not in the runqy connection
         return AzureStore(self.bucket, self.wasb_conn_id or "wasb_default")
-
-
-#: Without this header Azure refuses a PUT of a whole blob.
-PUT_HEADERS = {"x-ms-blob-type": "BlockBlob"}
-
-#: Schemes of the URIs of blobs.
-_SCHEMES = ("abfs", "abfss", "az")
-
-#: What follows the name of an account in its public hosts.
-_HOST_SUFFIXES = (".blob.core.windows.net", ".dfs.core.windows.net")
-
-#: Characters that a URL must quote. obstore signs the quoted name but Azure checks the
-#: unquoted one, so it would refuse the URL.
-_UNSIGNABLE = re.compile(r"""[^!-~]|["#%<>?\\^`{}]""")
-
-#: Fields of an Azure connection that sinks do not support.
-_UNSUPPORTED = ("managed_identity_client_id", "workload_identity_tenant_id")
 
 
 @dataclass(frozen=True)

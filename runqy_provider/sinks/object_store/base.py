@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
+T = TypeVar("T")
+
+#: Seconds after which a client is created again, so that a change of its connection is
+#: noticed.
+CLIENT_TTL = 900.0
+
+#: Seconds after which a failed creation is retried.
+RETRY_AFTER = 60.0
+
+#: The clients of this process.
+CLIENTS: TtlCache[Any] = TtlCache(CLIENT_TTL, RETRY_AFTER)
+
+
 @dataclass(frozen=True)
 class Listing:
     """The objects that were found.
@@ -172,19 +185,6 @@ class ObjectStore(Protocol):
         Raises:
             BadDelivery: The URL cannot be parsed.
         """
-
-
-T = TypeVar("T")
-
-#: Seconds after which a client is created again, so that a change of its connection is
-#: noticed.
-CLIENT_TTL = 900.0
-
-#: Seconds after which a failed creation is retried.
-RETRY_AFTER = 60.0
-
-#: The clients of this process.
-CLIENTS: TtlCache[Any] = TtlCache(CLIENT_TTL, RETRY_AFTER)
 
 
 def shared_client(name: str, make: Callable[[T | None], T]) -> T:

@@ -29,6 +29,20 @@ if TYPE_CHECKING:
     from runqy_provider.settings import Settings
 
 
+HOST = "storage.googleapis.com"
+
+#: Where people download objects with a browser.
+BROWSER_HOST = "storage.cloud.google.com"
+
+#: Fields of a Google Cloud connection that sinks do not support.
+_UNSUPPORTED = (
+    "impersonation_chain",
+    "key_secret_name",
+    "credential_config_file",
+    "idp_issuer_url",
+)
+
+
 @dataclass(frozen=True)
 class GcsSink(ObjectSink):
     """Results in Google Cloud Storage.
@@ -49,20 +63,6 @@ class GcsSink(ObjectSink):
 
     def store(self, settings: Settings) -> GoogleStore:  # noqa: ARG002 - not in the runqy connection
         return GoogleStore(self.bucket, self.gcp_conn_id or "google_cloud_default")
-
-
-HOST = "storage.googleapis.com"
-
-#: Where people download objects with a browser.
-BROWSER_HOST = "storage.cloud.google.com"
-
-#: Fields of a Google Cloud connection that sinks do not support.
-_UNSUPPORTED = (
-    "impersonation_chain",
-    "key_secret_name",
-    "credential_config_file",
-    "idp_issuer_url",
-)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from runqy_provider.settings import Settings
 
 
+#: Permissions of a file that is written: as by default, not those of a temporary file.
+FILE_MODE = 0o644
+
+#: Missing file, dangling symbolic link, or a loop of links.
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
 @dataclass(frozen=True)
 class FileSink(ObjectSink):
     """Results in a folder that workers and Airflow mount at the same path.
@@ -89,13 +96,6 @@ class FileSink(ObjectSink):
                 "presign=true is not possible for a folder: only object stores sign "
                 "URLs. Leave the option out."
             )
-
-
-#: Permissions of a file that is written: as by default, not those of a temporary file.
-FILE_MODE = 0o644
-
-#: Missing file, dangling symbolic link, or a loop of links.
-_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,15 @@ log = logging.getLogger(__name__)
 MAX_LIFETIME = 7 * 24 * 3600
 
 
+#: If a webhook announces objects, listings only find those without one: their interval
+#: is longer by this factor.
+WEBHOOK_INTERVAL_FACTOR = 6
+
+#: If a store keeps no media types, objects up to this many bytes are read to see
+#: whether they are JSON.
+MAX_GUESSED_BYTES = 1024 * 1024
+
+
 def lifetime(seconds: float) -> int:
     """Return how many seconds a signed URL must work, within what stores allow."""
     return int(min(max(seconds, 60), MAX_LIFETIME))
@@ -102,15 +111,6 @@ def sign_put(store: ObjectStore, key: str, expires: float) -> SignedPut | None:
 
 def _utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
-
-
-#: If a webhook announces objects, listings only find those without one: their interval
-#: is longer by this factor.
-WEBHOOK_INTERVAL_FACTOR = 6
-
-#: If a store keeps no media types, objects up to this many bytes are read to see
-#: whether they are JSON.
-MAX_GUESSED_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

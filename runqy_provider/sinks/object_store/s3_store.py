@@ -74,6 +74,10 @@ _DENIED = frozenset(
 _MISSING = frozenset({"404", "NoSuchBucket", "NoSuchKey", "NotFound"})
 
 
+#: The regions of buckets, by connection and bucket: a bucket never changes its region.
+_regions: dict[tuple[str, str], str] = {}
+
+
 @dataclass(frozen=True)
 class S3Store:
     """A bucket in S3.
@@ -305,10 +309,6 @@ def _end_of_credentials(client: Any) -> float | None:
     credentials = client._request_signer._credentials  # noqa: SLF001
     end = getattr(credentials, "_expiry_time", None)
     return None if end is None else float(end.timestamp())
-
-
-#: The regions of buckets, by connection and bucket: a bucket never changes its region.
-_regions: dict[tuple[str, str], str] = {}
 
 
 def _region_of(aws_conn_id: str, bucket: str, client: Any) -> str | None:

@@ -22,6 +22,9 @@ _SPECIAL = re.compile(r"[\s%?#\x00-\x1f\x7f]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
+_AWS = ".amazonaws.com"
+
+
 def quoted(name: str) -> str:
     """Quote the name of a bucket, a folder or a key for a URI."""
     return _SPECIAL.sub(lambda found: quote(found[0], safe=""), name)
@@ -114,9 +117,6 @@ def url_errors() -> Iterator[None]:
         yield
     except ValueError as error:
         raise BadDelivery(f"result_url is not a URL: {error}") from error
-
-
-_AWS = ".amazonaws.com"
 
 
 def key_in_bucket(url: str, bucket: str, endpoint: str | None) -> str | None:

@@ -53,6 +53,24 @@ _PSYCOPG_DRIVERS = ("psycopg", "psycopg2")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
+SCHEME = "sql"
+
+#: An id that no delivery has: reading it shows whether the table accepts our ids.
+PROBE = "00000000-0000-5000-8000-000000000000"
+
+#: A row that was not polled for this many of the longest intervals is forgotten.
+FORGET_AFTER = 6
+
+#: The options of its URIs, and their defaults.
+_DEFAULTS = {
+    **{name: getattr(SqlTable, name) for name in COLUMNS},
+    "insert": True,
+    "notify": None,
+}
+
+_CHANNEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+
+
 @dataclass
 class _RowState:
     """What the source knows of a row.
@@ -189,23 +207,6 @@ class SqlSource:
 def _normalized(row_id: str) -> str:
     """Return a UUID in lower case, as some databases return capitals; else the id."""
     return row_id.lower() if _UUID.fullmatch(row_id) else row_id
-
-
-SCHEME = "sql"
-
-#: An id that no delivery has: reading it shows whether the table accepts our ids.
-PROBE = "00000000-0000-5000-8000-000000000000"
-
-#: A row that was not polled for this many of the longest intervals is forgotten.
-FORGET_AFTER = 6
-
-#: The options of its URIs, and their defaults.
-_DEFAULTS = {
-    **{name: getattr(SqlTable, name) for name in COLUMNS},
-    "insert": True,
-    "notify": None,
-}
-_CHANNEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
 @dataclass(frozen=True)

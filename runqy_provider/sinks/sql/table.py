@@ -39,6 +39,34 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
 
+_LOCK_TIMEOUT_CODE = "55P03"
+
+#: A prepared statement does not exist, or exists already: a pooler has switched to
+#: another server connection. The next poll gets another one.
+_POOLER_CODES = frozenset({"26000", "42P05"})
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+#: The most ids in one statement: some databases accept a thousand at most.
+MAX_IDS = 900
+
+#: Ids of PostgreSQL's types json and jsonb, which its drivers parse.
+POSTGRES_JSON = (114, 3802)
+
+#: The size of a column in bytes, as an expression, by SQLAlchemy's name of the dialect.
+SIZE_EXPRESSIONS = {
+    "postgresql": "octet_length(CAST({} AS text))",
+    "mysql": "octet_length({})",
+    "sqlite": "length(CAST({} AS blob))",
+}
+
+#: Status of a row whose job has been or will be enqueued.
+PENDING = "pending"
+
+#: The meanings of the columns.
+COLUMNS = ("id", "status", "result", "completed_at")
+
+
 @dataclass(frozen=True)
 class _ErrorKind:
     """Errors of databases with one meaning, recognised by code or by message.
@@ -71,15 +99,10 @@ _MISSING = _ErrorKind(
 )
 _WRONG_TYPE = _ErrorKind(frozenset({"22P02", "42883", "42804"}))
 
-_LOCK_TIMEOUT_CODE = "55P03"
 _TIMED_OUT = _ErrorKind(
     frozenset({"57014", _LOCK_TIMEOUT_CODE}),
     ("timeout expired", "timed out", "database is locked"),
 )
-
-#: A prepared statement does not exist, or exists already: a pooler has switched to
-#: another server connection. The next poll gets another one.
-_POOLER_CODES = frozenset({"26000", "42P05"})
 
 
 @contextmanager
@@ -167,25 +190,6 @@ def _code(error: BaseException | None) -> str:
     return ""
 
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-#: The most ids in one statement: some databases accept a thousand at most.
-MAX_IDS = 900
-
-#: Ids of PostgreSQL's types json and jsonb, which its drivers parse.
-POSTGRES_JSON = (114, 3802)
-
-#: The size of a column in bytes, as an expression, by SQLAlchemy's name of the dialect.
-SIZE_EXPRESSIONS = {
-    "postgresql": "octet_length(CAST({} AS text))",
-    "mysql": "octet_length({})",
-    "sqlite": "length(CAST({} AS blob))",
-}
-
-#: Status of a row whose job has been or will be enqueued.
-PENDING = "pending"
-
-
 @dataclass(frozen=True)
 class Row:
     """A row of a table of results.
@@ -206,10 +210,6 @@ class Row:
     result: Any = None
     is_parsed: bool = False
     is_dated: bool = False
-
-
-#: The meanings of the columns.
-COLUMNS = ("id", "status", "result", "completed_at")
 
 
 @dataclass(frozen=True)
