@@ -11,7 +11,8 @@ from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Request
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from runqy_delivery import BadDelivery, Delivery
@@ -43,9 +44,8 @@ from runqy_provider.redis_client import async_client, is_out_of_memory
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from fastapi.responses import Response
     from redis.asyncio import Redis
-    from starlette.types import Receive, Scope, Send
+    from starlette.requests import Request
 
     from runqy_provider.inbox.records import Tell
     from runqy_provider.inbox.writer import SharedScript
@@ -71,7 +71,7 @@ def create_app(
     lookup: ConnectionLookup,
     limits: Limits | None = None,
     on_rejected: Callable[[str], None] = lambda _reason: None,
-) -> FastAPI:
+) -> Starlette:
     """Return the application.
 
     Args:
@@ -83,48 +83,30 @@ def create_app(
     receiver = Receiver(lookup, limits or Limits(), on_rejected)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         await receiver.aclose()
 
-    app = FastAPI(
-        title="runqy receiver",
-        lifespan=lifespan,
-        # Do not publish the API schema to the network.
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-    )
-
-    # A route of Starlette, and an ASGI application: FastAPI would spend a third of a
-    # request's time on parsing and documenting what it does not know.
-    path = "/{conn_id}/v1/deliveries/{delivery_id}"
-    app.router.routes.append(Route(path, _Take(receiver), methods=["POST"]))
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        """Say that the receiver runs; nothing about Redis or Airflow."""
-        return {"status": "ok"}
-
-    return app
-
-
-class _Take:
-    """The ASGI application of the route that takes deliveries."""
-
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, path = Request(scope, receive), scope["path_params"]
+    async def deliver(request: Request) -> Response:
+        path = request.path_params
         try:
-            outcome = await self._receiver.take(
-                request, path["conn_id"], path["delivery_id"]
+            return accepted(
+                await receiver.take(request, path["conn_id"], path["delivery_id"])
             )
-            response: Response = accepted(outcome)
         except HttpRejection as rejection:
-            response = rejection.to_response()
-        await response(scope, receive, send)
+            return rejection.to_response()
+
+    async def health(_request: Request) -> Response:
+        """Say that the receiver runs; nothing about Redis or Airflow."""
+        return JSONResponse({"status": "ok"})
+
+    path = "/{conn_id}/v1/deliveries/{delivery_id}"
+    # FastAPI would spend a third of a request's time on parsing and documenting what
+    # it does not know.
+    return Starlette(
+        routes=[Route(path, deliver, methods=["POST"]), Route("/health", health)],
+        lifespan=lifespan,
+    )
 
 
 class Receiver:
@@ -134,7 +116,7 @@ class Receiver:
         self,
         lookup: ConnectionLookup,
         limits: Limits,
-        on_rejected: Callable[[str], None] = lambda _reason: None,
+        on_rejected: Callable[[str], None],
     ) -> None:
         self._lookup = lookup
         self._on_rejected = on_rejected

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from fastapi.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from runqy_provider.inbox.writer import Outcome
 
