@@ -185,6 +185,17 @@ def test_airflow_versions_stand_in_one_list_and_not_in_ci(path: str) -> None:
     assert [each.name for each in VERSIONS if each.name in text] == []
 
 
+@pytest.mark.parametrize(
+    "test", [*airflow_versions.SHORT, *airflow_versions.SUITES], ids=str
+)
+def test_airflow_versions_suites_exist(test: str) -> None:
+    """A short run tolerates all failures of a pre-release, also a missing test."""
+    path, _, name = test.partition("::")
+
+    assert (ROOT / path).exists()
+    assert not name or f"def {name}(" in (ROOT / path).read_text()
+
+
 def test_airflow_versions_matrix_has_a_pre_release_that_may_fail() -> None:
     cells = matrix()
 
