@@ -115,6 +115,14 @@ def in_seconds(length: timedelta | None) -> float | None:
     return None if length is None else length.total_seconds()
 
 
+def is_deferral_timeout(error: BaseException) -> bool:
+    """Return whether Airflow's own timeout of the deferral caused an error."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, TaskDeferralTimeout):
+        cause = cause.__cause__
+    return cause is not None
+
+
 def raise_not_arrived(
     event: DeliveryEvent,
     settings: Settings,
@@ -128,32 +136,6 @@ def raise_not_arrived(
         settings: The runqy connection and the options.
         limit: The time limit of the wait.
         heartbeat_timeout: The task's argument of that name.
-
-    Raises:
-        RunqyError: What ``raise_outcome`` raises.
-    """
-    if event.kind == SILENT and heartbeat_timeout is not None:
-        limit = TimeLimit("heartbeat_timeout", heartbeat_timeout)
-    raise_outcome(event, settings, str(limit))
-
-
-def is_deferral_timeout(error: BaseException) -> bool:
-    """Return whether Airflow's own timeout of the deferral caused an error."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, TaskDeferralTimeout):
-        cause = cause.__cause__
-    return cause is not None
-
-
-def raise_outcome(
-    event: DeliveryEvent, settings: Settings, limit: str = "its deadline"
-) -> NoReturn:
-    """Raise the error of a wait that ended without a delivery.
-
-    Args:
-        event: How the wait ended.
-        settings: The runqy connection and the options.
-        limit: Which time limit the wait had, for the message.
 
     Raises:
         DeliveryTimeout: Nothing arrived by the deadline.
@@ -170,7 +152,8 @@ def raise_outcome(
         )
     if event.kind == SILENT:
         raise HeartbeatTimeout(
-            f"No sign of life from the job within {limit}, and no delivery "
+            f"No sign of life from the job within heartbeat_timeout "
+            f"({heartbeat_timeout}), and no delivery "
             f"{job.delivery_id} at sink {job.sink!r}. Last sign: "
             f"{_utc(event.last_sign)}. {_diagnostics(event, settings)}"
         )

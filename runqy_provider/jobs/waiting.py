@@ -20,10 +20,10 @@ from runqy_provider.settings import aload_settings
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.race import poll_once, poll_status, wait_any
 from runqy_provider.waiters.wait import LivenessMonitor
-from runqy_provider.waiters.waiter import close_waiters
+from runqy_provider.waiters.waiter import run_wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from runqy_provider.models import JobRef
     from runqy_provider.settings import Settings
@@ -202,15 +202,3 @@ def _not_arrived(
         unreadable_because=status.unreadable_because,
         refusal=liveness.refusal,
     )
-
-
-def run_wait(wait: Coroutine[Any, Any, DeliveryEvent]) -> DeliveryEvent:
-    """Run a wait in a process without an event loop: a worker."""
-
-    async def run_and_close() -> DeliveryEvent:
-        try:
-            return await wait
-        finally:
-            await close_waiters()
-
-    return asyncio.run(run_and_close())

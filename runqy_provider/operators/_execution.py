@@ -39,7 +39,7 @@ from runqy_provider.jobs.outcome import (
 )
 from runqy_provider.jobs.task_end import task_end_of
 from runqy_provider.jobs.telemetry import count_failed
-from runqy_provider.jobs.waiting import look_once, run_wait, wait_for
+from runqy_provider.jobs.waiting import look_once, wait_for
 from runqy_provider.models import (
     ARRIVED,
     DEADLINE,
@@ -54,6 +54,7 @@ from runqy_provider.settings import load_settings
 from runqy_provider.sinks.inbox import InboxBackend
 from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.triggers.delivery import DeliveryTrigger
+from runqy_provider.waiters.waiter import run_wait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,7 +21,7 @@ from runqy_provider.waiters.source import StatusUpdate
 from runqy_provider.waiters.wait import LivenessMonitor, Wait
 from runqy_provider.waiters.waiter import (
     backoff_delays,
-    close_waiters,
+    run_wait,
     shared_waiter,
 )
 
@@ -130,16 +130,9 @@ async def poll_once(
 
 def poll_now(targets: Sequence[WaitTarget]) -> Arrival | None:
     """Poll each source once as ``poll_once`` does, from code that is not async."""
-
-    async def poll_and_close() -> Arrival | None:
-        try:
-            return await poll_once(targets, LivenessMonitor())
-        finally:
-            await close_waiters()
-
     # The calling thread may have an event loop, in which no other may run.
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, poll_and_close()).result()
+        return thread.submit(run_wait, poll_once(targets, LivenessMonitor())).result()
 
 
 async def _race(

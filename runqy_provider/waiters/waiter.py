@@ -18,7 +18,7 @@ import time
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from runqy_provider.errors import RunqyError, SinkUnavailable
 from runqy_provider.python_compat import cancel, is_cancelled, timeout
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
     from runqy_provider.waiters.source import Arrival, Source
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -435,3 +437,15 @@ def _raise_if_cancelled() -> None:
 def _end_all(waits: Iterable[Wait], error: BaseException) -> None:
     for wait in waits:
         wait.end(error=error)
+
+
+def run_wait(wait: Coroutine[Any, Any, T]) -> T:
+    """Return what a wait returns, in a process without an event loop: a worker."""
+
+    async def run_and_close() -> T:
+        try:
+            return await wait
+        finally:
+            await close_waiters()
+
+    return asyncio.run(run_and_close())

@@ -24,7 +24,6 @@ from runqy_provider.jobs.outcome import (
     TimeLimit,
     is_deferral_timeout,
     raise_not_arrived,
-    raise_outcome,
 )
 from runqy_provider.models import DEADLINE, ERROR, SILENT, DeliveryEvent, JobRef
 from runqy_provider.settings import Settings
@@ -52,7 +51,7 @@ def job(server: FakeRunqy, tmp_path: Path) -> JobRef:
 def message_of(event: DeliveryEvent, settings: Settings, kind: type[RunqyError]) -> str:
     """Return the message of the error that an event raises, of this class."""
     with pytest.raises(RunqyError) as caught:
-        raise_outcome(event, settings, str(LIMIT))
+        raise_not_arrived(event, settings, LIMIT, None)
     assert type(caught.value) is kind
     return str(caught.value)
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import time
@@ -19,7 +18,7 @@ from runqy_provider.sinks.registry import sink_from_uri
 from runqy_provider.waiters.many import BatchLiveness, wait_many
 from runqy_provider.waiters.race import NumberedWait, poll_status
 from runqy_provider.waiters.wait import LivenessMonitor
-from runqy_provider.waiters.waiter import close_waiters
+from runqy_provider.waiters.waiter import run_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -99,14 +98,7 @@ def wait_for_batch_in_slot(
     settings: Settings, batch: BatchProgress, **arguments: Any
 ) -> str:
     """Wait as ``wait_for_batch`` does, in a process without an event loop: a worker."""
-
-    async def run_and_close() -> str:
-        try:
-            return await wait_for_batch(settings, batch, **arguments)
-        finally:
-            await close_waiters()
-
-    return asyncio.run(run_and_close())
+    return run_wait(wait_for_batch(settings, batch, **arguments))
 
 
 def find_results(settings: Settings, batch: BatchProgress) -> None:
@@ -139,17 +131,10 @@ def find_refusal(settings: Settings, batch: BatchProgress) -> str:
         An empty text if none was refused, or if that cannot be read at the moment.
     """
     liveness = LivenessMonitor()
-
-    async def poll() -> None:
-        some = itertools.islice(batch.outstanding, LOOKED_FOR_AT_ONCE)
-        waits = list(targets_of_batch(settings, batch, some))
-        try:
-            await wait_many(waits, lambda _: True, deadline=0.0, liveness=liveness)
-        finally:
-            await close_waiters()
-
+    some = itertools.islice(batch.outstanding, LOOKED_FOR_AT_ONCE)
     with contextlib.suppress(RunqyError):
-        asyncio.run(poll())
+        waits = list(targets_of_batch(settings, batch, some))
+        run_wait(wait_many(waits, lambda _: True, deadline=0.0, liveness=liveness))
     return liveness.refusal
 
 
@@ -174,17 +159,12 @@ def look(
 
     async def poll(chunk: Sequence[int]) -> str:
         waits = list(targets_of_batch(settings, batch, chunk))
-        try:
-            await wait_many(waits, on_end, deadline=0.0, liveness=LivenessMonitor())
-            targets = {
-                each.waiter_factory: each for one in waits for each in one.targets
-            }
-            return poll_status(list(targets.values())).last_error
-        finally:
-            await close_waiters()
+        await wait_many(waits, on_end, deadline=0.0, liveness=LivenessMonitor())
+        targets = {each.waiter_factory: each for one in waits for each in one.targets}
+        return poll_status(list(targets.values())).last_error
 
     for start in range(0, len(indexes), LOOKED_FOR_AT_ONCE):
-        error = asyncio.run(poll(indexes[start : start + LOOKED_FOR_AT_ONCE]))
+        error = run_wait(poll(indexes[start : start + LOOKED_FOR_AT_ONCE]))
         if error:
             raise SinkUnavailable(
                 f"It is not known which jobs of batch {batch.batch_id} have delivered "
