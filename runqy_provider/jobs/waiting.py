@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from runqy_provider.airflow_compat import AirflowNotFoundException
 from runqy_provider.errors import Misconfigured, RunqyError
-from runqy_provider.jobs.monitor import monitor_target
 from runqy_provider.models import ARRIVED, DEADLINE, ERROR, SILENT, DeliveryEvent
 from runqy_provider.sanitize import storable
 from runqy_provider.settings import aload_settings
@@ -88,7 +87,13 @@ async def wait_for(
     Returns:
         How the wait ended; errors of this provider are events, too.
     """
-    observed = monitor_target(settings, job) if monitor else None
+    observed = None
+    if monitor:
+        from runqy_provider.jobs.monitor import (  # noqa: PLC0415 - not before a deferral
+            monitor_target,
+        )
+
+        observed = monitor_target(settings, job)
     liveness = LivenessMonitor(
         heartbeat_timeout, update_logger(log), is_watched=observed is not None
     )

@@ -22,6 +22,8 @@ from runqy_provider.errors import (
 from runqy_provider.inbox import keys
 from runqy_provider.inbox.callback_url import channel_of, check_delivery_id
 from runqy_provider.models import JobRef
+from runqy_provider.waiters.race import poll_now
+from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from runqy_provider.sinks.inbox import InboxBackend
     from runqy_provider.sinks.result import StoredResult, UrlOpener
     from runqy_provider.waiters.source import Source
-    from runqy_provider.waiters.waiter import Waiter, WaitTarget
 
 
 #: Seconds for which a delivery is accepted after its wait has ended: a late result is
@@ -178,10 +179,6 @@ class BoundSink(abc.ABC):
             DeliveryIdTaken: There is one.
             SinkError: The sink cannot be asked.
         """
-        from runqy_provider.waiters.race import (  # noqa: PLC0415 - not for a DAG file
-            poll_now,
-        )
-
         try:
             targets = self.all_targets(JobRef(delivery_id, self.sink.uri))
         except Misconfigured:
@@ -308,10 +305,6 @@ class BoundSink(abc.ABC):
         Raises:
             Misconfigured: The job, or the connection, lacks what is needed to look.
         """
-        from runqy_provider.waiters.waiter import (  # noqa: PLC0415 - not for a DAG file
-            WaitTarget,
-        )
-
         maker = _WaiterOfSink(self.sink.uri, self.settings, self)
         return [WaitTarget(maker, job.delivery_id)]
 
@@ -441,8 +434,4 @@ class _WaiterOfSink:
     bound: BoundSink = field(compare=False)
 
     def __call__(self) -> Waiter:
-        from runqy_provider.waiters.waiter import (  # noqa: PLC0415 - not for a DAG file
-            Waiter,
-        )
-
         return Waiter(self.bound.source(), self.bound.interval)
