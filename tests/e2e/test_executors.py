@@ -70,8 +70,10 @@ def test_pods_large_results_by_a_rotated_connection_are_returned(
     for name, pods in (("webhook", 1), ("s3", 2)):
         assert world.client.xcom(tasks[f"length_of_{name}"]) == LARGE
         assert world.pods(run_id, name) == pods
-    stored = [path.read_text() for path in world.xcoms.rglob("*") if path.is_file()]
-    assert sum("x" * LARGE in text for text in stored) == 2
+    # By task: a trigger that runs again, on a busy machine, writes its XCom again.
+    files = [path for path in world.xcoms.rglob("*") if path.is_file()]
+    stored = {f.parent.name for f in files if "x" * LARGE in f.read_text()}
+    assert stored == {"webhook", "s3"}
 
 
 def test_stored_connection_is_encrypted_with_the_new_key_only(
