@@ -219,6 +219,7 @@ class Receiver:
     async def aclose(self) -> None:
         """Close all Redis clients."""
         await self._rejections.aclose()
+        self._puts.clear()
         while self._clients:
             _, client = self._clients.popitem()
             await client.aclose()

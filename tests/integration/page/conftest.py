@@ -45,6 +45,7 @@ def engine() -> Engine:
 @pytest.fixture(scope="package")
 def client(engine: Engine) -> Iterator[TestClient]:
     """A client of Airflow's API server; nothing is cached for long."""
+    from starlette.routing import Mount
     from starlette.testclient import TestClient
 
     from runqy_provider.plugins.page import data
@@ -60,8 +61,20 @@ def client(engine: Engine) -> Iterator[TestClient]:
         from airflow.api_fastapi.app import create_app, purge_cached_app
 
         purge_cached_app()
-        with TestClient(create_app(apps="core")) as client:
-            yield client
+        app = create_app(apps="core")
+        # Airflow keeps this application, and leaves it open: it is used again by
+        # tests with another event loop.
+        receiver: Any
+        [receiver] = [
+            each.app
+            for each in app.routes
+            if isinstance(each, Mount) and each.path == "/runqy"
+        ]
+        with TestClient(app) as client:
+            assert client.portal is not None
+            lifespan: Any = receiver.router.lifespan_context(receiver)
+            with client.portal.wrap_async_context_manager(lifespan):
+                yield client
         purge_cached_app()
 
 
