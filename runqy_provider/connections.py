@@ -29,7 +29,6 @@ INBOX_SINKS = ("webhook", "amqp")
 HTTP, REDIS = "http", "redis"
 TRANSPORTS = (HTTP, REDIS)
 
-
 #: Types that a runqy connection may have: some secrets backends do not store the type.
 RUNQY_TYPES = ("runqy", None, "")
 

@@ -349,6 +349,7 @@ class _AsyncFinding(AsyncConnection):
         self._finder = finder
 
     async def _connect(self) -> None:
+        # In a thread: this is rare, and one way to ask serves both kinds of clients.
         self.host, self.port = await asyncio.to_thread(self._finder.find)
         connect: Any = super()._connect
         await connect()

@@ -69,7 +69,6 @@ NOT_NOW = frozenset({429, 503})
 #: Statuses of a proxy: it is not known whether the server accepted the request.
 GATEWAY_ERRORS = frozenset({502, 504})
 
-
 T = TypeVar("T")
 
 

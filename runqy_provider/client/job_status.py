@@ -56,7 +56,6 @@ MOST_SEARCHED = 1000
 #: Seconds after the end of a lease before its job counts as lost.
 LEASE_MARGIN = 5.0
 
-
 #: Our own state of a job that runqy does not know at all: it still knows jobs that
 #: ended.
 UNKNOWN = "unknown"

@@ -26,7 +26,6 @@ from runqy_provider.errors import InvalidPayload, Misconfigured
 PENDING, ACTIVE, RETRY = "pending", "active", "retry"
 COMPLETED, ARCHIVED, SCHEDULED = "completed", "archived", "scheduled"
 
-
 #: Most levels of nesting: far more than any payload has, and less than Python's limit.
 MAX_DEPTH = 200
 

@@ -40,7 +40,6 @@ WORKERS = "asynq:workers"
 
 _WEIGHTS = re.compile(r"map\[(.*)\]")
 
-
 log = logging.getLogger(__name__)
 
 #: Seconds that listing the queues for an error message may take.

@@ -58,7 +58,6 @@ _FIELDS = (
     (12, "retention", "TYPE_INT64"),
 )
 
-
 #: How many jobs are deleted in one round trip: each looks through the whole queue.
 DELETED_AT_ONCE = 100
 
@@ -137,7 +136,6 @@ redis.call('HSET', KEYS[2], 'queue', ARGV[4])
 redis.call('LPUSH', KEYS[3], ARGV[2])
 return 1
 """)
-
 
 # Deletes a job that waits for a worker as the server does; an active job stays. The
 # reverse key stays, too: a job is never enqueued twice.

@@ -31,7 +31,6 @@ DELIVERY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 _EXPIRES = re.compile(r"[0-9]{1,12}")
 
-
 _CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _DELIVERY_ID = re.compile(r"channel--([A-Za-z0-9][A-Za-z0-9_.-]{0,63})--[0-9a-f]{32}")
 

@@ -52,7 +52,6 @@ _QUEUES = "amqp/"
 #: Scheme of the URIs of deliveries in the inbox.
 SCHEME = "inbox://"
 
-
 #: The most deliveries that a channel keeps until they are read.
 MOST_KEPT = 10_000
 

@@ -74,7 +74,6 @@ FIND_LOSS = (
 #: The longest text of an error that is quoted, in characters.
 MAX_ERROR_LENGTH = 2000
 
-
 #: Seconds for which a job may be pending before its task's log mentions it.
 SLOW_AFTER = 30.0
 

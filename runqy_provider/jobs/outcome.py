@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 #: message says more.
 DEFERRAL_GRACE = timedelta(minutes=2)
 
-
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -152,10 +151,10 @@ def raise_not_arrived(
         )
     if event.kind == SILENT:
         raise HeartbeatTimeout(
-            f"No sign of life from the job within heartbeat_timeout "
-            f"({heartbeat_timeout}), and no delivery "
-            f"{job.delivery_id} at sink {job.sink!r}. Last sign: "
-            f"{_utc(event.last_sign)}. {_diagnostics(event, settings)}"
+            "No sign of life from the job within heartbeat_timeout "
+            f"({heartbeat_timeout}), and no delivery {job.delivery_id} at sink "
+            f"{job.sink!r}. Last sign: {_utc(event.last_sign)}. "
+            f"{_diagnostics(event, settings)}"
         )
     raise Misconfigured(
         f"The trigger's event is of the unknown kind {event.kind!r}. Do triggerer and "

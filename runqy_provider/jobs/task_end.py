@@ -54,7 +54,6 @@ log = logging.getLogger(__name__)
 #: Methods that run again on a worker after the wait; a subclass may override them.
 RESUMED = ("execute_complete", "resume_execution")
 
-
 #: Threads for all triggers of a triggerer: its supervisor answers one at a time anyway.
 THREADS = 8
 

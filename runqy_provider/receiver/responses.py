@@ -11,10 +11,8 @@ from runqy_provider.inbox.writer import Outcome
 #: Seconds after which to retry if Redis is unavailable, or too much comes at once.
 RETRY_AFTER = 5
 
-
 #: Refusals because of what a body says: it was read completely.
 AFTER_BODY = (400, 409)
-
 
 #: The URL is not valid for its connection.
 BAD_TOKEN = "bad token or expired"  # noqa: S105 - a text

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 #: Deletions in progress: the event loop itself does not keep a reference to a task.
 _deletions: set[asyncio.Task[None]] = set()
 
-
 #: Seconds for which a deletion is retried if the server is unavailable.
 DELETE_RETRY_FOR = 5.0
 

@@ -38,6 +38,6 @@ def clear_registered() -> None:
 
 def s3_client(aws_conn_id: str) -> Any:
     """Return the provider's boto3 client for an AWS connection."""
-    from runqy_provider.sinks.object_store.s3_store import shared_s3
+    from runqy_provider.sinks.object_store.s3 import shared_s3
 
     return shared_s3(aws_conn_id).boto3

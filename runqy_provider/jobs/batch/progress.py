@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 #: How many empty bytes of a set are skipped in one step.
 _STRIDE = 512
 
-
 #: How many reasons of failures are kept, and the longest of them, in characters.
 MOST_REASONS = 20
 LONGEST_REASON = 450

@@ -28,12 +28,13 @@ from runqy_provider.jobs.batch.manifest import BatchManifest
 from runqy_provider.jobs.batch.wait import (
     find_refusal,
     targets_of_batch,
-    wait_for_batch_in_slot,
+    wait_for_batch,
 )
 from runqy_provider.jobs.outcome import in_seconds, while_unavailable
 from runqy_provider.jobs.telemetry import count_batch
 from runqy_provider.models import ARRIVED, DEADLINE, SILENT, Reference
 from runqy_provider.sinks.registry import sink_from_uri
+from runqy_provider.waiters.waiter import run_wait
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -168,7 +169,7 @@ class BatchRun:
             return Deferral(until, limits.most_failed(batch))
 
     def _wait_in_slot(self, until: int, end: float) -> str:
-        kind = wait_for_batch_in_slot(
+        wait = wait_for_batch(
             self._settings,
             self.batch,
             until=until,
@@ -178,6 +179,7 @@ class BatchRun:
             monitor=not self._limits.deferrable,
             log=self._log,
         )
+        kind = run_wait(wait)
         self.save()
         return kind
 
@@ -204,8 +206,14 @@ class BatchRun:
         batch = self.batch
         if kind != ARRIVED:
             # Some may have arrived just now, or while no triggerer ran.
-            wait_for_batch_in_slot(
-                self._settings, batch, until=0, most_failed=batch.total, deadline=0.0
+            run_wait(
+                wait_for_batch(
+                    self._settings,
+                    batch,
+                    until=0,
+                    most_failed=batch.total,
+                    deadline=0.0,
+                )
             )
         if batch.left or batch.outstanding:
             error = self._not_ended(kind, is_last=is_last)

@@ -94,13 +94,6 @@ async def wait_for_batch(
     return ARRIVED if is_over() else DEADLINE
 
 
-def wait_for_batch_in_slot(
-    settings: Settings, batch: BatchProgress, **arguments: Any
-) -> str:
-    """Wait as ``wait_for_batch`` does, in a process without an event loop: a worker."""
-    return run_wait(wait_for_batch(settings, batch, **arguments))
-
-
 def find_results(settings: Settings, batch: BatchProgress) -> None:
     """Look once for results of jobs in flight, and of those that count as failed.
 

@@ -59,7 +59,6 @@ CONN_TYPE = "runqy"
 #: The environment variables in which Airflow looks for connections.
 VARIABLE_PREFIX = "AIRFLOW_CONN_"
 
-
 #: What is counted of each queue: jobs that wait for a worker, that run, that failed and
 #: will run again, that failed for good and are kept; and how often one failed since
 #: 0:00 UTC, which is None if it is not known.

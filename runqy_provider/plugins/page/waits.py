@@ -40,7 +40,6 @@ MOST_ROWS = 100
 #: How many triggers are read by one query.
 TRIGGERS_PER_QUERY = 500
 
-
 #: A trigger, by its id and the time when it was made: SQLite reuses ids.
 _TriggerKey = tuple[int, float]
 

@@ -38,7 +38,6 @@ DEFAULT_QUEUE = "task_results"
 #: dead-letter queue adds a suffix to the name.
 MAX_NAME_BYTES = 200
 
-
 #: The most unacknowledged messages that the broker sends to a consumer.
 PREFETCH = 32
 

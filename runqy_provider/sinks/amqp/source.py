@@ -54,7 +54,6 @@ CATCH_UP_TIMEOUT = 10.0
 #: Seconds between two checks whether earlier messages are moved.
 CATCH_UP_INTERVAL = 0.05
 
-
 #: The start of a message that begins with its id, as most do.
 _TASK_ID = re.compile(rb'\s*\{\s*"task_id"\s*:\s*"([A-Za-z0-9._-]{1,128})"')
 

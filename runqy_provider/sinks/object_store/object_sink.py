@@ -58,7 +58,6 @@ log = logging.getLogger(__name__)
 #: The longest lifetime of a signed URL that stores allow, in seconds.
 MAX_LIFETIME = 7 * 24 * 3600
 
-
 #: If a webhook announces objects, listings only find those without one: their interval
 #: is longer by this factor.
 WEBHOOK_INTERVAL_FACTOR = 6

@@ -21,7 +21,6 @@ _SPECIAL = re.compile(r"[\s%?#\x00-\x1f\x7f]")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
-
 _AWS = ".amazonaws.com"
 
 

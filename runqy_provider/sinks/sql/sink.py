@@ -52,7 +52,6 @@ _PSYCOPG_DRIVERS = ("psycopg", "psycopg2")
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
-
 SCHEME = "sql"
 
 #: An id that no delivery has: reading it shows whether the table accepts our ids.

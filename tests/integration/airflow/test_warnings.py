@@ -15,7 +15,7 @@ from botocore.credentials import RefreshableCredentials
 from runqy_provider.errors import Misconfigured
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.inbox import InboxBackend
-from runqy_provider.sinks.object_store import s3_store
+from runqy_provider.sinks.object_store import s3
 from runqy_provider.sinks.object_store.base import SignedPut
 from runqy_provider.sinks.registry import sink_from_uri
 from tests.support.harness import run_of
@@ -73,7 +73,7 @@ def test_signed_url_limited_by_credentials_is_warned_of(
 ) -> None:
     ends = time.time() + hours * 3600
     monkeypatch.setattr(
-        s3_store.S3Store,
+        s3.S3Store,
         "sign_put",
         lambda *_: SignedPut("https://s3/x?TOKEN", ends_at=ends),
     )
@@ -98,10 +98,10 @@ def test_signed_url_of_role_ends_with_its_credentials(
     client = boto3.Session(botocore_session=session).client(
         "s3", region_name="us-east-1", endpoint_url=stack.sandbox.s3_url
     )
-    store = s3_store.S3Store("results", "aws_default")
+    store = s3.S3Store("results", "aws_default")
     assert store.sign_put("k", 60).ends_at is None, "an access key does not expire"
 
     shared = SimpleNamespace(boto3=client, signed_endpoint=None)
-    monkeypatch.setattr(s3_store, "shared_s3", lambda *_: shared)
+    monkeypatch.setattr(s3, "shared_s3", lambda *_: shared)
 
     assert store.sign_put("k", 60).ends_at == expires.timestamp()

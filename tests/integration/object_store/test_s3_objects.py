@@ -17,7 +17,7 @@ from runqy_provider.hooks.result import RunqyResultHook
 from runqy_provider.models import is_reference
 from runqy_provider.settings import load_settings
 from runqy_provider.sinks.object_store.base import S3Put
-from runqy_provider.sinks.object_store.s3_store import S3Store
+from runqy_provider.sinks.object_store.s3 import S3Store
 from runqy_provider.sinks.registry import sink_from_uri
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 from runqy_delivery import DeliveryRequest, delivers
 from runqy_provider.errors import Misconfigured, SinkUnavailable
 from runqy_provider.settings import load_settings
-from runqy_provider.sinks.object_store import s3_store
+from runqy_provider.sinks.object_store import s3 as s3_module
 from runqy_provider.sinks.registry import sink_from_uri
 from tests.integration.object_store.helpers import store_of
 from tests.support.caches import clear_clients
@@ -163,7 +163,7 @@ def test_s3_check_stores_no_object_and_is_made_once(stack: Stack, s3: Any) -> No
 
     listing = s3.list_objects_v2(Bucket="results", Prefix=folder)
     assert listing["KeyCount"] == 0
-    endpoints = {endpoint for endpoint, _ in s3_store._takes_once}
+    endpoints = {endpoint for endpoint, _ in s3_module._takes_once}
     assert stack.sandbox.s3_url in endpoints
 
 
@@ -187,7 +187,7 @@ def test_s3_store_without_checksums_names_the_option(code: str) -> None:
 
     with (
         pytest.raises(SinkUnavailable, match="request_checksum_calculation"),
-        s3_store.S3Store("b", "aws")._errors("write", "k"),
+        s3_module.S3Store("b", "aws")._errors("write", "k"),
     ):
         raise refused
 
@@ -294,5 +294,5 @@ def test_s3_unknown_region_uses_that_of_connection(
         def head_bucket(self, **_: Any) -> Any:
             return {"ResponseMetadata": {"HTTPHeaders": {}}}
 
-    monkeypatch.setattr(s3_store, "_regions", {})
-    assert s3_store._region_of("aws_default", "b", Client()) is None
+    monkeypatch.setattr(s3_module, "_regions", {})
+    assert s3_module._region_of("aws_default", "b", Client()) is None
