@@ -213,7 +213,11 @@ def redis_errors(connection: RedisConnection, what: str) -> Iterator[None]:
                 f"{connection.conn_id!r}, and that its user has all permissions that "
                 "the page 'Use Redis Cluster, Sentinel, TLS and users' lists."
             ) from error
-        why = f"does not answer: {error}"
+        reason = str(error).rstrip(".")
+        why = (
+            f"does not answer: {reason}. Start it, or correct host and port of the "
+            "connection."
+        )
         if is_out_of_memory(error):
             why = f"is out of memory: give it more (maxmemory), or delete keys. {error}"
         elif isinstance(error, ResponseError):

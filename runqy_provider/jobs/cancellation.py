@@ -119,23 +119,19 @@ def delete_if_pending(hook: RunqyHook, runqy_queue: str, job_id: str) -> str:
         A sentence for the log; errors of runqy are part of it.
     """
     try:
-        state = hook.get_job(job_id).state
-        deleted = state in PENDING_STATES and hook.delete_job(runqy_queue, job_id)
-    except RunqyError as error:
-        return _error_message(job_id, error)
-    return _message(job_id, state, deleted=deleted)
-
-
-def _error_message(job_id: str, error: RunqyError) -> str:
-    if isinstance(error, JobVanished):
+        job = hook.get_job(job_id)
+        deleted = job.state in PENDING_STATES and hook.delete_job(runqy_queue, job_id)
+    except JobVanished:
         return f"runqy does not have job {job_id} any more."
-    return f"Job {job_id} was not deleted: {error}"
-
-
-def _message(job_id: str, state: str, *, deleted: bool) -> str:
-    if deleted:
-        return f"Job {job_id} was deleted before it started."
-    return f"Job {job_id} is {state} and is not deleted: runqy cannot stop a job."
+    except RunqyError as error:
+        return f"Job {job_id} was not deleted: {error}"
+    if not deleted:
+        return (
+            f"Job {job_id} is {job.state} and is not deleted: runqy cannot stop a job."
+        )
+    has_run = job.state == RETRY or job.retried > 0
+    then = "ran again" if has_run else "started"
+    return f"Job {job_id} was deleted before it {then}."
 
 
 async def _state(ti: TaskInstanceDTO) -> str:

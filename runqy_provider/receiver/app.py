@@ -123,8 +123,7 @@ class Receiver:
         self._limits = limits
         self._in_flight: Counter[tuple[str, str]] = Counter()
         self._all_in_flight = 0
-        self._clients: dict[RedisConnection, Redis] = {}
-        self._puts: dict[RedisConnection, SharedScript] = {}
+        self._opened: dict[RedisConnection, tuple[Redis, SharedScript]] = {}
         self._rejections = RejectionRecorder(self._client, limits.ttl)
         # One large body is parsed at a time: that takes many times its size in memory.
         self._large = asyncio.Lock()
@@ -219,9 +218,8 @@ class Receiver:
     async def aclose(self) -> None:
         """Close all Redis clients."""
         await self._rejections.aclose()
-        self._puts.clear()
-        while self._clients:
-            _, client = self._clients.popitem()
+        while self._opened:
+            _, (client, _) = self._opened.popitem()
             await client.aclose()
 
     async def _connection(
@@ -317,18 +315,19 @@ class Receiver:
     def _writer(self, connection: CallbackConnection) -> InboxWriter:
         conn_id = connection.conn_id
         redis = connection.redis.for_namespace(conn_id)
-        client = self._client(redis)
-        if redis not in self._puts:
-            self._puts[redis] = shared_put(client, has_failover=redis.has_failover)
-        put = self._puts[redis]
+        client, put = self._open(redis)
         return InboxWriter(client, redis, conn_id, self._limits.ttl, put)
 
-    def _client(self, settings: RedisConnection) -> Redis:
-        known = self._clients.get(settings)
+    def _open(self, redis: RedisConnection) -> tuple[Redis, SharedScript]:
+        known = self._opened.get(redis)
         if known is None:
-            known = async_client(settings, most_connections=self._limits.max_in_flight)
-            self._clients[settings] = known
+            client = async_client(redis, most_connections=self._limits.max_in_flight)
+            put = shared_put(client, has_failover=redis.has_failover)
+            known = self._opened[redis] = client, put
         return known
+
+    def _client(self, redis: RedisConnection) -> Redis:
+        return self._open(redis)[0]
 
 
 def _is_allowed(

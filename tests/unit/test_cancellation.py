@@ -1,15 +1,21 @@
-"""Whether a task that a worker is made to end was ended for good."""
+"""Whether a task was ended for good, and what is said of its job then."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse, TaskStatesResult
 
-from runqy_provider.jobs.cancellation import has_ended
+from runqy_provider.client import models as states
+from runqy_provider.client.models import Job
+from runqy_provider.hooks.runqy import RunqyHook
+from runqy_provider.jobs.cancellation import delete_if_pending, has_ended
+
+if TYPE_CHECKING:
+    from tests.unit.fake_runqy import FakeRunqy
 
 NO_ANSWER = "no answer"
 
@@ -53,3 +59,20 @@ def test_has_ended_is_true_for_final_states_only(
     ti: Any = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1)
 
     assert has_ended(ti) is is_ended
+
+
+@pytest.mark.parametrize(
+    ("state", "retried", "end"),
+    [
+        (states.PENDING, 0, "was deleted before it started."),
+        (states.PENDING, 1, "was deleted before it ran again."),
+        (states.RETRY, 0, "was deleted before it ran again."),
+        (states.ACTIVE, 0, "is active and is not deleted: runqy cannot stop a job."),
+    ],
+)
+def test_delete_if_pending_says_whether_the_job_has_run(
+    server: FakeRunqy, state: str, retried: int, end: str
+) -> None:
+    server.jobs["id"] = Job("id", "q.default", state, retried=retried)
+
+    assert delete_if_pending(RunqyHook(), "q.default", "id") == f"Job id {end}"

@@ -322,6 +322,19 @@ def test_channel_trigger_delivery_that_no_run_takes_fires_again(
     assert fired_by(trigger, 4)[1:] == [other] * 3, "what was taken does not fire"
 
 
+def test_channel_trigger_what_came_fires_before_anything_fires_again(
+    channel: str, trigger: DeliveryChannelTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel_module, "FIRST_REMINDER", 0.0)
+    [known] = deliver(channel, "known")
+    run_of_take(channel, []).execute()
+    assert fired_by(trigger, 1) == [known]
+    [left] = deliver(channel, "left")
+
+    # If it looked for what is left first, that would fire before the other.
+    assert fired_by(trigger, 2) == [known, left]
+
+
 def test_channel_trigger_user_with_old_permissions_still_fires(
     channel: str,
     trigger: DeliveryChannelTrigger,

@@ -160,9 +160,10 @@ async def test_inbox_redis_unavailable_error_names_address(
         await InboxWriter(client, unreachable_redis, conn_id).put(delivery, b"{}", "x")
     with (
         InboxReader(unreachable_redis, conn_id) as reader,
-        pytest.raises(SinkUnavailable, match="read a delivery"),
+        pytest.raises(SinkUnavailable, match="read a delivery") as caught,
     ):
         reader.read("d")
+    assert "Start it, or correct host and port" in str(caught.value)
     await client.aclose()
 
 
